@@ -1,0 +1,59 @@
+"""The tasks of the paper: which labels there are, in which order, and how a head's outputs are read.
+
+The label orders are those of the published models (alphabetical for expressions, UTKFace's for ethnicity), so that
+converted weights need no permutation. Standard library only: everything else in facejax may import this module.
+"""
+
+import dataclasses
+from typing import Literal
+
+Kind = Literal["categorical", "binary", "age", "regression"]
+
+EMOTION8 = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
+EMOTION7 = tuple(label for label in EMOTION8 if label != "contempt")
+GENDER = ("female", "male")
+ETHNICITY = ("white", "black", "asian", "indian", "latino_middle_eastern")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One thing to be predicted from a face.
+
+    Attributes:
+        name: Name of the task and of its head.
+        kind: How the head's outputs are trained and read: ``categorical`` (softmax), ``binary`` (one logit, the
+            probability of ``labels[1]``), ``age`` (softmax over years, read by the paper's equation 1) or
+            ``regression`` (raw values).
+        label_key: The field of a prepared record that holds the label.
+        labels: Class names in the order of the head's outputs; empty for identity, whose classes the data set gives.
+        num_outputs: Width of the head; 0 where the data set decides it (identity).
+        hidden: Width of the extra hidden layer before the last one, 0 for none (paper section 3: age has one).
+    """
+
+    name: str
+    kind: Kind
+    label_key: str
+    labels: tuple[str, ...] = ()
+    num_outputs: int = 0
+    hidden: int = 0
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("identity", "categorical", "identity"),
+        Task("age", "age", "age", tuple(str(year) for year in range(1, 101)), 100, hidden=256),
+        Task("gender", "binary", "gender", GENDER, 1),
+        Task("ethnicity", "categorical", "ethnicity", ETHNICITY, len(ETHNICITY)),
+        Task("emotion8", "categorical", "emotion", EMOTION8, len(EMOTION8)),
+        Task("emotion7", "categorical", "emotion", EMOTION7, len(EMOTION7)),
+        Task("valence_arousal", "regression", "valence_arousal", ("valence", "arousal"), 2),
+    )
+}
+
+
+def emotion7_label(emotion8: int) -> int:
+    """Index in `EMOTION7` of an index in `EMOTION8`; -1 (no label) for contempt and for a missing label."""
+    if emotion8 < 0 or EMOTION8[emotion8] == "contempt":
+        return -1
+    return EMOTION7.index(EMOTION8[emotion8])
