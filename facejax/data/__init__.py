@@ -1,0 +1,1 @@
+"""Prepared data sets: TFRecord shards, their metadata, and how batches are read from them."""

@@ -1,0 +1,114 @@
+"""The data sets by name. A module of this package is the reader of the set of the same name, imported when asked for.
+
+A reader is one class with a few constant attributes and one generator:
+
+    @register_dataset
+    class Lfw(Dataset):
+        name = "lfw"
+        ...
+        def records(self, raw, **options):
+            yield Record(id="Aaron_Eckhart/Aaron_Eckhart_0001.jpg", split="test", image=raw / ..., labels={...})
+"""
+
+import difflib
+import importlib
+import pathlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal
+
+from facejax.data.records import Record
+from facejax.tasks import TASKS
+
+Crop = Literal["mtcnn", "centre", "annotation", "none"]
+CROPS = ("mtcnn", "centre", "annotation", "none")
+# Modules of this package that are no data set.
+MACHINERY = frozenset({"registry", "prepare"})
+
+_registered: dict[str, "Dataset"] = {}
+
+
+class Dataset:
+    """A data set as its reader describes it.
+
+    Attributes:
+        name: The name that users type; also the name of the module.
+        description: One or two sentences: what it holds and how the split is made.
+        licence: Under which terms it is published.
+        url: Where it is published.
+        tasks: Names in `facejax.tasks.TASKS` for which its records carry labels.
+        expected_counts: Published number of photos (or clips) by split; None where it isn't published or not fixed.
+        default_crop: How faces are cut when the user does not say: ``mtcnn`` (detected box), ``centre`` (the
+            photo's middle), ``annotation`` (the set's own box), ``none`` (photos are crops already).
+        kind: ``photo`` (`records` yields them) or ``video`` (`clips` yields them).
+    """
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    licence: ClassVar[str]
+    url: ClassVar[str]
+    tasks: ClassVar[tuple[str, ...]]
+    expected_counts: ClassVar[Mapping[str, int | None]]
+    default_crop: ClassVar[Crop]
+    kind: ClassVar[Literal["photo", "video"]] = "photo"
+
+    def records(self, raw: pathlib.Path | None, **options: object) -> Iterator[Record]:
+        """Yields the photos in a stable order.
+
+        Args:
+            raw: Folder that holds the set in its published layout; None for sets that need none (`people`).
+            **options: The reader's own options, documented there.
+        """
+        raise NotImplementedError(f"{self.name} is a {self.kind} set: it has no records(), see clips()")
+
+    def clips(self, raw: pathlib.Path | None, **options: object) -> Iterator[Record]:
+        """Yields the clips of a video set; `Record.image` is the path of the clip's file."""
+        raise NotImplementedError(f"{self.name} is a {self.kind} set: it has no clips(), see records()")
+
+
+def register_dataset(reader: type[Dataset]) -> type[Dataset]:
+    """Class decorator: makes one instance of a reader known to `get_dataset`.
+
+    Raises:
+        ValueError: Its name is not its module's, or is taken; a task or crop is unknown; an attribute is missing.
+    """
+    missing = [a for a in Dataset.__annotations__ if not hasattr(reader, a)]
+    if missing:
+        raise ValueError(f"reader {reader.__name__} lacks the attributes {', '.join(missing)}")
+    module = reader.__module__.removeprefix(f"{__package__}.").split(".")[0]
+    if reader.__module__.startswith(f"{__package__}.") and module != reader.name:
+        raise ValueError(f"data set {reader.name!r} must be read by a module of that name, not by {module!r}")
+    unknown = [task for task in reader.tasks if task not in TASKS]
+    if unknown:
+        raise ValueError(f"data set {reader.name!r} has unknown tasks {unknown}; known: {', '.join(TASKS)}")
+    if reader.default_crop not in CROPS:
+        raise ValueError(f"data set {reader.name!r}: default_crop {reader.default_crop!r} is not one of {CROPS}")
+    known = _registered.get(reader.name)
+    if known is not None and type(known).__qualname__ != reader.__qualname__:
+        raise ValueError(f"data set {reader.name!r} is registered twice: {type(known)} and {reader}")
+    _registered[reader.name] = reader()
+    return reader
+
+
+def list_datasets() -> list[str]:
+    """Sorted names of all data sets; imports none of their readers."""
+    modules = {module.name for module in pkgutil.iter_modules([str(pathlib.Path(__file__).parent)])}
+    return sorted((modules - MACHINERY) | set(_registered))
+
+
+def get_dataset(name: str) -> Dataset:
+    """The reader of a data set.
+
+    Raises:
+        ValueError: There is none of that name; says the nearest one and lists all.
+    """
+    if name not in _registered:
+        names = list_datasets()
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"no data set is called {name!r}{hint} Known: {', '.join(names)}")
+        importlib.import_module(f"{__package__}.{name}")
+        if name not in _registered:
+            raise RuntimeError(f"{__package__}.{name} registers no data set of that name")
+    return _registered[name]
