@@ -52,12 +52,27 @@ class Dataset:
     default_crop: ClassVar[Crop]
     kind: ClassVar[Literal["photo", "video"]] = "photo"
 
+    def __init__(self):
+        self.skipped: dict[str, list[str]] = {}
+
+    def skip(self, reason: str, record_id: str) -> None:
+        """Notes a row or file that the reader leaves out, so that the preparation counts and lists it.
+
+        Args:
+            reason: A few words that are the same for all such rows, such as ``duplicate row``.
+            record_id: File or row.
+        """
+        self.skipped.setdefault(reason, []).append(record_id)
+
     def records(self, raw: pathlib.Path | None, **options: object) -> Iterator[Record]:
         """Yields the photos in a stable order.
 
         Args:
             raw: Folder that holds the set in its published layout; None for sets that need none (`people`).
             **options: The reader's own options, documented there.
+
+        A file that is missing needs no check here: the preparation counts and lists it. Rows that are left out for
+        another reason are noted by `skip`.
         """
         raise NotImplementedError(f"{self.name} is a {self.kind} set: it has no records(), see clips()")
 
