@@ -49,9 +49,7 @@ class Preprocessing:
             raise ValueError(f"expected a uint8 RGB image (height, width, 3), got {image.dtype} {image.shape}")
         if image.shape[:2] == (self.image_size, self.image_size):
             return image
-        return cv2.resize(
-            image, (self.image_size, self.image_size), interpolation=INTERPOLATIONS[self.interpolation]
-        )
+        return cv2.resize(image, (self.image_size, self.image_size), interpolation=INTERPOLATIONS[self.interpolation])
 
     def normalize(self, images):
         """Network input of resized RGB images: float32, same shape, channels in `channel_order`.

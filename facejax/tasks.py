@@ -27,6 +27,7 @@ class Task:
         label_key: The field of a prepared record that holds the label.
         labels: Class names in the order of the head's outputs; empty for identity, whose classes the data set gives.
         num_outputs: Width of the head; 0 where the data set decides it (identity).
+        label_map: Class of each value of the label field, -1 for none, where the two differ (7 classes out of 8).
         hidden: Width of the extra hidden layer before the last one, 0 for none (paper section 3: age has one).
     """
 
@@ -36,6 +37,7 @@ class Task:
     labels: tuple[str, ...] = ()
     num_outputs: int = 0
     hidden: int = 0
+    label_map: tuple[int, ...] = ()
 
 
 TASKS = {
@@ -46,14 +48,14 @@ TASKS = {
         Task("gender", "binary", "gender", GENDER, 1),
         Task("ethnicity", "categorical", "ethnicity", ETHNICITY, len(ETHNICITY)),
         Task("emotion8", "categorical", "emotion", EMOTION8, len(EMOTION8)),
-        Task("emotion7", "categorical", "emotion", EMOTION7, len(EMOTION7)),
+        Task(
+            "emotion7",
+            "categorical",
+            "emotion",
+            EMOTION7,
+            len(EMOTION7),
+            label_map=tuple(EMOTION7.index(label) if label in EMOTION7 else -1 for label in EMOTION8),
+        ),
         Task("valence_arousal", "regression", "valence_arousal", ("valence", "arousal"), 2),
     )
 }
-
-
-def emotion7_label(emotion8: int) -> int:
-    """Index in `EMOTION7` of an index in `EMOTION8`; -1 (no label) for contempt and for a missing label."""
-    if emotion8 < 0 or EMOTION8[emotion8] == "contempt":
-        return -1
-    return EMOTION7.index(EMOTION8[emotion8])

@@ -1,0 +1,298 @@
+"""A run as a value: frozen dataclasses, and the command line's ``--config.path.to.field=value`` overrides.
+
+A config file in ``experiments/configs`` has a ``get_config()`` that returns a `Config`. Every field is written once,
+here, with its default: nothing in the code asks for a field that might not be there. Standard library only.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A misspelt name or a value of the wrong type; the message is one line and names the mend."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which prepared set is trained on, and how its records become batches.
+
+    Attributes:
+        name: Name of the data set (`facejax.datasets.list_datasets`).
+        train_split: Split that is trained on.
+        eval_split: Split that is evaluated after each epoch and reported.
+        augmentation: ``none`` (the paper's expression training), ``flip``, or ``random_resized_crop`` with flip (its
+            identity training: resize to 8/7 of the input size, then torchvision's RandomResizedCrop).
+        read_threads: Threads that read and decode within a process.
+        on_corrupt: What a damaged record does: ``raise`` names shard and offset, ``skip`` counts and replaces it.
+        people_train: Photos rendered for the train split when the built-in set is used.
+        people_validation: The same for the validation split.
+    """
+
+    name: str = "affectnet"
+    train_split: str = "train"
+    eval_split: str = "validation"
+    augmentation: Literal["none", "flip", "random_resized_crop"] = "none"
+    read_threads: int = 4
+    on_corrupt: Literal["raise", "skip"] = "raise"
+    people_train: int = 24000
+    people_validation: int = 4000
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network.
+
+    Attributes:
+        backbone: Registered name (`facejax.list_models`).
+        task: The task whose head is trained (`facejax.tasks.TASKS`).
+        image_size: Input height and width in pixels; 0 takes the backbone's own.
+        dropout_rate: Dropout on the pooled features in front of the head.
+        dtype: Type of the computation; parameters, BatchNorm statistics and the SAM norm stay float32.
+        init_from: Folder of a saved model (``workdirs/identity_b2/best``) whose backbone this run starts from; empty
+            for random initialisation.
+    """
+
+    backbone: str = "tf_efficientnet_b2"
+    task: str = "emotion8"
+    image_size: int = 0
+    dropout_rate: float = 0.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    init_from: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class SamConfig:
+    """Sharpness-aware minimisation (Foret et al. 2021, as in the paper's section 3).
+
+    Attributes:
+        rho: Radius of the perturbation, 0 for plain Adam.
+        batch_stats: Which of the two passes moves the BatchNorm running statistics. ``both`` is what the published
+            code does (the model stays in train mode); Google's SAM keeps the first.
+        perturbation: With several devices under pmap: each device's own gradient (``local``, m-SAM, as Foret et al.)
+            or their mean (``synced``). Under jit the batch is one, so it is always the whole batch's.
+    """
+
+    rho: float = 0.05
+    batch_stats: Literal["both", "first", "second"] = "both"
+    perturbation: Literal["local", "synced"] = "local"
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Weighted softmax cross-entropy (paper eq. 2).
+
+    Attributes:
+        class_weights: ``example``: eq. 2 as printed, the mean over the batch of w_y * loss, w_y = max N / N_y.
+            ``batch``: the published code's weighted mean, divided by the batch's sum of weights. ``none``: unweighted.
+        label_smoothing: As torch.nn.CrossEntropyLoss has it, class weights included; 0 in the paper.
+    """
+
+    class_weights: Literal["batch", "example", "none"] = "batch"
+    label_smoothing: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class StageConfig:
+    """One stage of training.
+
+    Attributes:
+        epochs: Passes over the train split, 0 skips the stage.
+        lr: Peak learning rate of Adam.
+        trainable: ``heads``: only the heads learn, and no gradient is computed into the backbone; ``all``.
+        batch_norm: ``batch``: BatchNorm normalises with the batch and its running statistics move; ``running``: it is
+            frozen. A ``heads`` stage with ``running`` and no augmentation computes its features once.
+        schedule: ``constant`` (the paper) or ``cosine`` to zero.
+        warmup_steps: Steps of linear warm-up.
+    """
+
+    epochs: int = 1
+    lr: float = 1e-4
+    trainable: Literal["heads", "all"] = "all"
+    batch_norm: Literal["batch", "running"] = "batch"
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class StagesConfig:
+    """The two stages of the paper: first the head on the frozen base, then all weights."""
+
+    head: StageConfig = StageConfig(epochs=3, lr=1e-3, trainable="heads", batch_norm="running")
+    full: StageConfig = StageConfig(epochs=10, lr=1e-4)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When the run is saved, beside the end of every epoch.
+
+    Attributes:
+        every_steps: Also save after this many steps, 0 for only at the ends of epochs.
+        keep: How many of the newest are kept; the best and last model are saved beside them for inference.
+    """
+
+    every_steps: int = 0
+    keep: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperResult:
+    """The row of the paper that a config reproduces; accuracies in percent, 0 where the paper has none."""
+
+    table: str = ""
+    row: str = ""
+    dataset: str = ""
+    accuracy: float = 0.0
+    accuracy7: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class CpuProfile:
+    """What ``profile=auto`` changes where there is no accelerator, so that a run ends within minutes.
+
+    Attributes:
+        image_size: Input size in pixels.
+        people_train: Rendered photos for training.
+        people_validation: Rendered photos for validation.
+        head_epochs: Epochs of the head stage.
+        full_epochs: Epochs of the full stage.
+        lr: Learning rate of the full stage: from random weights the paper's 1e-4, meant for fine-tuning, learns too
+            slowly for so few steps.
+        schedule: Schedule of the full stage.
+    """
+
+    image_size: int = 64
+    people_train: int = 2400
+    people_validation: int = 480
+    head_epochs: int = 1
+    full_epochs: int = 8
+    lr: float = 1e-3
+    schedule: Literal["constant", "cosine"] = "cosine"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run.
+
+    Attributes:
+        seed: Seed of the weights, the order of the data, augmentation and dropout.
+        batch_size: Records of a step over all devices and processes.
+        eval_batch_size: The same for evaluation.
+        parallel: ``jit``: the global batch over a mesh, the result does not depend on the number of devices;
+            ``pmap``: each device its part of the batch, per-device BatchNorm.
+        select: The metric of the evaluation split by which the best epoch is chosen.
+        profile: ``auto`` takes the `cpu` profile where there is no accelerator; ``full`` is the recipe as written.
+    """
+
+    seed: int = 0
+    batch_size: int = 32
+    eval_batch_size: int = 64
+    parallel: Literal["jit", "pmap"] = "jit"
+    select: Literal["accuracy", "balanced_accuracy"] = "accuracy"
+    profile: Literal["auto", "full", "cpu"] = "auto"
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    stages: StagesConfig = StagesConfig()
+    sam: SamConfig = SamConfig()
+    loss: LossConfig = LossConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    cpu: CpuProfile = CpuProfile()
+    paper: PaperResult = PaperResult()
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A hint for an error message: ``; did you mean 'x'?``, or the valid names where none is near."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(names)}"
+
+
+def override(config: T, path: str, text: str) -> T:
+    """The config with one field replaced by a value written as text.
+
+    Args:
+        config: A frozen dataclass.
+        path: Dotted path of the field, such as ``stages.full.lr``.
+        text: The value: tuples are written ``a,b``, booleans ``true`` or ``false``.
+
+    Raises:
+        ConfigError: There is no such field, or the text is no value of its type.
+    """
+    return _replace(config, path.split("."), text, path)
+
+
+def _replace(config: Any, names: list[str], text: str, path: str) -> Any:
+    fields = {field.name for field in dataclasses.fields(config)}
+    name, *rest = names
+    if name not in fields:
+        raise ConfigError(f"--config.{path}: {type(config).__name__} has no field {name!r}{nearest(name, fields)}")
+    value = getattr(config, name)
+    if dataclasses.is_dataclass(value):
+        if not rest:
+            inner = ", ".join(field.name for field in dataclasses.fields(value))
+            raise ConfigError(f"--config.{path} is a group; name one of its fields: {inner}")
+        return dataclasses.replace(config, **{name: _replace(value, rest, text, path)})
+    if rest:
+        raise ConfigError(f"--config.{path}: {name!r} is a value and has no field {rest[0]!r}")
+    annotation = typing.get_type_hints(type(config))[name]
+    return dataclasses.replace(config, **{name: _parse(text, annotation, path)})
+
+
+def _parse(text: str, annotation: Any, path: str) -> Any:
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        if text not in args:
+            raise ConfigError(f"--config.{path}={text}: expected one of {', '.join(args)}{nearest(text, args)}")
+        return text
+    if origin in (typing.Union, types.UnionType):
+        if text.lower() == "none":
+            return None
+        return _parse(text, next(arg for arg in args if arg is not type(None)), path)
+    if origin is tuple:
+        return tuple(_parse(part, args[0], path) for part in text.split(",") if part)
+    if annotation is bool:
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"--config.{path}={text}: expected true or false")
+        return text.lower() == "true"
+    try:
+        return annotation(text)
+    except ValueError:
+        raise ConfigError(f"--config.{path}={text}: expected a value of type {annotation.__name__}") from None
+
+
+def apply_cpu_profile(config: Config) -> Config:
+    """The config at the size of its `CpuProfile`; what the command line overrides is applied after it."""
+    cpu, stages = config.cpu, config.stages
+    return dataclasses.replace(
+        config,
+        profile="cpu",
+        model=dataclasses.replace(config.model, image_size=cpu.image_size),
+        data=dataclasses.replace(config.data, people_train=cpu.people_train, people_validation=cpu.people_validation),
+        stages=dataclasses.replace(
+            stages,
+            head=dataclasses.replace(stages.head, epochs=cpu.head_epochs),
+            full=dataclasses.replace(stages.full, epochs=cpu.full_epochs, lr=cpu.lr, schedule=cpu.schedule),
+        ),
+    )
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The config as nested plain values, for config.json."""
+    return dataclasses.asdict(config)
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted path of every field, with its value."""
+    flat = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            flat.update(flatten(value, f"{prefix}{field.name}."))
+        else:
+            flat[prefix + field.name] = value
+    return flat

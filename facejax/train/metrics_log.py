@@ -1,0 +1,51 @@
+"""The log of a run: one JSON object a line in metrics.jsonl, and the same scalars as TensorBoard events."""
+
+import json
+import math
+import os
+import pathlib
+from typing import Any
+
+import tensorboardX
+
+
+class MetricsLog:
+    """Writes metrics of steps; a resumed run first drops what lies after its checkpoint, so no step is there twice."""
+
+    def __init__(self, workdir: pathlib.Path, resume_step: int):
+        """Opens the log in `workdir`; lines of steps after `resume_step` are removed (atomically)."""
+        self._path = workdir / "metrics.jsonl"
+        kept = [line for line in read_metrics(workdir) if line["step"] <= resume_step]
+        partial = self._path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        os.replace(partial, self._path)
+        self._file = self._path.open("a")
+        self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
+
+    def write(self, step: int, **values: Any) -> None:
+        """Appends one line; numbers also go to TensorBoard under their names."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        prefix = values.get("phase", "train")
+        for name, value in values.items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                self._events.add_scalar(f"{prefix}/{name}", value, step)
+
+    def close(self) -> None:
+        """Closes both files."""
+        self._file.close()
+        self._events.close()
+
+
+def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """All whole lines of a run's metrics.jsonl; a line that a killed process left half-written is dropped."""
+    path = workdir / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines

@@ -1,0 +1,35 @@
+"""The training state: one pytree that holds all that a step reads and writes."""
+
+from typing import Any, Literal
+
+import flax.struct
+import optax
+
+PyTree = Any
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that training changes; saved and restored as one unit.
+
+    Attributes:
+        step: int32 scalar, steps done since the start of the run, over all stages.
+        params: All parameters, float32.
+        batch_stats: BatchNorm running statistics, float32.
+        opt_state: Optimiser state of the trainable parameters of the current stage.
+        rng: Key that dropout and the like fold the step into.
+    """
+
+    step: PyTree
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: optax.OptState
+    rng: PyTree
+
+
+def split_params(params: dict, trainable: Literal["heads", "all"]) -> tuple[dict, dict]:
+    """(trainable, frozen) parts of the top level of a `FaceModel`'s parameters; `{**trainable, **frozen}` undoes it."""
+    if trainable == "all":
+        return dict(params), {}
+    frozen = {name: value for name, value in params.items() if name == "backbone"}
+    return {name: value for name, value in params.items() if name not in frozen}, frozen

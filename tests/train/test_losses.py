@@ -1,0 +1,68 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from facejax.train import losses
+
+
+def reference(logits, labels, weights, smoothing, normalization):
+    """Equation 2 and torch's smoothing in float64, one record at a time."""
+    total, norm = 0.0, 0.0
+    for row, label in zip(np.asarray(logits, np.float64), labels, strict=True):
+        log_p = row - np.log(np.exp(row - row.max()).sum()) - row.max()
+        w = weights if normalization != "none" else np.ones_like(weights)
+        total += (1 - smoothing) * w[label] * -log_p[label] + smoothing / len(row) * (w * -log_p).sum()
+        norm += w[label] if normalization == "batch" else 1
+    return total / norm
+
+
+@pytest.mark.parametrize("normalization", ["batch", "example", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_follows_equation_2(normalization, smoothing):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(9, 8)).astype(np.float32) * 4
+    labels = rng.integers(0, 8, 9).astype(np.int32)
+    weights = rng.uniform(1, 30, 8).astype(np.float32)
+    padded = jnp.concatenate([logits, 99 * jnp.ones((2, 8))])
+    loss = losses.cross_entropy(
+        padded,
+        jnp.concatenate([labels, jnp.array([-1, 3], jnp.int32)]),
+        jnp.array([1.0] * 9 + [0.0] * 2),
+        jnp.asarray(weights),
+        normalization=normalization,
+        label_smoothing=smoothing,
+    )
+    assert float(loss) == pytest.approx(reference(logits, labels, weights, smoothing, normalization), rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_batch_normalization_is_torchs_weighted_mean(smoothing):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(16, 8)).astype(np.float32)
+    labels = rng.integers(0, 8, 16).astype(np.int32)
+    weights = rng.uniform(1, 30, 8).astype(np.float32)
+    expected = torch.nn.CrossEntropyLoss(weight=torch.tensor(weights), label_smoothing=smoothing)(
+        torch.tensor(logits), torch.tensor(labels, dtype=torch.long)
+    )
+    loss = losses.cross_entropy(
+        jnp.asarray(logits), jnp.asarray(labels), jnp.ones(16), jnp.asarray(weights), label_smoothing=smoothing
+    )
+    assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_class_weights_of_affectnet():
+    counts = np.array([24882, 3750, 3803, 6378, 134415, 74874, 25459, 14090])
+    weights = losses.class_weights(counts)
+    assert weights[4] == 1
+    assert weights[1] == pytest.approx(134415 / 3750)
+    assert losses.class_weights(np.array([4, 0, 2])).tolist() == [1, 0, 2]
+    with pytest.raises(ValueError, match="no training record"):
+        losses.class_weights(np.zeros(8))
+
+
+def test_all_masked_batch_is_zero_and_finite():
+    loss = losses.cross_entropy(
+        jnp.ones((3, 8)), jnp.full(3, -1, jnp.int32), jnp.zeros(3), jnp.ones(8), label_smoothing=0.1
+    )
+    assert float(loss) == 0
