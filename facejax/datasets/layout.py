@@ -1,0 +1,157 @@
+"""What the readers of published folders share: finding the set's files, reading its tables, refusing hostile rows.
+
+A table is read a line at a time, so that a damaged line costs one row and not the file, and a name that a table lists
+is used only if it stays below the folder that it is relative to.
+"""
+
+import codecs
+import csv
+import logging
+import pathlib
+import re
+from collections.abc import Iterator
+
+from facejax.datasets.registry import Dataset
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+LOGGED_PER_REASON = 20
+# Above the longest published row (FER2013: 2304 pixels, about 9 kB); what is longer is no table.
+MAX_LINE = 1 << 20
+MAX_NAME_BYTES = 255
+
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
+_DECIMAL = re.compile(r"[+-]?([0-9]{1,12}(\.[0-9]{0,20})?|\.[0-9]{1,20})([eE][+-]?[0-9]{1,2})?", re.ASCII)
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class Skips:
+    """Counts, on the data set, the rows of one reading that are left out, and logs the first of each reason."""
+
+    def __init__(self, dataset: Dataset):
+        """Starts a new reading: what an earlier one left out is forgotten."""
+        self._dataset = dataset
+        dataset.skipped = {}
+
+    def __call__(self, reason: str, what: str) -> None:
+        """Notes that `what` (a file or row) is left out for `reason` (the same words for all such rows)."""
+        what = ascii(what[:200])[1:-1]  # so that no control character reaches a terminal or a report
+        self._dataset.skip(reason, what)
+        noted = len(self._dataset.skipped[reason])
+        if noted <= LOGGED_PER_REASON:
+            logger.warning("%s: left out %s: %s", self._dataset.name, what, reason)
+        if noted == LOGGED_PER_REASON:
+            logger.warning("%s: further ones (%s) are counted, not logged", self._dataset.name, reason)
+
+    def listed(self, root: pathlib.Path, name: str) -> pathlib.Path | None:
+        """Path of the file that a table lists as `name`, relative to `root`; None, and counted, if it leads elsewhere.
+
+        Either slash separates folders (YouTube Faces has backslashes). The file need not exist.
+        """
+        parts = name.replace("\\", "/").split("/")
+        if (
+            any(part in ("", ".", "..") or len(part.encode(errors="replace")) > MAX_NAME_BYTES for part in parts)
+            or not name.isprintable()
+            or ":" in parts[0]
+        ):
+            self("not a path inside the data set", name)
+            return None
+        return root.joinpath(*parts)
+
+    def files(self, folder: pathlib.Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[pathlib.Path]:
+        """Sorted files of a folder with one of the suffixes, without hidden ones (``._a.jpg``)."""
+        found = []
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith(".") or path.suffix.lower() not in suffixes:
+                continue
+            if not path.name.isprintable():
+                self("file name is not printable text", path.name)
+            elif path.is_file():
+                found.append(path)
+        return found
+
+
+def find(dataset: Dataset, raw: pathlib.Path | None, *places: str) -> pathlib.Path:
+    """First of the `places`, relative to the folder `raw`, that exists.
+
+    Raises:
+        FileNotFoundError: None of them does, or no folder was given; says what the folder holds instead.
+    """
+    help_ = f"docs/datasets.md says how {dataset.name} is laid out and where to get it ({dataset.url})"
+    if raw is None:
+        raise FileNotFoundError(f"{dataset.name} is read from a folder, and none was given (--raw DIR); {help_}")
+    for place in places:
+        if (raw / place).exists():
+            return raw / place
+    if not raw.is_dir():
+        raise FileNotFoundError(f"{dataset.name}: {raw} is not a folder; {help_}")
+    held = sorted(path.name for path in raw.iterdir())
+    shown = ", ".join(ascii(name)[1:-1] for name in held[:8]) + (", ..." if len(held) > 8 else "")
+    raise FileNotFoundError(
+        f"{dataset.name}: expected {' or '.join(places)} in {raw}, which holds {shown or 'nothing'}; {help_}"
+    )
+
+
+def lines(path: pathlib.Path, skip: Skips) -> Iterator[tuple[str, str]]:
+    """Yields (place, line) of a text file: place is ``name:number`` for reports, line has no line end.
+
+    UTF-8 with or without byte order mark, or UTF-16 with one; bytes that are not UTF-8 become U+FFFD, as they are only
+    ever found in names of people. Empty lines are passed over; lines with NUL or above 1 MiB are counted and left out.
+    """
+    with path.open("rb") as file:
+        encoding = "utf-16" if file.read(2) in _UTF16 else "utf-8-sig"
+    with path.open(encoding=encoding, errors="replace", newline=None) as file:
+        number = 0
+        while line := file.readline(MAX_LINE):
+            number += 1
+            place = f"{path.name}:{number}"
+            if len(line) == MAX_LINE and not line.endswith("\n"):
+                skip("line is too long", place)
+                while (rest := file.readline(MAX_LINE)) and not rest.endswith("\n"):
+                    pass
+            elif "\0" in line:
+                skip("line holds NUL", place)
+            elif line := line.rstrip("\r\n"):
+                yield place, line
+
+
+def rows(path: pathlib.Path, skip: Skips, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
+    """Yields (place, cells) of a table; cells are stripped. A quote left open ends with its line."""
+    for place, line in lines(path, skip):
+        try:
+            cells = next(csv.reader([line], delimiter=delimiter))
+        except (csv.Error, StopIteration):
+            skip("malformed row", place)
+            continue
+        yield place, [cell.strip() for cell in cells]
+
+
+def table(path: pathlib.Path, skip: Skips, *columns: str, delimiter: str = ",") -> Iterator[tuple[str, dict[str, str]]]:
+    """Yields (place, cell by column) of a table with a header line; rows of another width are counted and left out.
+
+    Raises:
+        ValueError: A needed column is missing.
+    """
+    header: list[str] | None = None
+    for place, cells in rows(path, skip, delimiter):
+        if header is None:
+            header = cells
+            if missing := [column for column in columns if column not in header]:
+                raise ValueError(f"{path}: no column {missing[0]!r} among {header[:20]!a}: not the published file")
+        elif len(cells) < len(header):
+            skip("malformed row", place)
+        else:
+            yield place, dict(zip(header, cells, strict=False))
+    if header is None:
+        raise ValueError(f"{path}: empty, expected a table with the columns {', '.join(columns)}")
+
+
+def whole(text: str) -> int | None:
+    """The number that 1 to 9 ASCII digits write; None for anything else (``int`` would take ``1_0`` and ``٣``)."""
+    return int(text) if _WHOLE_NUMBER.fullmatch(text) else None
+
+
+def decimal(text: str) -> float | None:
+    """The finite number that a text writes; None for anything else (``float`` would take ``nan`` and ``inf``)."""
+    return float(text) if _DECIMAL.fullmatch(text) else None
