@@ -1,0 +1,111 @@
+"""Photos from bytes, with the size checked before any memory is taken for them."""
+
+import struct
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+MAX_PIXELS = 1 << 27  # 134 megapixels; the largest cameras stay below it, decompression bombs do not
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+class CorruptImageError(ValueError):
+    """Bytes that are no readable photo; the message says why."""
+
+
+def image_dimensions(data: bytes) -> tuple[int, int]:
+    """Height and width in pixels that a file's header states: JPEG, PNG, BMP, GIF, WebP or TIFF.
+
+    A JPEG that ends before its end-of-image marker counts as corrupt here, because decoders fill what is missing with
+    grey and go on.
+
+    Raises:
+        CorruptImageError: Another format, or a damaged header.
+    """
+    try:
+        if data[:2] == b"\xff\xd8":
+            return _jpeg_dimensions(data)
+        if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR":
+            width, height = struct.unpack(">II", data[16:24])
+            return height, width
+        if data[:2] == b"BM":
+            width, height = struct.unpack("<ii", data[18:26])
+            return abs(height), width
+        if data[:4] == b"GIF8":
+            width, height = struct.unpack("<HH", data[6:10])
+            return height, width
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            return _webp_dimensions(data)
+        if data[:4] in (b"II*\0", b"MM\0*"):
+            return _tiff_dimensions(data)
+    except (struct.error, IndexError) as error:
+        raise CorruptImageError(f"damaged header: {error}") from error
+    raise CorruptImageError(f"no known image format: starts with {data[:8]!r}")
+
+
+def _jpeg_dimensions(data: bytes) -> tuple[int, int]:
+    position, size = 2, None
+    while True:
+        if data[position] != 0xFF:
+            raise CorruptImageError(f"damaged JPEG: no marker at byte {position}")
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        if marker in _JPEG_FRAMES:
+            size = struct.unpack(">HH", data[position + 5 : position + 9])
+        if marker == 0xDA:  # start of scan: the compressed pixels follow
+            if size is None:
+                raise CorruptImageError("damaged JPEG: pixels before the frame header")
+            if data.find(b"\xff\xd9", position) < 0:
+                raise CorruptImageError("truncated JPEG: no end marker")
+            return size
+        standalone = marker == 0x01 or 0xD0 <= marker <= 0xD9
+        position += 2 if standalone else 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
+
+
+def _webp_dimensions(data: bytes) -> tuple[int, int]:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return int.from_bytes(data[27:30], "little") + 1, int.from_bytes(data[24:27], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    width, height = struct.unpack("<HH", data[26:30])
+    return height & 0x3FFF, width & 0x3FFF
+
+
+def _tiff_dimensions(data: bytes) -> tuple[int, int]:
+    order = "<" if data[:2] == b"II" else ">"
+    (directory,) = struct.unpack(order + "I", data[4:8])
+    (entries,) = struct.unpack(order + "H", data[directory : directory + 2])
+    found = {}
+    for start in range(directory + 2, directory + 2 + 12 * entries, 12):
+        tag, kind = struct.unpack(order + "HH", data[start : start + 4])
+        if tag in (256, 257):
+            form, size = ("H", 2) if kind == 3 else ("I", 4)
+            (found[tag],) = struct.unpack(order + form, data[start + 8 : start + 8 + size])
+    if len(found) < 2:
+        raise CorruptImageError("damaged TIFF: its first directory states no size")
+    return found[257], found[256]
+
+
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "height width 3"]:
+    """RGB photo of an encoded file: uint8, range 0-255, turned as its EXIF says.
+
+    Grey, palette, 16 bit and alpha are converted.
+
+    Raises:
+        CorruptImageError: Not a known format, damaged, truncated, or of more than `max_pixels` pixels.
+    """
+    height, width = image_dimensions(data)
+    if not 0 < height * width <= max_pixels:
+        raise CorruptImageError(f"{width} x {height} pixels; allowed are 1 to {max_pixels}")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        raise CorruptImageError(f"OpenCV cannot decode it: {error}") from error
+    if image is None:
+        raise CorruptImageError("OpenCV cannot decode it")
+    return image

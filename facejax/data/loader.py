@@ -1,0 +1,245 @@
+"""Batches of face crops: endless and shuffled for training, in order and counted exactly once for evaluation.
+
+A batch is a dict of NumPy arrays: ``image`` uint8 RGB (batch, size, size, 3), range 0-255, resized by the weights'
+`Preprocessing` and not normalised (the device does that); one array a label, int32 (missing: -1) or float32 (missing:
+NaN); ``mask`` float32 (batch,), 1 where the place holds a record; ``index`` int64 (batch,), the record's place in the
+split, -1 where there is none.
+"""
+
+import collections
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import grain
+import numpy as np
+
+from facejax.data.source import FaceSource
+from facejax.data.tfrecord import CorruptRecordError
+from facejax.data.transforms import Transform
+from facejax.preprocessing import Preprocessing
+
+Batch = dict[str, np.ndarray]
+
+
+def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
+    if batch_size <= 0 or batch_size % process_count:
+        raise ValueError(
+            f"batch_size {batch_size} (of all processes together) is no multiple of {process_count} processes"
+        )
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index {process_index} is not in 0..{process_count - 1}")
+    return batch_size // process_count
+
+
+class _Augment:
+    """Record index -> element of a batch; a class, so that worker processes can unpickle it."""
+
+    def __init__(self, source: FaceSource, preprocessing: Preprocessing, augment: Sequence[Transform]):
+        self.source, self.preprocessing, self.augment = source, preprocessing, tuple(augment)
+
+    def __call__(self, index: int, rng: np.random.Generator) -> Batch:
+        record = self.source[index]
+        image = record["image"]
+        for transform in self.augment:
+            image = transform(image, rng)
+        return {**record, "image": self.preprocessing.resize(image), "mask": np.ones((), np.float32)}
+
+
+class _ProcessShare(grain.MapDataset):
+    """This process's contiguous part of every global batch of an endless stream, from a given step on.
+
+    Grain's own slicing gives process p the records p, p + P, ...: the same records in a batch, at other places. With
+    contiguous parts the global array is the same whatever the number of processes, and so is everything that depends on
+    a record's place in it (dropout masks, the split into devices).
+    """
+
+    def __init__(
+        self, parent: grain.MapDataset, batch_size: int, process_index: int, process_count: int, start_step: int
+    ):
+        super().__init__(parent)
+        self._batch, self._local = batch_size, batch_size // process_count
+        self._start = start_step * batch_size + process_index * self._local
+
+    def __len__(self) -> int:
+        return (len(self._parent) - self._start) // self._batch * self._local
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.slice(index)
+        step, place = divmod(index, self._local)
+        return self._parent[self._start + step * self._batch + place]
+
+    def __str__(self) -> str:
+        return f"_ProcessShare(batch={self._batch}, start={self._start})"
+
+
+def train_loader(
+    source: FaceSource,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    seed: int,
+    *,
+    augment: Sequence[Transform] = (),
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 2,
+    workers: int = 0,
+    prefetch: int = 4,
+) -> grain.IterDataset:
+    """Endless shuffled training batches of this process.
+
+    The stream is every epoch's permutation of all records, one after another (a batch may hold the end of one epoch and
+    the start of the next; no record is dropped). It is a pure function of the seed: global batch k holds the same
+    records, with the same augmentation, whatever the number of processes, threads or workers. So the position is the
+    step: resume with ``start_step=step``, or by ``iterator.set_state(iterator.get_state())`` with equal `workers`
+    (Grain's state of a loader without workers is ``{"next_index": steps since start_step}``).
+
+    Args:
+        source: The records.
+        preprocessing: Gives the size and the kernel of the final resize.
+        batch_size: Records a step over all processes together.
+        seed: Of the permutations and the augmentation.
+        augment: Applied in order to the decoded crop, before the final resize.
+        start_step: Global step of the first batch.
+        process_index: This process, `jax.process_index()`.
+        process_count: Number of processes, `jax.process_count()`.
+        threads: Threads that each prepare a batch (OpenCV lets go of the GIL); with `workers`, in each of them.
+        workers: Worker processes; 0 for none. On two cores threads were measured to be faster; workers pay where
+            augmentation in Python is the bottleneck. The calling script then needs an ``if __name__ == "__main__"``.
+        prefetch: Batches that are prepared ahead.
+
+    Returns:
+        Grain data set; ``iter()`` of it gives an iterator with ``get_state`` and ``set_state``.
+
+    Raises:
+        ValueError: `batch_size` is no multiple of `process_count`, or the split is empty.
+    """
+    local = _local_size(batch_size, process_index, process_count)
+    if len(source) == 0:
+        raise ValueError(f"{source.name} holds no records")
+    stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    stream = stream.random_map(_Augment(source, preprocessing, augment))
+    stream = _ProcessShare(stream, batch_size, process_index, process_count, start_step).batch(local)
+    loader = stream.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads)))
+    if workers:
+        _parse_absl_flags()
+        loader = loader.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return loader
+
+
+def array_loader(
+    arrays: Batch, batch_size: int, seed: int, *, start_step: int = 0, process_index: int = 0, process_count: int = 1
+) -> grain.IterDataset:
+    """Endless shuffled batches of arrays in memory (the cached features of a frozen base); order as in `train_loader`.
+
+    Args:
+        arrays: By name, each (records, ...).
+        batch_size: Records a step over all processes together.
+        seed: Of the permutations.
+        start_step: Global step of the first batch.
+        process_index: This process.
+        process_count: Number of processes.
+
+    Raises:
+        ValueError: `batch_size` is no multiple of `process_count`.
+    """
+    local = _local_size(batch_size, process_index, process_count)
+    stream = grain.MapDataset.range(len(next(iter(arrays.values())))).seed(seed).shuffle().repeat()
+    stream = _ProcessShare(stream, batch_size, process_index, process_count, start_step)
+    stream = stream.map(lambda index: {name: array[index] for name, array in arrays.items()}).batch(local)
+    return stream.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+
+
+def _parse_absl_flags() -> None:
+    # Grain's worker pool reads absl flags, and absl refuses that in a program that is not an absl app.
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["facejax"])
+
+
+def eval_batches(
+    source: FaceSource,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 2,
+) -> Iterator[Batch]:
+    """Yields this process's part of every batch of the split, in order; over all processes each record counts once.
+
+    All batches have the same shape and all processes yield the same number of them. The tail is padded: ``mask`` 0,
+    ``index`` -1, black image, labels missing. With ``on_corrupt="skip"`` a corrupt record's place is masked likewise.
+
+    Args:
+        source: The records.
+        preprocessing: Gives the size and kernel of the resize.
+        batch_size: Records a batch over all processes together.
+        process_index: This process.
+        process_count: Number of processes.
+        threads: Threads that read and decode ahead.
+
+    Raises:
+        ValueError: `batch_size` is no multiple of `process_count`.
+        CorruptRecordError: A record is corrupt and the source's `on_corrupt` is ``raise``.
+    """
+    local = _local_size(batch_size, process_index, process_count)
+    size = preprocessing.image_size
+    padding: Batch = {"image": np.zeros((size, size, 3), np.uint8), "mask": np.zeros((), np.float32)}
+    padding["index"] = np.asarray(-1, np.int64)
+    for key in source.label_keys:
+        field = source.fields[key]
+        padding[key] = np.asarray(field.missing, np.int32 if field.dtype == "int64" else np.float32)
+
+    def load(index: int) -> Batch:
+        if index >= len(source):
+            return padding
+        try:
+            record = source.read(index)
+        except CorruptRecordError as error:
+            if source.on_corrupt == "raise":
+                raise
+            source.note_corrupt(index, error)
+            return padding
+        return {**record, "image": preprocessing.resize(record["image"]), "mask": np.ones((), np.float32)}
+
+    steps = -(-len(source) // batch_size)
+    wanted = (
+        range(step * batch_size + process_index * local, step * batch_size + (process_index + 1) * local)
+        for step in range(steps)
+    )
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        ahead: collections.deque = collections.deque()
+        for indices in wanted:
+            ahead.append([pool.submit(load, index) for index in indices])
+            if len(ahead) > 2:
+                yield _stack(ahead.popleft())
+        while ahead:
+            yield _stack(ahead.popleft())
+
+
+def _stack(futures: list) -> Batch:
+    elements = [future.result() for future in futures]
+    return {key: np.stack([element[key] for element in elements]) for key in elements[0]}
+
+
+def class_counts(source: FaceSource, label_key: str, num_classes: int) -> np.ndarray:
+    """Number of records of each class, int64 (num_classes,); records without the label are not counted.
+
+    Read from the shards' indices, no photo is touched.
+
+    Raises:
+        KeyError: The set has no such label.
+        ValueError: A record's label is not below `num_classes`.
+    """
+    labels = source.labels(label_key)
+    if labels.ndim != 1 or labels.dtype.kind != "i":
+        raise ValueError(f"{source.name}: label {label_key!r} is no class index ({labels.dtype} {labels.shape})")
+    known = labels[labels >= 0]
+    if known.size and known.max() >= num_classes:
+        raise ValueError(
+            f"{source.name}: label {label_key!r} goes to {known.max()}, expected below {num_classes} classes"
+        )
+    return np.bincount(known, minlength=num_classes)

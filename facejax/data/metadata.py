@@ -1,0 +1,215 @@
+"""A prepared set's metadata: dataset_info.json and features.json as TFDS writes them, so that it opens the same folder.
+
+Written as plain JSON, because tensorflow_datasets can write them only with TensorFlow at hand (it reads the new files
+back) and takes a second to import. The layout was compared with what TFDS 4.9.10 writes for the same features.
+
+    DATA/<name>/<version>/
+        <name>-<split>.tfrecord-00000-of-00004    tf.train.Example records
+        <name>-<split>.tfrecord-00000-of-00004.index
+        dataset_info.json  features.json  <key>.labels.txt
+        summary.json  no_face.txt  corrupt.txt  ...  sheets/*.png
+"""
+
+import dataclasses
+import difflib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from facejax.data.tfrecord import write_atomically
+from facejax.tasks import TASKS
+
+VERSION = "1.0.0"
+_FEATURES = "tensorflow_datasets.core.features"
+
+
+def class_names(label_key: str) -> tuple[str, ...]:
+    """Names of a label field's classes in the order of their indices; empty where it has none (age, identity)."""
+    named = (t.labels for t in TASKS.values() if t.label_key == label_key and t.kind in ("categorical", "binary"))
+    return max(named, key=len, default=())
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """Type of one label field.
+
+    Attributes:
+        dtype: ``int64`` (missing: -1), ``float32`` (missing: NaN) or ``text`` (missing: empty).
+        length: 0 for one value, else how many values a record has.
+    """
+
+    dtype: str
+    length: int = 0
+
+    @property
+    def missing(self) -> object:
+        """What is stored where a record has no such label."""
+        value = {"int64": -1, "float32": float("nan"), "text": ""}[self.dtype]
+        return [value] * self.length if self.length else value
+
+    def column(self, values: Sequence) -> np.ndarray:
+        """Values of many records as one array: int64, float32 or text, (records,) or (records, length)."""
+        shape = (len(values), self.length) if self.length else (len(values),)
+        dtype = np.str_ if self.dtype == "text" else np.dtype(self.dtype)
+        return np.array(values, dtype).reshape(shape)
+
+
+# What every record has beside its image and the set's labels.
+STORED_FIELDS = {
+    "id": Field("text"),  # of the photo: `Record.id`
+    "bbox": Field("float32", 4),  # [x1, y1, x2, y2] in the photo's pixels; NaN where the crop is no box
+    "score": Field("float32"),  # the detector's probability; NaN where there was no detector
+    "num_faces": Field("int64"),  # faces found in the photo; -1 where there was no detector
+}
+
+
+def infer_field(key: str, value: object, known: Field | None = None) -> Field:
+    """Type of a label value; joined with what earlier records had, so that int and float give float.
+
+    Raises:
+        TypeError: The value is of no supported type, or contradicts earlier records.
+    """
+    length = 0
+    if isinstance(value, np.ndarray | list | tuple):
+        array = np.ravel(np.asarray(value))
+        length, kind = len(array), array.dtype.kind
+    else:
+        kind = "U" if isinstance(value, str) else np.asarray(value).dtype.kind
+    names = {"i": "int64", "u": "int64", "b": "int64", "f": "float32", "U": "text"}
+    if kind not in names or (kind == "U" and length):
+        raise TypeError(f"label {key!r}: expected numbers or text, got {value!r}")
+    field = Field(names[kind], length)
+    if known is None or known == field:
+        return field
+    if known.length != field.length or "text" in (known.dtype, field.dtype):
+        raise TypeError(f"label {key!r}: records disagree on its type: {known} and {field}")
+    return Field("float32", length)
+
+
+def _tensor(kind: str, dtype: str, length: int) -> dict:
+    shape = {"dimensions": [str(length)]} if length else {}
+    tensor = {"dtype": dtype, "encoding": "none", "shape": shape}
+    return {"pythonClassName": f"{_FEATURES}.{kind}", "tensor": tensor}
+
+
+def _label_feature(key: str, field: Field) -> dict:
+    names = class_names(key)
+    if names and field == Field("int64"):
+        label = {"numClasses": str(len(names))}
+        return {"classLabel": label, "pythonClassName": f"{_FEATURES}.class_label_feature.ClassLabel"}
+    if field.dtype == "text":
+        return {"pythonClassName": f"{_FEATURES}.text_feature.Text", "text": {}}
+    kind = "tensor_feature.Tensor" if field.length else "scalar.Scalar"
+    return _tensor(kind, field.dtype, field.length)
+
+
+def _to_json(content: object) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
+
+
+def write_metadata(
+    directory: pathlib.Path,
+    name: str,
+    fields: Mapping[str, Field],
+    image_format: str,
+    splits: Mapping[str, tuple[Sequence[int], int]],
+    description: str,
+    url: str,
+    licence: str,
+) -> None:
+    """Writes features.json, dataset_info.json and the label names of a prepared set.
+
+    Args:
+        directory: The set's versioned folder.
+        name: Name of the set and first part of its shards' names.
+        fields: All features beside ``image``, by name.
+        image_format: ``jpeg`` or ``bmp``.
+        splits: By name: the number of records in each shard, and the bytes of all.
+        description: What the set is, for `info.description`.
+        url: Homepage.
+        licence: Terms.
+    """
+    image = {"dtype": "uint8", "shape": {"dimensions": ["-1", "-1", "3"]}}
+    if image_format == "jpeg":  # TFDS names jpeg and png only; without a name it decodes whatever TensorFlow can
+        image["encodingFormat"] = "jpeg"
+    features: dict[str, dict] = {key: _label_feature(key, field) for key, field in fields.items()}
+    features["image"] = {"image": image, "pythonClassName": f"{_FEATURES}.image_feature.Image"}
+    for key, feature in features.items():
+        if "classLabel" in feature:
+            write_atomically(directory / f"{key}.labels.txt", "\n".join((*class_names(key), "")).encode())
+    dictionary = {"featuresDict": {"features": features}, "pythonClassName": f"{_FEATURES}.features_dict.FeaturesDict"}
+    write_atomically(directory / "features.json", _to_json(dictionary))
+    info = {
+        "description": description,
+        "fileFormat": "tfrecord",
+        "location": {"urls": [url]},
+        "name": name,
+        "redistributionInfo": {"license": licence},
+        "splits": [
+            {
+                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+                "name": split,
+                "numBytes": str(num_bytes),
+                "shardLengths": [str(length) for length in lengths],
+            }
+            for split, (lengths, num_bytes) in splits.items()
+        ],
+        "version": VERSION,
+    }
+    write_atomically(directory / "dataset_info.json", _to_json(info))
+
+
+def read_fields(directory: pathlib.Path) -> dict[str, Field]:
+    """Types of a prepared set's features beside ``image``, from its features.json."""
+    stored = json.loads((directory / "features.json").read_text())["featuresDict"]["features"]
+    fields = {}
+    for key, feature in stored.items():
+        if "classLabel" in feature:
+            fields[key] = Field("int64")
+        elif "text" in feature:
+            fields[key] = Field("text")
+        elif "tensor" in feature:
+            dimensions = feature["tensor"]["shape"].get("dimensions", [])
+            fields[key] = Field(
+                feature["tensor"]["dtype"], int(np.prod([int(d) for d in dimensions])) if dimensions else 0
+            )
+    return fields
+
+
+def find_set(data_dir: str | pathlib.Path, name: str) -> pathlib.Path:
+    """The versioned folder of a prepared set.
+
+    Raises:
+        FileNotFoundError: It is not prepared there; says which sets are, and the command that prepares it.
+    """
+    directory = pathlib.Path(data_dir) / name / VERSION
+    if (directory / "dataset_info.json").exists():
+        return directory
+    prepared = sorted(path.parent.parent.name for path in pathlib.Path(data_dir).glob(f"*/{VERSION}/dataset_info.json"))
+    near = difflib.get_close_matches(name, prepared, 1)
+    raise FileNotFoundError(
+        f"no prepared set {name!r} in {data_dir}"
+        + (f"; did you mean {near[0]!r}?" if near else "")
+        + f" Prepared there: {', '.join(prepared) or 'none'}. "
+        f"To prepare it: python tools/prepare_dataset.py {name} --raw DIR --out {data_dir}"
+    )
+
+
+def read_splits(directory: pathlib.Path) -> dict[str, list[tuple[pathlib.Path, int]]]:
+    """Shards of each split of a prepared set, with the number of records in each."""
+    info = json.loads((directory / "dataset_info.json").read_text())
+    splits = {}
+    for split in info["splits"]:
+        lengths = [int(length) for length in split["shardLengths"]]
+        splits[split["name"]] = [
+            (directory / shard_name(info["name"], split["name"], shard, len(lengths)), length)
+            for shard, length in enumerate(lengths)
+        ]
+    return splits
+
+
+def shard_name(name: str, split: str, shard: int, num_shards: int) -> str:
+    """File name of a shard, as TFDS names it."""
+    return f"{name}-{split}.tfrecord-{shard:05d}-of-{num_shards:05d}"

@@ -1,0 +1,161 @@
+"""A set of shards that is written in chunks, so that a killed preparation goes on where it stopped, to the same bytes.
+
+The photos of a split, in a fixed order, are cut into chunks. Each chunk becomes a small TFRecord file of its own and,
+last, a JSON note that says it is done; what a chunk holds depends on its photos only. Shards are whole chunks one after
+another (TFRecord files may simply be joined). All of it happens in ``<version>.partial``; the set's own folder appears
+by one rename, when everything is in it.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from facejax.data.metadata import shard_name
+from facejax.data.tfrecord import index_path, read_index, write_atomically, write_index, write_shard
+
+PHOTOS_PER_CHUNK = 128
+PHOTOS_PER_SHARD = 8192  # about 200 MB of crops, the size that TFDS and tf.data advise
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Photos ``start`` to ``stop`` (without it) of a split."""
+
+    split: str
+    number: int
+    start: int
+    stop: int
+
+
+class ChunkedShards:
+    """The partial folder of one preparation.
+
+    Attributes:
+        final: The set's own folder, that appears at the end.
+        partial: Folder of the work in progress.
+        staging: What will be renamed to it.
+        chunks: All chunks in order.
+    """
+
+    def __init__(self, final: pathlib.Path, name: str, split_sizes: Mapping[str, int], num_shards: int | None = None):
+        """Plans the chunks; touches no file.
+
+        Args:
+            final: Where the finished set will be: ``DATA/name/version``.
+            name: Name of the set, for the shards' names.
+            split_sizes: Number of photos of each split.
+            num_shards: Shards of each split; None: one for 8192 photos. Never more than there are photos.
+        """
+        self.final, self._name = final, name
+        self.partial = final.with_name(final.name + ".partial")
+        self.staging = self.partial / "set"
+        self._chunk_dir = self.partial / "chunks"
+        self._shards: dict[str, list[list[Chunk]]] = {}
+        for split, size in split_sizes.items():
+            shards = min(num_shards or -(-size // PHOTOS_PER_SHARD), size)
+            # At least one chunk a shard: then a shard is a run of whole chunks.
+            count = max(shards, -(-size // PHOTOS_PER_CHUNK))
+            bounds = [size * number // count for number in range(count + 1)]
+            chunks = [Chunk(split, number, bounds[number], bounds[number + 1]) for number in range(count)]
+            edges = [count * shard // shards for shard in range(shards + 1)]
+            self._shards[split] = [chunks[edges[shard] : edges[shard + 1]] for shard in range(shards)]
+        self.chunks = [chunk for shards in self._shards.values() for shard in shards for chunk in shard]
+
+    @contextlib.contextmanager
+    def locked(self, plan: Mapping[str, object]) -> Iterator[None]:
+        """Holds the partial folder for this process; makes it, or checks that it was begun with the same plan.
+
+        Raises:
+            RuntimeError: Another process prepares this set now.
+            ValueError: The partial folder was begun with other settings or other photos.
+        """
+        self._chunk_dir.mkdir(parents=True, exist_ok=True)
+        with open(self.partial / "lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RuntimeError(f"another process is preparing {self.final} at this moment") from error
+            path = self.partial / "plan.json"
+            if path.exists():
+                begun = json.loads(path.read_text())
+                if begun != plan:
+                    differ = ", ".join(f"{k}: {begun.get(k)!r} -> {plan[k]!r}" for k in plan if plan[k] != begun.get(k))
+                    raise ValueError(
+                        f"{self.partial} was begun with other settings or photos ({differ}); delete it to start "
+                        "again, or choose another --out"
+                    )
+            else:
+                write_atomically(path, json.dumps(plan, sort_keys=True).encode())
+            yield
+
+    def _chunk_path(self, chunk: Chunk) -> pathlib.Path:
+        return self._chunk_dir / f"{chunk.split}-{chunk.number:06d}.tfrecord"
+
+    def _note_path(self, chunk: Chunk) -> pathlib.Path:
+        return self._chunk_path(chunk).with_suffix(".json")
+
+    def pending(self) -> list[Chunk]:
+        """Chunks that are not done, in order."""
+        return [chunk for chunk in self.chunks if not self._note_path(chunk).exists()]
+
+    def write_chunk(
+        self, chunk: Chunk, records: Sequence[bytes], labels: Mapping[str, np.ndarray], note: Mapping[str, object]
+    ) -> None:
+        """Writes a chunk's records and label columns; the note, written last, marks it as done."""
+        write_shard(self._chunk_path(chunk), records, labels)
+        write_atomically(self._note_path(chunk), json.dumps(note, sort_keys=True).encode())
+
+    def notes(self) -> list[tuple[Chunk, dict]]:
+        """The notes of all chunks, in order."""
+        return [(chunk, json.loads(self._note_path(chunk).read_text())) for chunk in self.chunks]
+
+    def assemble(self) -> dict[str, tuple[list[int], int]]:
+        """Joins chunks to shards in the staging folder, each atomically; a chunk's records go once its shard stands.
+
+        Returns:
+            By split, what the metadata needs: number of records in each shard, and bytes of all shards.
+        """
+        self.staging.mkdir(exist_ok=True)
+        splits = {}
+        for split, shards in self._shards.items():
+            lengths, size = [], 0
+            for number, chunks in enumerate(shards):
+                path = self.staging / shard_name(self._name, split, number, len(shards))
+                if not index_path(path).exists():
+                    self._join(path, [self._chunk_path(chunk) for chunk in chunks])
+                for chunk in chunks:
+                    self._chunk_path(chunk).unlink(missing_ok=True)
+                lengths.append(len(read_index(path)[0]))
+                size += path.stat().st_size
+            splits[split] = (lengths, size)
+        return splits
+
+    def _join(self, shard: pathlib.Path, parts: Sequence[pathlib.Path]) -> None:
+        partial = shard.with_name(shard.name + ".tmp")
+        offsets, lengths, labels, start = [], [], [], 0
+        with open(partial, "wb") as joined:
+            for part in parts:
+                part_offsets, part_lengths, part_labels = read_index(part)
+                offsets.append(part_offsets + start)
+                lengths.append(part_lengths)
+                labels.append(part_labels)
+                with open(part, "rb") as file:
+                    shutil.copyfileobj(file, joined, 1 << 20)
+                start = joined.tell()
+            joined.flush()
+            os.fsync(joined.fileno())
+        os.replace(partial, shard)
+        columns = {key: np.concatenate([column[key] for column in labels]) for key in labels[0]}
+        write_index(shard, np.concatenate(offsets), np.concatenate(lengths), columns)
+
+    def publish(self) -> None:
+        """Renames the staging folder to the set's own and removes the partial one."""
+        os.replace(self.staging, self.final)
+        shutil.rmtree(self.partial)

@@ -1,0 +1,169 @@
+"""One split of a prepared set as decoded records with random access."""
+
+import logging
+import os
+import pathlib
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from facejax.data.decode import CorruptImageError, decode_image
+from facejax.data.example import decode_example
+from facejax.data.metadata import STORED_FIELDS, Field, find_set, read_fields, read_splits
+from facejax.data.tfrecord import CorruptRecordError, TFRecordSource
+
+logger = logging.getLogger(__name__)
+
+
+class FaceSource:
+    """Face crops and labels of a prepared set, by index.
+
+    A record is a dict: ``image`` uint8 RGB (height, width, 3) of the stored size, ``index`` (place in the split), and
+    the numeric labels: NumPy int32 (missing: -1) or float32 (missing: NaN).
+
+    Corrupt records. With ``on_corrupt="raise"`` reading one raises. With ``"skip"`` the number and order of
+    records stay what they are, so that the stream of a training run, its resumption and its share on every host do not
+    depend on what is damaged: `source[i]` gives the next readable record after i in its place (cyclically), the
+    evaluation masks the place out (`facejax.data.loader.eval_batches`), and `corrupt` lists it. Each is logged once.
+
+    Attributes:
+        name: ``<set>/<split>``, for messages.
+        fields: Types of the stored fields by name; `labels` gives each of them.
+        label_keys: Names of the numeric labels, those that records and batches hold.
+        corrupt: Reason by record index, of the records found corrupt so far (in this process).
+    """
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike,
+        name: str,
+        split: str,
+        on_corrupt: Literal["raise", "skip"] = "raise",
+    ):
+        """Opens ``data_dir/name/<version>``.
+
+        Raises:
+            FileNotFoundError: The set is not prepared there, or a shard is missing.
+            ValueError: There is no such split, a shard has more or fewer records than the metadata says, or
+                `on_corrupt` is another word.
+        """
+        if on_corrupt not in ("raise", "skip"):
+            raise ValueError(f"on_corrupt must be 'raise' or 'skip', not {on_corrupt!r}")
+        self.directory = find_set(pathlib.Path(data_dir), name)
+        splits = read_splits(self.directory)
+        if split not in splits:
+            raise ValueError(f"set {name!r} has no split {split!r}; it has {', '.join(splits)}")
+        self.name = f"{name}/{split}"
+        self.fields: dict[str, Field] = read_fields(self.directory)
+        self.label_keys = [
+            key for key, field in self.fields.items() if field.dtype != "text" and key not in STORED_FIELDS
+        ]
+        self.on_corrupt = on_corrupt
+        self.corrupt: dict[int, str] = {}
+        self._records = TFRecordSource([shard for shard, _ in splits[split]])
+        expected = sum(length for _, length in splits[split])
+        if len(self._records) != expected:
+            raise ValueError(
+                f"{self.name}: the shards in {self.directory} hold {len(self._records)} records, "
+                f"dataset_info.json says {expected}: shards of two preparations are mixed; prepare the set again"
+            )
+        self._chosen: np.ndarray | None = None
+        self._lock = threading.Lock()
+
+    def select(self, chosen: np.ndarray | Sequence[int]) -> "FaceSource":
+        """The same split with some records only: indices, or a boolean array over all; `index` then counts those."""
+        chosen = np.asarray(chosen)
+        if chosen.dtype == bool:
+            if chosen.shape != (len(self),):
+                raise ValueError(f"expected a boolean array of {len(self)} records, got {chosen.shape}")
+            chosen = np.flatnonzero(chosen)
+        part = object.__new__(FaceSource)
+        part.__setstate__(self.__getstate__())
+        part.corrupt = {}
+        part._chosen = chosen.astype(np.int64) if self._chosen is None else self._chosen[chosen]
+        return part
+
+    def labels(self, key: str) -> np.ndarray:
+        """All records' values of a label: int64, float32 or text, (records,) or (records, length).
+
+        Read from the shards' indices; only where these are missing are the records themselves read.
+
+        Raises:
+            KeyError: The set has no such label.
+        """
+        if key not in self.fields:
+            raise KeyError(f"{self.name} has no label {key!r}; it has {', '.join(sorted(self.fields))}")
+        column = self._records.labels.get(key)
+        if column is None:
+            values = [self._label(key, decode_example(record)) for record in self._records]
+            column = self.fields[key].column(values)
+            self._records.labels[key] = column
+        return column if self._chosen is None else column[self._chosen]
+
+    def ids(self) -> list[str]:
+        """All records' ids (the photos' paths within the published set); reads the records."""
+        examples = (decode_example(self._records[self._place(index)]) for index in range(len(self)))
+        return [example["id"][0].decode() for example in examples]
+
+    def _label(self, key: str, features: Mapping[str, list]):
+        values = features[key]
+        if self.fields[key].dtype == "text":
+            return values[0].decode()
+        return values if self.fields[key].length else values[0]
+
+    def _place(self, index: int) -> int:
+        return int(index) if self._chosen is None else int(self._chosen[index])
+
+    def read(self, index: int) -> dict[str, np.ndarray]:
+        """One record, decoded; see the class for what it holds.
+
+        Raises:
+            CorruptRecordError: Shard, Example or JPEG are damaged; names the shard and the offset.
+        """
+        place = self._place(index)
+        data = self._records[place]
+        try:
+            features: dict[str, list] = dict(decode_example(data))
+            record = {"image": decode_image(features["image"][0])}
+            for key, field in self.fields.items():
+                if key in self.label_keys:
+                    dtype = np.int32 if field.dtype == "int64" else np.float32
+                    record[key] = np.asarray(self._label(key, features), dtype)
+        except (CorruptImageError, ValueError, KeyError, IndexError) as error:
+            raise CorruptRecordError(*self._records.locate(place), f"{type(error).__name__}: {error}") from error
+        record["index"] = np.asarray(index, np.int64)
+        return record
+
+    def note_corrupt(self, index: int, error: CorruptRecordError) -> None:
+        """Counts and logs a corrupt record, once."""
+        with self._lock:
+            if index in self.corrupt:
+                return
+            self.corrupt[index] = str(error)
+        logger.warning("%s: record %d left out: %s", self.name, index, error)
+
+    def __len__(self) -> int:
+        return len(self._records) if self._chosen is None else len(self._chosen)
+
+    def __getitem__(self, index) -> dict[str, np.ndarray]:
+        """One record; the next readable one in place of a corrupt one where `on_corrupt` is ``skip``."""
+        for ahead in range(len(self)):
+            place = (int(index) + ahead) % len(self)
+            try:
+                return self.read(place)
+            except CorruptRecordError as error:
+                if self.on_corrupt == "raise":
+                    raise
+                self.note_corrupt(place, error)
+        raise ValueError(f"{self.name}: none of its {len(self)} records can be read")
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_lock": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+    def __repr__(self) -> str:
+        return f"FaceSource({self.name}, {len(self)} records, on_corrupt={self.on_corrupt!r})"

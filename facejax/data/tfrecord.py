@@ -1,0 +1,223 @@
+"""TFRecord shards without TensorFlow: written atomically, with an index that makes every record randomly accessible.
+
+A record is: uint64 length, uint32 masked CRC32C of the length, the data, uint32 masked CRC32C of the data; all little
+endian. Source: TensorFlow's record_writer.h (the format) and lib/hash/crc32c.h (the mask). The index lies beside the
+shard, as ``<shard>.index``: a NumPy .npz (no pickles) of the records' offsets and lengths and columns of labels, so
+that class counts and filters need not read the photos.
+"""
+
+import os
+import pathlib
+import struct
+import threading
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import google_crc32c
+import numpy as np
+
+HEADER_BYTES, FOOTER_BYTES = 12, 4
+_MASK_DELTA = 0xA282EAD8
+
+
+class CorruptRecordError(ValueError):
+    """A record that cannot be read; the message names its shard and offset."""
+
+    def __init__(self, shard: str | os.PathLike, offset: int, reason: str):
+        super().__init__(
+            f"{os.fspath(shard)}: record at byte {offset}: {reason}. Copy the shard again or run "
+            "tools/prepare_dataset.py again; on_corrupt='skip' goes on without such records and counts them."
+        )
+        self.shard, self.offset, self.reason = os.fspath(shard), offset, reason
+
+    def __reduce__(self):
+        return CorruptRecordError, (self.shard, self.offset, self.reason)
+
+
+def masked_crc32c(data: bytes) -> int:
+    """CRC32C of bytes, rotated and shifted as TFRecord stores it."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def frame(data: bytes) -> bytes:
+    """One record as it stands in a shard: header, data, footer."""
+    length = struct.pack("<Q", len(data))
+    return b"".join((length, struct.pack("<I", masked_crc32c(length)), data, struct.pack("<I", masked_crc32c(data))))
+
+
+def write_atomically(path: pathlib.Path, data: bytes) -> None:
+    """Writes a file so that it is there whole or not at all, whenever the process is killed."""
+    partial = path.with_name(path.name + ".tmp")
+    with open(partial, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def write_shard(path: pathlib.Path, records: Sequence[bytes], labels: Mapping[str, np.ndarray] | None = None) -> None:
+    """Writes records and their index; each of the two files atomically, the index last.
+
+    Args:
+        path: The shard's file.
+        records: The serialised records.
+        labels: Columns of labels for the index: arrays (records, ...), numbers or text.
+    """
+    frames = [frame(record) for record in records]
+    lengths = np.array([len(record) for record in records], np.int64)
+    ends = np.cumsum(lengths + HEADER_BYTES + FOOTER_BYTES)
+    offsets = ends - (lengths + HEADER_BYTES + FOOTER_BYTES)
+    write_atomically(path, b"".join(frames))
+    write_index(path, offsets, lengths, labels or {})
+
+
+def index_path(shard: pathlib.Path) -> pathlib.Path:
+    """Where a shard's index lies."""
+    return shard.with_name(shard.name + ".index")
+
+
+def write_index(
+    shard: pathlib.Path, offsets: np.ndarray, lengths: np.ndarray, labels: Mapping[str, np.ndarray]
+) -> None:
+    """Writes a shard's index: int64 offsets of the records' headers, int64 lengths of their data, label columns."""
+    path = index_path(shard)
+    partial = path.with_name(path.name + ".tmp")
+    columns = {f"label/{key}": column for key, column in labels.items()}
+    with open(partial, "wb") as file:
+        np.savez(file, offsets=offsets, lengths=lengths, **columns)  # pyright: ignore
+    os.replace(partial, path)
+
+
+def read_index(shard: pathlib.Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Offsets, lengths and label columns of a shard's records; scans the shard where there is no index.
+
+    Raises:
+        CorruptRecordError: There is no index and the shard's framing is broken.
+    """
+    path = index_path(shard)
+    if not path.exists():
+        spans = list(_scan(shard))
+        return np.array([s[0] for s in spans], np.int64), np.array([s[1] for s in spans], np.int64), {}
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            labels = {key.removeprefix("label/"): stored[key] for key in stored.files if key.startswith("label/")}
+            return stored["offsets"], stored["lengths"], labels
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"index {path} is damaged ({error}); delete it and the shard is scanned instead") from error
+
+
+def _scan(shard: pathlib.Path) -> Iterator[tuple[int, int]]:
+    size, position = os.path.getsize(shard), 0
+    with open(shard, "rb") as file:
+        while position < size:
+            file.seek(position)
+            length = _checked_length(shard, position, file.read(HEADER_BYTES))
+            end = position + HEADER_BYTES + length + FOOTER_BYTES
+            if end > size:
+                raise CorruptRecordError(shard, position, f"truncated: it ends at byte {end}, the shard at {size}")
+            yield position, length
+            position = end
+
+
+def _checked_length(shard: str | os.PathLike, offset: int, header: bytes) -> int:
+    if len(header) < HEADER_BYTES:
+        raise CorruptRecordError(
+            shard, offset, f"truncated: {len(header)} of its header's {HEADER_BYTES} bytes are there"
+        )
+    length, crc = struct.unpack("<QI", header)
+    if masked_crc32c(header[:8]) != crc:
+        raise CorruptRecordError(shard, offset, "bad CRC of its length")
+    return length
+
+
+class TFRecordSource:
+    """Random access to the records of some shards: ``len(source)``, ``source[i] -> bytes``.
+
+    Safe to share among threads (`os.pread` keeps no position), to pickle and to fork. Usable as it is as a Grain random
+    access source; the repr names the shards because Grain compares it when a checkpoint is restored.
+
+    Attributes:
+        labels: Columns of labels that all the shards' indices hold, over all records.
+    """
+
+    def __init__(self, shards: Sequence[str | os.PathLike]):
+        """Opens shards in the given order.
+
+        Raises:
+            CorruptRecordError: A shard without an index has broken framing.
+            FileNotFoundError: A shard is not there.
+        """
+        self.shards = [pathlib.Path(shard) for shard in shards]
+        for shard in self.shards:
+            if not shard.exists():
+                raise FileNotFoundError(f"shard {shard} is missing; prepare the set again: tools/prepare_dataset.py")
+        parts = [read_index(shard) for shard in self.shards]
+        self._offsets = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0, np.int64)
+        self._lengths = np.concatenate([part[1] for part in parts]) if parts else np.zeros(0, np.int64)
+        self._shard_of = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
+        shared = set.intersection(*(set(part[2]) for part in parts)) if parts else set()
+        self.labels = {key: np.concatenate([part[2][key] for part in parts]) for key in sorted(shared)}
+        self._descriptors: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __getitem__(self, index) -> bytes:
+        """The bytes of one record, after both of its CRCs are checked.
+
+        Raises:
+            CorruptRecordError: The shard is truncated here, or a CRC differs.
+            IndexError: There is no such record.
+        """
+        index = int(index)
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        shard = int(self._shard_of[index])
+        offset, length = int(self._offsets[index]), int(self._lengths[index])
+        whole = HEADER_BYTES + length + FOOTER_BYTES
+        data = os.pread(self._descriptor(shard), whole, offset)
+        stored = _checked_length(self.shards[shard], offset, data[:HEADER_BYTES])
+        if stored != length:
+            raise CorruptRecordError(self.shards[shard], offset, f"is {stored} bytes long, its index says {length}")
+        if len(data) < whole:
+            raise CorruptRecordError(self.shards[shard], offset, f"truncated: {len(data)} of {whole} bytes are there")
+        record = data[HEADER_BYTES:-FOOTER_BYTES]
+        if masked_crc32c(record) != int.from_bytes(data[-FOOTER_BYTES:], "little"):
+            raise CorruptRecordError(self.shards[shard], offset, "bad CRC of its data")
+        return record
+
+    def locate(self, index: int) -> tuple[pathlib.Path, int]:
+        """Shard and byte offset of a record, for messages."""
+        return self.shards[int(self._shard_of[index])], int(self._offsets[index])
+
+    def _descriptor(self, shard: int) -> int:
+        descriptor = self._descriptors.get(shard)
+        if descriptor is None:
+            with self._lock:
+                if shard not in self._descriptors:
+                    self._descriptors[shard] = os.open(self.shards[shard], os.O_RDONLY)
+                descriptor = self._descriptors[shard]
+        return descriptor
+
+    def close(self) -> None:
+        """Closes the shards' files; the next read opens them again."""
+        with self._lock:
+            for descriptor in self._descriptors.values():
+                os.close(descriptor)
+            self._descriptors.clear()
+
+    def __del__(self):
+        if hasattr(self, "_descriptors"):
+            self.close()
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_descriptors": {}, "_lock": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+    def __repr__(self) -> str:
+        return f"TFRecordSource({len(self)} records, {[shard.name for shard in self.shards]})"

@@ -1,0 +1,236 @@
+"""One photo of a data set becomes one tf.train.Example with a face crop, or a reason why not."""
+
+import dataclasses
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from facejax.data.decode import CorruptImageError, decode_image
+from facejax.data.example import encode_example
+from facejax.data.metadata import Field
+from facejax.data.records import Record
+
+MAX_PHOTO_SIDE = 2048  # larger photos are reduced before detection: faces in them keep hundreds of pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class CropSettings:
+    """How a face is cut out and stored.
+
+    Attributes:
+        crop: ``mtcnn``, ``centre``, ``annotation`` or ``none`` (the whole photo), see `Dataset.default_crop`.
+        margin: Widens the box by this part of its size (paper section 3: 0).
+        align: Turns the photo so that the eyes are level, where landmarks are known.
+        face: Which of several detected faces: ``largest`` (box area), ``probable`` (score) or ``central`` (box
+            centre nearest to the photo's). Where the set publishes a box, the face that overlaps it most is taken
+            instead, and a photo whose box no face overlaps counts as one without a face.
+        no_face: ``skip`` a photo without a face, or keep its ``centre`` crop (protocols that must answer each photo).
+        max_side: Larger crops are reduced to this many pixels on their longer side.
+        quality: JPEG quality, 1 to 100.
+        image_format: ``jpeg``, or ``bmp``: raw pixels, ten times as large, that need no decoding to speak of.
+    """
+
+    crop: Literal["mtcnn", "centre", "annotation", "none"] = "mtcnn"
+    margin: float = 0.0
+    align: bool = True
+    face: Literal["largest", "probable", "central"] = "largest"
+    no_face: Literal["skip", "centre"] = "skip"
+    max_side: int = 320
+    quality: int = 95
+    image_format: Literal["jpeg", "bmp"] = "jpeg"
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """A record with its decoded photo, or with the problem that it has.
+
+    Attributes:
+        record: The record.
+        image: uint8 RGB (height, width, 3), reduced to at most `MAX_PHOTO_SIDE`.
+        scale: Factor from the file's pixels to the image's.
+        problem: Kind (``missing``, ``corrupt``) and reason, where there is no image.
+    """
+
+    record: Record
+    image: np.ndarray | None = None
+    scale: float = 1.0
+    problem: tuple[str, str] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one photo.
+
+    Attributes:
+        record_id: Its id.
+        kind: ``face``, ``no_face``, ``missing`` or ``corrupt``.
+        reason: Why, where it is not ``face``.
+        example: The serialised tf.train.Example, empty where it is not ``face``.
+        labels: Its label values, missing ones filled in.
+        num_faces: Number of faces found; -1 where none were looked for.
+    """
+
+    record_id: str
+    kind: str
+    reason: str = ""
+    example: bytes = b""
+    labels: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    num_faces: int = -1
+
+
+def load_photo(record: Record, raw: pathlib.Path | None) -> Photo:
+    """Reads or makes a record's photo. A file that cannot be used is a `Photo.problem`, never an exception.
+
+    Args:
+        record: The record.
+        raw: The set's folder; a path that leads out of it (a hostile or broken list file) is not opened.
+    """
+    if callable(record.image):
+        return _reduced(record, record.image())
+    if raw is not None and not _inside(record.image, raw):
+        return Photo(record, problem=("corrupt", "its path leads out of the set's folder"))
+    try:
+        return _reduced(record, decode_image(record.image.read_bytes()))
+    except (FileNotFoundError, NotADirectoryError):
+        return Photo(record, problem=("missing", "no such file"))
+    except (CorruptImageError, OSError, ValueError) as error:
+        return Photo(record, problem=("corrupt", str(error)))
+
+
+def _inside(path: pathlib.Path, folder: pathlib.Path) -> bool:
+    # Links are not followed: a set whose folders are links to other disks is fine.
+    return pathlib.Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+
+
+def _reduced(record: Record, image: np.ndarray) -> Photo:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"{record.id}: expected a uint8 RGB photo, its function made {image.dtype} {image.shape}")
+    image, scale = _fit(image, MAX_PHOTO_SIDE)
+    return Photo(record, image, scale)
+
+
+def _fit(image: np.ndarray, max_side: int) -> tuple[np.ndarray, float]:
+    scale = max_side / max(image.shape[:2])
+    if scale >= 1:
+        return image, 1.0
+    size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
+
+
+def choose_face(
+    bboxes: np.ndarray,
+    scores: np.ndarray,
+    height: int,
+    width: int,
+    rule: Literal["largest", "probable", "central"],
+    annotated: np.ndarray | None = None,
+) -> int | None:
+    """Index of the face to keep, None where there is none; see `CropSettings.face`.
+
+    Args:
+        bboxes: (n, 4) [x1, y1, x2, y2] in pixels.
+        scores: (n,).
+        height: Of the photo, pixels.
+        width: Of the photo, pixels.
+        rule: Which one of several.
+        annotated: The set's own box (4,) in the same pixels, where it has one.
+    """
+    if len(bboxes) == 0:
+        return None
+    if annotated is not None:
+        overlap = _intersection_over_union(bboxes, annotated)
+        best = int(overlap.argmax())
+        return best if overlap[best] > 0 else None
+    if rule == "probable":
+        return int(scores.argmax())
+    if rule == "central":
+        centres = (bboxes[:, :2] + bboxes[:, 2:]) / 2
+        return int(((centres - (width / 2, height / 2)) ** 2).sum(axis=1).argmin())
+    return int((bboxes[:, 2:] - bboxes[:, :2]).prod(axis=1).argmax())
+
+
+def _intersection_over_union(bboxes: np.ndarray, other: np.ndarray) -> np.ndarray:
+    sides = np.minimum(bboxes[:, 2:], other[2:]) - np.maximum(bboxes[:, :2], other[:2])
+    shared = sides.clip(0).prod(axis=1)
+    areas = (bboxes[:, 2:] - bboxes[:, :2]).prod(axis=1) + (other[2:] - other[:2]).prod()
+    return shared / np.maximum(areas - shared, 1e-9)
+
+
+def five_points(landmarks: np.ndarray) -> np.ndarray | None:
+    """Eyes, nose and mouth corners (5, 2) of a set's own landmarks: 5 as they are, 68 by iBUG's order; else None."""
+    if len(landmarks) == 5:
+        return landmarks
+    if len(landmarks) == 68:
+        eyes = [landmarks[36:42].mean(axis=0), landmarks[42:48].mean(axis=0)]
+        return np.stack([*eyes, landmarks[30], landmarks[48], landmarks[54]])
+    return None
+
+
+def cut_face(photo: Photo, fields: Mapping[str, Field], settings: CropSettings, detections=None) -> Outcome:
+    """The Example of a photo's face.
+
+    Args:
+        photo: The loaded photo.
+        fields: Types of the set's labels.
+        settings: How to cut.
+        detections: `facejax.detect.Detections` of the photo, for crop ``mtcnn``.
+    """
+    record, image = photo.record, photo.image
+    if image is None:
+        kind, reason = photo.problem or ("corrupt", "")
+        return Outcome(record.id, kind, reason)
+    annotated = None if record.bbox is None else np.asarray(record.bbox, np.float64) * photo.scale
+    bbox, landmarks, score, num_faces = None, None, math.nan, -1
+    if settings.crop == "mtcnn":
+        assert detections is not None
+        num_faces = len(detections.bboxes)
+        height, width = image.shape[:2]
+        chosen = choose_face(detections.bboxes, detections.scores, height, width, settings.face, annotated)
+        if chosen is not None:
+            bbox, landmarks = detections.bboxes[chosen], detections.landmarks[chosen]
+            score = float(detections.scores[chosen])
+    elif settings.crop == "annotation":
+        bbox = annotated
+        if record.landmarks is not None:
+            landmarks = five_points(np.asarray(record.landmarks) * photo.scale)
+    if settings.crop == "none":
+        crop = image
+    elif bbox is not None or settings.crop == "centre" or settings.no_face == "centre":
+        crop = _cut(image, bbox, landmarks, settings)
+    else:
+        reason = "the set gives no box" if settings.crop == "annotation" else "no face was detected"
+        if num_faces > 0:
+            reason = f"none of {num_faces} detected faces overlaps the set's own box"
+        return Outcome(record.id, "no_face", reason, num_faces=num_faces)
+    if not crop.size:
+        return Outcome(record.id, "no_face", "its box lies outside the photo", num_faces=num_faces)
+    labels = {key: record.labels.get(key, field.missing) for key, field in fields.items()}
+    stored = [math.nan] * 4 if bbox is None else [float(side) / photo.scale for side in bbox]
+    example = {key: field.column([labels[key]])[0] for key, field in fields.items() if field.dtype != "text"}
+    example |= {key: str(labels[key]) for key, field in fields.items() if field.dtype == "text"}
+    example |= {"id": record.id, "bbox": np.array(stored, np.float32), "score": np.float32(score)}
+    example |= {"num_faces": num_faces, "image": _encode(crop, settings)}
+    return Outcome(record.id, "face", "", encode_example(example), labels, num_faces)
+
+
+def _cut(image: np.ndarray, bbox, landmarks, settings: CropSettings) -> np.ndarray:
+    from facejax.detect.align import centre_crop, crop_face
+
+    if bbox is None:
+        return centre_crop(image)
+    return crop_face(image, bbox, landmarks, margin=settings.margin, align=settings.align)
+
+
+def _encode(crop: np.ndarray, settings: CropSettings) -> bytes:
+    crop, _ = _fit(crop, settings.max_side)
+    extension = {"jpeg": ".jpg", "bmp": ".bmp"}[settings.image_format]
+    options = [cv2.IMWRITE_JPEG_QUALITY, settings.quality] if settings.image_format == "jpeg" else []
+    encoded, data = cv2.imencode(extension, crop[..., ::-1], options)
+    if not encoded:
+        raise RuntimeError(f"OpenCV could not encode a crop of {crop.shape}")
+    return data.tobytes()

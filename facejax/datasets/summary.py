@@ -1,0 +1,88 @@
+"""What became of a set's photos: progress while it is prepared, counts and warnings when it is done."""
+
+import collections
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from facejax.data.metadata import VERSION, class_names
+from facejax.data.shards import ChunkedShards
+from facejax.datasets.crops import Outcome
+from facejax.datasets.registry import Dataset
+
+LISTS = ("no_face", "missing", "corrupt", "several_faces")
+
+
+def summarise(store: ChunkedShards, reader: Dataset, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What summary.json holds, from the notes of all chunks and the reader's own.
+
+    Args:
+        store: All of its chunks are done.
+        reader: Its `skipped` is of the reading that the chunks come from.
+        plan: Settings of the preparation, kept as ``plan``.
+    """
+    splits: dict[str, dict] = {}
+    for chunk, note in store.notes():
+        total = splits.setdefault(chunk.split, {"photos": 0, "faces": 0, **dict.fromkeys(LISTS, 0), "classes": {}})
+        for key in ("photos", "faces"):
+            total[key] += note[key]
+        for kind in LISTS:
+            total[kind] += len(note["lists"][kind])
+        for key, counts in note["classes"].items():
+            total["classes"].setdefault(key, collections.Counter()).update(counts)
+    for split, total in splits.items():
+        total["expected_photos"] = reader.expected_counts.get(split)
+        total["classes"] = {key: _named(key, counts) for key, counts in total["classes"].items()}
+    skipped = {reason: len(places) for reason, places in sorted(reader.skipped.items())}
+    return {"name": reader.name, "version": VERSION, "splits": splits, "skipped_by_reader": skipped, "plan": dict(plan)}
+
+
+def _named(key: str, counts: Mapping[str, int]) -> dict[str, int]:
+    names = class_names(key)
+    in_order = sorted((int(value), count) for value, count in counts.items())
+    return {("unknown" if value < 0 else names[value] if names else str(value)): count for value, count in in_order}
+
+
+def describe_summary(summary: Mapping[str, Any]) -> list[str]:
+    """Lines for people: what became of the photos of each split, and where the number of photos is not as published."""
+    lines = []
+    for split, total in summary["splits"].items():
+        counts = ", ".join(f"{total[kind]} {kind.replace('_', ' ')}" for kind in LISTS)
+        lines.append(f"{summary['name']} {split}: {total['photos']} photos, {total['faces']} faces; {counts}")
+        for key in (key for key in total["classes"] if class_names(key)):
+            lines.append(f"  {key}: " + ", ".join(f"{name} {count}" for name, count in total["classes"][key].items()))
+        expected, usable = total["expected_photos"], total["photos"] - total["missing"]
+        if expected is not None and expected != usable:
+            lines.append(
+                f"  WARNING: {usable} photos, published are {expected} ({usable - expected:+d}); "
+                f"{total['missing']} listed ones are not there: missing.txt; rows left out: skipped.txt"
+            )
+    lines += [f"{summary['name']}: reader left out {n}: {reason}" for reason, n in summary["skipped_by_reader"].items()]
+    return lines
+
+
+class Progress:
+    """Logs photos done, rate and time left, every few seconds."""
+
+    def __init__(self, name: str, todo: int, done_before: int, log: Callable[[str], None], every: float = 5.0):
+        self._name, self._todo, self._log, self._every = name, todo, log, every
+        self._done, self._kinds = 0, collections.Counter()
+        self._start = self._last = time.monotonic()
+        if done_before:
+            log(f"{name}: continuing; {done_before} photos are done, {todo} to do")
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        """Counts photos that are done; logs when the last line is old enough."""
+        self._done += len(outcomes)
+        self._kinds.update(outcome.kind for outcome in outcomes)
+        if time.monotonic() - self._last >= self._every:
+            self.report()
+
+    def report(self, last: bool = False) -> None:
+        """Logs photos done, photos a second and the seconds left; as the last line, the seconds taken."""
+        self._last = time.monotonic()
+        seconds = max(self._last - self._start, 1e-9)
+        rate = self._done / seconds
+        left = f"{seconds:.0f} s" if last else f"{(self._todo - self._done) / max(rate, 1e-9):.0f} s left"
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self._kinds.items()))
+        self._log(f"{self._name}: {self._done}/{self._todo} photos, {rate:.1f}/s, {left} ({kinds})")
