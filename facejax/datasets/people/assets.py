@@ -1,0 +1,180 @@
+"""The head that every person is made of: mesh, shape targets and the tables derived from them.
+
+The mesh looks along +z, y is up, x grows towards the person's left (the right side of a frontal photo); one unit
+is one decimetre. Skin is painted in a *chart*: the frontal view of the template, so that the chart position of a
+surface point is simply its template x and y, whatever the person or expression.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+PACK = pathlib.Path(__file__).parent / "pack.npz"
+CHART_SCALE = 192  # chart pixels per unit
+CHART_LEFT, CHART_TOP = -1.0, 8.6
+CHART_SHAPE = (538, 384)  # rows, columns
+
+MOUTH_CORNERS = ((-0.245, 6.612, 1.415), (0.245, 6.612, 1.415))  # the person's right, left
+
+# Material of a triangle; the mouth's inside is part of the body mesh but painted apart.
+MATERIALS = ("skin", "left_eye", "right_eye", "upper_teeth", "lower_teeth", "tongue", "lashes", "mouth")
+
+
+def chart_xy(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Column and row in the chart of template positions."""
+    return (np.asarray(x) - CHART_LEFT) * CHART_SCALE, (CHART_TOP - np.asarray(y)) * CHART_SCALE
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pack:
+    """The template head and its shape targets.
+
+    Attributes:
+        vertices: Template positions.
+        triangles: Corner indices, counter-clockwise seen from outside.
+        material: Index in `MATERIALS` of each triangle.
+        targets: Displacement of every vertex for each shape target.
+        target_index: Row of `targets` by name.
+        openness: Share of the surroundings that each vertex sees on the template, 0 to 1.
+        bent_normal: Mean unoccluded direction of each vertex, shortened by occlusion.
+        lips: Lip mask in the chart, 0 to 255.
+        provenance: Where the data come from and under which licence.
+    """
+
+    vertices: Float[np.ndarray, "vertices 3"]
+    triangles: Int[np.ndarray, "triangles 3"]
+    material: UInt8[np.ndarray, " triangles"]
+    targets: Float[np.ndarray, "targets vertices 3"]
+    target_index: Mapping[str, int]
+    openness: Float[np.ndarray, " vertices"]
+    bent_normal: Float[np.ndarray, "vertices 3"]
+    lips: UInt8[np.ndarray, "rows columns"]
+    provenance: Mapping[str, str]
+
+    def morph(
+        self, start: Float[np.ndarray, "vertices 3"], weights: Mapping[str, float]
+    ) -> Float[np.ndarray, "vertices 3"]:
+        """`start` displaced by weighted targets, summed in sorted order so that every machine rounds alike.
+
+        Raises:
+            KeyError: A target is unknown.
+        """
+        shape = start.copy()
+        for name in sorted(weights):
+            if abs(weights[name]) > 1e-4:
+                shape += np.float32(weights[name]) * self.targets[self.target_index[name]]
+        return shape
+
+    @functools.cached_property
+    def skin(self) -> np.ndarray:
+        """Mask of the vertices of the body's outside."""
+        mask = np.zeros(len(self.vertices), bool)
+        mask[self.triangles[self.material == 0]] = True
+        return mask
+
+    @functools.cached_property
+    def eye_vertices(self) -> tuple[np.ndarray, np.ndarray]:
+        """Vertices of the person's left and right eyeball."""
+        left, right = (np.unique(self.triangles[self.material == m]) for m in (1, 2))
+        return left, right
+
+    @functools.cached_property
+    def eye_centers(self) -> Float[np.ndarray, "2 3"]:
+        """Middle of the template's left and right eyeball."""
+        boxes = (self.vertices[eye] for eye in self.eye_vertices)
+        return np.stack([(box.min(0) + box.max(0)) / 2 for box in boxes])
+
+    @functools.cached_property
+    def key_vertices(self) -> Mapping[str, np.ndarray]:
+        """Vertices by which faces are framed and labelled; each name's position is the mean of its vertices.
+
+        ``right_*`` is the person's right: the left one in the image, which MTCNN lists first.
+        """
+        x, y, z = self.vertices.T
+        middle = np.flatnonzero(self.skin & (np.abs(x) < 0.02) & (z > 0.9))
+        nose = middle[(y[middle] > 6.8) & (y[middle] < 7.1)]
+        left_eye, right_eye = self.eye_vertices
+        outer = [np.flatnonzero(self.skin & (np.abs(self.vertices - at) < 0.035).all(1)) for at in MOUTH_CORNERS]
+        return {
+            "right_eye": right_eye,
+            "left_eye": left_eye,
+            "nose": nose[z[nose].argsort()[-2:]],
+            "right_mouth": outer[0],
+            "left_mouth": outer[1],
+            "chin": middle[(np.abs(y[middle] - 6.25) < 0.06) & (z[middle] > 1.3)],
+            "forehead": middle[np.abs(y[middle] - 7.85) < 0.08],
+        }
+
+    @functools.cached_property
+    def contour(self) -> np.ndarray:
+        """Vertices whose projected bounding box is the face: forehead to chin, cheek to cheek, without ears."""
+        x, y, z = self.vertices.T
+        return np.flatnonzero(self.skin & (z > 0.62) & (y > 6.15) & (y < 7.86) & (np.abs(x) < 0.72))
+
+    @functools.cached_property
+    def _corner_order(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        corners = self.triangles.T.ravel()
+        order = np.argsort(corners, kind="stable")
+        present, starts = np.unique(corners[order], return_index=True)
+        return order % len(self.triangles), present, starts
+
+    def normals(self, vertices: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "vertices 3"]:
+        """Outward unit normals, weighted by the area of the triangles around each vertex."""
+        a, b, c = (vertices[corner] for corner in self.triangles.T)
+        u, v = b - a, c - a
+        face = np.stack(
+            [
+                u[:, 1] * v[:, 2] - u[:, 2] * v[:, 1],
+                u[:, 2] * v[:, 0] - u[:, 0] * v[:, 2],
+                u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0],
+            ],
+            1,
+        )
+        triangle, present, starts = self._corner_order
+        normal = np.zeros_like(vertices)
+        normal[present] = np.add.reduceat(face[triangle], starts, axis=0)
+        return normal / (np.sqrt((normal**2).sum(1, keepdims=True)) + 1e-9)
+
+    @functools.cached_property
+    def _neighbours(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        edges = np.concatenate([self.triangles[:, pair] for pair in ([0, 1], [1, 2], [2, 0])])
+        edges = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)
+        starts = np.searchsorted(edges[:, 0], np.arange(len(self.vertices)))
+        return edges[:, 1], starts, np.diff(np.append(starts, len(edges))).astype(np.float32)
+
+    def neighbour_mean(self, values: np.ndarray) -> np.ndarray:
+        """Mean over the vertices that share an edge, for each vertex (first axis)."""
+        index, starts, count = self._neighbours
+        total = np.add.reduceat(values[index], starts, axis=0)
+        return total / count.reshape(-1, *[1] * (values.ndim - 1))
+
+
+@functools.cache
+def load_pack() -> Pack:
+    """The package's pack, read once per process.
+
+    Raises:
+        FileNotFoundError: It is missing; says which tool builds it.
+    """
+    if not PACK.exists():
+        raise FileNotFoundError(
+            f"{PACK} is missing: reinstall facejax, or build it with `python tools/build_people_pack.py`"
+        )
+    with np.load(PACK, allow_pickle=False) as data:
+        arrays = dict(data)
+    return Pack(
+        vertices=arrays["vertices"],
+        triangles=arrays["triangles"].astype(np.int32),
+        material=arrays["material"],
+        targets=arrays["targets"].astype(np.float32),
+        target_index={str(name): row for row, name in enumerate(arrays["target_names"])},
+        openness=arrays["openness"].astype(np.float32) / 255,
+        bent_normal=arrays["bent_normal"].astype(np.float32) / 127,
+        lips=arrays["lips"],
+        provenance=json.loads(str(arrays["provenance"])),
+    )

@@ -1,0 +1,252 @@
+"""Hair: a cap on the scalp and strands that are grown, combed and pulled down, then drawn as lines."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from facejax.datasets.people.assets import Pack
+from facejax.datasets.people.identity import Identity
+from facejax.datasets.people.light import Light, _unit
+
+STEPS = 12
+SHADES = 9
+# Template height of the hairline over depth z, from the nape to the forehead.
+HAIRLINE = ((-1.2, 0.1, 0.3, 0.45, 0.6, 0.8, 1.0, 1.5), (6.45, 6.6, 6.95, 7.35, 7.6, 7.8, 7.95, 8.02))
+
+
+@dataclasses.dataclass(frozen=True)
+class HairStyle:
+    """How hair is worn.
+
+    Attributes:
+        length: Of a strand, units; 0 is bald or shaven.
+        volume: Lift of the hair off the scalp, units.
+        comb: ``crown`` (falls all around), ``back``, ``parted`` or ``curls``.
+        parting: x of the parting.
+        curl: Waviness, 0 straight to 1.
+        fringe: Length of the hair over the forehead relative to what reaches the brows, 0 to 1.
+        receding: How far the hairline has gone back, units.
+    """
+
+    length: float
+    volume: float
+    comb: str = "crown"
+    parting: float = 0.0
+    curl: float = 0.0
+    fringe: float = 0.0
+    receding: float = 0.0
+
+
+def sample_style(person: Identity, rng: np.random.Generator) -> HairStyle:
+    """Draws a hair style. Lengths overlap between the sexes and ages so that hair alone tells neither."""
+    long_share = 0.68 if person.gender == 0 else 0.16
+    kind = "long" if rng.random() < long_share else "short"
+    if person.age < 2.5:
+        return HairStyle(float(rng.uniform(0.1, 0.3)), 0.02, curl=float(rng.uniform(0, 0.4)))
+    frizzy = rng.random() < (0.7 if person.ethnicity == 1 else 0.07)
+    bald_share = float(np.interp(person.age, [20, 35, 70], [0.02, 0.10, 0.22])) * (1.0 if person.gender == 1 else 0.08)
+    receding = 0.0
+    if person.gender == 1:
+        receding = float(np.clip(rng.normal(0.3, 0.25), 0, 1)) * float(np.interp(person.age, [22, 70], [0, 0.55]))
+    receding += float(rng.normal(0, 0.04))
+    if rng.random() < bald_share:
+        return HairStyle(0.0, 0.0, receding=receding)
+    comb = str(rng.choice(["crown", "back", "parted"], p=[0.42, 0.25, 0.33]))
+    parting = float(rng.choice([-0.3, 0.0, 0.3]) + rng.normal(0, 0.05))
+    curl = float(rng.beta(1.2, 3)) if not frizzy else float(rng.uniform(0.6, 1.0))
+    if frizzy:
+        if kind == "short":
+            return HairStyle(
+                float(rng.uniform(0.05, 0.2)), float(rng.uniform(0.01, 0.1)), "curls", parting, curl, 0.0, receding
+            )
+        return HairStyle(
+            float(rng.uniform(0.3, 1.2)), float(rng.uniform(0.15, 0.5)), "curls", parting, curl, 0.2, receding
+        )
+    if kind == "short":
+        length = float(rng.choice([rng.uniform(0.12, 0.3), rng.uniform(0.3, 0.7)]))
+        return HairStyle(
+            length, float(rng.uniform(0.03, 0.14)), comb, parting, curl, float(rng.uniform(0.1, 0.9)), receding
+        )
+    length = float(rng.choice([rng.uniform(1.1, 1.7), rng.uniform(1.7, 3.4)]))
+    tied = rng.random() < 0.25
+    if tied:
+        return HairStyle(0.7, 0.04, "back", parting, curl * 0.3, 0.0, receding)
+    return HairStyle(
+        length, float(rng.uniform(0.07, 0.16)), comb, parting, curl, float(rng.uniform(0.2, 1.0)), receding
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Hair:
+    """Grown hair of one person.
+
+    Attributes:
+        style: What it was grown as.
+        cap: Share of hair on each vertex of the mesh.
+        strands: Points of each strand, root first, in the person's axes.
+        outward: Unit direction away from the skull at each point.
+        shade: Brightness of each strand.
+    """
+
+    style: HairStyle
+    cap: Float[np.ndarray, " vertices"]
+    strands: Float[np.ndarray, "strands steps 3"]
+    outward: Float[np.ndarray, "strands steps 3"]
+    shade: Float[np.ndarray, " strands"]
+
+
+def scalp(pack: Pack) -> Float[np.ndarray, " vertices"]:
+    """Height above the usual hairline of every vertex of the skin (units, negative outside the hair)."""
+    x, y, z = pack.vertices.T
+    ear = (np.abs(x) > 0.70) & (y < 7.42) & (y > 6.75) & (z > -0.05) & (z < 0.62)
+    return np.where(pack.skin & ~ear & (y > 6.3), y - np.interp(z, *HAIRLINE), -9).astype(np.float32)
+
+
+def grow(pack: Pack, rest: Float[np.ndarray, "vertices 3"], style: HairStyle, rng: np.random.Generator) -> Hair:
+    """Grows a person's hair on the head at rest."""
+    x, y, z = pack.vertices.T
+    above = scalp(pack)
+    above = above - np.where(z > 0.3, style.receding * np.clip((y - 7.45) / 0.45, 0, 1), 0)
+    cap = np.clip(above / 0.12 + 0.5, 0, 1) if style.length > 0 else np.zeros(len(x), np.float32)
+    if style.length == 0:
+        empty = np.zeros((0, STEPS, 3), np.float32)
+        return Hair(style, cap, empty, empty, np.zeros(0, np.float32))
+    triangles = pack.triangles[(above[pack.triangles] > -0.03).all(1) & (pack.material == 0)]
+    a, b, c = rest[triangles].transpose(1, 0, 2)
+    area = np.sqrt((np.cross(b - a, c - a) ** 2).sum(1))
+    count = int(np.interp(style.length, [0.1, 0.5, 2.0], [900, 750, 620]))
+    pick = rng.choice(len(triangles), count, p=area / area.sum())
+    u, v = rng.random((2, count, 1))
+    u, v = np.where(u + v > 1, 1 - u, u), np.where(u + v > 1, 1 - v, v)
+    root = a[pick] + u * (b - a)[pick] + v * (c - a)[pick]
+
+    skull = rest[above > 0]
+    middle = (skull.min(0) + skull.max(0)) / 2
+    middle[1] -= 0.15
+    radius = np.array([np.ptp(skull[:, 0]) / 2, skull[:, 1].max() - middle[1], np.ptp(skull[:, 2]) / 2])
+    points, directions = _comb(root, middle, radius, style, rng)
+    shade = np.exp(rng.normal(0, 0.22, count)).astype(np.float32)
+    return Hair(style, cap.astype(np.float32), points.astype(np.float32), directions.astype(np.float32), shade)
+
+
+def _comb(
+    root: np.ndarray, middle: np.ndarray, radius: np.ndarray, style: HairStyle, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    count = len(root)
+
+    def outward(p: np.ndarray) -> np.ndarray:
+        n = (p - middle) / radius**2
+        return n / np.sqrt((n**2).sum(1, keepdims=True))
+
+    out = outward(root)
+    if style.comb == "back":
+        wish = np.array([0, 0.15, -1.0]) + np.zeros_like(root)
+    elif style.comb == "parted":
+        side = np.where(root[:, :1] > style.parting, 1.0, -1.0)
+        wish = side * [1.0, 0, 0] + np.array([0, -0.25, -0.2])
+    else:
+        crown = middle + radius * np.array([0.15 * np.sign(style.parting + 1e-9), 0.95, -0.25])
+        wish = root - crown
+    wish = wish + rng.normal(0, 0.22 + 0.5 * style.curl, root.shape)
+    wish -= out * (wish * out).sum(1, keepdims=True)
+    wish /= np.sqrt((wish**2).sum(1, keepdims=True)) + 1e-6
+    direction = wish + out * (0.5 + (1.2 if style.comb == "curls" else 0.0))
+
+    length = style.length * rng.uniform(0.75, 1.1, count)
+    front = np.clip((root[:, 2] - middle[2]) / radius[2] - 0.35, 0, 1) * (np.abs(root[:, 0]) < 0.55)
+    brows = middle[1] - 0.02
+    fringe = np.clip((root[:, 1] - brows) * style.fringe, 0.06, None)
+    if style.comb != "back":
+        length = np.where(
+            front > 0.1, np.minimum(length, np.where(style.comb == "parted", fringe * 1.3, fringe)), length
+        )
+    step = (length / (STEPS - 1))[:, None]
+    pull = 0.10 + 0.22 * np.clip(style.length, 0, 1.5)
+    shell = radius * (1 + style.volume * rng.uniform(0.35, 1.0, (count, 1))) + 0.012
+    phase = rng.uniform(0, 2 * np.pi, (count, 2))
+    point, points, normals = root, [root], [out]
+    for k in range(1, STEPS):
+        wave = np.stack([np.sin(phase[:, 0] + k * 1.5), np.zeros(count), np.cos(phase[:, 1] + k * 1.3)], 1)
+        direction = direction / np.sqrt((direction**2).sum(1, keepdims=True))
+        direction = direction + [0, -pull, 0] + style.curl * 0.45 * wave
+        point = point + step * direction / np.sqrt((direction**2).sum(1, keepdims=True))
+        reach = (point - middle) / shell
+        inside = np.sqrt((reach**2).sum(1, keepdims=True))
+        point = np.where(
+            (inside < 1) & (point[:, 1:2] > middle[1] - radius[1] * 0.9), middle + reach / inside * shell, point
+        )
+        points.append(point)
+        normals.append(outward(point))
+    return np.stack(points, 1), np.stack(normals, 1)
+
+
+def draw(
+    canvas: UInt8[np.ndarray, "rows columns 4"],
+    nearest: Float[np.ndarray, "rows columns"],
+    xy: Float[np.ndarray, "strands steps 2"],
+    depth: Float[np.ndarray, "strands steps"],
+    tangent: Float[np.ndarray, "strands segments 3"],
+    outward: Float[np.ndarray, "strands steps 3"],
+    hair: Hair,
+    colour: Float[np.ndarray, "3"],
+    light: Light,
+    thickness: int,
+) -> None:
+    """Draws the strands that the head does not hide, far ones first, onto a premultiplied sRGB canvas.
+
+    Args:
+        canvas: Changed in place.
+        nearest: Depth of the head at each pixel, -inf where there is none.
+        xy: Points of the strands, canvas pixels.
+        depth: Depth of the points.
+        tangent: Direction of each segment in the camera's axes.
+        outward: Direction away from the skull in the camera's axes.
+        hair: Gives each strand's brightness.
+        colour: Linear albedo.
+        light: Of the scene.
+        thickness: Width of a strand, pixels.
+    """
+    rows, columns = nearest.shape
+    middle = (xy[:, 1:] + xy[:, :-1]) / 2
+    deep = (depth[:, 1:] + depth[:, :-1]) / 2
+    column, row = middle[..., 0].astype(np.int32), middle[..., 1].astype(np.int32)
+    inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+    surface = nearest[row.clip(0, rows - 1), column.clip(0, columns - 1)]
+    strand, segment = np.nonzero(inside & (deep > surface - 0.02))
+    if not len(strand):
+        return
+    key = _unit(light.key)
+    along = tangent[strand, segment]
+    out = outward[strand, segment + 1]
+    halfway = _unit(tuple(key + np.array([0, 0, 1], np.float32)))
+    across_key = np.sqrt(np.clip(1 - (along @ key) ** 2, 0, 1))
+    glint = np.clip(1 - (along @ halfway) ** 2, 0, 1) ** 16
+    facing = np.clip((out @ key + 0.35) / 1.35, 0, 1)
+    up = (1 + out[:, 1]) / 2
+    strength = float(np.mean(light.key_colour))
+    ambient = float(np.mean(light.above)) * up + float(np.mean(light.below)) * (1 - up)
+    rise = 0.6 + 0.4 * (segment + 1) / (STEPS - 1)
+    diffuse = (ambient + strength * facing * across_key) * rise * hair.shade[strand]
+    gloss = 0.05 * strength * facing * glint * hair.shade[strand]
+    # Brightness is quantised so that each shade is one drawing call.
+    level = np.digitize(diffuse + gloss * 8, np.quantile(diffuse + gloss * 8, np.linspace(0, 1, SHADES + 1)[1:-1]))
+    order = deep[strand, segment]
+    layer = np.digitize(order, np.quantile(order, [0.33, 0.66]))
+    fixed = np.round(xy * 8).astype(np.int32)
+    for which in range(3):
+        for shade in range(SHADES):
+            chosen = np.flatnonzero((layer == which) & (level == shade))
+            if not len(chosen):
+                continue
+            linear = colour * float(diffuse[chosen].mean()) + float(gloss[chosen].mean())
+            red, green, blue = (255 * np.clip(linear, 0, 1) ** (1 / 2.2)).tolist()
+            ends = np.stack([fixed[strand[chosen], segment[chosen]], fixed[strand[chosen], segment[chosen] + 1]], 1)
+            _lines(canvas, ends, (red, green, blue, 255.0), thickness)
+
+
+def _lines(
+    canvas: np.ndarray, ends: Int[np.ndarray, "lines 2 2"], colour: tuple[float, float, float, float], thickness: int
+) -> None:
+    cv2.polylines(canvas, list(ends), False, colour, thickness, cv2.LINE_AA, 3)

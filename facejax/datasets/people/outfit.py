@@ -1,0 +1,67 @@
+"""What a person wears: the colour of each point of the bust."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+
+from facejax.datasets.people.skin import linear
+
+
+@dataclasses.dataclass(frozen=True)
+class Outfit:
+    """Clothes of the bust.
+
+    Attributes:
+        kind: ``crew``, ``vneck``, ``shirt`` or ``suit``.
+        main: Colour of the garment, sRGB 0 to 255.
+        under: Colour of the shirt below a suit.
+        accent: Colour of tie or stripes.
+        neckline: Template height of the collar at the middle.
+        stripes: Stripes in a unit of length, 0 for none.
+    """
+
+    kind: str
+    main: tuple[float, float, float]
+    under: tuple[float, float, float]
+    accent: tuple[float, float, float]
+    neckline: float
+    stripes: float
+
+    def colour(
+        self, at: Float[np.ndarray, "points 3"], bare: Float[np.ndarray, "points 3"]
+    ) -> Float[np.ndarray, "points 3"]:
+        """Linear albedo at template positions of the bust, whose skin has the colour `bare`."""
+        x, y, z = np.abs(at[:, 0]), at[:, 1], at[:, 2]
+        front = z > 0.35
+        main, under, accent = (linear(np.array(c)) for c in (self.main, self.under, self.accent))
+        cloth = np.broadcast_to(main, bare.shape).copy()
+        if self.stripes:
+            band = (np.sin(y * 2 * np.pi * self.stripes) > 0.2)[:, None]
+            cloth = np.where(band, accent, cloth)
+        opening = self.neckline - 0.5 * np.exp(-((x / 0.35) ** 2)) * (self.kind == "vneck") + 0.18 * x
+        edge = opening + np.where(front, 0.0, 0.25)
+        if self.kind in ("suit", "shirt"):
+            edge = np.where(front, self.neckline - 0.12 + 0.5 * x, self.neckline + 0.25)
+        if self.kind == "suit":
+            inner = front & (x < (y - 4.1) * 0.30)
+            cloth = np.where(inner[:, None], under, cloth)
+            tie = inner & (x < 0.11 + 0.05 * np.clip(5.4 - y, 0, 1)) & (y < self.neckline - 0.2)
+            cloth = np.where(tie[:, None], accent, cloth)
+        cover = np.clip((edge - y) / 0.04, 0, 1)[:, None]
+        seam = 1 - 0.35 * np.exp(-(((edge - y - 0.03) / 0.03) ** 2))[:, None]
+        return bare * (1 - cover) + cloth * seam * cover
+
+
+def sample_outfit(rng: np.random.Generator) -> Outfit:
+    """Draws clothes, mostly dark, white or muted; they do not depend on who wears them."""
+
+    def muted() -> tuple[float, float, float]:
+        grey = rng.choice([rng.uniform(15, 60), rng.uniform(60, 170), rng.uniform(190, 245)], p=[0.45, 0.35, 0.2])
+        red, green, blue = np.clip(grey + rng.normal(0, 18 if rng.random() < 0.8 else 45, 3), 8, 250)
+        return float(red), float(green), float(blue)
+
+    kind = str(rng.choice(["crew", "vneck", "shirt", "suit"], p=[0.35, 0.2, 0.2, 0.25]))
+    stripes = float(rng.uniform(1.5, 5)) if kind != "suit" and rng.random() < 0.12 else 0.0
+    light = float(rng.uniform(190, 240))
+    return Outfit(kind, muted(), (light, light, light), muted(), float(rng.uniform(5.6, 5.95)), stripes)

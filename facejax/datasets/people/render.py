@@ -1,0 +1,294 @@
+"""Renders one person: shape, pose, light and hair become a layer that a scene puts over its background."""
+
+import dataclasses
+import functools
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from facejax.datasets.people import hair as hairdo
+from facejax.datasets.people import skin as skins
+from facejax.datasets.people.assets import Pack, chart_xy, load_pack
+from facejax.datasets.people.camera import Camera, Framing, framing, place, project, turn
+from facejax.datasets.people.expression import Expression
+from facejax.datasets.people.identity import Identity, hair_colour, shape_weights
+from facejax.datasets.people.light import Light, irradiance, key_shadow, shine
+from facejax.datasets.people.outfit import Outfit
+from facejax.datasets.people.raster import Fragments, rasterize
+
+# Faces are rendered at about this height (pixels, forehead to chin) and then reduced.
+RENDER_HEIGHT = 190
+# Share of the surroundings' light inside eyes and mouth, by material; the template's shut mouth would say none.
+INNER_OPENNESS = {1: 0.85, 2: 0.85, 3: 0.75, 4: 0.65, 5: 0.5, 6: 0.5, 7: 0.28}
+TEETH, TONGUE, MOUTH = np.array([0.62, 0.58, 0.50]), np.array([0.36, 0.10, 0.09]), np.array([0.20, 0.045, 0.04])
+SCLERA = np.array([0.60, 0.56, 0.53], np.float32)
+IRIS_RADIUS = 0.066
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Person:
+    """An identity ready to be rendered: what does not change from photo to photo.
+
+    Attributes:
+        identity: Who it is.
+        rest: Positions of the head's vertices without expression.
+        frame: Where its face is.
+        skin: Its painted skin.
+    """
+
+    identity: Identity
+    rest: Float[np.ndarray, "vertices 3"]
+    frame: Framing
+    skin: skins.Skin
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Look:
+    """What may change from photo to photo: hair and clothes."""
+
+    hair: hairdo.Hair
+    outfit: Outfit
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layer:
+    """A rendered person and where it goes.
+
+    Attributes:
+        rgba: Premultiplied sRGB with coverage.
+        left: Column of the photo where the layer begins.
+        top: Row of the photo where the layer begins.
+    """
+
+    rgba: UInt8[np.ndarray, "rows columns 4"]
+    left: int
+    top: int
+
+
+def make_person(identity: Identity) -> Person:
+    """Shapes and paints a person."""
+    pack = load_pack()
+    rest = pack.morph(pack.vertices, shape_weights(identity))
+    frame = framing({name: rest[index] for name, index in pack.key_vertices.items()})
+    return Person(identity, rest, frame, skins.paint(identity))
+
+
+@functools.cache
+def _static() -> dict[str, np.ndarray]:
+    """What depends on the template only."""
+    pack = load_pack()
+    x, y, z = pack.vertices.T
+    chart_x, chart_y = chart_xy(x, y)
+    openness = np.sqrt((pack.bent_normal**2).sum(1))
+    inner = np.zeros(len(x), bool)
+    for material, share in INNER_OPENNESS.items():
+        own = np.setdiff1d(pack.triangles[pack.material == material], np.flatnonzero(pack.skin))
+        openness[own] = share
+        inner[own] = True
+    eyes = np.zeros(len(x), bool)
+    eyes[np.concatenate(pack.eye_vertices)] = True
+    return {
+        "chart": np.stack([chart_x, chart_y, z], 1).astype(np.float32),
+        "front": np.clip((pack.normals(pack.vertices)[:, 2] - 0.05) / 0.3, 0, 1),
+        "openness": openness.astype(np.float32),
+        "inner": inner,
+        "eyes": eyes,
+        "receives": (pack.skin | eyes) & (y > 5.0),
+        "casts": pack.triangles[(pack.material == 0) & (pack.vertices[pack.triangles][:, :, 1].min(1) > 4.6)],
+    }
+
+
+def draw(
+    person: Person,
+    expression: Expression,
+    camera: Camera,
+    light: Light,
+    look: Look,
+    size: tuple[int, int],
+    exposure: float,
+) -> Layer | None:
+    """Renders a person for a photo.
+
+    Args:
+        person: Who.
+        expression: The face.
+        camera: The pose; its centre and size are in the photo's pixels.
+        light: Of the scene.
+        look: Hair and clothes.
+        size: Rows and columns of the photo.
+        exposure: Brightness that the face shall have on average, linear, 0 to 1; a dark skin stays darker.
+
+    Returns:
+        The layer, or None when nothing of the person is in the photo.
+    """
+    pack, static = load_pack(), _static()
+    vertices = pack.morph(person.rest, expression.targets())
+    normals = pack.normals(vertices)
+    crease = _crease(pack, vertices, normals)
+    lifted = vertices + normals * (look.hair.cap * look.hair.style.volume)[:, None]
+    template_height = pack.vertices[:, 1]
+    placed = place(lifted, template_height, person.frame, camera)
+
+    scale = float(np.clip(RENDER_HEIGHT / camera.size, 1.0, 2.5))
+    strands = look.hair.strands.reshape(-1, 3)
+    strand_height = np.maximum(strands[:, 1], 5.7)
+    strands_placed = place(strands, strand_height, person.frame, camera)
+    xy = project(placed, person.frame, camera)
+    strands_xy = project(strands_placed, person.frame, camera)
+    every = np.concatenate([xy, strands_xy])
+    left, top = np.floor(every.min(0) - 2).clip(0).astype(int).tolist()
+    right, bottom = np.ceil(every.max(0) + 2).clip(0, [size[1], size[0]]).astype(int).tolist()
+    if right - left < 4 or bottom - top < 4:
+        return None
+    columns, rows = round((right - left) * scale), round((bottom - top) * scale)
+    factor = np.array([columns / (right - left), rows / (bottom - top)], np.float32)
+    canvas_xy = ((xy - [left, top]) * factor).astype(np.float32)
+    fragments = rasterize(canvas_xy, placed[:, 2], pack.triangles, rows, columns)
+
+    turned = turn(normals, template_height, camera, pivot=False)
+    bent = turn((pack.bent_normal + normals * static["openness"][:, None]) / 2, template_height, camera, pivot=False)
+    bent[static["inner"]] = turned[static["inner"]] * static["openness"][static["inner"], None]
+    bent *= crease[:, None]
+    lit = key_shadow(light, placed, static["casts"], static["receives"])
+    lit[static["inner"] & ~static["eyes"]] = 0.4
+    lit = np.where(static["inner"], lit, pack.neighbour_mean(lit)) * np.clip(0.4 + 0.6 * crease, 0, 1)
+    received = irradiance(light, turned, bent, lit)
+    glint = shine(light, turned, lit * crease, 14.0)
+
+    colour = _shade(person, expression, camera, light, look, fragments, received, glint)
+    mean = float(colour[fragments.weights[:, 0] >= 0].mean())
+    colour *= (exposure / max(mean, 1e-3)) ** 0.7
+    canvas = np.zeros((rows * columns, 4), np.uint8)
+    canvas[fragments.pixel, :3] = _encode(colour)
+    canvas[fragments.pixel, 3] = 255
+    nearest = np.full(rows * columns, -np.inf, np.float32)
+    nearest[fragments.pixel] = fragments.depth
+    canvas = canvas.reshape(rows, columns, 4)
+    if len(strands):
+        count, steps = look.hair.strands.shape[:2]
+        segments = np.diff(strands_placed.reshape(count, steps, 3), axis=1)
+        hairdo.draw(
+            canvas,
+            nearest.reshape(rows, columns),
+            ((strands_xy - [left, top]) * factor).reshape(count, steps, 2),
+            strands_placed[:, 2].reshape(count, steps),
+            segments / (np.sqrt((segments**2).sum(2, keepdims=True)) + 1e-9),
+            turn(look.hair.outward.reshape(-1, 3), strand_height, camera, pivot=False).reshape(count, steps, 3),
+            look.hair,
+            skins.linear(hair_colour(person.identity)) * (exposure / max(mean, 1e-3)) ** 0.7,
+            light,
+            max(1, round(camera.size * scale / 85)),
+        )
+    rgba = cv2.resize(canvas, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
+    return Layer(rgba, left, top)
+
+
+def _crease(pack: Pack, vertices: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """Share of light that a vertex keeps in the creases of the present expression."""
+    hollow = ((pack.neighbour_mean(vertices) - vertices) * normals).sum(1)
+    hollow = pack.neighbour_mean(hollow)
+    hollow = (hollow + pack.neighbour_mean(hollow)) / 2
+    return np.clip(1 - hollow * 34, 0.35, 1.1).astype(np.float32)
+
+
+def _encode(linear: np.ndarray) -> np.ndarray:
+    """sRGB bytes of linear light, with a soft shoulder above 0.8."""
+    table = np.linspace(0, 2, 4096)
+    table = np.where(table < 0.7, table, 0.7 + 0.3 * (1 - np.exp(-(table - 0.7) / 0.3)))
+    bytes_ = (255 * table ** (1 / 2.2)).round().astype(np.uint8)
+    return bytes_[(linear * 2047.5).clip(0, 4095).astype(np.int32)]
+
+
+def _sample(chart: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Bilinear samples of a chart; remap wants an image, so the points are folded into rows."""
+    count = len(x)
+    rows = -(-count // 1024)
+    padded = np.zeros((2, rows * 1024), np.float32)
+    padded[0, :count], padded[1, :count] = x, y
+    grid = padded.reshape(2, rows, 1024)
+    picked = cv2.remap(chart, grid[0], grid[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return picked.reshape(rows * 1024, -1)[:count]
+
+
+def _shade(
+    person: Person,
+    expression: Expression,
+    camera: Camera,
+    light: Light,
+    look: Look,
+    fragments: Fragments,
+    received: np.ndarray,
+    glint: np.ndarray,
+) -> np.ndarray:
+    """Linear colour of every fragment."""
+    pack, static = load_pack(), _static()
+    corners = pack.triangles[fragments.triangle]
+    attributes = np.concatenate(
+        [static["chart"], received, glint[:, None], look.hair.cap[:, None], static["front"][:, None]],
+        1,
+        dtype=np.float32,
+    )
+    values = sum(attributes[corners[:, k]] * fragments.weights[:, k : k + 1] for k in range(3))
+    material = pack.material[fragments.triangle]
+    chart_x, chart_y, z = values[:, 0], values[:, 1], values[:, 2]
+    x, y = chart_x / 192 - 1, 8.6 - chart_y / 192
+    albedo = np.empty((len(values), 3), np.float32)
+    gloss = values[:, 6].copy()
+
+    on_skin = np.flatnonzero(material == 0)
+    front = values[on_skin, 8:9]
+    painted = _sample(_lit_chart(person, expression, camera, light), chart_x[on_skin], chart_y[on_skin])
+    bare = painted * front + person.skin.base * (1 - front)
+    cap = values[on_skin, 7]
+    tint = skins.linear(hair_colour(person.identity)) * 0.55
+    hairy = np.clip((cap - 0.3) / 0.5, 0, 1)[:, None] * (1.0 if look.hair.style.length > 0.15 else 0.75)
+    bare = bare * (1 - hairy) + tint * hairy
+    gloss[on_skin] *= 1 - hairy[:, 0] * 0.8
+    low = np.flatnonzero(y[on_skin] < 6.2)
+    at = np.stack([x[on_skin][low], y[on_skin][low], z[on_skin][low]], 1)
+    bare[low] = look.outfit.colour(at, bare[low])
+    gloss[on_skin[low]] *= 0.3
+    albedo[on_skin] = bare
+
+    deep = np.clip((z - 0.9) / 0.6, 0.12, 1)[:, None]
+    for index, inner in ((3, TEETH), (4, TEETH * 0.92), (5, TONGUE), (7, MOUTH)):
+        own = material == index
+        albedo[own] = inner * (deep[own] if index in (3, 4) else deep[own] ** 1.5)
+        gloss[own] *= 1.5 if index in (3, 4, 5) else 0.3
+    lashes = material == 6
+    albedo[lashes] = person.skin.base * 0.25 + 0.01
+    gloss[lashes] = 0
+    for index in (1, 2):
+        own = np.flatnonzero(material == index)
+        if len(own):
+            offset = np.stack([x[own], y[own]], 1) - pack.eye_centers[index - 1][:2]
+            albedo[own] = _iris(person, offset, expression.gaze)
+            gloss[own] = 0
+    return albedo * values[:, 3:6] + gloss[:, None] * np.mean(light.key_colour).astype(np.float32)
+
+
+def _lit_chart(person: Person, expression: Expression, camera: Camera, light: Light) -> np.ndarray:
+    """The skin's colour with folds and pores lit as relief."""
+    depth = skins.folds(person.identity, expression.units)
+    key = np.array(light.key, np.float32)
+    key = np.einsum("j,jk->k", key / np.sqrt((key**2).sum()), camera.rotation)
+    relief = depth - 0.035 * person.skin.height
+    slope_x = cv2.Sobel(relief, cv2.CV_32F, 1, 0, ksize=3, scale=float(key[0]) / 8)
+    slope_y = cv2.Sobel(relief, cv2.CV_32F, 0, 1, ksize=3, scale=-float(key[1]) / 8)
+    factor = (1 + 1.6 * (slope_x + slope_y) - 0.2 * depth).clip(0.3, 1.6)
+    return person.skin.colour * factor[..., None]
+
+
+def _iris(person: Person, offset: np.ndarray, gaze: tuple[float, float]) -> np.ndarray:
+    """Linear albedo of an eyeball at template offsets from its centre."""
+    x, y = offset[:, 0] - gaze[0] * 0.07, offset[:, 1] - gaze[1] * 0.055
+    radius = np.sqrt(x**2 + y**2)
+    iris = np.clip((IRIS_RADIUS - radius) / 0.008, 0, 1)[:, None]
+    pupil = np.clip((0.027 - radius) / 0.006, 0, 1)[:, None]
+    rim = np.exp(-(((radius - IRIS_RADIUS) / 0.010) ** 2))[:, None]
+    colour = skins.linear(np.array(person.identity.eyes)) * (1 + 0.25 * np.sin(np.arctan2(y, x) * 17))[:, None]
+    white = SCLERA * (1 - 0.35 * np.clip(np.abs(offset[:, :1]) / 0.15, 0, 1) ** 2)
+    mixed = (white * (1 - iris) + colour * iris) * (1 - 0.6 * rim)
+    under_lid = 1 - 0.45 * np.clip((offset[:, 1:] + 0.005) / 0.07, 0, 1)
+    return (mixed * (1 - pupil) + 0.008 * pupil) * under_lid

@@ -1,0 +1,156 @@
+"""A photo: a person before a background, taken by a camera that blurs, tints, adds grain and saves as JPEG."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from facejax.datasets.people import hair as hairdo
+from facejax.datasets.people.assets import load_pack
+from facejax.datasets.people.background import sample_background
+from facejax.datasets.people.camera import Camera
+from facejax.datasets.people.expression import Expression
+from facejax.datasets.people.light import sample_light
+from facejax.datasets.people.outfit import sample_outfit
+from facejax.datasets.people.render import Layer, Look, Person, draw
+
+
+@dataclasses.dataclass(frozen=True)
+class Finish:
+    """What a camera does to a picture.
+
+    Attributes:
+        grey: Black and white.
+        contrast: Slope about mid grey.
+        brightness: Factor.
+        tint: Factor of each channel.
+        saturation: 1 keeps the colours.
+        blur: Gaussian blur, pixels.
+        motion: Length and angle (radians) of a motion blur, pixels.
+        noise: Spread of the grain, 0 to 255.
+        shrink: Share of the resolution that the picture once had; below 1 it was enlarged.
+        quality: Of the JPEG.
+    """
+
+    grey: bool
+    contrast: float
+    brightness: float
+    tint: tuple[float, float, float]
+    saturation: float
+    blur: float
+    motion: tuple[float, float]
+    noise: float
+    shrink: float
+    quality: int
+
+
+def sample_camera(rng: np.random.Generator, size: int, frontal: float = 0.5) -> Camera:
+    """Draws a pose and framing for a square photo whose face may be small or fill it.
+
+    Args:
+        rng: Source.
+        size: Side of the photo, pixels.
+        frontal: Share of people who look nearly into the camera.
+    """
+    spread = 0.4 if rng.random() < frontal else 1.0
+    yaw = float(np.clip(rng.normal(0, 0.5) * spread, -1.1, 1.1))
+    pitch = float(np.clip(rng.normal(0.02, 0.18) * spread, -0.5, 0.5))
+    roll = float(np.clip(rng.normal(0, 0.14) * (0.6 + 0.4 * spread), -0.5, 0.5))
+    face = float(np.exp(rng.uniform(np.log(0.27), np.log(0.62)))) * size
+    wiggle = rng.normal(0, 0.035, 2)
+    center = float(0.5 + wiggle[0]) * size, float(0.52 + wiggle[1]) * size
+    return Camera(
+        yaw,
+        pitch,
+        roll,
+        face,
+        center,
+        float(rng.uniform(3.5, 9)),
+        float(yaw * rng.uniform(0, 0.7) + rng.normal(0, 0.15)),
+    )
+
+
+def sample_finish(rng: np.random.Generator) -> Finish:
+    """Draws a camera: mostly clean, some old, cheap, dark, grey or blurred."""
+    warm = float(rng.normal(0, 0.035))
+    rough = rng.random() < 0.3
+    return Finish(
+        grey=bool(rng.random() < 0.25),
+        contrast=float(rng.normal(1.05, 0.13)),
+        brightness=float(np.exp(rng.normal(0, 0.12))),
+        tint=(1 + warm, 1 + float(rng.normal(0, 0.012)), 1 - warm),
+        saturation=float(rng.uniform(0.55, 1.15)),
+        blur=float(rng.uniform(0.2, 0.7) + (rng.uniform(0, 1.2) if rough else 0)),
+        motion=(float(rng.uniform(3, 7)) if rng.random() < 0.06 else 0.0, float(rng.uniform(0, np.pi))),
+        noise=float(rng.uniform(1, 4) + (rng.uniform(0, 9) if rng.random() < 0.25 else 0)),
+        shrink=float(rng.uniform(0.45, 0.8)) if rng.random() < 0.15 else 1.0,
+        quality=int(rng.integers(55, 97)),
+    )
+
+
+def finish(
+    image: Float[np.ndarray, "rows columns 3"], camera: Finish, rng: np.random.Generator
+) -> UInt8[np.ndarray, "rows columns 3"]:
+    """The photo that a camera makes of a picture (sRGB 0 to 255)."""
+    rows, columns = image.shape[:2]
+    image = image * np.array(camera.tint, np.float32) * np.float32(camera.brightness)
+    grey = (image @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
+    image = grey + (image - grey) * np.float32(0.0 if camera.grey else camera.saturation)
+    image = (image - 118) * np.float32(camera.contrast) + 118
+    if camera.shrink < 1:
+        small = round(columns * camera.shrink), round(rows * camera.shrink)
+        image = cv2.resize(
+            cv2.resize(image, small, interpolation=cv2.INTER_AREA), (columns, rows), interpolation=cv2.INTER_LINEAR
+        )
+    image = cv2.GaussianBlur(image, (0, 0), camera.blur)
+    length, angle = camera.motion
+    if length:
+        reach = int(np.ceil(length / 2))
+        kernel = np.zeros((2 * reach + 1,) * 2, np.float32)
+        step = np.array([np.cos(angle), np.sin(angle)]) * length / 2
+        start, stop = (np.round((reach + sign * step) * 16).astype(int) for sign in (-1, 1))
+        cv2.line(kernel, start.tolist(), stop.tolist(), 1.0, 1, cv2.LINE_8, 4)
+        image = cv2.filter2D(image, -1, kernel / max(kernel.sum(), 1))
+    grain = rng.standard_normal((rows, columns, 1), np.float32) * 0.8
+    if not camera.grey:
+        grain = grain + rng.standard_normal((rows, columns, 3), np.float32) * 0.5
+    bytes_ = (image + grain * np.float32(camera.noise)).clip(0, 255).astype(np.uint8)
+    _, data = cv2.imencode(".jpg", bytes_[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, camera.quality])
+    return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].copy()
+
+
+def put(image: Float[np.ndarray, "rows columns 3"], layer: Layer) -> None:
+    """Puts a layer over a picture, in place."""
+    rows, columns = layer.rgba.shape[:2]
+    window = image[layer.top : layer.top + rows, layer.left : layer.left + columns]
+    window *= 1 - layer.rgba[..., 3:] * np.float32(1 / 255)
+    window += layer.rgba[..., :3]
+
+
+def photo(
+    person: Person, expression: Expression, camera: Camera, rng: np.random.Generator, size: int
+) -> UInt8[np.ndarray, "size size 3"]:
+    """Takes a photo: draws light, hair, clothes, background and camera, and renders.
+
+    Args:
+        person: Who.
+        expression: The face.
+        camera: The pose.
+        rng: Source of all that is not the person's.
+        size: Side of the photo, pixels.
+    """
+    light = sample_light(rng)
+    # Two days of three a person wears the usual hair.
+    own = person.identity.rng("hair") if rng.random() < 0.65 else rng
+    hair = hairdo.grow(load_pack(), person.rest, hairdo.sample_style(person.identity, own), own)
+    image = sample_background(rng, size, size)
+    layer = draw(person, expression, camera, light, Look(hair, sample_outfit(rng)), (size, size), _exposure(rng))
+    if layer is not None:
+        put(image, layer)
+    return finish(image, sample_finish(rng), rng)
+
+
+def _exposure(rng: np.random.Generator) -> float:
+    """Mean linear brightness of a well exposed face."""
+    return float(np.clip(0.24 * np.exp(rng.normal(0, 0.28)), 0.08, 0.5))
