@@ -248,9 +248,12 @@ def lfw(root):
 @miniature
 def ytf(root):
     listing = {
-        "Richard_Gere": ("Richard_Gere\\3\\3.618.jpg,0,262,165,132,132,0.0,1", "Richard_Gere\\3\\3.619.jpg,0,260,164,131,131,0.0,1"),
+        "Richard_Gere": (
+            "Richard_Gere\\3\\3.618.jpg,0,262,165,132,132,0.0,1",
+            "Richard_Gere\\3\\3.619.jpg,0,260,164,131,131,0.0,1",
+        ),
         "Abdullah_Gul": ("Abdullah_Gul\\0\\0.1.jpg,0,100,80,50,60,0.0,1",),
-    }  # fmt: skip
+    }
     for name, lines in listing.items():
         write(root / "frame_images_DB", {f"{name}.labeled_faces.txt": "\r\n".join(lines) + "\r\n"})
         photos(root / "frame_images_DB", *(line.split(",")[0].replace("\\", "/") for line in lines))
