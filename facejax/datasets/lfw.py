@@ -1,0 +1,162 @@
+"""Labeled Faces in the Wild (Huang et al., 2007): 13,233 photos of 5,749 people, 250 x 250 pixels.
+
+Published layout (the set's readme)::
+
+    lfw/Aaron_Eckhart/Aaron_Eckhart_0001.jpg ...       (or lfw_funneled/, lfw-deepfunneled/, lfw-py/...)
+    pairs.txt                                          10 folds of 300 same and 300 different pairs
+
+or a folder that TensorFlow Datasets has prepared (``lfw/0.1.1``: features ``image`` and ``label``, the person's name).
+"""
+
+import dataclasses
+import functools
+import pathlib
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from facejax.data.records import Record
+from facejax.datasets.layout import Skips, find, lines, whole
+from facejax.datasets.registry import Dataset, register_dataset
+
+_PLACES = ("lfw", "lfw_funneled", "lfw-funneled", "lfw-deepfunneled", "lfw_deepfunneled", ".")
+_TFDS_MARK = "dataset_info.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """One pair of the verification protocol: record ids of the two photos, whether one person is on both, its fold."""
+
+    first: str
+    second: str
+    same: bool
+    fold: int
+
+
+@register_dataset
+class Lfw(Dataset):
+    """Identification (paper, Table 1): 596 subjects with two photos or more that also have a YouTube Faces video."""
+
+    name = "lfw"
+    description = "photos of 5,749 people from the news; all test"
+    licence = "for research; no licence is stated (photos remain their owners')"
+    url = "http://vis-www.cs.umass.edu/lfw/"
+    tasks = ("identity",)
+    expected_counts: ClassVar = {"test": 13_233}
+    default_crop = "mtcnn"
+
+    def records(
+        self, raw: pathlib.Path | None, *, subjects: pathlib.Path | Iterable[str] | None = None
+    ) -> Iterator[Record]:
+        """Yields the photos by person and number; identities are numbered by name among those yielded.
+
+        Args:
+            raw: Folder with ``lfw``, that folder itself, or a folder prepared by TensorFlow Datasets.
+            subjects: Keeps only these people: names, or a text file with one a line (`shared_subjects` makes the
+                paper's list). One who has no photos is counted.
+        """
+        skip = Skips(self)
+        found = find(self, raw, _TFDS_MARK, *_PLACES)
+        wanted = _subjects(subjects, skip)
+        people = _prepared(found.parent) if found.name == _TFDS_MARK else _folders(found, skip)
+        if not people:
+            raise FileNotFoundError(f"{self.name}: no folder Name/Name_0001.jpg in {found}; see docs/datasets.md")
+        for name in sorted((wanted or set()) - set(people)):
+            skip("subject without photos", name)
+        names = sorted(people if wanted is None else wanted & set(people))
+        for identity, name in enumerate(names):
+            for record_id, image in people[name]:
+                yield Record(record_id, "test", image, {"identity": identity, "person": name})
+
+    def pairs(self, path: pathlib.Path) -> list[Pair]:
+        """Pairs of the set's ``pairs.txt`` in its order; malformed lines are counted and left out.
+
+        The file (readme of the set, 3c) has a line ``folds pairs``, then for each fold as many pairs of one person
+        (``Name n1 n2``) and as many of two (``Name1 n1 Name2 n2``), separated by tabs.
+
+        Raises:
+            ValueError: The first line is not of this form.
+        """
+        skip = Skips(self)
+        size, pairs = 0, []
+        for place, line in lines(path, skip):
+            cells = line.split()
+            numbers = [whole(cell) for cell in cells]
+            if not size:
+                size = 2 * (numbers[1] or 0) if len(numbers) == 2 else 0
+                if not size:
+                    raise ValueError(f"{path}: expected a first line such as '10 300', got {line[:80]!a}")
+            elif len(cells) == 3 and numbers[1] and numbers[2]:
+                pairs.append(Pair(_id(cells[0], numbers[1]), _id(cells[0], numbers[2]), True, len(pairs) // size))
+            elif len(cells) == 4 and numbers[1] and numbers[3]:
+                pairs.append(Pair(_id(cells[0], numbers[1]), _id(cells[2], numbers[3]), False, len(pairs) // size))
+            else:
+                skip("malformed pair", place)
+        return pairs
+
+
+def shared_subjects(records: Iterable[Record], video_names: Iterable[str]) -> list[str]:
+    """Sorted names of the people with two photos or more and a video: the paper's 596 of LFW and YouTube Faces."""
+    photos: dict[str, int] = {}
+    for record in records:
+        person = str(record.labels["person"])
+        photos[person] = photos.get(person, 0) + 1
+    return sorted(name for name in set(video_names) if photos.get(name, 0) >= 2)
+
+
+def _id(name: str, number: int) -> str:
+    return f"{name}/{name}_{number:04d}.jpg"
+
+
+def _subjects(subjects: pathlib.Path | Iterable[str] | None, skip: Skips) -> set[str] | None:
+    if isinstance(subjects, pathlib.Path):
+        return {line.strip() for _, line in lines(subjects, skip)}
+    return None if subjects is None else set(subjects)
+
+
+def _folders(root: pathlib.Path, skip: Skips) -> dict[str, list[tuple[str, pathlib.Path]]]:
+    """Photos by person; a file in a person's folder that is not named after them is counted and left out."""
+    people: dict[str, list[tuple[str, pathlib.Path]]] = {}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name.isprintable()):
+        expected = re.compile(rf"{re.escape(folder.name)}_[0-9]{{4}}\.jpg", re.ASCII)
+        for photo in skip.files(folder):
+            if expected.fullmatch(photo.name):
+                people.setdefault(folder.name, []).append((f"{folder.name}/{photo.name}", photo))
+            else:
+                skip("photo not named after its folder", f"{folder.name}/{photo.name}")
+    return people
+
+
+def _prepared(folder: pathlib.Path) -> dict[str, list[tuple[str, functools.partial]]]:
+    """Photos by person of a folder prepared by TensorFlow Datasets, which keeps no numbers of photos."""
+    people: dict[str, list[tuple[str, functools.partial]]] = {}
+    for index, example in enumerate(_source(folder)):
+        label = example["label"]
+        name = label.decode(errors="replace") if isinstance(label, bytes) else str(label)
+        people.setdefault(name, []).append((f"tfds/{index:05d}", functools.partial(_photo, folder, index)))
+    return people
+
+
+@functools.cache
+def _source(folder: pathlib.Path):
+    """The examples of a prepared folder, at random access.
+
+    Raises:
+        ValueError: It was prepared in a file format that needs TensorFlow.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder: Any = tfds.builder_from_directory(folder)
+        return builder.as_data_source(split="train")
+    except NotImplementedError as error:
+        raise ValueError(
+            f"{folder} is in a file format without random access; prepare it again with "
+            "`tfds build lfw --file_format=array_record`"
+        ) from error
+
+
+def _photo(folder: pathlib.Path, index: int) -> np.ndarray:
+    return _source(folder)[index]["image"]
