@@ -1,0 +1,125 @@
+"""FER2013 (Goodfellow et al., 2013) and the votes of FER+ (Barsoum et al., 2016): 35,887 faces of 48 x 48 grey pixels.
+
+Published layout (the challenge's csv; microsoft/FERPlus)::
+
+    fer2013.csv       emotion,pixels,Usage             0,"70 80 82 72 ...",Training
+    fer2013new.csv    Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF
+
+Emotions are 0 angry, 1 disgust, 2 fear, 3 happy, 4 sad, 5 surprise, 6 neutral. The rows of the two files belong
+together by their order; FER+ counts ten votes a row, ``NF`` being "no face" (such rows have no image name).
+"""
+
+import functools
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+
+from facejax.data.records import Record
+from facejax.datasets.layout import Skips, find, rows, whole
+from facejax.datasets.registry import Dataset, register_dataset
+from facejax.tasks import EMOTION8
+
+SIZE = 48
+_COLUMNS = ["emotion", "pixels", "Usage"]
+_EMOTION = tuple(map(EMOTION8.index, ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")))
+_VOTED = ["neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF"]
+_SPLIT = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
+_PIXELS = re.compile(r"[0-9]{1,3}( [0-9]{1,3})*", re.ASCII)
+
+
+@register_dataset
+class Fer2013(Dataset):
+    """Expression in 7 classes, or in 8 by the votes of FER+, for those who have no licence for AffectNet."""
+
+    name = "fer2013"
+    description = "small grey faces from the web with one of 7 expressions (8 by FER+): train, validation and test"
+    licence = "Kaggle competition data, no licence stated (photos remain their owners'); the votes of FER+ are MIT"
+    url = "https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge/data"
+    tasks = ("emotion8", "emotion7")
+    expected_counts: ClassVar = {"train": 28_709, "validation": 3_589, "test": 3_589}
+    default_crop = "none"
+
+    def records(self, raw: pathlib.Path | None, *, ferplus: bool = False) -> Iterator[Record]:
+        """Yields the faces in the order of the csv, grey in three equal channels.
+
+        Args:
+            raw: Folder with ``fer2013.csv``.
+            ferplus: Labels by majority of the votes in ``fer2013new.csv`` beside it, the rule of microsoft/FERPlus:
+                single votes do not count, and a face without a majority for one of the 8 expressions is left out
+                (counted). The votes are kept as text in ``votes``.
+
+        Raises:
+            ValueError: One of the files is not the published one, or they do not belong together.
+        """
+        skip = Skips(self)
+        votes: dict[int, list[str]] | None = None
+        if ferplus:
+            listing = find(self, raw, "fer2013new.csv", "fer2013/fer2013new.csv")
+            votes = dict(_body(listing, ["Usage", "Image name", *_VOTED], skip))
+        for row, (emotion, pixel_text, usage) in _body(
+            find(self, raw, "fer2013.csv", "fer2013/fer2013.csv"), _COLUMNS, skip
+        ):
+            record_id, label, pixels = f"fer{row:07d}", whole(emotion), _pixels(pixel_text)
+            if label is None or label >= len(_EMOTION) or pixels is None or usage not in _SPLIT:
+                skip("malformed row", record_id)
+                continue
+            labels: dict[str, object] = {"emotion": _EMOTION[label]}
+            if votes is not None:
+                if row not in votes:
+                    skip("no votes", record_id)
+                    continue
+                if votes[row][0] != usage:
+                    raise ValueError(
+                        f"row {row} has usage {votes[row][0]!a} in fer2013new.csv but {usage!a} in fer2013.csv: the "
+                        "two belong together by their lines, and one of them was changed"
+                    )
+                elected = majority([count for cell in votes[row][2:] if (count := whole(cell)) is not None])
+                if elected is None:
+                    skip("no majority for one of the 8 expressions", record_id)
+                    continue
+                labels = {"emotion": elected, "votes": " ".join(votes[row][2:])}
+            yield Record(record_id, _SPLIT[usage], functools.partial(_image, pixels), labels)
+
+
+def majority(votes: list[int]) -> int | None:
+    """Index in EMOTION8 of the expression with more than half of the votes; None if that is none of the eight.
+
+    Args:
+        votes: Ten counts in the order of the columns of FER+. Counts of 1 are taken for errors and dropped first.
+    """
+    counts = [count if count > 1 else 0 for count in votes]
+    if len(counts) != len(_VOTED) or 2 * max(counts) <= sum(counts):
+        return None
+    winner = _VOTED[counts.index(max(counts))]
+    return EMOTION8.index(winner) if winner in EMOTION8 else None
+
+
+def _body(path: pathlib.Path, columns: list[str], skip: Skips) -> Iterator[tuple[int, list[str]]]:
+    """(row counted from 0, cells) of a csv, for rows as wide as the header; a row left out shifts no other's number."""
+    header = None
+    for place, cells in rows(path, skip):
+        if header is None:
+            header = cells
+            if header != columns:
+                break
+        elif len(cells) == len(columns):
+            yield int(place.rsplit(":", 1)[1]) - 2, cells
+        else:
+            skip("malformed row", place)
+    if header != columns:
+        raise ValueError(f"{path}: expected the columns {','.join(columns)}, got {(header or [])[:12]!a}")
+
+
+def _pixels(text: str) -> bytes | None:
+    if not _PIXELS.fullmatch(text):
+        return None
+    values = [int(cell) for cell in text.split(" ")]
+    return bytes(values) if len(values) == SIZE * SIZE and max(values) <= 255 else None
+
+
+def _image(pixels: bytes) -> np.ndarray:
+    grey = np.frombuffer(pixels, np.uint8).reshape(SIZE, SIZE, 1)
+    return np.repeat(grey, 3, axis=2)
