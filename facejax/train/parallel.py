@@ -49,6 +49,11 @@ def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(np.asarray(devices or jax.devices()), ("data",))
 
 
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def axis_name(kind: Literal["jit", "pmap"]) -> str | None:
     """The axis name that `step.make_step_functions` is to be given for this kind of placement."""
     return PMAP_AXIS if kind == "pmap" else None
@@ -62,16 +67,16 @@ def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh) ->
         kind: See the module's first lines.
         mesh: From `data_mesh`. The batch size must be a multiple of the number of its devices.
     """
-    replicated = NamedSharding(mesh, PartitionSpec())
+    everywhere = replicated(mesh)
     by_record = NamedSharding(mesh, PartitionSpec("data"))
 
     def put_global(batch: Batch) -> Batch:
         return {name: jax.make_array_from_process_local_data(by_record, value) for name, value in batch.items()}
 
     def put_replicated(state):
-        return jax.device_put(state, replicated)
+        return jax.device_put(state, everywhere)
 
-    evaluation = {"in_shardings": (replicated, replicated, by_record), "out_shardings": replicated}
+    evaluation = {"in_shardings": (everywhere, everywhere, by_record), "out_shardings": everywhere}
     shared = {
         "put_eval_batch": put_global,
         "evaluate": jax.jit(functions.evaluate, **evaluation),
@@ -80,8 +85,8 @@ def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh) ->
     if kind == "jit":
         train = jax.jit(
             functions.train,
-            in_shardings=(replicated, by_record),
-            out_shardings=(replicated, replicated),
+            in_shardings=(everywhere, by_record),
+            out_shardings=(everywhere, everywhere),
             donate_argnums=0,
         )
         return Placement(

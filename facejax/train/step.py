@@ -26,8 +26,8 @@ class StepFunctions:
 
     Attributes:
         train: (state, batch) -> (state, metrics): one update. With an `axis_name` it must run under that axis.
-        evaluate: (params, batch_stats, batch) -> (batch, outputs) probabilities (raw values for a regression).
-        features: (params, batch_stats, batch) -> (batch, D) pooled features of the frozen base.
+        evaluate: (params, batch_stats, batch) -> (batch, classes) probabilities; nan where the mask is 0.
+        features: (params, batch_stats, batch) -> (batch, D) pooled features, nan where the mask is 0.
     """
 
     train: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -57,6 +57,8 @@ def head_loss(
 ) -> tuple[jax.Array, Metrics]:
     """Loss and training metrics of a categorical task; records without the label (-1) and padding do not count."""
     labels = batch[task.label_key]
+    if task.label_map:
+        labels = jnp.where(labels >= 0, jnp.asarray(task.label_map)[labels], -1)
     mask = batch["mask"] * (labels >= 0)
     loss = losses.cross_entropy(
         logits,
@@ -98,7 +100,6 @@ def make_step_functions(
         axis_name: Under `jax.pmap`, the axis over which gradients, statistics and metrics are averaged; each device
             normalises its loss and its BatchNorm by its own part of the batch.
     """
-
     apply: Callable[..., Any] = model.apply
 
     def mean_over_devices(tree):
@@ -156,9 +157,10 @@ def make_step_functions(
         )
         gradient, batch_stats, metrics = mean_over_devices((gradient, batch_stats, metrics))
         updates, opt_state = tx.update(gradient, state.opt_state, trainable)
+        updated: Any = optax.apply_updates(trainable, updates)
         new_state = TrainState(
             step=state.step + 1,
-            params={**optax.apply_updates(trainable, updates), **frozen},
+            params={**updated, **frozen},
             batch_stats=batch_stats,
             opt_state=opt_state,
             rng=state.rng,
@@ -169,14 +171,16 @@ def make_step_functions(
         outputs = apply(
             {"params": params, "batch_stats": batch_stats}, preprocessing.normalize(batch["image"]), train=False
         )
-        return jax.nn.softmax(outputs[task.name].astype(jnp.float32))
+        scores = jax.nn.softmax(outputs[task.name].astype(jnp.float32))
+        return jnp.where(batch["mask"][:, None] > 0, scores, jnp.nan)
 
     def features(params, batch_stats, batch: Batch) -> jax.Array:
-        return apply(
+        pooled = apply(
             {"params": params, "batch_stats": batch_stats},
             preprocessing.normalize(batch["image"]),
             train=False,
             method="features",
         )
+        return jnp.where(batch["mask"][:, None] > 0, pooled.astype(jnp.float32), jnp.nan)
 
     return StepFunctions(train, evaluate, features)

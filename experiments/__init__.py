@@ -1,0 +1,1 @@
+"""Experiments: configs, their command line, and what came out of them."""

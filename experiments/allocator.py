@@ -1,0 +1,18 @@
+"""Memory settings that must be made before the process starts."""
+
+import os
+import sys
+
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
+
+
+def use_huge_pages() -> None:
+    """Starts this program again with glibc's transparent huge pages, once, on Linux.
+
+    XLA on CPU takes and returns its large buffers through malloc at every step; with small pages most of a step's
+    system time is page faults (see docs/performance.md). The setting is read when a process starts, hence the restart.
+    """
+    if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ:
+        return
+    os.environ["GLIBC_TUNABLES"] = HUGE_PAGES
+    os.execv(sys.executable, [sys.executable, *sys.argv])

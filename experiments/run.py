@@ -1,0 +1,242 @@
+"""Runs an experiment: ``python experiments/run.py --config emotion_b2``.
+
+Rerunning the same command continues where the last one stopped. Where the config's data set is not prepared, the
+built-in set `people` (rendered heads, made on the spot) takes its place, and every report says so.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import logging
+import os
+import pathlib
+import sys
+import time
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))  # the repository's own facejax, installed or not
+
+from experiments.allocator import use_huge_pages  # noqa: E402
+
+if __name__ == "__main__":
+    use_huge_pages()
+
+import jax  # noqa: E402
+
+from facejax import config as config_lib  # noqa: E402
+from facejax.config import Config, ConfigError  # noqa: E402
+
+logger = logging.getLogger("facejax")
+
+
+def list_configs() -> list[str]:
+    """Names of the files in experiments/configs."""
+    return sorted(path.stem for path in (REPOSITORY / "experiments" / "configs").glob("[!_]*.py"))
+
+
+def load_config(name: str) -> Config:
+    """The config of a file in experiments/configs.
+
+    Raises:
+        ConfigError: There is none of this name; the message has the nearest.
+    """
+    if name not in list_configs():
+        raise ConfigError(f"no config {name!r} in experiments/configs{config_lib.nearest(name, list_configs())}")
+    return importlib.import_module(f"experiments.configs.{name}").get_config()
+
+
+def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
+    """(path, text) of each ``--config.path=text`` or ``--config.path text``.
+
+    Raises:
+        ConfigError: An argument is none of these, or its value is missing.
+    """
+    overrides, rest = [], list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        name, equals, text = argument.partition("=")
+        if not name.startswith("--config."):
+            flags = ["--config", "--workdir", "--data_dir", "--list", "--help"]
+            raise ConfigError(f"unknown argument {argument!r}{config_lib.nearest(name, flags)}")
+        if not equals:
+            if not rest:
+                raise ConfigError(f"{name} needs a value: {name}=VALUE")
+            text = rest.pop(0)
+        overrides.append((name.removeprefix("--config."), text))
+    return overrides
+
+
+def resolve(name: str, overrides: list[tuple[str, str]]) -> Config:
+    """The config with the profile of this machine and then the overrides applied."""
+    config = load_config(name)
+    wanted = dict(overrides).get("profile", config.profile)
+    if wanted == "cpu" or (wanted == "auto" and jax.default_backend() == "cpu"):
+        config = config_lib.apply_cpu_profile(config)
+    for path, text in overrides:
+        config = config_lib.override(config, path, text)
+    return config
+
+
+def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
+    """Named arguments, and the overrides of the config."""
+    parser = argparse.ArgumentParser(
+        prog="experiments/run.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Any field of the config: --config.stages.full.lr=3e-5 (see --config NAME --list for all of them).",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="NAME", help=f"one of: {', '.join(list_configs())}")
+    parser.add_argument("--workdir", type=pathlib.Path, help="where the run is written (default: workdirs/NAME)")
+    parser.add_argument("--data_dir", type=pathlib.Path, default=REPOSITORY / "data", help="where prepared sets are")
+    parser.add_argument("--list", action="store_true", help="list the configs, or with --config its fields, and exit")
+    known, rest = parser.parse_known_args(arguments)
+    if not known.config and not known.list:
+        parser.error(f"--config NAME is missing; there are: {', '.join(list_configs())}")
+    return known, parse_overrides(rest)
+
+
+def print_list(name: str | None, overrides: list[tuple[str, str]]) -> None:
+    """Prints the configs with their first lines, or the fields of one with their values on this machine."""
+    if name:
+        for path, value in config_lib.flatten(resolve(name, overrides)).items():
+            print(f"--config.{path}={value}")
+        return
+    for config_name in list_configs():
+        module = importlib.import_module(f"experiments.configs.{config_name}")
+        print(f"{config_name:24} {(module.__doc__ or '').strip().splitlines()[0]}")
+
+
+def choose_data(
+    config: Config, overrides: list[tuple[str, str]], data_dir: pathlib.Path
+) -> tuple[Config, pathlib.Path, str]:
+    """The config with the data set that is there, the folder it is in, and its name in words.
+
+    Raises:
+        FileNotFoundError: The set was named on the command line and is not prepared; says how to prepare it.
+    """
+    from facejax.data.metadata import find_set
+
+    if config.data.name != "people":
+        try:
+            find_set(data_dir, config.data.name)
+            return config, data_dir, config.data.name
+        except FileNotFoundError as error:
+            if "data.name" in dict(overrides):
+                raise
+            logger.info("%s", error)
+            logger.info("Its place is taken by the built-in set `people`: rendered heads, not photos of real people.")
+    people = dataclasses.replace(config.data, name="people", train_split="train", eval_split="validation")
+    return dataclasses.replace(config, data=people), prepare_people(config, data_dir), "people (built-in, rendered)"
+
+
+def prepare_people(config: Config, data_dir: pathlib.Path) -> pathlib.Path:
+    """Renders and prepares the built-in set at the config's size, once; returns the folder that holds it."""
+    from facejax.datasets.prepare import is_prepared, prepare_dataset
+
+    train, validation = config.data.people_train, config.data.people_validation
+    directory = data_dir / f"people_{train}_{validation}"
+    if not is_prepared(directory, "people"):
+        logger.info("rendering %d + %d photos of people into %s, once", train, validation, directory)
+        options = {"num_train": train, "num_validation": validation}
+        prepare_dataset("people", None, directory, reader_options=options, log=logger.info)
+    return directory
+
+
+def print_header(name: str, config: Config, data: str, workdir: pathlib.Path) -> None:
+    """Says what is trained, on what, at which size, and why."""
+    device = jax.devices()[0]
+    logger.info("config %s on %d x %s (%s)", name, jax.device_count(), device.device_kind, device.platform)
+    logger.info("trains on: %s; writes to %s", data, workdir)
+    if config.profile == "cpu":
+        full = load_config(name).stages
+        logger.info(
+            "CPU profile, because there is no accelerator here: %d px input, %d + %d epochs (head + all weights) at "
+            "learning rate %g, instead of the recipe's %d + %d at the network's own size and %g. "
+            "The full recipe: --config.profile=full",
+            config.model.image_size,
+            config.stages.head.epochs,
+            config.stages.full.epochs,
+            config.stages.full.lr,
+            full.head.epochs,
+            full.full.epochs,
+            full.full.lr,
+        )
+
+
+def check_workdir(config: Config, workdir: pathlib.Path) -> None:
+    """Writes config.json; a workdir of another config is refused rather than continued.
+
+    Raises:
+        ConfigError: Names the fields that differ.
+    """
+    path = workdir / "config.json"
+    now = json.loads(json.dumps(config_lib.to_dict(config)))
+    if path.exists():
+        before = json.loads(path.read_text())
+        if before != now:
+            differ = ", ".join(sorted(_difference(before, now)))
+            raise ConfigError(
+                f"{workdir} holds a run of another config (differs in {differ}); choose another --workdir"
+            )
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(now, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def _difference(before: dict, now: dict, prefix: str = "") -> set[str]:
+    names = set()
+    for key in {*before, *now}:
+        a, b = before.get(key), now.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            names |= _difference(a, b, f"{prefix}{key}.")
+        elif a != b:
+            names.add(prefix + key)
+    return names
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the command line."""
+    named, overrides = parse_arguments(arguments)
+    if named.list:
+        print_list(named.config, overrides)
+        return
+    started = time.monotonic()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    logger.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    config = resolve(named.config, overrides)
+    workdir = (named.workdir or REPOSITORY / "workdirs" / named.config).resolve()
+    jax.config.update("jax_compilation_cache_dir", str(workdir.parent / ".jax_cache"))
+    config, data_dir, data = choose_data(config, overrides, named.data_dir.resolve())
+    print_header(named.config, config, data, workdir)
+    check_workdir(config, workdir)
+
+    from facejax.evals.report import write_report
+    from facejax.train import loop
+    from facejax.train.metrics_log import read_metrics
+    from facejax.train.setup import set_up
+
+    setup = set_up(config, data_dir, workdir)
+    loop.train(setup)
+    report = write_report(workdir, config, setup.task, setup.eval_source, read_metrics(workdir), data)
+    print((workdir / "report.md").read_text())
+    logger.info(
+        "accuracy %.2f%% (best epoch %d), %.2f%% (last) on %s, after %.0f s in all; report: %s",
+        100 * report["best"]["accuracy"],
+        report["best"]["epoch"],
+        100 * report["last"]["accuracy"],
+        data,
+        time.monotonic() - started,
+        workdir / "report.md",
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ConfigError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")

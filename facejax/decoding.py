@@ -1,0 +1,40 @@
+"""From a head's raw outputs to probabilities and ages; NumPy, so that it also serves exported models."""
+
+import numpy as np
+from jaxtyping import Float
+
+from facejax.tasks import Task
+
+
+def probabilities(task: Task, logits: Float[np.ndarray, "n outputs"]) -> Float[np.ndarray, "n classes"]:
+    """Probabilities of the task's classes, float32, rows summing to 1.
+
+    Args:
+        task: Categorical and age tasks are a softmax over the outputs; a binary one has one output, the logit of
+            ``labels[1]``, and gives two columns.
+        logits: Raw outputs of the head.
+
+    Raises:
+        ValueError: A regression has no probabilities.
+    """
+    if task.kind == "regression":
+        raise ValueError(f"task {task.name!r} is a regression and has no probabilities; use its outputs as they are")
+    logits = logits.astype(np.float32)
+    if task.kind == "binary":
+        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def expected_age(age_probabilities: Float[np.ndarray, "n ages"], top: int = 2) -> Float[np.ndarray, "n"]:
+    """Age in years: the expectation over the `top` most probable ages only (paper eq. 1).
+
+    Args:
+        age_probabilities: Column i is the probability of age i + 1.
+        top: L in eq. 1; 2 in the published code. All columns give the plain expectation.
+    """
+    if not 1 <= top <= age_probabilities.shape[1]:
+        raise ValueError(f"top must be between 1 and {age_probabilities.shape[1]}, got {top}")
+    best = np.argsort(-age_probabilities, axis=1, kind="stable")[:, :top]
+    weights = np.take_along_axis(age_probabilities, best, axis=1).astype(np.float64)
+    return ((best + 1) * weights).sum(axis=1) / weights.sum(axis=1)

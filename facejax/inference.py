@@ -1,0 +1,100 @@
+"""Trained models in use: face crops in, features and predictions out, with the weights' own preprocessing."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from facejax.decoding import expected_age, probabilities
+from facejax.models import PretrainedCfg, list_models, model_from_cfg
+from facejax.models.pretrained import nearest
+from facejax.tasks import TASKS
+from facejax.weights.checkpoint import load_inference_checkpoint
+
+# A call of any number of faces runs in batches of these sizes, the last one padded, so that nothing compiles anew.
+BATCH_SIZES = (1, 4, 16, 64)
+
+
+class LoadedModel:
+    """A network with its weights.
+
+    Attributes:
+        cfg: What travels with the weights: preprocessing, tasks, label order, source, licence.
+        variables: ``params`` and ``batch_stats``.
+    """
+
+    def __init__(self, cfg: PretrainedCfg, variables: dict[str, Any]):
+        """Builds the network of `cfg`; `variables` must be those of it."""
+        self.cfg = cfg
+        self.variables = jax.device_put(variables)
+        model = model_from_cfg(cfg)
+
+        @jax.jit
+        def outputs(variables, images):
+            return model.apply(variables, cfg.preprocessing.normalize(images))
+
+        self._outputs = outputs
+
+    def outputs(self, faces: Sequence[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
+        """Features and raw outputs of every head.
+
+        Args:
+            faces: Crops, uint8 RGB (height, width, 3) of any size, 0-255; as a sequence or one array with a batch axis.
+
+        Returns:
+            ``{"features": (n, D), <task>: (n, outputs)}``, float32; n = 0 gives empty arrays of these widths.
+
+        Raises:
+            ValueError: A crop is not uint8 RGB.
+        """
+        resized = [self.cfg.preprocessing.resize(np.asarray(face)) for face in faces]
+        count = len(resized)
+        size = self.cfg.preprocessing.image_size
+        parts = []
+        while resized or not parts:
+            batch_size = next((n for n in BATCH_SIZES if n >= len(resized)), BATCH_SIZES[-1])
+            batch, resized = resized[:batch_size], resized[batch_size:]
+            images = np.zeros((batch_size, size, size, 3), np.uint8)
+            for place, image in enumerate(batch):
+                images[place] = image
+            parts.append(self._outputs(self.variables, images))
+        return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
+
+    def features(self, faces: Sequence[np.ndarray] | np.ndarray) -> Float[np.ndarray, "n features"]:
+        """Pooled output of the penultimate layer, (n, D) float32: the paper's face descriptor. Args as in `outputs`."""
+        return self.outputs(faces)["features"]
+
+    def predict(self, faces: Sequence[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
+        """What each head says. Args as in `outputs`.
+
+        Returns:
+            By task: probabilities (n, classes) in the order of ``cfg.labels``; ``age``: years (n,) by the paper's
+            equation 1; ``valence_arousal``: (n, 2).
+        """
+        outputs, predictions = self.outputs(faces), {}
+        for name in self.cfg.tasks:
+            task, raw = TASKS[name], outputs[name]
+            predictions[name] = raw if task.kind == "regression" else probabilities(task, raw)
+            if task.kind == "age":
+                predictions[name] = expected_age(predictions[name])
+        return predictions
+
+
+def load_model(name_or_dir: str | pathlib.Path) -> LoadedModel:
+    """A trained model from a folder: ``workdirs/emotion_b2/best``, or what tools/convert_weights.py wrote.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or it holds no model.
+    """
+    directory = pathlib.Path(name_or_dir)
+    if not directory.is_dir():
+        published = list_models(pretrained=True)
+        raise FileNotFoundError(
+            f"no folder {str(name_or_dir)!r}{nearest(str(name_or_dir), published)}. A network's name has no weights by "
+            "itself: convert published ones with tools/convert_weights.py FORMAT FILE --out DIR, and load DIR"
+        )
+    variables, cfg = load_inference_checkpoint(directory)
+    return LoadedModel(cfg, variables)
