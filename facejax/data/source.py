@@ -5,7 +5,6 @@ import os
 import pathlib
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -40,7 +39,7 @@ class FaceSource:
         data_dir: str | os.PathLike,
         name: str,
         split: str,
-        on_corrupt: Literal["raise", "skip"] = "raise",
+        on_corrupt: str = "raise",
     ):
         """Opens ``data_dir/name/<version>``.
 

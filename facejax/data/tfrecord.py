@@ -101,7 +101,7 @@ def read_index(shard: pathlib.Path) -> tuple[np.ndarray, np.ndarray, dict[str, n
         spans = list(_scan(shard))
         return np.array([s[0] for s in spans], np.int64), np.array([s[1] for s in spans], np.int64), {}
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             labels = {key.removeprefix("label/"): stored[key] for key in stored.files if key.startswith("label/")}
             return stored["offsets"], stored["lengths"], labels
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:

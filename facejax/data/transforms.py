@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 Image = UInt8[np.ndarray, "height width 3"]
+Square = UInt8[np.ndarray, "{self.size} {self.size} 3"]
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
@@ -64,7 +65,7 @@ class RandomResizedCrop:
             part_width = round(height * self.ratio[1])
         return (height - part_height) // 2, (width - part_width) // 2, part_height, part_width
 
-    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+    def __call__(self, image: Image, rng: np.random.Generator) -> Square:
         """A random part of the image, (size, size, 3)."""
         top, left, height, width = self.part(image.shape[0], image.shape[1], rng)
         part = image[top : top + height, left : left + width]
@@ -77,7 +78,7 @@ class Resize:
 
     size: int
 
-    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+    def __call__(self, image: Image, rng: np.random.Generator) -> Square:
         """The image, (size, size, 3)."""
         del rng
         return cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR)

@@ -201,14 +201,15 @@ def cut_face(photo: Photo, fields: Mapping[str, Field], settings: CropSettings, 
     if settings.crop == "none":
         crop = image
     elif bbox is not None or settings.crop == "centre" or settings.no_face == "centre":
-        crop = _cut(image, bbox, landmarks, settings)
+        try:
+            crop = _cut(image, bbox, landmarks, settings)
+        except ValueError as error:
+            return Outcome(record.id, "no_face", str(error), num_faces=num_faces)
     else:
         reason = "the set gives no box" if settings.crop == "annotation" else "no face was detected"
         if num_faces > 0:
             reason = f"none of {num_faces} detected faces overlaps the set's own box"
         return Outcome(record.id, "no_face", reason, num_faces=num_faces)
-    if not crop.size:
-        return Outcome(record.id, "no_face", "its box lies outside the photo", num_faces=num_faces)
     labels = {key: record.labels.get(key, field.missing) for key, field in fields.items()}
     stored = [math.nan] * 4 if bbox is None else [float(side) / photo.scale for side in bbox]
     example = {key: field.column([labels[key]])[0] for key, field in fields.items() if field.dtype != "text"}
@@ -230,7 +231,7 @@ def _encode(crop: np.ndarray, settings: CropSettings) -> bytes:
     crop, _ = _fit(crop, settings.max_side)
     extension = {"jpeg": ".jpg", "bmp": ".bmp"}[settings.image_format]
     options = [cv2.IMWRITE_JPEG_QUALITY, settings.quality] if settings.image_format == "jpeg" else []
-    encoded, data = cv2.imencode(extension, crop[..., ::-1], options)
+    encoded, data = cv2.imencode(extension, cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), options)
     if not encoded:
         raise RuntimeError(f"OpenCV could not encode a crop of {crop.shape}")
     return data.tobytes()

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from facejax.data.metadata import STORED_FIELDS, VERSION, Field, class_names, infer_field, read_splits, write_metadata
 from facejax.data.records import Record
@@ -32,6 +32,7 @@ from facejax.datasets.summary import LISTS, Progress, describe_summary, summaris
 FORMAT = 1  # raised when the same photos and settings begin to give other bytes
 
 
+@runtime_checkable
 class Detector(Protocol):
     """What finds faces: `facejax.detect.MTCNN`."""
 
@@ -178,8 +179,9 @@ def _plan(reader, settings, options, records, num_shards, detector) -> dict[str,
 
 
 def _describe(detector: Detector) -> str:
-    # object's own repr holds an address, which differs from run to run
-    return type(detector).__name__ if type(detector).__repr__ is object.__repr__ else repr(detector)
+    # Not its repr: object's own holds an address, which differs from run to run.
+    settings = {key: value for key, value in vars(detector).items() if not key.startswith("_")}
+    return f"{type(detector).__name__}({', '.join(f'{key}={settings[key]!r}' for key in sorted(settings))})"
 
 
 def _ahead(pool: Executor, function: Callable, items: Iterable, window: int) -> Iterator:

@@ -1,0 +1,88 @@
+"""Decoding: the stated size against the decoded one, in every format; bombs and damage."""
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from facejax.data.decode import CorruptImageError, decode_image, image_dimensions
+
+
+@pytest.fixture(scope="module")
+def photo():
+    """Smooth colours, so that lossy formats stay close."""
+    y, x = np.mgrid[0:37, 0:53]
+    return np.stack([x * 4, y * 6, 255 - x * 3], axis=-1).astype(np.uint8)
+
+
+def encoded(photo, extension, *options):
+    return cv2.imencode(extension, photo[..., ::-1].copy(), list(options))[1].tobytes()
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png", ".bmp", ".tiff", ".webp"])
+def test_formats(photo, extension):
+    data = encoded(photo, extension)
+    assert image_dimensions(data) == (37, 53)
+    assert np.abs(decode_image(data).astype(int) - photo).mean() < (6 if extension in (".jpg", ".webp") else 0.01)
+
+
+def test_lossless_webp_and_progressive_jpeg(photo):
+    assert image_dimensions(encoded(photo, ".webp", cv2.IMWRITE_WEBP_QUALITY, 101)) == (37, 53)
+    assert image_dimensions(encoded(photo, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)) == (37, 53)
+
+
+@pytest.mark.parametrize("kind", ["grey", "alpha", "deep"])
+def test_other_pixels_become_rgb(photo, kind):
+    pixels = {
+        "grey": photo[..., 0],
+        "alpha": np.concatenate([photo[..., ::-1], np.full((37, 53, 1), 255, np.uint8)], axis=-1),
+        "deep": photo[..., ::-1].astype(np.uint16) * 257,
+    }[kind]
+    decoded = decode_image(cv2.imencode(".png", pixels)[1].tobytes())
+    assert decoded.dtype == np.uint8
+    expected = np.repeat(photo[..., :1], 3, axis=-1) if kind == "grey" else photo
+    assert np.abs(decoded.astype(int) - expected).max() <= 1
+
+
+def png_header(width, height):
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+
+
+@pytest.mark.parametrize("size", [(100_000, 100_000), (0, 10), (2**31 - 1, 1)])
+def test_bombs_are_refused_before_they_are_decoded(size):
+    with pytest.raises(CorruptImageError, match="pixels; allowed"):
+        decode_image(png_header(*size))
+
+
+def test_own_limit(photo):
+    with pytest.raises(CorruptImageError, match="allowed are 1 to 100"):
+        decode_image(encoded(photo, ".png"), max_pixels=100)
+
+
+def test_truncated_jpeg(photo):
+    data = encoded(photo, ".jpg")
+    with pytest.raises(CorruptImageError, match="truncated JPEG"):
+        decode_image(data[: len(data) * 2 // 3])
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 100, b"<html>404</html>", b"\xff\xd8", b"\xff\xd8\xff\xe0", b"BM"])
+def test_no_image(data):
+    with pytest.raises(CorruptImageError):
+        decode_image(data)
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png", ".bmp", ".tiff", ".webp"])
+def test_random_damage_is_an_image_or_a_clear_error(photo, extension):
+    whole = encoded(photo, extension)
+    rng = np.random.default_rng(1)
+    for _ in range(150):
+        data = bytearray(whole[: rng.integers(1, len(whole) + 1)])
+        for place in rng.integers(0, min(len(data), 64), 2):
+            data[place] = rng.integers(0, 256)
+        try:
+            decode_image(bytes(data), max_pixels=1 << 16)
+        except CorruptImageError:
+            continue

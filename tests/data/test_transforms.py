@@ -1,0 +1,60 @@
+"""Augmentation: exact on what is known, and the distribution of torchvision's RandomResizedCrop by its definition."""
+
+import numpy as np
+import pytest
+
+from facejax.data.transforms import RandomHorizontalFlip, RandomResizedCrop, Resize
+
+
+def test_flip():
+    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    rng = np.random.default_rng(0)
+    assert (RandomHorizontalFlip(1.0)(image, rng) == image[:, ::-1]).all()
+    assert (RandomHorizontalFlip(0.0)(image, rng) == image).all()
+    flipped = [(RandomHorizontalFlip()(image, rng) != image).any() for _ in range(1000)]
+    assert 420 < sum(flipped) < 580
+
+
+def test_parts_follow_torchvision_s_definition():
+    crop, rng = RandomResizedCrop(224), np.random.default_rng(1)
+    parts = np.array([crop.part(256, 256, rng) for _ in range(4000)])
+    top, left, height, width = parts.T
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + height <= 256).all()
+    assert (left + width <= 256).all()
+    area, ratio = height * width / 256**2, width / height
+    assert 0.078 < area.min() < 0.09
+    assert area.max() > 0.95
+    assert 0.74 < ratio.min() < 0.77
+    assert 1.30 < ratio.max() < 1.35
+    # A draw is refused when a side exceeds the photo: with area s and ratio r that is when s max(r, 1/r) > 1. So the
+    # accepted area has mean E[s; s <= 1/m] / P(s <= 1/m), m = exp|u|, u uniform in +-log(4/3); integrated on a grid.
+    u = (np.arange(2000) + 0.5) / 2000 * np.log(4 / 3)
+    limit = np.minimum(np.exp(-u), 1)
+    mean = ((limit**2 - 0.08**2) / 2).mean() / (limit - 0.08).mean()
+    assert area.mean() == pytest.approx(mean, abs=0.015)
+    # Places are uniform over what is free.
+    free = height < 200
+    assert (top[free] / (256 - height[free])).mean() == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize(("size", "part"), [((100, 1000), (0, 433, 100, 133)), ((1000, 100), (433, 0, 133, 100))])
+def test_fallback_is_the_centre(size, part):
+    crop = RandomResizedCrop(32, scale=(1.0, 1.0))
+    assert crop.part(*size, np.random.default_rng(0)) == part
+
+
+def test_pixels_are_the_part_s():
+    image = np.zeros((50, 60, 3), np.uint8)
+    image[:, 30:] = 200
+    crop = RandomResizedCrop(16)
+    top, left, height, width = crop.part(50, 60, np.random.default_rng(3))
+    out = crop(image, np.random.default_rng(3))
+    assert out.shape == (16, 16, 3)
+    assert out.mean() == pytest.approx(image[top : top + height, left : left + width].mean(), abs=15)
+
+
+def test_resize():
+    image = np.full((10, 20, 3), 7, np.uint8)
+    assert Resize(12)(image, np.random.default_rng(0)).shape == (12, 12, 3)
