@@ -1,0 +1,119 @@
+"""How a found face becomes a crop: the paper's box without margin, level eyes, the centre crop, the ArcFace warp."""
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from facejax.preprocessing import INTERPOLATIONS, Interpolation
+
+# Eyes, nose and mouth corners (x, y) in a face of 112 pixels: ArcFace's template (Deng et al. 2019; insightface).
+_TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+_TEMPLATE_SIZE = 112
+
+# Table 1's centre crop: the whole photo stretched to one size, and the middle of that (LFW is 250 pixels wide).
+_CENTRE_PHOTO, _CENTRE_CROP = 250, 128
+
+
+def align_eyes(
+    image: UInt8[np.ndarray, "height width 3"],
+    left_eye: Float[np.ndarray, "2"],
+    right_eye: Float[np.ndarray, "2"],
+    *,
+    interpolation: Interpolation = "bilinear",
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The image rotated about its centre so that both eyes are on one row; same size, black corners.
+
+    As in the paper's code: the angle is atan2(dy, dx) between the eyes, the scale stays 1. Intended difference: the
+    centre is that of the pixel grid, ((width - 1) / 2, (height - 1) / 2), where the code rounds to a whole pixel.
+
+    Args:
+        image: uint8 RGB, usually a crop.
+        left_eye: x and y in pixels of the eye on the left side of the image.
+        right_eye: x and y of the other.
+        interpolation: Kernel of the rotation.
+    """
+    dx, dy = float(right_eye[0]) - float(left_eye[0]), float(right_eye[1]) - float(left_eye[1])
+    height, width = image.shape[:2]
+    angle = np.degrees(np.arctan2(dy, dx))
+    rotation = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), float(angle), 1.0)
+    return np.asarray(cv2.warpAffine(image, rotation, (width, height), flags=INTERPOLATIONS[interpolation]))
+
+
+def crop_face(
+    image: UInt8[np.ndarray, "height width 3"],
+    bbox: Float[np.ndarray, "4"],
+    landmarks: Float[np.ndarray, "5 2"] | None = None,
+    *,
+    margin: float = 0.0,
+    align: bool = True,
+    interpolation: Interpolation = "bilinear",
+) -> UInt8[np.ndarray, "crop_height crop_width 3"]:
+    """The face cut out of a photo: not made square, not resized; what lies outside the photo is left out.
+
+    Args:
+        image: uint8 RGB photo.
+        bbox: [x1, y1, x2, y2] in pixels; edges are cut to whole pixels towards zero.
+        landmarks: Points as `facejax.detect.Detections` has them; the first two, the eyes, are used.
+        margin: Added on every side, as a part of the box's width and height (paper section 3: none; Table 6: 0.4).
+        align: Rotate the crop so that the eyes are level (`align_eyes`), where `landmarks` are given.
+        interpolation: Kernel of the rotation.
+
+    Raises:
+        ValueError: No whole pixel of the box lies in the photo.
+    """
+    x1, y1, x2, y2 = (float(edge) for edge in bbox)
+    height, width = image.shape[:2]
+    extra_x, extra_y = margin * (x2 - x1), margin * (y2 - y1)
+    left, top = int(max(x1 - extra_x, 0)), int(max(y1 - extra_y, 0))
+    right, bottom = int(min(x2 + extra_x, width)), int(min(y2 + extra_y, height))
+    if left >= right or top >= bottom:
+        raise ValueError(f"expected a box with pixels in the photo of {width}x{height}, got {[x1, y1, x2, y2]}")
+    crop = image[top:bottom, left:right]
+    if landmarks is None or not align:
+        return np.ascontiguousarray(crop)
+    corner = np.array([left, top])
+    return align_eyes(crop, landmarks[0] - corner, landmarks[1] - corner, interpolation=interpolation)
+
+
+def centre_crop(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "128 128 3"]:
+    """The middle of a photo without looking for a face: Table 1's alternative, made for LFW's centred faces."""
+    shrinks = min(image.shape[:2]) > _CENTRE_PHOTO
+    kernel = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    photo = cv2.resize(image, (_CENTRE_PHOTO, _CENTRE_PHOTO), interpolation=kernel)
+    start = (_CENTRE_PHOTO - _CENTRE_CROP) // 2
+    return np.ascontiguousarray(photo[start : start + _CENTRE_CROP, start : start + _CENTRE_CROP])
+
+
+def warp_five_points(
+    image: UInt8[np.ndarray, "height width 3"],
+    landmarks: Float[np.ndarray, "5 2"],
+    *,
+    size: int = 224,
+    interpolation: Interpolation = "bilinear",
+) -> UInt8[np.ndarray, "size size 3"]:
+    """The face moved onto ArcFace's template by rotation, one scale and shift; black where the photo ends.
+
+    The paper's code does so for group emotion (VGAF). The fit is the least-squares similarity (Umeyama 1991 without
+    reflection), in closed form over complex numbers.
+
+    Args:
+        image: uint8 RGB photo.
+        landmarks: x and y in pixels of the eyes, nose and mouth corners, in the order of `Detections`.
+        size: Side of the result in pixels.
+        interpolation: Kernel of the warp.
+
+    Raises:
+        ValueError: All landmarks lie on one point.
+    """
+    source = np.asarray(landmarks, np.float64) @ np.array([1, 1j])
+    target = _TEMPLATE * (size / _TEMPLATE_SIZE) @ np.array([1, 1j])
+    centred = source - source.mean()
+    spread = np.vdot(centred, centred).real
+    if spread == 0:
+        raise ValueError(f"expected five different landmarks, got {np.asarray(landmarks).tolist()}")
+    turn = np.vdot(centred, target - target.mean()) / spread
+    shift = target.mean() - turn * source.mean()
+    matrix = np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+    return np.asarray(cv2.warpAffine(image, matrix, (size, size), flags=INTERPOLATIONS[interpolation]))

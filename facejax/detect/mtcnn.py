@@ -1,0 +1,317 @@
+"""MTCNN (Zhang et al. 2016, "Joint Face Detection and Alignment using Multitask Cascaded CNNs") over many photos.
+
+Results equal facenet-pytorch's one-photo-at-a-time cascade, but photos of mixed sizes share the device's work: their
+pixels lie in one buffer (`sampling`), their pyramids share canvases (`pyramid`), their candidates share batches, and
+all of these come in few fixed shapes, so that a data set compiles nothing after its first photos. The host keeps what
+is small and ragged: thresholds, suppression, tables.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from facejax.detect import boxes, networks, pyramid, sampling, weights
+
+# Batches that are compiled: as many of the largest as fit, then the smallest that holds the rest.
+_CANVASES = (1, 4)
+_CROPS_24 = (16, 64, 256)
+_CROPS_48 = (8, 32, 128)
+
+# Photos are processed together up to this many pixels: bounds the memory of a data set of any length.
+_GROUP_PIXELS = 2**20
+
+# Columns of the table of tiles, behind those of `sampling.REGION`: what leads from canvas to level coordinates, and
+# the end of the rows and columns where P-Net's first convolution sees whole windows.
+_TILE_COLUMNS = len(sampling.REGION) + 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Detections:
+    """The faces of one photo, best score first; the arrays are empty where there is none.
+
+    Attributes:
+        bboxes: [x1, y1, x2, y2] in pixels of the photo; not square, and may reach beyond its edges.
+        scores: Probabilities of a face, by O-Net.
+        landmarks: x and y in pixels of the left eye, right eye, nose, left and right mouth corner as seen in the photo.
+    """
+
+    bboxes: Float[np.ndarray, "n 4"]
+    scores: Float[np.ndarray, " n"]
+    landmarks: Float[np.ndarray, "n 5 2"]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, keep: slice | np.ndarray) -> "Detections":
+        """The faces of a slice, an index array or a mask."""
+        return Detections(self.bboxes[keep], self.scores[keep], self.landmarks[keep])
+
+    def best(self) -> "Detections":
+        """The face with the highest score alone; empty where there is none."""
+        return self[:1]
+
+    def largest(self) -> "Detections":
+        """The face whose box has the largest area alone; empty where there is none."""
+        return self[np.argsort(-np.prod(self.bboxes[:, 2:] - self.bboxes[:, :2], axis=1), kind="stable")[:1]]
+
+
+class MTCNN:
+    """Finds faces, their boxes and five landmarks in photos.
+
+    Args:
+        min_face: Side of the smallest face that is looked for, in pixels of the photo; at least 12.
+        thresholds: Least probabilities of P-, R- and O-Net. Defaults are facenet-pytorch's; the paper's code uses 32 or
+            64 pixels and (0.6, 0.7, 0.9).
+        factor: Ratio of the sizes of neighbouring pyramid levels.
+
+    Raises:
+        FileNotFoundError: The package ``mtcnn``, which brings the weights, is not installed.
+    """
+
+    def __init__(
+        self,
+        min_face: float = 20,
+        thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
+        factor: float = 0.709,
+    ):
+        if min_face < pyramid.WINDOW:
+            raise ValueError(
+                f"expected min_face of at least {pyramid.WINDOW} pixels, got {min_face}: enlarge the photos"
+            )
+        if len(thresholds) != 3 or not all(0 <= threshold <= 1 for threshold in thresholds):
+            raise ValueError(f"expected thresholds as three probabilities, got {thresholds!r}")
+        if not 0 < factor < 1:
+            raise ValueError(f"expected a factor between 0 and 1, got {factor}")
+        self.min_face = min_face
+        self.thresholds = tuple(thresholds)
+        self.factor = factor
+        self._params = {name: jax.device_put({"params": weights.load(name)}) for name in ("pnet", "rnet", "onet")}
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """The faces of each photo.
+
+        Photos larger than 8.4 megapixels (2^23), or longer than 32,768 pixels, are shrunk to that before: the smallest
+        face that is found grows by the same factor. Boxes and landmarks are in pixels of the photo as given.
+
+        Args:
+            images: uint8 RGB photos (height, width, 3) of any sizes.
+
+        Returns:
+            One `Detections` for each photo, in the same order. The results of a photo do not depend on the others.
+
+        Raises:
+            ValueError: One image is not uint8 RGB.
+        """
+        if isinstance(images, np.ndarray) and images.ndim == 3:
+            raise ValueError("expected a list of photos, got one array (height, width, 3): detect([photo])")
+        for index, image in enumerate(images):
+            _check(image, index)
+        return [found for group in _groups(images) for found in self._detect_group(group)]
+
+    def _detect_group(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """The faces of photos that fit in memory together."""
+        shrunk = [_shrink(image) for image in images]
+        buffer = sampling.integral_buffer(shrunk)
+        photo, found = self._propose(buffer)
+        photo, found = self._refine(buffer, photo, found)
+        photo, found, scores, landmarks = self._finish(buffer, photo, found)
+        detections = []
+        for index, (image, small) in enumerate(zip(images, shrunk, strict=True)):
+            mine = np.flatnonzero(photo == index)
+            mine = mine[np.argsort(-scores[mine], kind="stable")]
+            ratio = np.array(image.shape[1::-1], np.float32) / np.array(small.shape[1::-1], np.float32)
+            detections.append(Detections(found[mine] * np.tile(ratio, 2), scores[mine], landmarks[mine] * ratio))
+        return detections
+
+    def _propose(self, buffer: sampling.PhotoBuffer) -> tuple[np.ndarray, np.ndarray]:
+        """Square candidates of P-Net: index of the photo, box."""
+        tiles, count = pyramid.pack(pyramid.tiles(buffer.sizes, self.min_face, self.factor))
+        table, tile_map = _tile_tables(buffer, tiles, count)
+        chunks = []
+        for start, stop, size in _batches(count, _CANVASES):
+            part = _pad(table[start:stop], size), _pad(tile_map[start:stop], size)
+            chunks.append((start, stop, _run_pnet(self._params["pnet"], buffer.sums, *part)))
+        photo, level, found, scores, offsets = [], [], [], [], []
+        by_canvas = [[tile for tile in tiles if tile.canvas == canvas] for canvas in range(count)]
+        for start, stop, (probability, offset) in chunks:
+            probability, offset = np.asarray(probability)[: stop - start], np.asarray(offset)
+            canvas, row, column = np.nonzero(probability >= self.thresholds[0])
+            hits = tile_map[start + canvas, row, column]
+            for canvas_index in np.unique(canvas):
+                for tile_index, tile in enumerate(by_canvas[start + canvas_index]):
+                    mine = np.flatnonzero((canvas == canvas_index) & (hits == tile_index))
+                    windows = np.stack([row[mine], column[mine]], axis=1) - np.array(tile.place) // 2
+                    # Windows beyond the tile's own; P-Net's size rule, rounding up in its maximum.
+                    inside = (windows < (np.array(tile.size) - 1) // 2 - 4).all(axis=1)
+                    mine, windows = mine[inside], windows[inside]
+                    corner = (2 * windows + np.array(tile.start))[:, ::-1].astype(np.float32)
+                    scale = np.float32(tile.scale)
+                    low = np.floor((corner + 1) / scale)
+                    high = np.floor((corner + pyramid.WINDOW) / scale)
+                    found.append(np.concatenate([low, high], axis=1))
+                    photo.append(np.full(len(mine), tile.photo))
+                    level.append(np.full(len(mine), tile.level))
+                    scores.append(probability[canvas[mine], row[mine], column[mine]])
+                    offsets.append(offset[canvas[mine], row[mine], column[mine]])
+        if not found:
+            return np.zeros(0, int), np.zeros((0, 4), np.float32)
+        photo, level, found, scores, offsets = (np.concatenate(part) for part in (photo, level, found, scores, offsets))
+        kept = _nms_by(photo * 1000 + level, found, scores, 0.5)
+        kept = kept[_nms_by(photo[kept], found[kept], scores[kept], 0.7)]
+        return photo[kept], boxes.squares(boxes.calibrate(found[kept], offsets[kept], end_pixel=0))
+
+    def _refine(
+        self, buffer: sampling.PhotoBuffer, photo: np.ndarray, found: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Square candidates of R-Net: index of the photo, box."""
+        photo, found, (scores, offsets) = self._look(_run_rnet, "rnet", 24, _CROPS_24, buffer, photo, found)
+        kept = np.flatnonzero(scores > self.thresholds[1])
+        kept = kept[_nms_by(photo[kept], found[kept], scores[kept], 0.7)]
+        return photo[kept], boxes.squares(boxes.calibrate(found[kept], offsets[kept], end_pixel=1))
+
+    def _finish(
+        self, buffer: sampling.PhotoBuffer, photo: np.ndarray, found: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Faces by O-Net: index of the photo, box, score, landmarks."""
+        photo, found, (scores, offsets, points) = self._look(_run_onet, "onet", 48, _CROPS_48, buffer, photo, found)
+        # Several candidates of a clear face reach exactly 1. The reference prefers the one that R-Net thought least of.
+        kept = np.flatnonzero(scores > self.thresholds[2])[::-1]
+        photo, found, scores = photo[kept], found[kept], scores[kept]
+        size = found[:, None, 2:] - found[:, None, :2] + 1
+        landmarks = points[kept].reshape(-1, 2, 5).transpose(0, 2, 1) * size + found[:, None, :2] - 1
+        found = boxes.calibrate(found, offsets[kept], end_pixel=1)
+        kept = _nms_by(photo, found, scores, 0.7, relative_to="smaller", end_pixel=1)
+        return photo[kept], found[kept], scores[kept], landmarks[kept]
+
+    def _look(self, run, name: str, side: int, sizes: tuple[int, ...], buffer, photo: np.ndarray, found: np.ndarray):
+        """Runs a network on the crops of all candidates; those that lie outside their photo are dropped."""
+        # Boxes count pixels from 1 and hold both ends, as in the Matlab original.
+        limits = buffer.sizes[photo, ::-1]
+        low = np.maximum(np.trunc(found[:, :2]).astype(np.int64), 1) - 1
+        high = np.minimum(np.trunc(found[:, 2:]).astype(np.int64), limits)
+        inside = (high > low).all(axis=1)
+        photo, found = photo[inside], found[inside]
+        rectangle = np.concatenate([low, high], axis=1)[inside]
+        table = sampling.regions(buffer, photo, rectangle, np.full((len(photo), 2), side))
+        results = []
+        for start, stop, size in _batches(len(table), sizes) or [(0, 0, sizes[0])]:
+            result = run(self._params[name], buffer.sums, _pad(table[start:stop], size))
+            results.append([(stop - start, part) for part in result])
+        outputs = [
+            np.concatenate([np.asarray(part)[:length] for length, part in parts])
+            for parts in zip(*results, strict=True)
+        ]
+        return photo, found, outputs
+
+
+@jax.jit
+def _run_pnet(params, sums: Int[Array, "entries 3"], table: Array, tile_map: Array):
+    """P-Net over canvases: probabilities (b, r, r) and offsets (b, r, r, 4)."""
+    image = jnp.arange(len(table)).reshape(-1, 1, 1)
+    columns = [column[None, None] for column in jnp.moveaxis(table[image, jnp.maximum(tile_map, 0)], -1, 0)]
+    *region, shift_y, shift_x, end_y, end_x = columns
+    phase, cell = jnp.arange(2), 2 * jnp.arange(tile_map.shape[-1])
+    y = shift_y + phase.reshape(2, 1, 1, 1, 1) + cell.reshape(1, 1, 1, -1, 1)
+    x = shift_x + phase.reshape(1, 2, 1, 1, 1) + cell.reshape(1, 1, 1, 1, -1)
+    planes = sampling.area_means(sums, tuple(region), y, x)
+    return networks.PNet().apply(params, planes, (y < end_y) & (x < end_x))
+
+
+def _crop_planes(sums: Int[Array, "entries 3"], table: Int[Array, "batch 6"], side: int) -> Array:
+    y, x = jnp.arange(side).reshape(-1, 1, 1), jnp.arange(side).reshape(1, -1, 1)
+    return sampling.area_means(sums, tuple(column.reshape(1, 1, -1) for column in table.T), y, x)
+
+
+@jax.jit
+def _run_rnet(params, sums: Int[Array, "entries 3"], table: Int[Array, "batch 6"]):
+    """R-Net over regions of the photos."""
+    return networks.RNet().apply(params, _crop_planes(sums, table, 24))
+
+
+@jax.jit
+def _run_onet(params, sums: Int[Array, "entries 3"], table: Int[Array, "batch 6"]):
+    """O-Net over regions of the photos."""
+    return networks.ONet().apply(params, _crop_planes(sums, table, 48))
+
+
+def _tile_tables(
+    buffer: sampling.PhotoBuffer, tiles: Sequence[pyramid.Tile], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each canvas the table of its tiles, and which tile each 2x2 cell belongs to (-1: none)."""
+    table = np.zeros((count, pyramid.MAX_TILES, _TILE_COLUMNS), np.int32)
+    # Sizes of 1 where there is no tile: the device divides by them.
+    table[..., : len(sampling.REGION)] = 1
+    tile_map = np.full((count, pyramid.CANVAS // 2, pyramid.CANVAS // 2), -1, np.int32)
+    used = [0] * count
+    photo = np.array([tile.photo for tile in tiles], np.int64)
+    level_size = np.array([tile.level_size for tile in tiles], np.int64).reshape(-1, 2)
+    whole = np.concatenate([np.zeros_like(level_size), buffer.sizes[photo, ::-1]], axis=1)
+    for tile, region in zip(tiles, sampling.regions(buffer, photo, whole, level_size), strict=True):
+        (y, x), (height, width), (start_y, start_x) = tile.place, tile.size, tile.start
+        ends = start_y + height - 2, start_x + width - 2
+        table[tile.canvas, used[tile.canvas]] = (*region, start_y - y, start_x - x, *ends)
+        tile_map[tile.canvas, y // 2 : (y + height + 1) // 2, x // 2 : (x + width + 1) // 2] = used[tile.canvas]
+        used[tile.canvas] += 1
+    return table, tile_map
+
+
+def _check(image: np.ndarray, index: int) -> None:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"expected uint8 RGB photos (height, width, 3), got {got} at index {index}")
+    if 0 in image.shape:
+        raise ValueError(f"expected a photo with pixels, got shape {image.shape} at index {index}")
+
+
+def _shrink(image: np.ndarray) -> np.ndarray:
+    """The photo, made smaller where it is beyond the limits of `sampling`."""
+    height, width = image.shape[:2]
+    ratio = min(1.0, (sampling.MAX_PIXELS / (height * width)) ** 0.5, sampling.MAX_SIDE / max(height, width))
+    if ratio == 1:
+        return image
+    return cv2.resize(image, (max(1, int(width * ratio)), max(1, int(height * ratio))), interpolation=cv2.INTER_AREA)
+
+
+def _groups(images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Splits photos, in order, where `_GROUP_PIXELS` are reached; a larger photo is a group by itself."""
+    group, pixels = [], 0
+    for image in images:
+        size = (image.shape[0] + 1) * (image.shape[1] + 1)
+        if group and pixels + size > _GROUP_PIXELS:
+            yield group
+            group, pixels = [], 0
+        group.append(image)
+        pixels += size
+    if group:
+        yield group
+
+
+def _batches(total: int, sizes: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """Start, stop and padded size of batches that cover `total` items."""
+    result, start = [], 0
+    while start < total:
+        left = total - start
+        size = next((size for size in sizes if size >= left), sizes[-1])
+        result.append((start, min(total, start + size), size))
+        start += size
+    return result
+
+
+def _pad(rows: np.ndarray, size: int) -> np.ndarray:
+    """Repeats the first row (or ones, where there is none) up to `size` rows."""
+    filler = rows[:1] if len(rows) else np.ones((1, *rows.shape[1:]), rows.dtype)
+    return np.concatenate([rows, np.repeat(filler, size - len(rows), axis=0)])
+
+
+def _nms_by(key: np.ndarray, found: np.ndarray, scores: np.ndarray, threshold: float, **options) -> np.ndarray:
+    """Indices that `boxes.nms` keeps among the boxes that share a key."""
+    kept = [np.zeros(0, np.int64)]
+    for value in np.unique(key):
+        mine = np.flatnonzero(key == value)
+        kept.append(mine[boxes.nms(found[mine], scores[mine], threshold, **options)])
+    return np.concatenate(kept)
