@@ -10,8 +10,8 @@ from jaxtyping import install_import_hook
 
 install_import_hook("facejax", "beartype.beartype")
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -6,8 +6,6 @@ import os
 import pathlib
 from typing import Any
 
-import tensorboardX
-
 
 class MetricsLog:
     """Writes metrics of steps; a resumed run first drops what lies after its checkpoint, so no step is there twice."""
@@ -20,6 +18,8 @@ class MetricsLog:
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
         os.replace(partial, self._path)
         self._file = self._path.open("a")
+        import tensorboardX  # pulls torch in where it is installed
+
         self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
 
     def write(self, step: int, **values: Any) -> None:

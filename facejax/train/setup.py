@@ -1,7 +1,6 @@
 """What a run needs before its first step: the data, the network, its first weights."""
 
 import dataclasses
-import functools
 import logging
 import pathlib
 from typing import Any
@@ -137,8 +136,7 @@ def _by_class(task: Task, counts: np.ndarray) -> str:
 def initial_variables(setup: Setup) -> dict[str, Any]:
     """Random variables, with the backbone of `init_from` where the config names one."""
     config = setup.config
-    init = jax.jit(functools.partial(init_variables, setup.model, image_size=setup.cfg.preprocessing.image_size))
-    variables = init(jax.random.key(config.seed))
+    variables = init_variables(setup.model, config.seed, setup.cfg.preprocessing.image_size)
     if config.model.init_from:
         loaded, cfg = load_inference_checkpoint(pathlib.Path(config.model.init_from))
         if cfg.architecture != setup.cfg.architecture:

@@ -1,0 +1,57 @@
+import dataclasses
+
+import pytest
+
+from experiments import run
+from facejax.config import Config, ConfigError
+from facejax.models import list_models
+from facejax.tasks import TASKS
+
+
+@pytest.mark.parametrize("name", run.list_configs())
+def test_every_config_resolves_and_says_what_it_reproduces(name):
+    config = run.load_config(name)
+    assert config.model.backbone in list_models()
+    assert config.model.task in TASKS
+    assert config.paper.row
+    module = __import__(f"experiments.configs.{name}", fromlist=["x"])
+    assert f"python experiments/run.py --config {name}" in module.__doc__
+    full = run.resolve(name, [("profile", "full")])
+    assert dataclasses.replace(full, profile=config.profile) == config
+
+
+def test_cpu_profile_is_applied_before_the_overrides():
+    config = run.resolve("emotion_b2", [("stages.full.lr", "2e-5")])  # tests run on CPU
+    assert config.profile == "cpu"
+    assert config.model.image_size == Config().cpu.image_size
+    assert config.stages.full.lr == 2e-5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "emotion_b3"], "did you mean 'emotion_b2'"),
+        (["--config", "emotion_b2", "--workdirs", "x"], "did you mean '--workdir'"),
+        (["--config", "emotion_b2", "--config.seed"], "--config.seed needs a value"),
+        (["--config", "emotion_b2", "--config.sed=1"], "did you mean 'seed'"),
+    ],
+)
+def test_command_line_mistakes_name_the_mend(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        named, overrides = run.parse_arguments(arguments)
+        run.resolve(named.config, overrides)
+
+
+def test_set_named_on_the_command_line_must_be_prepared(tmp_path):
+    overrides = [("data.name", "affectnet")]
+    config = run.resolve("emotion_b2", overrides)
+    with pytest.raises(FileNotFoundError, match=r"prepare_dataset\.py affectnet"):
+        run.choose_data(config, overrides, tmp_path)
+
+
+def test_workdir_of_another_config_is_refused(tmp_path):
+    run.check_workdir(Config(), tmp_path)
+    run.check_workdir(Config(), tmp_path)
+    with pytest.raises(ConfigError, match=r"another config \(differs in stages.full.lr\)"):
+        stages = dataclasses.replace(Config().stages, full=dataclasses.replace(Config().stages.full, lr=1.0))
+        run.check_workdir(dataclasses.replace(Config(), stages=stages), tmp_path)

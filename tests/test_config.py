@@ -1,0 +1,37 @@
+import pytest
+
+from facejax import config as config_lib
+from facejax.config import Config, ConfigError, override
+
+
+def test_override_replaces_one_field_of_its_type():
+    config = override(Config(), "stages.full.lr", "3e-5")
+    assert config.stages.full.lr == 3e-5
+    assert config.stages.head == Config().stages.head
+    assert override(Config(), "batch_size", "64").batch_size == 64
+    assert override(Config(), "parallel", "pmap").parallel == "pmap"
+    assert override(Config(), "data.name", "lfw").data.name == "lfw"
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "message"),
+    [
+        ("stages.ful.lr", "1", "no field 'ful'; did you mean 'full'"),
+        ("batchsize", "1", "did you mean 'batch_size'"),
+        ("batch_size", "3.5", "batch_size=3.5: expected a value of type int"),
+        ("stages.full.lr", "fast", "expected a value of type float"),
+        ("parallel", "jitt", "expected one of jit, pmap; did you mean 'jit'"),
+        ("stages.full", "1", "is a group; name one of its fields: epochs, lr"),
+        ("stages.full.lr.x", "1", "'lr' is a value and has no field 'x'"),
+    ],
+)
+def test_mistakes_end_in_one_line_with_the_nearest_name(path, text, message):
+    with pytest.raises(ConfigError, match="--config") as caught:
+        override(Config(), path, text)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_flatten_names_every_field_as_the_command_line_does():
+    for path, value in config_lib.flatten(Config()).items():
+        assert config_lib.flatten(override(Config(), path, str(value)))[path] == value

@@ -1,0 +1,172 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from facejax.config import DataConfig, ModelConfig, SamConfig, StageConfig, StagesConfig
+from facejax.evals.report import write_report
+from facejax.inference import load_model
+from facejax.train import loop
+from facejax.train.metrics_log import read_metrics
+from facejax.train.setup import set_up
+
+from . import prepared
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toy_net():
+    with prepared.registered_toy_net():
+        yield
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return prepared.prepare_squares(tmp_path_factory.mktemp("squares"))
+
+
+def run(data_dir, workdir, **changes):
+    workdir.mkdir(exist_ok=True)
+    setup = set_up(prepared.toy_config(**changes), data_dir, workdir)
+    return setup, loop.train(setup)
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    return run(data_dir, workdir)[0], workdir
+
+
+def test_learns_and_logs_every_step(finished):
+    setup, workdir = finished
+    lines = read_metrics(workdir)
+    steps = [line["step"] for line in lines if line["phase"] == "train"]
+    per_epoch = len(setup.train_source) // 16
+    assert steps == list(range(1, 3 * per_epoch + 1))
+    evaluations = [line for line in lines if line["phase"] == "eval"]
+    assert [line["epoch"] for line in evaluations] == [1, 2, 3]
+    assert all(line["n"] == len(setup.eval_source) for line in evaluations)
+    assert evaluations[-1]["accuracy"] > 0.8
+
+
+def test_logged_accuracy_is_that_of_the_saved_model(finished):
+    setup, workdir = finished
+    crops = [setup.eval_source.read(i)["image"] for i in range(len(setup.eval_source))]
+    predicted = load_model(workdir / "last").predict(crops)["emotion8"].argmax(axis=1)
+    logged = [line for line in read_metrics(workdir) if line["phase"] == "eval"][-1]["accuracy"]
+    assert (predicted == setup.eval_labels).mean() == pytest.approx(logged)
+
+
+def test_report_holds_best_and_last(finished):
+    setup, workdir = finished
+    report = write_report(workdir, setup.config, setup.task, setup.eval_source, read_metrics(workdir), "squares")
+    assert json.loads((workdir / "report.json").read_text()) == report
+    evaluations = [line for line in read_metrics(workdir) if line["phase"] == "eval"]
+    assert report["last"]["accuracy"] == pytest.approx(evaluations[-1]["accuracy"])
+    assert report["last"]["epoch"] == 3
+    assert report["best"]["accuracy"] == pytest.approx(max(line["accuracy"] for line in evaluations))
+    for name in ("best", "last"):
+        assert report[name]["dataset"] == "facial_expressions"
+        assert report[name]["n"] == len(setup.eval_source)
+        assert {"balanced_accuracy", "seven_from_eight", "interval95"} <= report[name].keys()
+    for picture in ("confusion.png", "curves.png", "crops.png"):
+        assert (workdir / picture).stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("interrupt_at", [2, 13, 19])
+def test_interrupted_run_continues_bit_for_bit(data_dir, finished, tmp_path, monkeypatch, interrupt_at):
+    """Stopped within the head stage, at its end and within the full stage; the rerun logs the same numbers."""
+    workdir = tmp_path / "run"
+    record, seen = loop._Stage.record, []
+
+    def stop(self, pending, meter):
+        record(self, pending, meter)
+        seen.append(pending)
+        if len(seen) == interrupt_at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop._Stage, "record", stop)
+        run(data_dir, workdir)
+    run(data_dir, workdir)
+    assert read_metrics(workdir) == read_metrics(finished[1])
+    for name in ("best", "last"):
+        ours, theirs = (load_model(path / name).variables for path in (workdir, finished[1]))
+        assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), ours, theirs))
+
+
+def test_rerun_of_a_finished_run_trains_nothing(data_dir, finished):
+    _, workdir = finished
+    before = read_metrics(workdir)
+    run(data_dir, workdir)
+    assert read_metrics(workdir) == before
+
+
+def test_non_finite_loss_stops_with_its_step_and_keeps_the_last_good_checkpoint(data_dir, tmp_path, monkeypatch):
+    make, poisoned = loop.train_loader, 3
+
+    def loader(*args, start_step=0, **kwargs):
+        for step, batch in enumerate(make(*args, start_step=start_step, **kwargs), start_step):
+            # A label that is in range but a weight of the mask that is not a number.
+            yield {**batch, "mask": batch["mask"] * (np.nan if step == poisoned else 1)}
+
+    stages = StagesConfig(StageConfig(epochs=0), StageConfig(epochs=1, lr=1e-2))
+    checkpoint = dataclasses.replace(prepared.toy_config().checkpoint, every_steps=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_loader", loader)
+        with pytest.raises(loop.NonFiniteLossError, match="step 4"):
+            run(data_dir, tmp_path / "run", stages=stages, checkpoint=checkpoint)
+    assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1, 2, 3]
+    _, progress = run(data_dir, tmp_path / "run", stages=stages, checkpoint=checkpoint)
+    assert progress.epoch == 1
+
+
+def test_init_from_takes_the_backbone_only(data_dir, finished, tmp_path):
+    from facejax.train.setup import initial_variables
+
+    model = ModelConfig(backbone="toy_net", init_from=str(finished[1] / "best"))
+    setup = set_up(prepared.toy_config(model=model, seed=5), data_dir, tmp_path)
+    variables, loaded = initial_variables(setup), load_model(finished[1] / "best").variables
+    assert jax.tree.all(
+        jax.tree.map(lambda a, b: bool((a == b).all()), variables["params"]["backbone"], loaded["params"]["backbone"])
+    )
+    fresh = variables["params"]["head_emotion8"]["logits"]["kernel"]
+    assert not (fresh == loaded["params"]["head_emotion8"]["logits"]["kernel"]).all()
+
+
+def test_seven_classes_leave_contempt_out(data_dir, tmp_path):
+    model = ModelConfig(backbone="toy_net", task="emotion7")
+    setup = set_up(prepared.toy_config(model=model), data_dir, tmp_path)
+    eight = set_up(prepared.toy_config(), data_dir, tmp_path)
+    contempt = (eight.eval_labels == 1).sum()
+    assert contempt > 0
+    assert len(setup.eval_source) == len(eight.eval_source) - contempt
+    np.testing.assert_array_equal(
+        np.asarray(setup.task.labels)[setup.eval_labels],
+        np.delete(np.asarray(eight.task.labels)[eight.eval_labels], np.flatnonzero(eight.eval_labels == 1)),
+    )
+
+
+def test_pmap_run_learns_too(data_dir, tmp_path):
+    stages = StagesConfig(StageConfig(epochs=0), StageConfig(epochs=2, lr=2e-2))
+    _, progress = run(data_dir, tmp_path / "run", parallel="pmap", stages=stages, sam=SamConfig(perturbation="synced"))
+    assert progress.best > 0.6
+
+
+def test_augmented_head_stage_reads_photos(data_dir, tmp_path):
+    stages = StagesConfig(
+        StageConfig(epochs=1, lr=1e-2, trainable="heads", batch_norm="running"), StageConfig(epochs=0)
+    )
+    data = DataConfig(name="facial_expressions", augmentation="random_resized_crop")
+    _, progress = run(data_dir, tmp_path / "run", data=data, stages=stages)
+    assert progress.epoch == 1
+
+
+def test_clear_errors(data_dir, tmp_path):
+    with pytest.raises(ValueError, match="multiple of the 8 devices"):
+        run(data_dir, tmp_path, batch_size=12)
+    with pytest.raises(ValueError, match="fewer than one batch"):
+        run(data_dir, tmp_path, batch_size=4096)
+    with pytest.raises(FileNotFoundError, match=r"prepare_dataset\.py affectnet"):
+        run(data_dir, tmp_path, data=DataConfig(name="affectnet"))
