@@ -19,7 +19,10 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".
 LOGGED_PER_REASON = 20
 # Above the longest published row (FER2013: 2304 pixels, about 9 kB); what is longer is no table.
 MAX_LINE = 1 << 20
-MAX_NAME_BYTES = 255
+# No pixel, score or date is larger, and float32 holds it.
+LARGEST = 1e9
+# Of one name and of a whole path below the data set; file systems take no longer names.
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 1024
 
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?([0-9]{1,12}(\.[0-9]{0,20})?|\.[0-9]{1,20})([eE][+-]?[0-9]{1,2})?", re.ASCII)
@@ -52,6 +55,7 @@ class Skips:
         parts = name.replace("\\", "/").split("/")
         if (
             any(part in ("", ".", "..") or len(part.encode(errors="replace")) > MAX_NAME_BYTES for part in parts)
+            or len(name.encode(errors="replace")) > MAX_PATH_BYTES
             or not name.isprintable()
             or ":" in parts[0]
         ):
@@ -73,7 +77,7 @@ class Skips:
 
 
 def find(dataset: Dataset, raw: pathlib.Path | None, *places: str) -> pathlib.Path:
-    """First of the `places`, relative to the folder `raw`, that exists.
+    """First of the `places`, relative to the folder `raw`, that exists: a file if it has a suffix, or else a folder.
 
     Raises:
         FileNotFoundError: None of them does, or no folder was given; says what the folder holds instead.
@@ -82,8 +86,9 @@ def find(dataset: Dataset, raw: pathlib.Path | None, *places: str) -> pathlib.Pa
     if raw is None:
         raise FileNotFoundError(f"{dataset.name} is read from a folder, and none was given (--raw DIR); {help_}")
     for place in places:
-        if (raw / place).exists():
-            return raw / place
+        path = raw / place
+        if path.is_file() if path.suffix and place != "." else path.is_dir():
+            return path
     if not raw.is_dir():
         raise FileNotFoundError(f"{dataset.name}: {raw} is not a folder; {help_}")
     held = sorted(path.name for path in raw.iterdir())
@@ -153,5 +158,6 @@ def whole(text: str) -> int | None:
 
 
 def decimal(text: str) -> float | None:
-    """The finite number that a text writes; None for anything else (``float`` would take ``nan`` and ``inf``)."""
-    return float(text) if _DECIMAL.fullmatch(text) else None
+    """The number within `LARGEST` that a text writes; None for anything else (``float`` would take ``nan``)."""
+    number = float(text) if _DECIMAL.fullmatch(text) else None
+    return number if number is not None and abs(number) <= LARGEST else None

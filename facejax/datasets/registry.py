@@ -23,7 +23,7 @@ from facejax.tasks import TASKS
 Crop = Literal["mtcnn", "centre", "annotation", "none"]
 CROPS = ("mtcnn", "centre", "annotation", "none")
 # Modules of this package that are no data set.
-MACHINERY = frozenset({"registry", "prepare", "layout"})
+MACHINERY = frozenset({"registry", "prepare", "layout", "options", "crops", "summary"})
 
 _registered: dict[str, "Dataset"] = {}
 

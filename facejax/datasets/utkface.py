@@ -13,7 +13,7 @@ before it (``24_0_1_20170116220224657 .jpg``) or another suffix (``44_1_4_201701
 import pathlib
 import re
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -63,7 +63,7 @@ class UtkFace(Dataset):
         self,
         raw: pathlib.Path | None,
         *,
-        release: str | None = None,
+        release: Literal["aligned", "wild"] | None = None,
         ages: tuple[int, int] | None = None,
         listing: pathlib.Path | None = None,
         seed: int = 0,
@@ -80,8 +80,6 @@ class UtkFace(Dataset):
             seed: Of the split.
         """
         skip = Skips(self)
-        if release not in (None, *_RELEASES):
-            raise ValueError(f"release must be one of {', '.join(_RELEASES)} or None, got {release!r}")
         names = [name for key, group in _RELEASES.items() if release in (None, key) for name in group]
         first = find(self, raw, *names)
         folders = next(group for group in _RELEASES.values() if first.name in group)

@@ -1,9 +1,10 @@
 """Small copies of the published data sets, byte for byte in their formats: names, columns, encodings, oddities.
 
 Each builder fills a folder and is registered under the data set's name in `MINIATURES`; what it holds is spelt out so
-that the tests can name each row. Photos are grey JPEGs of 8 x 8 pixels, clips are a few bytes.
+that the tests can name each row. Photos are grey JPEGs, just large enough for the boxes; clips are a few bytes.
 """
 
+import functools
 import pathlib
 
 import cv2
@@ -11,7 +12,6 @@ import numpy as np
 import scipy.io
 
 MINIATURES = {}
-_JPEG = cv2.imencode(".jpg", np.full((8, 8, 3), 127, np.uint8))[1].tobytes()
 
 
 def miniature(build):
@@ -26,8 +26,13 @@ def write(root: pathlib.Path, files: dict[str, str | bytes]) -> None:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def photos(root: pathlib.Path, *names: str) -> None:
-    write(root, dict.fromkeys(names, _JPEG))
+@functools.cache
+def jpeg(side: int) -> bytes:
+    return cv2.imencode(".jpg", np.full((side, side, 3), 127, np.uint8))[1].tobytes()
+
+
+def photos(root: pathlib.Path, *names: str, side: int = 8) -> None:
+    write(root, dict.fromkeys(names, jpeg(side)))
 
 
 @miniature
@@ -38,7 +43,7 @@ def vggface2(root):
         ("n000009", "test", 2),
         ("n000023", "train", 1),
     ):
-        photos(root, *(f"{half}/{class_id}/{i:04d}_{1 + i % 2:02d}.jpg" for i in range(1, count + 1)))
+        photos(root, *(f"{half}/{class_id}/{i:04d}_{1 + i % 2:02d}.jpg" for i in range(1, count + 1)), side=400)
     write(
         root,
         {
@@ -202,7 +207,7 @@ def affectnet(root):
         },
     )
     everything = [*train, *validation, "300/missing_va.jpg", "300/empty_box.jpg"]
-    photos(root, *(f"Manually_Annotated_Images/{name}" for name in everything))
+    photos(root, *(f"Manually_Annotated_Images/{name}" for name in everything), side=1040)
 
 
 def affectnet_2021(root):
@@ -256,7 +261,7 @@ def ytf(root):
     }
     for name, lines in listing.items():
         write(root / "frame_images_DB", {f"{name}.labeled_faces.txt": "\r\n".join(lines) + "\r\n"})
-        photos(root / "frame_images_DB", *(line.split(",")[0].replace("\\", "/") for line in lines))
+        photos(root / "frame_images_DB", *(line.split(",")[0].replace("\\", "/") for line in lines), side=400)
 
 
 @miniature
@@ -265,7 +270,7 @@ def afew(root):
         for i, label in enumerate(("Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise")):
             write(root, {f"{half}/{label}/{first + i:06d}240.avi": b"RIFF"})
     write(
-        root, {"Train_AFEW/AlignedFaces_LBPTOP_Points/Faces/000000240/0001.jpg": _JPEG, "Train_AFEW/Sad/._x.avi": b""}
+        root, {"Train_AFEW/AlignedFaces_LBPTOP_Points/Faces/000000240/0001.jpg": jpeg(8), "Train_AFEW/Sad/._x.avi": b""}
     )
 
 
