@@ -12,6 +12,7 @@ import argparse
 import sys
 
 from facejax.datasets import get_dataset, list_datasets
+from facejax.datasets.options import parse_options
 from facejax.datasets.prepare import prepare_dataset
 from facejax.datasets.registry import CROPS
 
@@ -98,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
             args.num_shards,
             detector=detector,
             workers=args.workers,
-            reader_options=dict(option.split("=", 1) for option in args.option),
+            reader_options=parse_options(get_dataset(args.name), dict(option.split("=", 1) for option in args.option)),
             face=args.face,
             no_face=args.no_face,
             max_side=args.max_side,

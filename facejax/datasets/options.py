@@ -1,0 +1,70 @@
+"""Options of a reader from the command line: texts become what its `records` or `clips` declares."""
+
+import difflib
+import inspect
+import pathlib
+import types
+import typing
+from collections.abc import Mapping
+
+from facejax.datasets.registry import Dataset
+
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def parse_options(reader: Dataset, texts: Mapping[str, str]) -> dict[str, object]:
+    """Keyword arguments for the reader's `records` (for a video set, `clips`).
+
+    Args:
+        reader: Whose annotations say what each option is: bool, int, float, text, path, one of some literals, or a
+            tuple of numbers (written ``21,60``). ``none`` is None where the option may be that.
+        texts: Value by name of the option.
+
+    Raises:
+        ValueError: The reader has no such option, or the text is no such value.
+    """
+    method = reader.clips if reader.kind == "video" else reader.records
+    parameters = inspect.signature(method).parameters.values()
+    known = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    hints = typing.get_type_hints(method)
+    parsed = {}
+    for name, text in texts.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"{reader.name} has no option {name!r}{hint} It has: {', '.join(sorted(known)) or 'none at all'}"
+            )
+        try:
+            parsed[name] = _value(text, hints[name])
+        except ValueError as error:
+            raise ValueError(f"{reader.name}: option {name}={text!r} is not {_words(hints[name])}") from error
+    return parsed
+
+
+def _value(text: str, hint: object) -> object:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if type(None) in arguments and text.lower() == "none":
+            return None
+        return _value(text, next(argument for argument in arguments if argument is not type(None)))
+    if origin is typing.Literal:
+        if text not in arguments:
+            raise ValueError(text)
+        return text
+    if origin is tuple:
+        parts = text.split(",")
+        if len(parts) != len(arguments):
+            raise ValueError(text)
+        return tuple(_value(part.strip(), argument) for part, argument in zip(parts, arguments, strict=True))
+    if hint is bool:
+        if text.lower() not in _TRUTH:
+            raise ValueError(text)
+        return _TRUTH[text.lower()]
+    if hint in (int, float, str, pathlib.Path):
+        return typing.cast(type, hint)(text)
+    raise ValueError(text)
+
+
+def _words(hint: object) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "").replace("pathlib.", "")
