@@ -1,0 +1,20 @@
+"""The networks: backbones behind a registry, and the model that puts heads on them."""
+
+from facejax.models import efficientnet
+from facejax.models.face_model import FaceModel, abstract_variables, create_model, init_variables, model_from_cfg
+from facejax.models.pretrained import PretrainedCfg, pretrained_cfg
+from facejax.models.registry import create_backbone, list_models, register_model
+
+__all__ = [
+    "FaceModel",
+    "PretrainedCfg",
+    "abstract_variables",
+    "create_backbone",
+    "create_model",
+    "efficientnet",
+    "init_variables",
+    "list_models",
+    "model_from_cfg",
+    "pretrained_cfg",
+    "register_model",
+]

@@ -1,0 +1,159 @@
+"""EfficientNet-B0 and B2 as timm's ``tf_efficientnet_b0`` and ``tf_efficientnet_b2``.
+
+Source: Tan and Le, "EfficientNet: Rethinking model scaling for convolutional neural networks", 2019 (table 1 and
+section 3.3); layer names, TensorFlow's SAME padding and BatchNorm's epsilon of 1e-3 as in timm's ``tf_`` models, whose
+weights the paper starts from. Differences: no stochastic depth (timm's default rate for it is 0 as well).
+"""
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Float
+
+from facejax.models.depthwise import DepthwiseConv, Implementation
+from facejax.models.layers import Backbone, Conv, Dtype, SqueezeExcite, batch_norm, global_average_pool
+from facejax.models.pretrained import PretrainedCfg
+from facejax.models.registry import register_model
+from facejax.preprocessing import Preprocessing
+
+BN_EPSILON = 1e-3
+STEM_CHANNELS, HEAD_CHANNELS = 32, 1280
+
+# (repeats, kernel, stride of the first block, expansion, output channels) of each stage of B0.
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+
+
+def round_channels(channels: float) -> int:
+    """The nearest multiple of 8, and never below 90 % of `channels`."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+class InvertedResidual(nn.Module):
+    """Expansion, depthwise convolution, squeeze-and-excitation and projection, with a shortcut where shapes allow it.
+
+    Attributes:
+        features: Number of output channels.
+        kernel_size: Side of the depthwise filters.
+        stride: Of the depthwise convolution.
+        expansion: Width of the depthwise convolution over the input's; at 1 there is no expanding convolution (timm's
+            ``DepthwiseSeparableConv``, which names its layers differently).
+        depthwise: See `Backbone`.
+        dtype: Compute type.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int
+    expansion: int
+    depthwise: Implementation
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width inputs"], use_running_average: bool
+    ) -> Float[Array, "batch out_height out_width outputs"]:
+        """One block."""
+
+        def pointwise(features: int, name: str) -> Conv:
+            return Conv(features, 1, implementation=self.depthwise, dtype=self.dtype, name=name)
+
+        def norm(y: jax.Array, name: str) -> jax.Array:
+            return batch_norm(name, use_running_average, self.dtype, BN_EPSILON)(y)
+
+        inputs, y = x.shape[-1], x
+        norms = iter(("bn1", "bn2", "bn3"))
+        if self.expansion > 1:
+            y = nn.silu(norm(pointwise(inputs * self.expansion, "conv_pw")(y), next(norms)))
+        y = DepthwiseConv(
+            self.kernel_size, self.stride, implementation=self.depthwise, dtype=self.dtype, name="conv_dw"
+        )(y)
+        y = nn.silu(norm(y, next(norms)))
+        y = SqueezeExcite(
+            inputs // 4,
+            nn.silu,
+            names=("conv_reduce", "conv_expand"),
+            implementation=self.depthwise,
+            dtype=self.dtype,
+            name="se",
+        )(y)
+        y = norm(pointwise(self.features, "conv_pwl" if self.expansion > 1 else "conv_pw")(y), next(norms))
+        return x + y if self.stride == 1 and inputs == self.features else y
+
+
+class EfficientNet(Backbone):
+    """EfficientNet at a given width and depth.
+
+    Attributes:
+        width: Factor on B0's channels, rounded to multiples of 8.
+        depth: Factor on B0's numbers of blocks, rounded up.
+    """
+
+    width: float = 1.0
+    depth: float = 1.0
+
+    @property
+    def num_features(self) -> int:
+        """Width of the features: 1280 for B0, 1408 for B2."""
+        return round_channels(HEAD_CHANNELS * self.width)
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch height width 3"], use_running_average: bool = True
+    ) -> Float[Array, "batch features"]:
+        """Features of normalised photos: the pooled output of the last convolution, after its activation."""
+        stem = round_channels(STEM_CHANNELS * self.width)
+        x = Conv(stem, 3, stride=2, dtype=self.dtype, name="conv_stem")(images)
+        x = nn.silu(batch_norm("bn1", use_running_average, self.dtype, BN_EPSILON)(x))
+        for stage, (repeats, kernel_size, stride, expansion, channels) in enumerate(STAGES):
+            for block in range(math.ceil(repeats * self.depth)):
+                x = InvertedResidual(
+                    round_channels(channels * self.width),
+                    kernel_size,
+                    stride if block == 0 else 1,
+                    expansion,
+                    self.depthwise,
+                    self.dtype,
+                    name=f"blocks_{stage}_{block}",
+                )(x, use_running_average)
+        x = Conv(self.num_features, 1, implementation=self.depthwise, dtype=self.dtype, name="conv_head")(x)
+        x = nn.silu(batch_norm("bn2", use_running_average, self.dtype, BN_EPSILON)(x))
+        return global_average_pool(x)
+
+
+def _cfgs(architecture: str, image_size: int, num_features: int) -> tuple[PretrainedCfg, PretrainedCfg]:
+    """The untagged configuration, and that of the ImageNet weights which the paper starts from."""
+    plain = PretrainedCfg(architecture, preprocessing=Preprocessing(image_size), num_features=num_features)
+    imagenet = dataclasses.replace(
+        plain,
+        tag="ns_jft_in1k",
+        preprocessing=dataclasses.replace(plain.preprocessing, interpolation="bicubic"),
+        tasks=("identity",),
+        num_classes={"identity": 1000},
+        source=f"https://huggingface.co/timm/{architecture}.ns_jft_in1k",
+        licence="Apache-2.0",
+        notes="Noisy Student on JFT-300M and ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
+    )
+    return plain, imagenet
+
+
+@register_model(*_cfgs("tf_efficientnet_b0", 224, 1280))
+def tf_efficientnet_b0(**kwargs) -> EfficientNet:
+    """EfficientNet-B0: 224 px, 1280 features, 4.0 M parameters."""
+    return EfficientNet(width=1.0, depth=1.0, **kwargs)
+
+
+@register_model(*_cfgs("tf_efficientnet_b2", 260, 1408))
+def tf_efficientnet_b2(**kwargs) -> EfficientNet:
+    """EfficientNet-B2: 260 px, 1408 features, 7.7 M parameters."""
+    return EfficientNet(width=1.1, depth=1.2, **kwargs)

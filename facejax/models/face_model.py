@@ -1,0 +1,194 @@
+"""A backbone with one head for each task, all on one pass."""
+
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.core import FrozenDict
+from jaxtyping import Array, Float
+
+from facejax.models.depthwise import Implementation
+from facejax.models.layers import Backbone, Dtype, kernel_init, kernel_std
+from facejax.models.pretrained import PretrainedCfg, nearest
+from facejax.models.registry import create_backbone
+from facejax.tasks import TASKS
+
+
+class Head(nn.Module):
+    """The last layers of one task: ``hidden`` with ReLU and dropout where the task has it, then ``logits``.
+
+    Attributes:
+        num_outputs: Number of logits.
+        hidden: Width of the hidden layer, 0 for none.
+        dropout_rate: Dropout after the hidden layer.
+    """
+
+    num_outputs: int
+    hidden: int
+    dropout_rate: float
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "batch features"], train: bool) -> Float[Array, "batch outputs"]:
+        """Logits in float32."""
+        if self.hidden:
+            features = nn.relu(nn.Dense(self.hidden, kernel_init=kernel_init, name="hidden")(features))
+            features = nn.Dropout(self.dropout_rate, deterministic=not train)(features)
+        return nn.Dense(self.num_outputs, kernel_init=kernel_init, name="logits")(features)
+
+
+class FaceModel(nn.Module):
+    """Backbone and named heads (paper section 3: every task is a new head on the features of the identity network).
+
+    Variables: ``params = {"backbone": ..., "head_<task>": {["hidden"], "logits"}}``, with ``"head_shared": {"kernel",
+    "bias"}`` where `shared_hidden` names tasks; ``batch_stats = {"backbone": ...}`` where the backbone has BatchNorm.
+
+    Attributes:
+        backbone: Network that makes the features.
+        tasks: Names of the heads, in `facejax.tasks.TASKS`.
+        num_classes: Outputs by task, for tasks whose data set decides them (identity) or that differ from `TASKS`.
+        shared_hidden: Tasks that share one hidden layer instead of having their own, as age and gender do in the
+            paper's published code (256 wide). Its width is the largest `hidden` among these tasks in `TASKS`.
+        dropout_rate: Dropout on the features before the heads, and after hidden layers (rng collection ``dropout``).
+    """
+
+    backbone: Backbone
+    tasks: tuple[str, ...] = ()
+    num_classes: Mapping[str, int] = FrozenDict()
+    shared_hidden: tuple[str, ...] = ()
+    dropout_rate: float = 0.0
+
+    def setup(self):
+        """Makes the heads."""
+        self.dropout = nn.Dropout(self.dropout_rate)
+        if self.shared_hidden:
+            self.head_shared = nn.Dense(max(TASKS[task].hidden for task in self.shared_hidden), kernel_init=kernel_init)
+        for name in self.tasks:
+            hidden = 0 if name in self.shared_hidden else TASKS[name].hidden
+            outputs = self.num_classes.get(name, TASKS[name].num_outputs)
+            setattr(self, f"head_{name}", Head(outputs, hidden, self.dropout_rate))
+
+    def __call__(
+        self,
+        images: Float[Array | np.ndarray, "batch height width 3"],
+        train: bool = False,
+        use_running_average: bool | None = None,
+    ) -> dict[str, Float[Array, "batch _"]]:
+        """Features and logits of normalised photos.
+
+        Args:
+            images: Photos as `Preprocessing.normalize` returns them.
+            train: Whether dropout is active (needs an rng ``dropout`` when its rate is not 0).
+            use_running_average: Whether BatchNorm reads its running statistics; None for ``not train``. Otherwise it
+                reads the batch's and updates the collection ``batch_stats`` (which must be mutable).
+
+        Returns:
+            ``{"features": (batch, num_features), <task>: (batch, outputs)}``, float32.
+        """
+        features = self.features(images, train, use_running_average)
+        return {"features": features, **self.heads(features, train)}
+
+    def features(
+        self,
+        images: Float[Array | np.ndarray, "batch height width 3"],
+        train: bool = False,
+        use_running_average: bool | None = None,
+    ) -> Float[Array, "batch features"]:
+        """Features alone, before dropout; arguments as in `__call__`."""
+        if use_running_average is None:
+            use_running_average = not train
+        return self.backbone(jnp.asarray(images), use_running_average)
+
+    def heads(
+        self, features: Float[Array | np.ndarray, "batch features"], train: bool = False
+    ) -> dict[str, Float[Array, "batch _"]]:
+        """Logits by task from features made before, so that a head trains on cached features."""
+        features = self.dropout(jnp.asarray(features, jnp.float32), deterministic=not train)
+        shared = None
+        if self.shared_hidden:
+            shared = self.dropout(nn.relu(self.head_shared(features)), deterministic=not train)
+        return {
+            name: getattr(self, f"head_{name}")(shared if name in self.shared_hidden else features, train)
+            for name in self.tasks
+        }
+
+
+def create_model(
+    name: str,
+    tasks: Iterable[str] = (),
+    num_classes: Mapping[str, int] | None = None,
+    *,
+    shared_hidden: Iterable[str] = (),
+    dropout_rate: float = 0.0,
+    dtype: Dtype = jnp.float32,
+    depthwise: Implementation = "auto",
+) -> FaceModel:
+    """A network of the registry with heads, e.g. ``create_model("tf_efficientnet_b0", tasks=("emotion8",))``.
+
+    Args:
+        name: ``architecture`` or ``architecture.tag`` (`facejax.models.list_models`).
+        tasks: Heads, by name in `facejax.tasks.TASKS`.
+        num_classes: Outputs by task where the task does not fix them: ``{"identity": 9131}``. Tasks named only here
+            get heads too, after those of `tasks`.
+        shared_hidden: See `FaceModel`.
+        dropout_rate: See `FaceModel`.
+        dtype: Compute type, float32 or bfloat16.
+        depthwise: See `facejax.models.layers.Backbone`; ``conv`` for export to ONNX or LiteRT.
+
+    Raises:
+        ValueError: For an unknown network or task, or a task without a number of outputs.
+    """
+    num_classes = dict(num_classes or {})
+    tasks = tuple(dict.fromkeys((*tasks, *num_classes)))
+    shared_hidden = tuple(shared_hidden)
+    for task in (*tasks, *shared_hidden):
+        if task not in TASKS:
+            raise ValueError(f"no task called {task!r}{nearest(task, TASKS)}")
+        if num_classes.get(task, TASKS[task].num_outputs) < 1:
+            raise ValueError(f"task {task!r} has no fixed number of outputs: pass num_classes={{{task!r}: n}}")
+    if shared_hidden and not (set(shared_hidden) <= set(tasks) and any(TASKS[task].hidden for task in shared_hidden)):
+        raise ValueError(f"shared_hidden must name heads, one of them with a hidden layer; got {shared_hidden}")
+    backbone = create_backbone(name, dtype=dtype, depthwise=depthwise)
+    return FaceModel(backbone, tasks, FrozenDict(num_classes), shared_hidden, dropout_rate)
+
+
+def model_from_cfg(cfg: PretrainedCfg, **kwargs) -> FaceModel:
+    """The model that a `PretrainedCfg` describes; `kwargs` as of `create_model` (``dtype``, ``depthwise``, ...)."""
+    return create_model(cfg.architecture, cfg.tasks, cfg.num_classes, shared_hidden=cfg.shared_hidden, **kwargs)
+
+
+def abstract_variables(model: FaceModel, image_size: int) -> dict[str, Any]:
+    """Shapes and types of the model's variables: ``{"params": ..., "batch_stats": ...}`` of `jax.ShapeDtypeStruct`.
+
+    Traces the model once and computes nothing. ``batch_stats`` is there also when it is empty.
+    """
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    return {"batch_stats": {}, **jax.eval_shape(model.init, jax.random.key(0), images)}
+
+
+def init_variables(model: FaceModel, seed: int, image_size: int) -> dict[str, Any]:
+    """Freshly drawn variables, as NumPy float32 arrays: ``{"params": ..., "batch_stats": ...}``.
+
+    Kernels are normal with `kernel_std`, the rest as the layers start it (scales and variances 1, all else 0). The
+    numbers are drawn on the host, each leaf from a stream of its own: ``model.init`` draws from the same distributions
+    but spends a minute compiling a generator for each of some hundred shapes.
+
+    Args:
+        model: The model.
+        seed: The same seed gives the same numbers on every platform, and a leaf's do not depend on other leaves.
+        image_size: Side of the input in pixels.
+    """
+
+    def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        name = path[-1].key
+        if name in ("scale", "var", "gain"):
+            return np.ones(leaf.shape, np.float32)
+        if name == "kernel":
+            rng = np.random.default_rng([seed, zlib.crc32(jax.tree_util.keystr(path).encode())])
+            return np.float32(kernel_std(leaf.shape)) * rng.standard_normal(leaf.shape, np.float32)
+        return np.zeros(leaf.shape, np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, abstract_variables(model, image_size))

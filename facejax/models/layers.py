@@ -1,0 +1,179 @@
+"""Building blocks that the networks share: convolution, batch normalisation, squeeze-and-excitation, pooling.
+
+Parameters and BatchNorm statistics are float32 throughout; `dtype` is the type that the products run in. Names of
+modules and leaves follow timm's, so that foreign weights map by one rule (`facejax.weights.timm`).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from facejax.models.depthwise import Implementation, resolve
+
+Dtype = Any
+Activation = Callable[[jax.Array], jax.Array]
+
+
+def kernel_std(shape: tuple[int, ...]) -> float:
+    """Standard deviation of freshly drawn weights, from the shape of the kernel.
+
+    He's for convolutions (by outputs, as TensorFlow's EfficientNet and timm draw them; a depthwise filter, one input a
+    group, has k * k of them), LeCun's for dense layers.
+    """
+    if len(shape) == 2:
+        return math.sqrt(1 / shape[0])
+    area, inputs, outputs = math.prod(shape[:-2]), shape[-2], shape[-1]
+    return math.sqrt(2 / (area if inputs == 1 else area * outputs))
+
+
+def kernel_init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
+    """Flax initialiser: normal with `kernel_std`."""
+    return kernel_std(tuple(shape)) * jax.random.normal(key, shape, dtype)
+
+
+class Backbone(nn.Module):
+    """What every network of the registry is: normalised photos in, pooled penultimate features out.
+
+    Subclasses define ``num_features`` and ``__call__(images, use_running_average) -> features``.
+
+    Attributes:
+        dtype: Compute type (float32 or bfloat16); the features are float32 either way.
+        depthwise: Formulation of depthwise and 1 x 1 convolutions (`facejax.models.depthwise.resolve`). ``conv`` is
+            what export to ONNX and LiteRT wants. Networks without such layers ignore it.
+    """
+
+    dtype: Dtype = jnp.float32
+    depthwise: Implementation = "auto"
+
+    @property
+    def num_features(self) -> int:
+        """Width of the features."""
+        raise NotImplementedError
+
+    def __call__(
+        self, images: Float[Array, "batch height width 3"], use_running_average: bool = True
+    ) -> Float[Array, "batch features"]:
+        """Pooled penultimate features of normalised photos (see `PretrainedCfg.preprocessing`).
+
+        Args:
+            images: Normalised photos.
+            use_running_average: Whether BatchNorm reads its running statistics, or the batch's (and updates them).
+        """
+        raise NotImplementedError
+
+
+class Conv(nn.Module):
+    """Convolution; parameters ``kernel`` (k, k, in, out) and, with `use_bias`, ``bias`` (out,).
+
+    A 1 x 1 convolution runs as a matrix product where depthwise convolutions run as shifts (on CPU it is faster), with
+    the same parameters.
+
+    Attributes:
+        features: Number of output channels.
+        kernel_size: Side of the filters, or (height, width).
+        stride: Same for both sides.
+        padding: ``same`` (TensorFlow's rule), zeros on every side, or zeros for (top and bottom, left and right).
+        use_bias: Whether there is a bias.
+        groups: Number of groups of channels (not for depthwise: see `DepthwiseConv`).
+        implementation: See `facejax.models.depthwise.resolve`.
+        dtype: Compute type.
+    """
+
+    features: int
+    kernel_size: int | tuple[int, int] = 1
+    stride: int = 1
+    padding: Literal["same"] | int | tuple[int, int] = "same"
+    use_bias: bool = False
+    groups: int = 1
+    implementation: Implementation = "auto"
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width inputs"]
+    ) -> Float[Array, "batch out_height out_width outputs"]:
+        """Convolves feature maps."""
+        size = (self.kernel_size, self.kernel_size) if isinstance(self.kernel_size, int) else self.kernel_size
+        kernel = self.param("kernel", kernel_init, (*size, x.shape[-1] // self.groups, self.features), jnp.float32)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        if (
+            size == (1, 1)
+            and self.groups == 1
+            and self.padding in ("same", 0)
+            and resolve(self.implementation) == "shift"
+        ):
+            y = jnp.dot(x[:, :: self.stride, :: self.stride], kernel[0, 0])
+        else:
+            if self.padding == "same":
+                padding = "SAME"
+            else:
+                sides = (self.padding, self.padding) if isinstance(self.padding, int) else self.padding
+                padding = [(side, side) for side in sides]
+            y = lax.conv_general_dilated(
+                x,
+                kernel,
+                (self.stride, self.stride),
+                padding,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=self.groups,
+            )
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            y = y + bias.astype(self.dtype)[None, None, None]
+        return y
+
+
+def batch_norm(
+    name: str, use_running_average: bool, dtype: Dtype, epsilon: float, use_scale: bool = True
+) -> nn.BatchNorm:
+    """A BatchNorm layer whose running statistics keep 0.9 of the old value (``momentum`` 0.1 in PyTorch).
+
+    Difference: PyTorch keeps the unbiased variance of a batch, Flax the biased one (a factor n / (n - 1)).
+    """
+    return nn.BatchNorm(use_running_average, momentum=0.9, epsilon=epsilon, dtype=dtype, name=name)
+
+
+class SqueezeExcite(nn.Module):
+    """Channels scaled by a gate that sees their means: mean -> 1x1 -> activation -> 1x1 -> gate.
+
+    Attributes:
+        reduced: Number of channels between the two 1 x 1 convolutions.
+        activation: Between them.
+        gate: After them.
+        names: Names of the two convolutions (timm calls them differently in different families).
+        use_bias: Whether they have biases.
+        implementation: See `Conv`.
+        dtype: Compute type.
+    """
+
+    reduced: int
+    activation: Activation = nn.relu
+    gate: Activation = nn.sigmoid
+    names: tuple[str, str] = ("fc1", "fc2")
+    use_bias: bool = True
+    implementation: Implementation = "auto"
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch height width channels"]:
+        """Scales feature maps."""
+
+        def conv(features: int, name: str) -> Conv:
+            return Conv(
+                features, 1, use_bias=self.use_bias, implementation=self.implementation, dtype=self.dtype, name=name
+            )
+
+        squeezed = jnp.mean(x, axis=(1, 2), keepdims=True)
+        hidden = self.activation(conv(self.reduced, self.names[0])(squeezed))
+        return x * self.gate(conv(x.shape[-1], self.names[1])(hidden))
+
+
+def global_average_pool(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch channels"]:
+    """Mean over the pixels, in float32."""
+    return jnp.mean(x.astype(jnp.float32), axis=(1, 2))

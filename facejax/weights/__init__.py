@@ -1,0 +1,1 @@
+"""Foreign arrays to Flax variables, strictly, and the inference checkpoints they end up in."""

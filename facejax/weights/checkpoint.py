@@ -1,0 +1,81 @@
+"""Inference checkpoints: a folder with the variables (Orbax) and everything needed to use them (JSON)."""
+
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from facejax.models import PretrainedCfg, abstract_variables, model_from_cfg
+from facejax.weights.merge import merge_variables
+
+VARIABLES, CFG = "checkpoint", "model.json"
+
+
+def save_inference_checkpoint(directory: pathlib.Path | str, variables: Mapping[str, Any], cfg: PretrainedCfg) -> None:
+    """Writes ``DIRECTORY/checkpoint`` (Orbax: params and batch_stats) and ``DIRECTORY/model.json`` (`PretrainedCfg`).
+
+    The folder appears whole or not at all; an inference checkpoint that is there already is replaced.
+
+    Raises:
+        ValueError: If `variables` are not those of the model that `cfg` describes.
+        FileExistsError: If the folder holds something else.
+    """
+    directory = pathlib.Path(directory).absolute()
+    if directory.exists() and any(directory.iterdir()) and not (directory / CFG).is_file():
+        raise FileExistsError(f"{directory} is not empty and holds no {CFG}: choose another folder")
+    variables = _fitted(variables, cfg, "variables to be saved")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            # Orbax stores no empty dict, which batch_stats of a network without BatchNorm is.
+            checkpointer.save(temporary / "new" / VARIABLES, {key: tree for key, tree in variables.items() if tree})
+        (temporary / "new" / CFG).write_text(json.dumps(cfg.to_dict(), indent=2) + "\n")
+        if directory.exists():
+            os.replace(directory, temporary / "old")
+        os.replace(temporary / "new", directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_inference_checkpoint(directory: pathlib.Path | str) -> tuple[dict[str, Any], PretrainedCfg]:
+    """Variables (NumPy arrays, on any number of devices) and configuration of an inference checkpoint.
+
+    Raises:
+        FileNotFoundError: If the folder holds none, with the commands that make one.
+        ValueError: If the variables are not those of the model that ``model.json`` describes.
+    """
+    directory = pathlib.Path(directory).absolute()
+    if not (directory / CFG).is_file():
+        raise FileNotFoundError(
+            f"no inference checkpoint in {directory} ({CFG} is missing): make one by training "
+            "(experiments/run.py) or with tools/convert_weights.py FORMAT FILE --out DIR"
+        )
+    cfg = PretrainedCfg.from_dict(json.loads((directory / CFG).read_text()))
+    template = abstract_variables(model_from_cfg(cfg), cfg.preprocessing.image_size)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        path = directory / VARIABLES
+        tree = checkpointer.metadata(path).item_metadata.tree
+        restore_args = _map(tree, lambda _: ocp.RestoreArgs(restore_type=np.ndarray))
+        variables = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=restore_args))
+    return merge_variables(template, variables), cfg
+
+
+def _fitted(variables, cfg, what):
+    template = abstract_variables(model_from_cfg(cfg), cfg.preprocessing.image_size)
+    try:
+        return merge_variables(template, variables)
+    except ValueError as error:
+        raise ValueError(f"{what} are not those of {cfg.name}: {error}") from error
+
+
+def _map(tree, function):
+    if isinstance(tree, Mapping):
+        return {key: _map(value, function) for key, value in tree.items()}
+    return function(tree)

@@ -1,0 +1,106 @@
+"""State dicts of timm (and of torchvision where timm keeps its names) to Flax variables.
+
+The modules of `facejax.models` carry timm's names, so one rule maps all families: a number that ends a name or stands
+before ``_`` is an index (``blocks_1_0`` is ``blocks.1.0``), and leaves are transposed by their kind.
+"""
+
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from facejax.models import abstract_variables, create_model, pretrained_cfg
+
+CLASSIFIERS = ("classifier", "head.fc", "fc")
+"""Names that timm gives to the last layer."""
+
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_INDEX = re.compile(r"_(\d+)(?=_|$)")
+
+
+def torch_name(path: tuple[str, ...]) -> str:
+    """Timm's name of a backbone's leaf: ("blocks_1_0", "bn1", "scale") is ``blocks.1.0.bn1.weight``."""
+    *modules, leaf = path
+    return ".".join([*(_INDEX.sub(r".\1", module) for module in modules), _LEAVES.get(leaf, leaf)])
+
+
+def to_flax(leaf: str, array: np.ndarray) -> np.ndarray:
+    """An array of PyTorch's layout in Flax's: kernels (out, in, h, w) to (h, w, in, out), (out, in) to (in, out)."""
+    if leaf == "kernel":
+        return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+    return array.reshape(-1) if leaf == "gain" else array
+
+
+def torch_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape in PyTorch's layout of a Flax leaf: the inverse of `to_flax`."""
+    if leaf == "kernel":
+        return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
+    return (*shape, 1, 1, 1) if leaf == "gain" else shape
+
+
+def expected_tensors(architecture: str) -> dict[str, tuple[str, ...]]:
+    """Path of the Flax leaf (from the collection down) by timm's name, for the backbone without its classifier."""
+    model = create_model(architecture)
+    variables = abstract_variables(model, pretrained_cfg(architecture).preprocessing.image_size)
+    return {torch_name(path[2:]): path for path in flatten_dict(variables) if path[1:2] == ("backbone",)}
+
+
+def from_timm(architecture: str, state_dict: Mapping[str, np.ndarray], head: str | None = None) -> dict[str, Any]:
+    """Flax variables of a timm state dict; every tensor is used or named here as left out.
+
+    Left out are the counters ``num_batches_tracked``, and the classifier when `head` is None.
+
+    Args:
+        architecture: Name in the registry, without tag.
+        state_dict: Arrays by timm's names.
+        head: Task whose head the classifier becomes (``identity`` for ImageNet's 1000 classes too).
+
+    Returns:
+        ``{"params": {"backbone": ..., ["head_<head>": ...]}, "batch_stats": {"backbone": ...}}``.
+
+    Raises:
+        ValueError: If a tensor is missing, extra or not of the expected rank, with both sides listed; shapes are
+            compared when the result is merged into a model (`facejax.weights.merge.merge_variables`).
+    """
+    tensors = {
+        name: np.asarray(array) for name, array in state_dict.items() if not name.endswith("num_batches_tracked")
+    }
+    classifier = next((name for name in CLASSIFIERS if f"{name}.weight" in tensors), None)
+    logits = {key: tensors.pop(f"{classifier}.{key}") for key in ("weight", "bias")} if classifier else None
+    expected = expected_tensors(architecture)
+    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing or extra:
+        raise ValueError(
+            f"the state dict is not one of timm's {architecture}."
+            f"\nMissing from it ({len(missing)}): {', '.join(missing)}"
+            f"\nNot of this network ({len(extra)}): {', '.join(extra)}"
+        )
+    leaves = {path: to_flax(path[-1], tensors[name]) for name, path in expected.items()}
+    if head is not None:
+        if logits is None:
+            raise ValueError(f"head={head!r} was asked for, but there is no classifier ({', '.join(CLASSIFIERS)})")
+        leaves["params", f"head_{head}", "logits", "kernel"] = logits["weight"].T
+        leaves["params", f"head_{head}", "logits", "bias"] = logits["bias"]
+    return {"batch_stats": {}, **unflatten_dict(leaves)}
+
+
+def load_state_dict(path: pathlib.Path | str) -> dict[str, np.ndarray]:
+    """Tensors of a ``.safetensors`` file, or of a ``.pth``/``.pt``/``.bin`` file that holds tensors and nothing else.
+
+    Raises:
+        ValueError: For another kind of file. PyTorch itself refuses files that hold more than tensors.
+    """
+    path = pathlib.Path(path)
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import load_file
+
+        return load_file(path)
+    if path.suffix in (".pth", ".pt", ".bin"):
+        import torch
+
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: tensor.numpy() for name, tensor in state.get("state_dict", state).items()}
+    raise ValueError(f"expected a .safetensors, .pth, .pt or .bin file, got {path.name!r}")

@@ -1,0 +1,139 @@
+"""Heads on a backbone, the registry's errors, and which switch does what in train mode."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import Array, Float
+
+from facejax.models import (
+    FaceModel,
+    abstract_variables,
+    create_backbone,
+    create_model,
+    init_variables,
+    list_models,
+    pretrained_cfg,
+    register_model,
+)
+from facejax.models.layers import Backbone, batch_norm, global_average_pool, kernel_std
+
+
+class Tiny(Backbone):
+    """One convolution with BatchNorm: what a backbone is, at a millionth of the cost."""
+
+    @property
+    def num_features(self) -> int:
+        return 6
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch height width 3"], use_running_average: bool = True
+    ) -> Float[Array, "batch features"]:
+        x = nn.Conv(6, (3, 3), name="conv")(images)
+        return global_average_pool(nn.relu(batch_norm("bn", use_running_average, self.dtype, 1e-3)(x)))
+
+
+def tiny(**kwargs):
+    tasks = ("age", "gender", "emotion8")
+    return FaceModel(Tiny(), tasks, shared_hidden=("age", "gender"), **kwargs)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).standard_normal((4, 10, 10, 3), np.float32)
+
+
+def test_outputs_equal_the_layers_written_out(images):
+    model = tiny()
+    variables = init_variables(model, 1, 10)
+    outputs = model.apply(variables, images)
+    assert {name: output.shape for name, output in outputs.items()} == {
+        "features": (4, 6),
+        "age": (4, 100),
+        "gender": (4, 1),
+        "emotion8": (4, 8),
+    }
+    params = jax.tree.map(np.asarray, variables["params"])
+    features = np.asarray(outputs["features"])
+    hidden = np.maximum(features @ params["head_shared"]["kernel"] + params["head_shared"]["bias"], 0)
+    for task, inputs in (("age", hidden), ("gender", hidden), ("emotion8", features)):
+        logits = params[f"head_{task}"]["logits"]
+        np.testing.assert_allclose(outputs[task], inputs @ logits["kernel"] + logits["bias"], rtol=1e-5, atol=1e-5)
+
+
+def test_own_hidden_layer_without_sharing():
+    params = abstract_variables(FaceModel(Tiny(), ("age", "gender")), 10)["params"]
+    assert params["head_age"]["hidden"]["kernel"].shape == (6, 256)
+    assert params["head_age"]["logits"]["kernel"].shape == (256, 100)
+    assert set(params["head_gender"]) == {"logits"}
+
+
+def test_heads_train_on_cached_features(images):
+    """The heads alone, without the backbone's variables, give what the whole model gives."""
+    model = tiny(dropout_rate=0.5)
+    variables = init_variables(model, 1, 10)
+    rngs = {"dropout": jax.random.key(7)}
+    whole = model.apply(variables, images, train=True, use_running_average=True, rngs=rngs)
+    features = model.apply(variables, images, method="features")
+    heads = {"params": {name: leaf for name, leaf in variables["params"].items() if name != "backbone"}}
+    cached = model.apply(heads, np.asarray(features), method="heads", train=True, rngs=rngs)
+    for task, logits in cached.items():
+        np.testing.assert_array_equal(logits, whole[task])
+    plain = model.apply(heads, features, method="heads")
+    assert not np.allclose(plain["emotion8"], cached["emotion8"])
+
+
+def test_dropout_and_batch_norm_are_switched_apart(images):
+    model = tiny(dropout_rate=0.5)
+    variables = init_variables(model, 1, 10)
+    outputs, updated = model.apply(variables, images, train=False, use_running_average=False, mutable=["batch_stats"])
+    assert not np.allclose(updated["batch_stats"]["backbone"]["bn"]["mean"], 0)
+    again = model.apply(
+        {**variables, **updated}, images, train=True, use_running_average=True, rngs={"dropout": jax.random.key(0)}
+    )
+    moved = model.apply({**variables, **updated}, images)
+    np.testing.assert_array_equal(again["features"], moved["features"])
+    assert not np.allclose(again["emotion8"], moved["emotion8"])
+    assert not np.allclose(outputs["features"], moved["features"])
+
+
+def test_initial_values_have_the_layers_distribution():
+    variables = init_variables(create_model("tf_efficientnet_b0", ("age",)), 5, 64)
+    backbone = variables["params"]["backbone"]
+    for kernel in (backbone["conv_head"]["kernel"], variables["params"]["head_age"]["hidden"]["kernel"]):
+        np.testing.assert_allclose(kernel.std(), kernel_std(kernel.shape), rtol=0.02)
+    assert abs(backbone["blocks_6_0"]["conv_dw"]["kernel"].std() / np.sqrt(2 / 9) - 1) < 0.03
+    assert all(
+        (variables["batch_stats"]["backbone"]["bn1"]["var"] == 1, backbone["bn1"]["scale"] == 1)[i].all()
+        for i in (0, 1)
+    )
+    same = init_variables(create_model("tf_efficientnet_b0", ("age", "gender")), 5, 64)
+    np.testing.assert_array_equal(
+        same["params"]["head_age"]["hidden"]["kernel"], variables["params"]["head_age"]["hidden"]["kernel"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: create_model("tf_eficientnet_b0"), "did you mean 'tf_efficientnet_b0'"),
+        (lambda: create_model("tf_efficientnet_b0", ("emotion",)), "did you mean 'emotion"),
+        (lambda: create_model("tf_efficientnet_b0", ("identity",)), r"num_classes=\{'identity': n\}"),
+        (lambda: create_model("tf_efficientnet_b0", ("emotion8",), shared_hidden=("emotion8",)), "shared_hidden"),
+        (lambda: pretrained_cfg("tf_efficientnet_b0.ns_jft"), r"did you mean 'tf_efficientnet_b0\.ns_jft_in1k'"),
+        (lambda: register_model(pretrained_cfg("tf_efficientnet_b0"))(Tiny), "without tag"),
+    ],
+)
+def test_errors_name_what_was_meant(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_list_models_and_tags():
+    assert list_models("tf_efficientnet_*") == ["tf_efficientnet_b0", "tf_efficientnet_b2"]
+    assert "tf_efficientnet_b2.ns_jft_in1k" in list_models(pretrained=True)
+    assert create_backbone("tf_efficientnet_b2.ns_jft_in1k") == create_backbone("tf_efficientnet_b2")
+    assert create_backbone("tf_efficientnet_b0", dtype=jnp.bfloat16).dtype == jnp.bfloat16
+    assert [pretrained_cfg(f"tf_efficientnet_{b}").preprocessing.image_size for b in ("b0", "b2")] == [224, 260]

@@ -1,0 +1,61 @@
+"""Strict merge: nothing is left at its initial value, and nothing is dropped, without being asked to."""
+
+import numpy as np
+import pytest
+
+from facejax.weights.merge import merge_variables
+
+
+def variables(seed, **heads):
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+    return {
+        "params": {
+            "backbone": {"conv": {"kernel": draw(3, 3, 2, 4)}},
+            **{f"head_{name}": {"logits": {"kernel": draw(4, n)}} for name, n in heads.items()},
+        },
+        "batch_stats": {"backbone": {"bn": {"mean": draw(4)}}},
+    }
+
+
+def test_takes_every_leaf_and_casts():
+    source = variables(1, emotion8=8)
+    source["params"]["backbone"]["conv"]["kernel"] = source["params"]["backbone"]["conv"]["kernel"].astype(np.float64)
+    merged = merge_variables(variables(0, emotion8=8), source)
+    kernel = merged["params"]["backbone"]["conv"]["kernel"]
+    assert kernel.dtype == np.float32
+    np.testing.assert_array_equal(kernel, source["params"]["backbone"]["conv"]["kernel"].astype(np.float32))
+    np.testing.assert_array_equal(
+        merged["batch_stats"]["backbone"]["bn"]["mean"], source["batch_stats"]["backbone"]["bn"]["mean"]
+    )
+
+
+def test_error_lists_missing_extra_and_misshapen():
+    source = variables(1, identity=9, gender=1)
+    with pytest.raises(ValueError, match="do not fit") as error:
+        merge_variables(variables(0, identity=7, emotion8=8), source)
+    text = str(error.value)
+    assert "In the model only (1):\n  params/head_emotion8/logits/kernel (4, 8)" in text
+    assert "In the weights only (1):\n  params/head_gender/logits/kernel (4, 1)" in text
+    assert "params/head_identity/logits/kernel (4, 7) in the model, (4, 9) in the weights" in text
+
+
+def test_heads_left_out_by_name_keep_the_models_values():
+    target, source = variables(0, emotion8=8, identity=7), variables(1, identity=9)
+    merged = merge_variables(target, source, leave_out=("emotion8", "head_identity"))
+    for head in ("head_emotion8", "head_identity"):
+        kernel = merged["params"][head]["logits"]["kernel"]
+        np.testing.assert_array_equal(kernel, target["params"][head]["logits"]["kernel"])
+    np.testing.assert_array_equal(
+        merged["params"]["backbone"]["conv"]["kernel"], source["params"]["backbone"]["conv"]["kernel"]
+    )
+
+
+def test_leave_out_must_name_a_head():
+    with pytest.raises(ValueError, match="neither side has; heads: \\['head_identity'\\]"):
+        merge_variables(variables(0, identity=7), variables(1, identity=7), leave_out=("identiti",))
+
+
+def test_collections_without_leaves_stay():
+    target = {"params": {"backbone": {"kernel": np.zeros(2)}}, "batch_stats": {}}
+    assert merge_variables(target, {"params": {"backbone": {"kernel": np.ones(2)}}})["batch_stats"] == {}
