@@ -126,7 +126,7 @@ class AffectNet(Dataset):
                 image=image,
                 labels=labels,
                 bbox=(x, y, x + width, y + height),
-                landmarks=_landmarks([decimal(cell) for cell in row[_LANDMARKS].split(";")], place, skip),
+                landmarks=_landmarks(row[_LANDMARKS].split(";"), place, skip),
             )
 
     def _release_2021(self, folder: pathlib.Path, split: str, skip: Skips) -> Iterator[Record]:
@@ -171,12 +171,16 @@ def _labels(numbers: list[float | None], place: str, skip: Skips) -> Mapping[str
     return labels
 
 
-def _landmarks(numbers: list[float] | list[float | None], place: str, skip: Skips) -> np.ndarray | None:
+def _landmarks(numbers: list[float] | list[str], place: str, skip: Skips) -> np.ndarray | None:
     """(68, 2) float32 pixels; None, noted as a part that is missing, where they are not that."""
-    if len(numbers) != 136 or None in numbers:
-        skip("landmarks left out, photo kept", place)
-        return None
-    return np.asarray(numbers, np.float32).reshape(68, 2)
+    try:
+        values = np.array(numbers, np.float64).reshape(68, 2)
+    except ValueError:
+        values = np.full((68, 2), np.nan)
+    if (np.abs(values) <= LARGEST).all():
+        return values.astype(np.float32)
+    skip("landmarks left out, photo kept", place)
+    return None
 
 
 def _read_npy(path: pathlib.Path) -> list[float] | str:
