@@ -1,0 +1,123 @@
+"""The reader on a miniature of the published layout, and on the real part where it is at hand."""
+
+import collections
+
+import pytest
+
+from facejax.datasets import get_dataset
+from facejax.datasets.facial_expressions import person_of, split_of
+from facejax.tasks import EMOTION8, ETHNICITY, GENDER
+
+LEGEND = """user.id,image,emotion
+628,facial-expressions_2868588k.jpg,anger
+302,Aaron_Peirsol_0002.jpg,HAPPINESS
+302,Aaron_Peirsol_0003.jpg, happiness
+302,Aaron_Peirsol_0003.jpg,Happiness
+302,Adel_Al-Jubeir_0001.jpg,neutral
+302,Adel_Al-Jubeir_0003.jpg,neutral
+302,Adel_Al-Jubeir_0003.jpg,sadness
+302,José_Ramón_0001.jpg,Contempt
+302,someone_1.jpg,boredom
+302,../../etc/passwd,anger
+302,,anger
+302
+"""
+
+
+@pytest.fixture
+def raw(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "legend.csv").write_text(LEGEND)
+    return tmp_path
+
+
+def test_miniature(raw):
+    reader = get_dataset("facial_expressions")
+    reader.skipped.clear()
+    records = {record.id: record for record in reader.records(raw)}
+    emotions = {name: EMOTION8[record.labels["emotion"]] for name, record in records.items()}
+    assert emotions == {
+        "images/facial-expressions_2868588k.jpg": "anger",
+        "images/Aaron_Peirsol_0002.jpg": "happiness",
+        "images/Aaron_Peirsol_0003.jpg": "happiness",
+        "images/Adel_Al-Jubeir_0001.jpg": "neutral",
+        "images/José_Ramón_0001.jpg": "contempt",
+    }
+    assert records["images/Aaron_Peirsol_0002.jpg"].image == raw / "images" / "Aaron_Peirsol_0002.jpg"
+    assert records["images/Aaron_Peirsol_0002.jpg"].labels["person"] == "aaron_peirsol"
+    assert reader.skipped == {
+        "further row of the same photo": ["Aaron_Peirsol_0003.jpg"],
+        "rows of the photo contradict each other": ["Adel_Al-Jubeir_0003.jpg"],
+        "label 'boredom' is none of the eight": ["someone_1.jpg"],
+        "no plain file name": ["'../../etc/passwd'", "''", "''"],
+    }
+
+
+def test_attributes(raw):
+    rows = [
+        "image,identity,gender,ethnicity",
+        "Aaron_Peirsol_0002.jpg,x,male,",
+        "José_Ramón_0001.jpg,z,,latino;caucasian",
+    ]
+    (raw / "attributes.csv").write_text("\n".join([*rows, "Adel_Al-Jubeir_0001.jpg,y,Female,eastasian", "odd"]))
+    labels = {record.id[7:]: record.labels for record in get_dataset("facial_expressions").records(raw)}
+    assert GENDER[labels["Aaron_Peirsol_0002.jpg"]["gender"]] == "male"
+    assert "ethnicity" not in labels["Aaron_Peirsol_0002.jpg"]
+    assert GENDER[labels["Adel_Al-Jubeir_0001.jpg"]["gender"]] == "female"
+    assert ETHNICITY[labels["Adel_Al-Jubeir_0001.jpg"]["ethnicity"]] == "asian"
+    assert not {"gender", "ethnicity"} & set(labels["José_Ramón_0001.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("image", "person"),
+    [
+        ("Aaron_Peirsol_0002.jpg", "aaron_peirsol"),
+        ("aaron_peirsol_0010.JPG", "aaron_peirsol"),
+        ("HrithikRoshan_108.jpg", "hrithikroshan"),
+        ("facial-expressions_2868588k.jpg", "facial-expressions"),
+        ("Adel_Al-Jubeir_0003.jpg", "adel_al-jubeir"),
+        ("50_Cent_0001.jpg", "50_cent"),
+        ("0012.jpg", "0012"),
+        ("Ashanti.jpg", "ashanti"),
+    ],
+)
+def test_person_of_a_file_name(image, person):
+    assert person_of(image) == person
+
+
+def test_split_is_by_person_and_stable():
+    people = [f"person_{number}" for number in range(5000)]
+    splits = collections.Counter(map(split_of, people))
+    assert 0.18 < splits["validation"] / 5000 < 0.22
+    assert [name for name in people[:20] if split_of(name) == "validation"] == [
+        "person_3", "person_8", "person_10", "person_15", "person_19",
+    ]  # fmt: skip
+
+
+def test_broken_folders(tmp_path):
+    reader = get_dataset("facial_expressions")
+    with pytest.raises(FileNotFoundError, match=r"no data/legend.csv in .*github.com/muxspace"):
+        list(reader.records(tmp_path))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "legend.csv").write_text("image;emotion\na.jpg;anger\n")
+    with pytest.raises(ValueError, match=r"no column image, emotion; its columns are \['image;emotion'\]"):
+        list(reader.records(tmp_path))
+    with pytest.raises(ValueError, match="has no options, got fold"):
+        list(reader.records(tmp_path, fold=1))
+
+
+def test_the_real_part(shared_dir):
+    raw = shared_dir / "data" / "facial_expressions"
+    reader = get_dataset("facial_expressions")
+    reader.skipped.clear()
+    records = list(reader.records(raw))
+    assert len(records) == 3622
+    assert not reader.skipped
+    assert all(record.image.is_file() for record in records)
+    people = {split: {r.labels["person"] for r in records if r.split == split} for split in ("train", "validation")}
+    assert not people["train"] & people["validation"]
+    held_out = collections.Counter(EMOTION8[r.labels["emotion"]] for r in records if r.split == "validation")
+    everyone = collections.Counter(EMOTION8[r.labels["emotion"]] for r in records)
+    assert sum(held_out.values()) == 689
+    for name in EMOTION8:  # each class is in both splits, at about the same share
+        assert 0.15 < held_out[name] / everyone[name] < 0.25

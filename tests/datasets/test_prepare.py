@@ -1,0 +1,344 @@
+"""Preparation: what is stored, what is counted, and the same bytes however often it was killed."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+from toy_reader import COUNT, ToyDetector, ToyFaces, labels_of, photo, write_photos
+
+from facejax.data import shards, sheets
+from facejax.data.decode import decode_image
+from facejax.data.example import decode_example
+from facejax.data.source import FaceSource
+from facejax.data.tfrecord import TFRecordSource
+from facejax.datasets import crops, prepare, registry
+from facejax.datasets.crops import choose_face, five_points
+from facejax.datasets.prepare import is_prepared, prepare_dataset
+from facejax.datasets.summary import describe_summary
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+SPLITS = {"train": 32, "validation": 8}
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch):
+    """The toy set is registered, chunks and contact sheets are small, for the time of a test."""
+    monkeypatch.setitem(registry._registered, "toy_faces", ToyFaces())
+    monkeypatch.setattr(shards, "PHOTOS_PER_CHUNK", 8)
+    monkeypatch.setattr(sheets, "TILE", 16)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    write_photos(tmp_path / "raw")
+    return tmp_path / "raw"
+
+
+def run(raw, out, **options):
+    options.setdefault("detector", ToyDetector())
+    return prepare_dataset("toy_faces", raw, out, log=lambda line: None, workers=2, **options)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Hashes of the files of an uninterrupted preparation in two shards."""
+    path = tmp_path_factory.mktemp("whole")
+    write_photos(path / "raw")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry._registered, "toy_faces", ToyFaces())
+        patch.setattr(shards, "PHOTOS_PER_CHUNK", 8)
+        patch.setattr(sheets, "TILE", 16)
+        return digest(run(path / "raw", path / "data", num_shards=2))
+
+
+def digest(folder: pathlib.Path) -> dict[str, str]:
+    """Hash of each file below a folder."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def examples(folder: pathlib.Path, split: str) -> dict[str, dict]:
+    source = TFRecordSource(sorted(folder.glob(f"toy_faces-{split}.tfrecord-*-of-?????")))
+    return {example["id"][0].decode(): example for example in map(decode_example, source)}
+
+
+def test_what_is_stored(raw, tmp_path):
+    folder = run(raw, tmp_path / "data", crop="annotation", align=False, image_format="bmp", num_shards=2)
+    assert folder == tmp_path / "data" / "toy_faces" / "1.0.0"
+    assert is_prepared(tmp_path / "data", "toy_faces")
+    assert not folder.with_name("1.0.0.partial").exists()
+    stored = examples(folder, "train") | examples(folder, "validation")
+    assert set(stored) == {f"{index:03d}.png" for index in range(COUNT)}
+    for index in range(COUNT):
+        example = stored[f"{index:03d}.png"]
+        assert (decode_image(example["image"][0]) == photo(index)[6:36, 5:25]).all()
+        assert example["emotion"] == [index % 8]
+        assert example["person"] == [f"p{index // 4}".encode()]
+        assert example["age"] == [labels_of(index).get("age", -1)]
+        assert example["bbox"] == [5, 6, 25, 36]
+        assert example["num_faces"] == [-1]
+    source = FaceSource(tmp_path / "data", "toy_faces", "validation")
+    assert len(source) == SPLITS["validation"]
+    assert sorted(source.labels("emotion")) == sorted(index % 8 for index in range(0, COUNT, 5))
+    assert len(list(folder.glob("toy_faces-train.tfrecord-?????-of-00002"))) == 2
+    # Stored in the order of a hash, so that neighbours in the folder are not neighbours here.
+    order = FaceSource(tmp_path / "data", "toy_faces", "train").ids()
+    assert order == sorted(order, key=lambda name: hashlib.sha256(name.encode()).digest())
+
+
+def test_counts_and_lists(raw, tmp_path):
+    (raw / "001.png").write_bytes((raw / "001.png").read_bytes()[:60])
+    (raw / "002.png").write_bytes(b"<html>not found</html>")
+    (raw / "003.png").unlink()
+    (raw / "003.png").symlink_to(raw / "gone.png")
+    folder = run(raw, tmp_path / "data")
+    summary = json.loads((folder / "summary.json").read_text())
+    train, validation = summary["splits"]["train"], summary["splits"]["validation"]
+    counted = {key: train[key] for key in ("photos", "faces", "no_face", "missing", "corrupt", "several_faces")}
+    # Photos 9, 19, 29, 39 have no face; 5, 15, 25, 35 have two and are all in validation.
+    assert counted == {"photos": 32, "faces": 25, "no_face": 4, "missing": 1, "corrupt": 2, "several_faces": 0}
+    assert validation["faces"] == 8
+    assert validation["several_faces"] == 4
+    assert sum(train["classes"]["emotion"].values()) == 25
+    assert train["classes"]["emotion"]["anger"] == sum(i % 8 == 0 and i % 5 > 0 and i % 10 != 9 for i in range(COUNT))
+    assert [line.split("\t")[0] for line in (folder / "no_face.txt").read_text().splitlines()] == [
+        "009.png", "019.png", "029.png", "039.png",
+    ]  # fmt: skip
+    corrupt = dict(line.split("\t") for line in (folder / "corrupt.txt").read_text().splitlines())
+    assert set(corrupt) == {"001.png", "002.png"}
+    assert "no known image format: starts with b'<html>no'" in corrupt["002.png"]
+    assert (folder / "missing.txt").read_text() == "003.png\tno such file\n"
+    lines = "\n".join(describe_summary(summary))
+    assert "train: 32 photos, 25 faces; 4 no face, 1 missing, 2 corrupt, 0 several faces" in lines
+    assert "WARNING: 31 photos, published are 32 (-1); 1 listed ones are not there: missing.txt" in lines
+    assert lines.count("WARNING") == 1
+
+
+def test_contact_sheets(raw, tmp_path):
+    folder = run(raw, tmp_path / "data")
+    names = {path.name for path in (folder / "sheets").iterdir()}
+    assert {"train_all.png", "validation_all.png", "train_emotion_anger.png", "train_age_020.png"} <= names
+    sheet = cv2.imread(str(folder / "sheets" / "train_all.png"))
+    assert sheet.shape == (24 + 6 * 16, 160, 3)
+    assert sheet[24:40].std() > 20  # noise crops in the first row
+    assert (sheet[-40:] == 64).all()  # 28 faces fill less than three rows
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = [{repository!r}, {here!r}]
+from facejax.data import shards, sheets
+from facejax.datasets import registry
+from facejax.datasets.prepare import prepare_dataset
+from toy_reader import ToyDetector, ToyFaces
+registry.register_dataset(ToyFaces)
+shards.PHOTOS_PER_CHUNK = 8
+sheets.TILE = 16
+prepare_dataset("toy_faces", {raw!r}, {out!r}, detector=ToyDetector(0.3), workers=2, num_shards=2)
+"""
+
+
+def test_killed_and_continued_to_the_same_bytes(raw, tmp_path, whole):
+    out = tmp_path / "killed"
+    fields = {"repository": str(REPOSITORY), "here": str(pathlib.Path(__file__).parent)}
+    script = SCRIPT.format(raw=str(raw), out=str(out), **fields)
+    child = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    notes = out / "toy_faces" / "1.0.0.partial" / "chunks"
+    deadline = time.monotonic() + 60
+    while len(list(notes.glob("*.json"))) < 2 and time.monotonic() < deadline:
+        assert child.poll() is None, "the child ended before it was killed"
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    done = len(list(notes.glob("*.json")))
+    assert 2 <= done < 5
+    assert not is_prepared(out, "toy_faces")
+    assert not (out / "toy_faces" / "1.0.0").exists()
+    lines = []
+    folder = prepare_dataset("toy_faces", raw, out, detector=ToyDetector(), workers=2, num_shards=2, log=lines.append)
+    assert digest(folder) == whole
+    assert "continuing" in lines[0]
+
+
+@pytest.mark.parametrize("step", ["chunk", "note", "join", "index", "metadata", "sheets", "publish", "clean"])
+def test_stopped_at_every_step_and_continued_to_the_same_bytes(raw, tmp_path, monkeypatch, step, whole):
+    module, name, call = {
+        "chunk": (shards, "write_shard", 3),
+        "note": (shards, "write_atomically", 3),
+        "join": (shards.shutil, "copyfileobj", 2),
+        "index": (shards, "write_index", 2),
+        "metadata": (prepare, "write_metadata", 1),
+        "sheets": (prepare, "write_contact_sheets", 2),
+        "publish": (shards.ChunkedShards, "publish", 1),
+        "clean": (shards.shutil, "rmtree", 1),
+    }[step]
+    original, calls = getattr(module, name), []
+
+    def stops(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, stops)
+    with pytest.raises(KeyboardInterrupt):
+        run(raw, tmp_path / "data", num_shards=2)
+    assert is_prepared(tmp_path / "data", "toy_faces") == (step == "clean")
+    folder = run(raw, tmp_path / "data", num_shards=2)
+    assert digest(folder) == whole
+    assert not folder.with_name("1.0.0.partial").exists()
+
+
+def test_photos_made_by_functions_in_worker_processes(tmp_path):
+    options = {"crop": "none", "reader_options": {"count": 12}, "image_format": "bmp"}
+    options["log"] = lambda line: None
+    folders = [prepare_dataset("toy_faces", None, tmp_path / str(n), workers=n, **options) for n in (1, 2)]
+    assert digest(folders[0]) == digest(folders[1])
+    assert (decode_image(examples(folders[1], "train")["007"]["image"][0]) == photo(7)).all()
+
+
+def test_prepared_already(raw, tmp_path):
+    folder = run(raw, tmp_path)
+    before = digest(folder)
+    lines = []
+    assert prepare_dataset("toy_faces", raw, tmp_path, detector=ToyDetector(), log=lines.append) == folder
+    assert "is prepared already" in lines[0]
+    with pytest.raises(ValueError, match=r"was prepared otherwise \(margin: 0.0 -> 0.4\); delete it or choose another"):
+        run(raw, tmp_path, margin=0.4)
+    (raw / "000.png").rename(raw / "040.png")
+    with pytest.raises(ValueError, match="was prepared otherwise"):
+        run(raw, tmp_path)
+    assert digest(folder) == before
+
+
+def test_begun_with_other_settings_or_at_work(raw, tmp_path, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "write_metadata", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(raw, tmp_path)
+    with pytest.raises(ValueError, match=r"1.0.0.partial was begun with other settings .*quality: 95 -> 90.*delete it"):
+        run(raw, tmp_path, quality=90)
+    store = shards.ChunkedShards(tmp_path / "toy_faces" / "1.0.0", "toy_faces", SPLITS)
+    plan = json.loads((store.partial / "plan.json").read_text())
+    with store.locked(plan), pytest.raises(RuntimeError, match="another process is preparing"):
+        run(raw, tmp_path)
+
+
+def test_paths_that_lead_out_of_the_set(tmp_path):
+    write_photos(tmp_path, 1)
+    (tmp_path / "raw").mkdir()
+    record = registry.Record("x", "train", tmp_path / "raw" / ".." / "000.png")
+    assert crops.load_photo(record, tmp_path / "raw").problem == ("corrupt", "its path leads out of the set's folder")
+    assert crops.load_photo(record, tmp_path).problem is None
+    nul = registry.Record("x", "train", tmp_path / "a\0b.png")
+    assert crops.load_photo(nul, tmp_path).problem[0] == "corrupt"
+    folder = registry.Record("x", "train", tmp_path / "raw")
+    assert crops.load_photo(folder, tmp_path).problem[0] == "corrupt"
+
+
+def test_large_photos_are_reduced_and_boxes_follow(tmp_path, monkeypatch):
+    monkeypatch.setattr(crops, "MAX_PHOTO_SIDE", 30)
+    large = np.zeros((40, 60, 3), np.uint8)
+    large[10:30, 20:40] = 255
+    cv2.imwrite(str(tmp_path / "a.png"), large)
+    record = registry.Record("a", "train", tmp_path / "a.png", {}, (20.0, 10.0, 40.0, 30.0))
+    loaded = crops.load_photo(record, tmp_path)
+    assert loaded.image.shape == (20, 30, 3)
+    settings = crops.CropSettings(crop="annotation", image_format="bmp")
+    example = decode_example(crops.cut_face(loaded, {}, settings).example)
+    cut = decode_image(example["image"][0])
+    assert cut.shape == (10, 10, 3)
+    assert (cut == 255).all()
+    assert example["bbox"] == [20, 10, 40, 30]
+
+
+def test_faces_that_are_kept():
+    bboxes = np.array([[0, 0, 10, 10], [20, 20, 60, 60], [45, 45, 55, 55]], np.float32)
+    scores = np.array([0.9, 0.8, 0.95])
+    assert choose_face(bboxes, scores, 100, 100, "largest") == 1
+    assert choose_face(bboxes, scores, 100, 100, "probable") == 2
+    assert choose_face(bboxes, scores, 102, 102, "central") == 2
+    assert choose_face(bboxes, scores, 100, 100, "largest", np.array([1, 1, 9, 9])) == 0
+    assert choose_face(bboxes, scores, 100, 100, "largest", np.array([80, 80, 90, 90])) is None
+    assert choose_face(bboxes[:0], scores[:0], 100, 100, "largest") is None
+
+
+def test_crops_of_a_detected_face(raw, tmp_path):
+    def crop_of(out, index, **options):
+        folder = run(raw, tmp_path / out, image_format="bmp", align=False, **options)
+        split = "train" if index % 5 else "validation"
+        return decode_image(examples(folder, split)[f"{index:03d}.png"]["image"][0])
+
+    # One face; the published box decides between two: it overlaps the smaller one more.
+    assert (crop_of("a", 1) == photo(1)[3:33, 2:22]).all()
+    assert (crop_of("a", 5) == photo(5)[3:33, 2:22]).all()
+    assert (crop_of("b", 1, margin=0.1) == photo(1)[0:36, 0:24]).all()
+    assert crop_of("c", 9, no_face="centre").shape == (128, 128, 3)
+
+
+def test_landmarks_of_sets():
+    assert five_points(np.zeros((21, 2))) is None
+    five = np.arange(10.0).reshape(5, 2)
+    assert five_points(five) is five
+    many = np.zeros((68, 2))
+    many[36:42], many[42:48], many[30], many[48], many[54] = 1, 2, 3, 4, 5
+    assert five_points(many)[:, 0].tolist() == [1, 2, 3, 4, 5]
+
+
+def test_clear_errors(raw, tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'toy_faces'"):
+        prepare_dataset("toy_face", raw, tmp_path)
+    with pytest.raises(ValueError, match="crop must be one of mtcnn, centre, annotation, none, not 'center'"):
+        run(raw, tmp_path, crop="center")
+    with pytest.raises(ValueError, match=r"--raw .*nowhere is no folder; it must hold toy_faces"):
+        run(tmp_path / "nowhere", tmp_path)
+    shutil.rmtree(raw)
+    raw.mkdir()
+    with pytest.raises(ValueError, match="found no photo of toy_faces"):
+        run(raw, tmp_path)
+    cv2.imwrite(str(raw / "000.png"), np.zeros((40, 60, 3), np.uint8))
+    with pytest.raises(ValueError, match="no face was found in any photo"):
+        run(raw, tmp_path)
+
+
+def test_more_shards_than_photos_and_none_of_a_split(tmp_path):
+    store = shards.ChunkedShards(tmp_path / "x", "toy", {"train": 3}, num_shards=10)
+    assert [(chunk.start, chunk.stop) for chunk in store.chunks] == [(0, 1), (1, 2), (2, 3)]
+    store = shards.ChunkedShards(tmp_path / "x", "toy", {"train": 100}, num_shards=3)
+    assert [chunk.start for chunk in store.chunks] == [100 * n // 13 for n in range(13)]
+    assert [len(part) for part in store._shards["train"]] == [4, 4, 5]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("prepare_tool", REPOSITORY / "tools" / "prepare_dataset.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tool(tool, raw, tmp_path, capsys):
+    arguments = ["--raw", str(raw), "--out", str(tmp_path / "data"), "--crop", "annotation", "--no-align"]
+    assert tool.main(["toy_faces", *arguments, "--margin", "0.2", "--num-shards", "2", "--workers", "1"]) == 0
+    plan = json.loads((tmp_path / "data/toy_faces/1.0.0/summary.json").read_text())["plan"]
+    assert (plan["crop"], plan["align"], plan["margin"], plan["num_shards"]) == ("annotation", False, 0.2, 2)
+    assert tool.main(["toy_facse", *arguments]) == 1
+    assert "did you mean 'toy_faces'" in capsys.readouterr().err
+    assert tool.main(["--list"]) == 0
+    assert "facial_expressions\n" in capsys.readouterr().out
+    for wrong in (["toy_faces", "--crop", "center"], [], ["toy_faces", "--option", "x"]):
+        with pytest.raises(SystemExit):
+            tool.main(wrong)
