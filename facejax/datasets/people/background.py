@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
+from facejax.datasets.people.noise import white
+
 KINDS = ("studio", "room", "outdoors", "crowd", "lights")
 SHARES = (0.22, 0.30, 0.22, 0.14, 0.12)
 
@@ -37,7 +39,7 @@ def _clouds(rng: np.random.Generator, rows: int, columns: int, coarse: int = 3, 
     total = np.zeros((rows, columns), np.float32)
     for octave in range(octaves):
         cells = coarse * 2**octave
-        grid = rng.standard_normal((cells, max(2, cells * columns // rows)), np.float32)
+        grid = white(rng, cells, max(2, cells * columns // rows))
         total += cv2.resize(grid, (columns, rows), interpolation=cv2.INTER_CUBIC) * 0.6**octave
     return total
 

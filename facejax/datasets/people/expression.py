@@ -1,7 +1,7 @@
 """What a face does: the eight expressions as weights of face units, with variants, asymmetry, talking and gaze.
 
-Units are ARKit's 52 (the pack's ``unit/*`` targets); `ACTION_UNITS` reads them as FACS action units. The recipes follow
-the prototypes of Ekman and Friesen's EMFACS; every expression has several variants because real ones have.
+Units are ARKit's 52 (the pack's ``unit/*`` targets); `ACTION_UNITS` reads them as FACS action units. The recipes
+follow the prototypes of Ekman and Friesen's EMFACS; every expression has several variants because real ones have.
 """
 
 import dataclasses
@@ -15,23 +15,71 @@ Units = Mapping[str, float]
 
 # A name without a side stands for both sides.
 SIDED = frozenset(
-    "browDown browOuterUp cheekSquint eyeBlink eyeLookDown eyeLookIn eyeLookOut eyeLookUp eyeSquint eyeWide mouthDimple "
-    "mouthFrown mouthLowerDown mouthPress mouthSmile mouthStretch mouthUpperUp noseSneer".split()
+    (
+        "browDown",
+        "browOuterUp",
+        "cheekSquint",
+        "eyeBlink",
+        "eyeLookDown",
+        "eyeLookIn",
+        "eyeLookOut",
+        "eyeLookUp",
+        "eyeSquint",
+        "eyeWide",
+        "mouthDimple",
+        "mouthFrown",
+        "mouthLowerDown",
+        "mouthPress",
+        "mouthSmile",
+        "mouthStretch",
+        "mouthUpperUp",
+        "noseSneer",
+    )
 )
 RECIPES: Mapping[str, tuple[Units, ...]] = {
     "neutral": ({},),
     "happiness": (
-        {"mouthSmile": 0.75, "cheekSquint": 0.7, "eyeSquint": 0.25, "mouthDimple": 0.15},
-        {"mouthSmile": 0.85, "cheekSquint": 0.8, "eyeSquint": 0.3, "mouthUpperUp": 0.3, "jawOpen": 0.1},
-        {"mouthSmile": 0.95, "cheekSquint": 0.95, "eyeSquint": 0.4, "mouthUpperUp": 0.4, "jawOpen": 0.32,
-         "mouthLowerDown": 0.3},
-        {"mouthSmile": 0.8, "cheekSquint": 0.4, "mouthUpperUp": 0.35, "jawOpen": 0.12, "browOuterUp": 0.2},
+        {"mouthSmile": 0.8, "cheekSquint": 0.7, "eyeSquint": 0.25, "mouthDimple": 0.15},
+        {
+            "mouthSmile": 0.95,
+            "cheekSquint": 0.8,
+            "eyeSquint": 0.3,
+            "mouthUpperUp": 0.45,
+            "mouthLowerDown": 0.2,
+            "jawOpen": 0.06,
+        },
+        {
+            "mouthSmile": 1.0,
+            "cheekSquint": 0.9,
+            "eyeSquint": 0.35,
+            "mouthUpperUp": 0.5,
+            "mouthLowerDown": 0.35,
+            "mouthStretch": 0.2,
+            "jawOpen": 0.1,
+        },
+        {
+            "mouthSmile": 1.05,
+            "cheekSquint": 0.95,
+            "eyeSquint": 0.4,
+            "mouthUpperUp": 0.5,
+            "jawOpen": 0.32,
+            "mouthLowerDown": 0.3,
+        },
+        {"mouthSmile": 0.9, "cheekSquint": 0.4, "mouthUpperUp": 0.45, "jawOpen": 0.15, "browOuterUp": 0.2},
     ),
     "sadness": (
         {"browInnerUp": 0.9, "mouthFrown": 0.8, "browDown": 0.2, "mouthShrugLower": 0.5, "eyeSquint": 0.2},
         {"browInnerUp": 0.8, "mouthFrown": 0.7, "eyeLookDown": 0.5, "eyeBlink": 0.25, "mouthPress": 0.3},
-        {"browInnerUp": 0.9, "browDown": 0.35, "mouthFrown": 0.7, "mouthStretch": 0.35, "eyeSquint": 0.6, "jawOpen": 0.12,
-         "mouthLowerDown": 0.3, "cheekSquint": 0.4},
+        {
+            "browInnerUp": 0.9,
+            "browDown": 0.35,
+            "mouthFrown": 0.7,
+            "mouthStretch": 0.35,
+            "eyeSquint": 0.6,
+            "jawOpen": 0.12,
+            "mouthLowerDown": 0.3,
+            "cheekSquint": 0.4,
+        },
     ),
     "surprise": (
         {"browInnerUp": 0.85, "browOuterUp": 0.9, "eyeWide": 0.9, "jawOpen": 0.5, "mouthFunnel": 0.2},
@@ -40,35 +88,103 @@ RECIPES: Mapping[str, tuple[Units, ...]] = {
         {"browInnerUp": 0.7, "browOuterUp": 0.8, "eyeWide": 0.6, "jawOpen": 0.35, "mouthSmile": 0.3},
     ),
     "fear": (
-        {"browInnerUp": 0.95, "browOuterUp": 0.35, "browDown": 0.35, "eyeWide": 0.9, "mouthStretch": 0.8, "jawOpen": 0.15,
-         "mouthLowerDown": 0.3},
-        {"browInnerUp": 0.9, "browOuterUp": 0.45, "browDown": 0.3, "eyeWide": 0.95, "mouthStretch": 0.7, "jawOpen": 0.5,
-         "mouthLowerDown": 0.4},
+        {
+            "browInnerUp": 0.95,
+            "browOuterUp": 0.35,
+            "browDown": 0.35,
+            "eyeWide": 0.9,
+            "mouthStretch": 0.8,
+            "jawOpen": 0.15,
+            "mouthLowerDown": 0.3,
+        },
+        {
+            "browInnerUp": 0.9,
+            "browOuterUp": 0.45,
+            "browDown": 0.3,
+            "eyeWide": 0.95,
+            "mouthStretch": 0.7,
+            "jawOpen": 0.5,
+            "mouthLowerDown": 0.4,
+        },
         {"browInnerUp": 0.95, "browDown": 0.45, "eyeWide": 0.8, "mouthStretch": 0.75, "mouthFrown": 0.2},
     ),
     "disgust": (
-        {"noseSneer": 0.95, "browDown": 0.5, "mouthUpperUp": 0.65, "eyeSquint": 0.5, "cheekSquint": 0.5,
-         "mouthShrugLower": 0.3, "mouthFrown": 0.4},
-        {"noseSneer": 0.85, "mouthUpperUp": 0.85, "browDown": 0.3, "eyeSquint": 0.4, "jawOpen": 0.2, "cheekSquint": 0.4},
+        {
+            "noseSneer": 0.95,
+            "browDown": 0.5,
+            "mouthUpperUp": 0.65,
+            "eyeSquint": 0.5,
+            "cheekSquint": 0.5,
+            "mouthShrugLower": 0.3,
+            "mouthFrown": 0.4,
+        },
+        {
+            "noseSneer": 0.85,
+            "mouthUpperUp": 0.85,
+            "browDown": 0.3,
+            "eyeSquint": 0.4,
+            "jawOpen": 0.2,
+            "cheekSquint": 0.4,
+        },
         {"noseSneer": 0.8, "browDown": 0.45, "mouthFrown": 0.6, "mouthShrugLower": 0.6, "eyeSquint": 0.5},
     ),
     "anger": (
-        {"browDown": 0.95, "eyeSquint": 0.3, "noseSneer": 0.3, "mouthPress": 0.75, "jawForward": 0.25, "mouthFrown": 0.3,
-         "mouthRollLower": 0.3, "mouthRollUpper": 0.2},
+        {
+            "browDown": 0.95,
+            "eyeSquint": 0.3,
+            "noseSneer": 0.3,
+            "mouthPress": 0.75,
+            "jawForward": 0.25,
+            "mouthFrown": 0.3,
+            "mouthRollLower": 0.3,
+            "mouthRollUpper": 0.2,
+        },
         {"browDown": 0.9, "eyeWide": 0.35, "mouthPress": 0.5, "mouthFrown": 0.35, "mouthShrugLower": 0.3},
-        {"browDown": 1.0, "eyeWide": 0.2, "noseSneer": 0.5, "jawOpen": 0.45, "mouthUpperUp": 0.5, "mouthLowerDown": 0.6,
-         "mouthStretch": 0.3},
-        {"browDown": 1.0, "eyeSquint": 0.4, "noseSneer": 0.6, "jawOpen": 0.75, "mouthUpperUp": 0.4, "mouthLowerDown": 0.4,
-         "cheekSquint": 0.4},
-        {"browDown": 0.95, "noseSneer": 0.55, "mouthUpperUp": 0.45, "mouthLowerDown": 0.55, "mouthStretch": 0.25,
-         "jawForward": 0.2},
+        {
+            "browDown": 1.0,
+            "eyeWide": 0.2,
+            "noseSneer": 0.5,
+            "jawOpen": 0.45,
+            "mouthUpperUp": 0.5,
+            "mouthLowerDown": 0.6,
+            "mouthStretch": 0.3,
+        },
+        {
+            "browDown": 1.0,
+            "eyeSquint": 0.4,
+            "noseSneer": 0.6,
+            "jawOpen": 0.75,
+            "mouthUpperUp": 0.4,
+            "mouthLowerDown": 0.4,
+            "cheekSquint": 0.4,
+        },
+        {
+            "browDown": 0.95,
+            "noseSneer": 0.55,
+            "mouthUpperUp": 0.45,
+            "mouthLowerDown": 0.55,
+            "mouthStretch": 0.25,
+            "jawForward": 0.2,
+        },
     ),
     "contempt": (
-        {"mouthSmileLeft": 0.6, "mouthDimpleLeft": 0.85, "cheekSquintLeft": 0.25, "mouthPressRight": 0.2, "eyeSquint": 0.15},
+        {
+            "mouthSmileLeft": 0.6,
+            "mouthDimpleLeft": 0.85,
+            "cheekSquintLeft": 0.25,
+            "mouthPressRight": 0.2,
+            "eyeSquint": 0.15,
+        },
         {"mouthSmileLeft": 0.45, "mouthDimpleLeft": 0.8, "browOuterUpLeft": 0.5, "mouthPress": 0.25, "eyeBlink": 0.12},
-        {"mouthUpperUpLeft": 0.5, "mouthDimpleLeft": 0.7, "noseSneerLeft": 0.3, "mouthPress": 0.2, "browOuterUpLeft": 0.3},
+        {
+            "mouthUpperUpLeft": 0.5,
+            "mouthDimpleLeft": 0.7,
+            "noseSneerLeft": 0.3,
+            "mouthPress": 0.2,
+            "browOuterUpLeft": 0.3,
+        },
     ),
-}  # fmt: skip
+}
 # Mouth shapes of speech; they go with any expression.
 VISEMES: tuple[Units, ...] = (
     {"jawOpen": 0.28},
@@ -81,11 +197,27 @@ VISEMES: tuple[Units, ...] = (
 )
 # FACS name and the unit(s) whose mean it is.
 ACTION_UNITS: Mapping[str, str] = {
-    "AU1": "browInnerUp", "AU2": "browOuterUp", "AU4": "browDown", "AU5": "eyeWide", "AU6": "cheekSquint",
-    "AU7": "eyeSquint", "AU9": "noseSneer", "AU10": "mouthUpperUp", "AU12": "mouthSmile", "AU14": "mouthDimple",
-    "AU15": "mouthFrown", "AU16": "mouthLowerDown", "AU17": "mouthShrugLower", "AU18": "mouthPucker", "AU20": "mouthStretch",
-    "AU22": "mouthFunnel", "AU24": "mouthPress", "AU26": "jawOpen", "AU28": "mouthRollLower", "AU43": "eyeBlink",
-}  # fmt: skip
+    "AU1": "browInnerUp",
+    "AU2": "browOuterUp",
+    "AU4": "browDown",
+    "AU5": "eyeWide",
+    "AU6": "cheekSquint",
+    "AU7": "eyeSquint",
+    "AU9": "noseSneer",
+    "AU10": "mouthUpperUp",
+    "AU12": "mouthSmile",
+    "AU14": "mouthDimple",
+    "AU15": "mouthFrown",
+    "AU16": "mouthLowerDown",
+    "AU17": "mouthShrugLower",
+    "AU18": "mouthPucker",
+    "AU20": "mouthStretch",
+    "AU22": "mouthFunnel",
+    "AU24": "mouthPress",
+    "AU26": "jawOpen",
+    "AU28": "mouthRollLower",
+    "AU43": "eyeBlink",
+}
 # Where a full expression lies in Russell's circumplex (1980): valence, arousal. Intensity scales it linearly.
 CIRCUMPLEX = {
     "anger": (-0.55, 0.65),

@@ -1,17 +1,21 @@
 """Hair: a cap on the scalp and strands that are grown, combed and pulled down, then drawn as lines."""
 
 import dataclasses
+import functools
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 
 from facejax.datasets.people.assets import Pack
 from facejax.datasets.people.identity import Identity
 from facejax.datasets.people.light import Light, _unit
 
-STEPS = 12
-SHADES = 9
+STEPS = 10  # points of a strand
+SHADES, LAYERS = 8, 4  # of brightness and depth, when drawn
+SLACK = 0.04  # units by which strands may lie below the surface and still be seen
+MIN_REACH = 0.12  # units; shorter strands look like dots, the cap shows them better
+LOCKS = 0.5  # share of the strands that are thick
 # Template height of the hairline over depth z, from the nape to the forehead.
 HAIRLINE = ((-1.2, 0.1, 0.3, 0.45, 0.6, 0.8, 1.0, 1.5), (6.45, 6.6, 6.95, 7.35, 7.6, 7.8, 7.95, 8.02))
 
@@ -109,14 +113,17 @@ def grow(pack: Pack, rest: Float[np.ndarray, "vertices 3"], style: HairStyle, rn
     x, y, z = pack.vertices.T
     above = scalp(pack)
     above = above - np.where(z > 0.3, style.receding * np.clip((y - 7.45) / 0.45, 0, 1), 0)
-    cap = np.clip(above / 0.12 + 0.5, 0, 1) if style.length > 0 else np.zeros(len(x), np.float32)
+    uneven = rng.uniform(0, 2 * np.pi, 3)
+    above = above + 0.03 * np.sin(x * 9 + uneven[0]) + 0.03 * np.sin(z * 7 + x * 5 + uneven[1])
+    soft = 0.3 if style.length < 0.3 else 0.16
+    cap = np.clip(above / soft + 0.5, 0, 1) if style.length > 0 else np.zeros(len(x), np.float32)
     if style.length == 0:
         empty = np.zeros((0, STEPS, 3), np.float32)
         return Hair(style, cap, empty, empty, np.zeros(0, np.float32))
     triangles = pack.triangles[(above[pack.triangles] > -0.03).all(1) & (pack.material == 0)]
     a, b, c = rest[triangles].transpose(1, 0, 2)
     area = np.sqrt((np.cross(b - a, c - a) ** 2).sum(1))
-    count = int(np.interp(style.length, [0.1, 0.5, 2.0], [900, 750, 620]))
+    count = int(np.interp(style.length, [0.1, 0.5, 2.0], [1500, 1300, 1100]))
     pick = rng.choice(len(triangles), count, p=area / area.sum())
     u, v = rng.random((2, count, 1))
     u, v = np.where(u + v > 1, 1 - u, u), np.where(u + v > 1, 1 - v, v)
@@ -127,8 +134,43 @@ def grow(pack: Pack, rest: Float[np.ndarray, "vertices 3"], style: HairStyle, rn
     middle[1] -= 0.15
     radius = np.array([np.ptp(skull[:, 0]) / 2, skull[:, 1].max() - middle[1], np.ptp(skull[:, 2]) / 2])
     points, directions = _comb(root, middle, radius, style, rng)
-    shade = np.exp(rng.normal(0, 0.22, count)).astype(np.float32)
+    reach = np.sqrt(((points[:, -1] - points[:, 0]) ** 2).sum(1))
+    kept = np.flatnonzero(reach > MIN_REACH)
+    points, directions, count = points[kept], directions[kept], len(kept)
+    shade = np.exp(rng.normal(0, 1, count) * np.where(np.arange(count) < count * LOCKS, 0.12, 0.35)).astype(np.float32)
     return Hair(style, cap.astype(np.float32), points.astype(np.float32), directions.astype(np.float32), shade)
+
+
+@functools.cache
+def _streaks() -> Float[np.ndarray, "256 512"]:
+    """Noise drawn out along its rows' axis, mean 0 and spread 1; the columns wrap around."""
+    noise = np.random.default_rng(0).standard_normal((256, 512), np.float32)
+    wrapped = np.concatenate([noise, noise, noise], 1)
+    smooth = cv2.GaussianBlur(wrapped, (0, 0), sigmaX=0.7, sigmaY=9)[:, 512:1024]
+    fine = cv2.GaussianBlur(wrapped, (0, 0), sigmaX=0.6, sigmaY=0.6)[:, 512:1024]
+    return np.stack([smooth / smooth.std(), fine / fine.std()])
+
+
+def cap_colour(
+    hair: Hair, at: Float[np.ndarray, "points 3"], share: Float[np.ndarray, " points"], colour: Float[np.ndarray, "3"]
+) -> tuple[Float[np.ndarray, "points 3"], Float[np.ndarray, "points 1"]]:
+    """Linear albedo of the hair that lies on the scalp, and how much of the skin it covers.
+
+    Args:
+        hair: Its style gives the texture: stubble, curls or combed streaks.
+        at: Template positions.
+        share: `Hair.cap` there.
+        colour: Linear albedo of a hair.
+    """
+    around = np.arctan2(at[:, 0], at[:, 2] - 0.2) / (2 * np.pi) + 0.5
+    down = np.clip((8.6 - at[:, 1]) / 2.6, 0, 1)
+    short = hair.style.length < 0.3 or hair.style.comb == "curls"
+    u, v = (down, around) if hair.style.comb == "back" and not short else (around, down)
+    texture = _streaks()[1 if short else 0, (v * 255).astype(np.int32), (u * 511).astype(np.int32)]
+    edge = share + 0.16 * texture * (share < 0.95)
+    cover = np.clip((edge - 0.3) / 0.4, 0, 1) * (0.98 if hair.style.length > 0.12 else 0.75)
+    lightness = 0.75 * np.exp((0.25 if short else 0.3) * texture)
+    return colour * lightness[:, None], cover[:, None].astype(np.float32)
 
 
 def _comb(
@@ -149,34 +191,48 @@ def _comb(
     else:
         crown = middle + radius * np.array([0.15 * np.sign(style.parting + 1e-9), 0.95, -0.25])
         wish = root - crown
-    wish = wish + rng.normal(0, 0.22 + 0.5 * style.curl, root.shape)
+    # Neighbours lie alike: most of the disorder varies slowly over the scalp.
+    waves = np.sin(root @ rng.normal(0, 5, (3, 3)) + rng.uniform(0, 2 * np.pi, 3))
+    low = np.clip((middle[1] + 0.1 - root[:, 1:2]) / 0.3, 0, 1)
+    wish = wish + low * np.array([0, -0.5, -0.9]) * np.sqrt((wish**2).sum(1, keepdims=True))
+    wish = wish + (0.15 + 0.3 * style.curl) * waves + rng.normal(0, 0.06 + 0.35 * style.curl**2, root.shape)
     wish -= out * (wish * out).sum(1, keepdims=True)
     wish /= np.sqrt((wish**2).sum(1, keepdims=True)) + 1e-6
-    direction = wish + out * (0.5 + (1.2 if style.comb == "curls" else 0.0))
+    direction = wish + out * (0.15 + (1.5 if style.comb == "curls" else 0.0))
 
     length = style.length * rng.uniform(0.75, 1.1, count)
+    if style.length < 0.9:  # short hair is cut shorter at the sides and the nape
+        length *= np.clip(0.35 + (root[:, 1] - middle[1]) / radius[1], 0.25, 1)
     front = np.clip((root[:, 2] - middle[2]) / radius[2] - 0.35, 0, 1) * (np.abs(root[:, 0]) < 0.55)
-    brows = middle[1] - 0.02
+    brows = middle[1] + 0.1
     fringe = np.clip((root[:, 1] - brows) * style.fringe, 0.06, None)
     if style.comb != "back":
         length = np.where(
             front > 0.1, np.minimum(length, np.where(style.comb == "parted", fringe * 1.3, fringe)), length
         )
     step = (length / (STEPS - 1))[:, None]
-    pull = 0.10 + 0.22 * np.clip(style.length, 0, 1.5)
+    pull = 0.03 + 0.25 * np.clip(style.length - 0.2, 0, 1.0)
     shell = radius * (1 + style.volume * rng.uniform(0.35, 1.0, (count, 1))) + 0.012
+    veiled = rng.random((count, 1)) < 0.06
     phase = rng.uniform(0, 2 * np.pi, (count, 2))
     point, points, normals = root, [root], [out]
     for k in range(1, STEPS):
         wave = np.stack([np.sin(phase[:, 0] + k * 1.5), np.zeros(count), np.cos(phase[:, 1] + k * 1.3)], 1)
         direction = direction / np.sqrt((direction**2).sum(1, keepdims=True))
-        direction = direction + [0, -pull, 0] + style.curl * 0.45 * wave
+        direction = direction + [0, -pull * (1 + 0.25 * k), 0] + style.curl * 0.4 * wave
         point = point + step * direction / np.sqrt((direction**2).sum(1, keepdims=True))
         reach = (point - middle) / shell
         inside = np.sqrt((reach**2).sum(1, keepdims=True))
         point = np.where(
             (inside < 1) & (point[:, 1:2] > middle[1] - radius[1] * 0.9), middle + reach / inside * shell, point
         )
+        # Hair that would hang before the eyes is cut there.
+        blinds = (
+            (point[:, 1] < brows)
+            & (point[:, 2] > middle[2] + 0.4 * radius[2])
+            & (np.abs(point[:, 0]) < 0.8 * radius[0])
+        )
+        point = np.where(blinds[:, None] & ~veiled, points[-1], point)
         points.append(point)
         normals.append(outward(point))
     return np.stack(points, 1), np.stack(normals, 1)
@@ -206,7 +262,7 @@ def draw(
         hair: Gives each strand's brightness.
         colour: Linear albedo.
         light: Of the scene.
-        thickness: Width of a strand, pixels.
+        thickness: Width of a lock, pixels.
     """
     rows, columns = nearest.shape
     middle = (xy[:, 1:] + xy[:, :-1]) / 2
@@ -214,7 +270,9 @@ def draw(
     column, row = middle[..., 0].astype(np.int32), middle[..., 1].astype(np.int32)
     inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
     surface = nearest[row.clip(0, rows - 1), column.clip(0, columns - 1)]
-    strand, segment = np.nonzero(inside & (deep > surface - 0.02))
+    # A long segment cuts the corner of the skull; where it faces the camera nothing but scalp can be in front of it.
+    slack = SLACK + 0.6 * hair.style.volume + 0.3 * np.clip(outward[:, 1:, 2], 0, 1)
+    strand, segment = np.nonzero(inside & (deep > surface - slack))
     if not len(strand):
         return
     key = _unit(light.key)
@@ -222,31 +280,28 @@ def draw(
     out = outward[strand, segment + 1]
     halfway = _unit(tuple(key + np.array([0, 0, 1], np.float32)))
     across_key = np.sqrt(np.clip(1 - (along @ key) ** 2, 0, 1))
-    glint = np.clip(1 - (along @ halfway) ** 2, 0, 1) ** 16
+    glint = np.clip(1 - (along @ halfway) ** 2, 0, 1) ** 24
     facing = np.clip((out @ key + 0.35) / 1.35, 0, 1)
     up = (1 + out[:, 1]) / 2
     strength = float(np.mean(light.key_colour))
     ambient = float(np.mean(light.above)) * up + float(np.mean(light.below)) * (1 - up)
-    rise = 0.6 + 0.4 * (segment + 1) / (STEPS - 1)
+    rise = 0.55 + 0.45 * (segment + 1) / (STEPS - 1)
     diffuse = (ambient + strength * facing * across_key) * rise * hair.shade[strand]
-    gloss = 0.05 * strength * facing * glint * hair.shade[strand]
-    # Brightness is quantised so that each shade is one drawing call.
-    level = np.digitize(diffuse + gloss * 8, np.quantile(diffuse + gloss * 8, np.linspace(0, 1, SHADES + 1)[1:-1]))
+    gloss = 0.06 * strength * facing * glint * hair.shade[strand]
+    # Brightness is quantised so that all strands of a shade and width are one drawing call.
+    bright = diffuse + gloss * 8
+    level = np.digitize(bright, np.quantile(bright, np.linspace(0, 1, SHADES + 1)[1:-1]))
     order = deep[strand, segment]
-    layer = np.digitize(order, np.quantile(order, [0.33, 0.66]))
+    layer = np.digitize(order, np.quantile(order, np.linspace(0, 1, LAYERS + 1)[1:-1]))
+    # The first strands are locks that fill; they thin out towards their ends. The others are single hairs.
+    share = np.where(strand < len(hair.shade) * LOCKS, np.clip(1.25 - (segment + 1) / STEPS, 0.2, 1), 0.0)
+    width = np.maximum(1, np.round(thickness * share)).astype(np.int32)
     fixed = np.round(xy * 8).astype(np.int32)
-    for which in range(3):
-        for shade in range(SHADES):
-            chosen = np.flatnonzero((layer == which) & (level == shade))
-            if not len(chosen):
-                continue
-            linear = colour * float(diffuse[chosen].mean()) + float(gloss[chosen].mean())
-            red, green, blue = (255 * np.clip(linear, 0, 1) ** (1 / 2.2)).tolist()
-            ends = np.stack([fixed[strand[chosen], segment[chosen]], fixed[strand[chosen], segment[chosen] + 1]], 1)
-            _lines(canvas, ends, (red, green, blue, 255.0), thickness)
-
-
-def _lines(
-    canvas: np.ndarray, ends: Int[np.ndarray, "lines 2 2"], colour: tuple[float, float, float, float], thickness: int
-) -> None:
-    cv2.polylines(canvas, list(ends), False, colour, thickness, cv2.LINE_AA, 3)
+    ends = np.stack([fixed[strand, segment], fixed[strand, segment + 1]], 1)
+    group = (layer * SHADES + level) * 64 - width
+    by_group = np.argsort(group, kind="stable")
+    for chosen in np.split(by_group, np.flatnonzero(np.diff(group[by_group])) + 1):
+        linear = colour * float(diffuse[chosen].mean()) + float(gloss[chosen].mean())
+        red, green, blue = (255 * np.clip(linear, 0, 1) ** (1 / 2.2)).tolist()
+        lines, wide = list(ends[chosen]), int(width[chosen[0]])
+        cv2.polylines(canvas, lines, False, (red, green, blue, 255.0), wide, cv2.LINE_AA, 3)

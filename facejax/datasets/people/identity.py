@@ -205,7 +205,7 @@ def shape_weights(person: Identity) -> dict[str, float]:
         for target in ends.get("positive" if value > 0 else "negative", ()):
             left = target.split("/")[1].startswith("l-")
             add(target, abs(value * spread) + (side * spread if left else 0.0))
-    add("head/head-age-incr", 0.7 * float(np.interp(person.age, [45, 85], [0, 1])) * person.wrinkling)
+    add("head/head-age-incr", 0.5 * float(np.interp(person.age, [45, 85], [0, 1])) * person.wrinkling)
     return weights
 
 

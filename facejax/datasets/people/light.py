@@ -75,7 +75,7 @@ def sample_light(rng: np.random.Generator) -> Light:
             float(rng.uniform(-0.4, 0.6)),
         ),
         side_colour=_triple(opposite * side_strength),
-        gloss=float(rng.uniform(0.1, 0.55)),
+        gloss=float(rng.uniform(0.05, 0.35)),
     )
 
 
@@ -102,6 +102,7 @@ def irradiance(
     wrap = light.softness * 0.6 + np.array([0.22, 0.09, 0.05], np.float32)
     towards = normals @ _unit(light.key)
     key = np.clip((towards[:, None] + wrap) / (1 + wrap), 0, None) ** 1.15
+    lit = lit + (1 - lit) * min(0.9, light.softness)  # a wide light casts weak shadows
     arrives = lit[:, None] + (1 - lit[:, None]) * np.array([0.10, 0.03, 0.02], np.float32)
     openness = np.sqrt((bent**2).sum(1, keepdims=True))
     up = bent[:, 1:2]

@@ -48,15 +48,31 @@ class Outfit:
             cloth = np.where(inner[:, None], under, cloth)
             tie = inner & (x < 0.11 + 0.05 * np.clip(5.4 - y, 0, 1)) & (y < self.neckline - 0.2)
             cloth = np.where(tie[:, None], accent, cloth)
+        # Folds of the cloth, and the shadow of its edge on the skin.
+        fold = np.sin(at[:, 0] * 5 + 2.5 * np.sin(y * 3 + self.neckline * 9)) * np.sin(y * 7 + at[:, 0] * 3)
+        cloth = cloth * (1 + 0.22 * fold * np.clip((5.9 - y) * 2, 0, 1))[:, None]
         cover = np.clip((edge - y) / 0.04, 0, 1)[:, None]
-        seam = 1 - 0.35 * np.exp(-(((edge - y - 0.03) / 0.03) ** 2))[:, None]
+        seam = 1 - 0.4 * np.exp(-(((edge - y - 0.04) / 0.035) ** 2))[:, None]
+        bare = bare * (1 - 0.35 * np.exp(-np.clip(y - edge, 0, None) / 0.06))[:, None]
         return bare * (1 - cover) + cloth * seam * cover
 
 
-def sample_outfit(rng: np.random.Generator) -> Outfit:
-    """Draws clothes, mostly dark, white or muted; they do not depend on who wears them."""
+def sample_outfit(rng: np.random.Generator, skin: Float[np.ndarray, "3"]) -> Outfit:
+    """Draws clothes, mostly dark, white or muted; they do not depend on who wears them.
+
+    Args:
+        rng: Source.
+        skin: Linear albedo of the wearer: clothes that look like it are drawn again.
+    """
 
     def muted() -> tuple[float, float, float]:
+        for _ in range(4):
+            colour = shade()
+            if np.abs(linear(np.array(colour)).mean() / skin.mean() - 1) > 0.45:
+                break
+        return colour
+
+    def shade() -> tuple[float, float, float]:
         grey = rng.choice([rng.uniform(15, 60), rng.uniform(60, 170), rng.uniform(190, 245)], p=[0.45, 0.35, 0.2])
         red, green, blue = np.clip(grey + rng.normal(0, 18 if rng.random() < 0.8 else 45, 3), 8, 250)
         return float(red), float(green), float(blue)

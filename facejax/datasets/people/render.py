@@ -9,7 +9,8 @@ from jaxtyping import Float, UInt8
 
 from facejax.datasets.people import hair as hairdo
 from facejax.datasets.people import skin as skins
-from facejax.datasets.people.assets import Pack, chart_xy, load_pack
+from facejax.datasets.people.accessories import Glasses, draw_glasses, glasses_points
+from facejax.datasets.people.assets import CHART_LEFT, CHART_SCALE, CHART_TOP, Pack, chart_xy, load_pack
 from facejax.datasets.people.camera import Camera, Framing, framing, place, project, turn
 from facejax.datasets.people.expression import Expression
 from facejax.datasets.people.identity import Identity, hair_colour, shape_weights
@@ -18,12 +19,14 @@ from facejax.datasets.people.outfit import Outfit
 from facejax.datasets.people.raster import Fragments, rasterize
 
 # Faces are rendered at about this height (pixels, forehead to chin) and then reduced.
-RENDER_HEIGHT = 190
+RENDER_HEIGHT = 150
 # Share of the surroundings' light inside eyes and mouth, by material; the template's shut mouth would say none.
-INNER_OPENNESS = {1: 0.85, 2: 0.85, 3: 0.75, 4: 0.65, 5: 0.5, 6: 0.5, 7: 0.28}
-TEETH, TONGUE, MOUTH = np.array([0.62, 0.58, 0.50]), np.array([0.36, 0.10, 0.09]), np.array([0.20, 0.045, 0.04])
+INNER_OPENNESS = {1: 0.85, 2: 0.85, 3: 0.9, 4: 0.75, 5: 0.6, 6: 0.5, 7: 0.28}
+TEETH, TONGUE, MOUTH = np.array([0.70, 0.66, 0.57]), np.array([0.26, 0.08, 0.075]), np.array([0.20, 0.045, 0.04])
 SCLERA = np.array([0.60, 0.56, 0.53], np.float32)
-IRIS_RADIUS = 0.066
+IRIS_RADIUS = 0.061
+TOOTH = 0.075  # width of a tooth, units
+TEETH_DROP = 0.03  # the mesh keeps the upper teeth too high to show in a smile
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,10 +48,11 @@ class Person:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Look:
-    """What may change from photo to photo: hair and clothes."""
+    """What may change from photo to photo: hair, clothes and glasses."""
 
     hair: hairdo.Hair
     outfit: Outfit
+    glasses: Glasses | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,6 +74,8 @@ def make_person(identity: Identity) -> Person:
     """Shapes and paints a person."""
     pack = load_pack()
     rest = pack.morph(pack.vertices, shape_weights(identity))
+    upper = np.unique(pack.triangles[pack.material == 3])
+    rest[upper, 1] -= TEETH_DROP
     frame = framing({name: rest[index] for name, index in pack.key_vertices.items()})
     return Person(identity, rest, frame, skins.paint(identity))
 
@@ -86,6 +92,9 @@ def _static() -> dict[str, np.ndarray]:
         own = np.setdiff1d(pack.triangles[pack.material == material], np.flatnonzero(pack.skin))
         openness[own] = share
         inner[own] = True
+    # Teeth are set back a little so that they never poke through stretched lips.
+    teeth = np.zeros(len(x), np.float32)
+    teeth[pack.triangles[(pack.material == 3) | (pack.material == 4)]] = 0.05
     eyes = np.zeros(len(x), bool)
     eyes[np.concatenate(pack.eye_vertices)] = True
     return {
@@ -93,6 +102,7 @@ def _static() -> dict[str, np.ndarray]:
         "front": np.clip((pack.normals(pack.vertices)[:, 2] - 0.05) / 0.3, 0, 1),
         "openness": openness.astype(np.float32),
         "inner": inner,
+        "behind": teeth,
         "eyes": eyes,
         "receives": (pack.skin | eyes) & (y > 5.0),
         "casts": pack.triangles[(pack.material == 0) & (pack.vertices[pack.triangles][:, :, 1].min(1) > 4.6)],
@@ -125,12 +135,12 @@ def draw(
     pack, static = load_pack(), _static()
     vertices = pack.morph(person.rest, expression.targets())
     normals = pack.normals(vertices)
-    crease = _crease(pack, vertices, normals)
-    lifted = vertices + normals * (look.hair.cap * look.hair.style.volume)[:, None]
+    crease = np.where(static["inner"], 1.0, _crease(pack, vertices, normals))
+    lifted = vertices + normals * (look.hair.cap * look.hair.style.volume * 0.6)[:, None]
     template_height = pack.vertices[:, 1]
     placed = place(lifted, template_height, person.frame, camera)
 
-    scale = float(np.clip(RENDER_HEIGHT / camera.size, 1.0, 2.5))
+    scale = float(np.clip(RENDER_HEIGHT / camera.size, 1.25, 2.0))
     strands = look.hair.strands.reshape(-1, 3)
     strand_height = np.maximum(strands[:, 1], 5.7)
     strands_placed = place(strands, strand_height, person.frame, camera)
@@ -144,28 +154,31 @@ def draw(
     columns, rows = round((right - left) * scale), round((bottom - top) * scale)
     factor = np.array([columns / (right - left), rows / (bottom - top)], np.float32)
     canvas_xy = ((xy - [left, top]) * factor).astype(np.float32)
-    fragments = rasterize(canvas_xy, placed[:, 2], pack.triangles, rows, columns)
+    fragments = rasterize(canvas_xy, placed[:, 2] - static["behind"], pack.triangles, rows, columns)
 
     turned = turn(normals, template_height, camera, pivot=False)
     bent = turn((pack.bent_normal + normals * static["openness"][:, None]) / 2, template_height, camera, pivot=False)
     bent[static["inner"]] = turned[static["inner"]] * static["openness"][static["inner"], None]
     bent *= crease[:, None]
     lit = key_shadow(light, placed, static["casts"], static["receives"])
-    lit[static["inner"] & ~static["eyes"]] = 0.4
+    lit[static["inner"] & ~static["eyes"]] = 0.6
     lit = np.where(static["inner"], lit, pack.neighbour_mean(lit)) * np.clip(0.4 + 0.6 * crease, 0, 1)
     received = irradiance(light, turned, bent, lit)
-    glint = shine(light, turned, lit * crease, 14.0)
+    glint = shine(light, turned, lit * crease, 20.0)
 
     colour = _shade(person, expression, camera, light, look, fragments, received, glint)
-    mean = float(colour[fragments.weights[:, 0] >= 0].mean())
-    colour *= (exposure / max(mean, 1e-3)) ** 0.7
+    # The camera exposes for the face, but not fully: a dark skin stays darker.
+    facing = pack.contour[turned[pack.contour, 2] > 0.2]
+    mean = float((received[facing].mean(0) * person.skin.base).mean()) if len(facing) else exposure
+    gain = (exposure / max(mean, 1e-3)) ** 0.7
+    colour *= gain
     canvas = np.zeros((rows * columns, 4), np.uint8)
     canvas[fragments.pixel, :3] = _encode(colour)
     canvas[fragments.pixel, 3] = 255
     nearest = np.full(rows * columns, -np.inf, np.float32)
     nearest[fragments.pixel] = fragments.depth
     canvas = canvas.reshape(rows, columns, 4)
-    if len(strands):
+    if len(strands) and look.hair.style.length > 0.2:
         count, steps = look.hair.strands.shape[:2]
         segments = np.diff(strands_placed.reshape(count, steps, 3), axis=1)
         hairdo.draw(
@@ -176,10 +189,17 @@ def draw(
             segments / (np.sqrt((segments**2).sum(2, keepdims=True)) + 1e-9),
             turn(look.hair.outward.reshape(-1, 3), strand_height, camera, pivot=False).reshape(count, steps, 3),
             look.hair,
-            skins.linear(hair_colour(person.identity)) * (exposure / max(mean, 1e-3)) ** 0.7,
+            skins.linear(hair_colour(person.identity)) * gain,
             light,
-            max(1, round(camera.size * scale / 85)),
+            max(1, round(camera.size * scale / 50)),
         )
+    if look.glasses is not None:
+        lines = []
+        for points in glasses_points(look.glasses, pack, person.rest):
+            at = place(points, np.full(len(points), 7.0, np.float32), person.frame, camera)
+            lines.append(((project(at, person.frame, camera) - [left, top]) * factor, at[:, 2]))
+        pixels = camera.size * scale / person.frame.height
+        draw_glasses(canvas, nearest.reshape(rows, columns), look.glasses, lines, pixels)
     rgba = cv2.resize(canvas, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
     return Layer(rgba, left, top)
 
@@ -193,11 +213,15 @@ def _crease(pack: Pack, vertices: np.ndarray, normals: np.ndarray) -> np.ndarray
 
 
 def _encode(linear: np.ndarray) -> np.ndarray:
-    """sRGB bytes of linear light, with a soft shoulder above 0.8."""
-    table = np.linspace(0, 2, 4096)
-    table = np.where(table < 0.7, table, 0.7 + 0.3 * (1 - np.exp(-(table - 0.7) / 0.3)))
-    bytes_ = (255 * table ** (1 / 2.2)).round().astype(np.uint8)
-    return bytes_[(linear * 2047.5).clip(0, 4095).astype(np.int32)]
+    """Bytes (sRGB) of linear light, with a soft shoulder above 0.7."""
+    return np.take(_tone_curve(), (linear * 2047.5).astype(np.int32), mode="clip")
+
+
+@functools.cache
+def _tone_curve() -> np.ndarray:
+    light = np.linspace(0, 2, 4096)
+    light = np.where(light < 0.7, light, 0.7 + 0.3 * (1 - np.exp(-(light - 0.7) / 0.3)))
+    return (255 * light ** (1 / 2.2)).round().astype(np.uint8)
 
 
 def _sample(chart: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -229,10 +253,12 @@ def _shade(
         1,
         dtype=np.float32,
     )
-    values = sum(attributes[corners[:, k]] * fragments.weights[:, k : k + 1] for k in range(3))
+    values = np.take(attributes, corners[:, 0], 0) * fragments.weights[:, :1]
+    for corner in (1, 2):
+        values += np.take(attributes, corners[:, corner], 0) * fragments.weights[:, corner : corner + 1]
     material = pack.material[fragments.triangle]
     chart_x, chart_y, z = values[:, 0], values[:, 1], values[:, 2]
-    x, y = chart_x / 192 - 1, 8.6 - chart_y / 192
+    x, y = chart_x / CHART_SCALE + CHART_LEFT, CHART_TOP - chart_y / CHART_SCALE
     albedo = np.empty((len(values), 3), np.float32)
     gloss = values[:, 6].copy()
 
@@ -240,24 +266,32 @@ def _shade(
     front = values[on_skin, 8:9]
     painted = _sample(_lit_chart(person, expression, camera, light), chart_x[on_skin], chart_y[on_skin])
     bare = painted * front + person.skin.base * (1 - front)
-    cap = values[on_skin, 7]
-    tint = skins.linear(hair_colour(person.identity)) * 0.55
-    hairy = np.clip((cap - 0.3) / 0.5, 0, 1)[:, None] * (1.0 if look.hair.style.length > 0.15 else 0.75)
-    bare = bare * (1 - hairy) + tint * hairy
-    gloss[on_skin] *= 1 - hairy[:, 0] * 0.8
+    # Hair and brows do not shine like skin, pigment shines less than light skin.
+    gloss[on_skin] *= np.clip(bare.mean(1) / person.skin.base.mean(), 0.1, 1.1) ** 1.5
+    capped = np.flatnonzero(values[on_skin, 7] > 0.02)
+    at = np.stack([x[on_skin][capped], y[on_skin][capped], z[on_skin][capped]], 1)
+    tint, cover = hairdo.cap_colour(
+        look.hair, at, values[on_skin, 7][capped], skins.linear(hair_colour(person.identity))
+    )
+    bare[capped] += (tint - bare[capped]) * cover
+    gloss[on_skin[capped]] *= 1 - 0.9 * cover[:, 0]
     low = np.flatnonzero(y[on_skin] < 6.2)
     at = np.stack([x[on_skin][low], y[on_skin][low], z[on_skin][low]], 1)
     bare[low] = look.outfit.colour(at, bare[low])
     gloss[on_skin[low]] *= 0.3
     albedo[on_skin] = bare
 
-    deep = np.clip((z - 0.9) / 0.6, 0.12, 1)[:, None]
+    # Little light gets between lips that hardly part.
+    units = expression.units
+    parted = sum(units.get(unit, 0.0) for unit in ("mouthUpperUpLeft", "mouthUpperUpRight", "mouthLowerDownLeft"))
+    entrance = float(np.clip(0.3 + 1.8 * units.get("jawOpen", 0.0) + 0.6 * parted, 0, 1))
+    deep = entrance * np.clip((z - 0.95) / 0.4, 0.12, 1)[:, None]
     for index, inner in ((3, TEETH), (4, TEETH * 0.92), (5, TONGUE), (7, MOUTH)):
         own = material == index
-        albedo[own] = inner * (deep[own] if index in (3, 4) else deep[own] ** 1.5)
+        albedo[own] = inner * (deep[own] * _tooth_gaps(x[own]) if index in (3, 4) else deep[own] ** 1.5)
         gloss[own] *= 1.5 if index in (3, 4, 5) else 0.3
     lashes = material == 6
-    albedo[lashes] = person.skin.base * 0.25 + 0.01
+    albedo[lashes] = person.skin.base * 0.35 + 0.01
     gloss[lashes] = 0
     for index in (1, 2):
         own = np.flatnonzero(material == index)
@@ -266,6 +300,12 @@ def _shade(
             albedo[own] = _iris(person, offset, expression.gaze)
             gloss[own] = 0
     return albedo * values[:, 3:6] + gloss[:, None] * np.mean(light.key_colour).astype(np.float32)
+
+
+def _tooth_gaps(x: np.ndarray) -> np.ndarray:
+    """Darkening between neighbouring teeth."""
+    between = np.abs((x / TOOTH) % 1 - 0.5) * 2
+    return 1 - 0.45 * np.clip((between - 0.75) / 0.25, 0, 1)[:, None]
 
 
 def _lit_chart(person: Person, expression: Expression, camera: Camera, light: Light) -> np.ndarray:

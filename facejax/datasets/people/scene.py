@@ -7,13 +7,19 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from facejax.datasets.people import hair as hairdo
+from facejax.datasets.people.accessories import hide, sample_glasses
 from facejax.datasets.people.assets import load_pack
 from facejax.datasets.people.background import sample_background
 from facejax.datasets.people.camera import Camera
 from facejax.datasets.people.expression import Expression
 from facejax.datasets.people.light import sample_light
+from facejax.datasets.people.noise import white
 from facejax.datasets.people.outfit import sample_outfit
+from facejax.datasets.people.points import face_points
 from facejax.datasets.people.render import Layer, Look, Person, draw
+
+# Share of photos with glasses, and with something before the face.
+GLASSES, HIDDEN = 0.13, 0.08
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,12 +118,14 @@ def finish(
         start, stop = (np.round((reach + sign * step) * 16).astype(int) for sign in (-1, 1))
         cv2.line(kernel, start.tolist(), stop.tolist(), 1.0, 1, cv2.LINE_8, 4)
         image = cv2.filter2D(image, -1, kernel / max(kernel.sum(), 1))
-    grain = rng.standard_normal((rows, columns, 1), np.float32) * 0.8
-    if not camera.grey:
-        grain = grain + rng.standard_normal((rows, columns, 3), np.float32) * 0.5
-    bytes_ = (image + grain * np.float32(camera.noise)).clip(0, 255).astype(np.uint8)
+    if camera.grey:
+        image += white(rng, rows, columns)[..., None] * np.float32(camera.noise)
+    else:
+        for channel in range(3):
+            image[..., channel] += white(rng, rows, columns) * np.float32(camera.noise)
+    bytes_ = image.clip(0, 255).astype(np.uint8)
     _, data = cv2.imencode(".jpg", bytes_[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, camera.quality])
-    return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].copy()
+    return cv2.cvtColor(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
 
 
 def put(image: Float[np.ndarray, "rows columns 3"], layer: Layer) -> None:
@@ -145,12 +153,18 @@ def photo(
     own = person.identity.rng("hair") if rng.random() < 0.65 else rng
     hair = hairdo.grow(load_pack(), person.rest, hairdo.sample_style(person.identity, own), own)
     image = sample_background(rng, size, size)
-    layer = draw(person, expression, camera, light, Look(hair, sample_outfit(rng)), (size, size), _exposure(rng))
+    look = Look(hair, sample_outfit(rng, person.skin.base), sample_glasses(rng) if rng.random() < GLASSES else None)
+    layer = draw(person, expression, camera, light, look, (size, size), sample_exposure(rng))
     if layer is not None:
         put(image, layer)
+        if rng.random() < HIDDEN:
+            points = face_points(person.identity).landmarks(expression, camera)
+            nose_x, nose_y = points[2].astype(int).clip(2, size - 3).tolist()
+            red, green, blue = image[nose_y - 2 : nose_y + 3, nose_x - 2 : nose_x + 3].mean((0, 1)).tolist()
+            hide(image, points, (red, green, blue), rng)
     return finish(image, sample_finish(rng), rng)
 
 
-def _exposure(rng: np.random.Generator) -> float:
+def sample_exposure(rng: np.random.Generator) -> float:
     """Mean linear brightness of a well exposed face."""
     return float(np.clip(0.24 * np.exp(rng.normal(0, 0.28)), 0.08, 0.5))

@@ -1,4 +1,4 @@
-"""A person's skin, painted in the chart: colour, brows, stubble, and the folds that age and expression press into it."""
+"""A person's skin, painted in the chart: colour, brows, stubble, and the folds of age and expression."""
 
 import dataclasses
 import functools
@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 
 from facejax.datasets.people.assets import CHART_LEFT, CHART_SCALE, CHART_SHAPE, CHART_TOP, chart_xy, load_pack
 from facejax.datasets.people.identity import Identity, hair_colour
+from facejax.datasets.people.noise import smooth
 
 # sRGB of bare skin from the fairest tone to the darkest.
 TONES = np.array(
@@ -78,6 +79,7 @@ def _grid() -> tuple[np.ndarray, np.ndarray]:
     return x / CHART_SCALE + CHART_LEFT, CHART_TOP - y / CHART_SCALE
 
 
+@functools.cache
 def _spot(x: float, y: float, wide: float, high: float) -> np.ndarray:
     grid_x, grid_y = _grid()
     return np.exp(-(((grid_x - x) / wide) ** 2) - ((grid_y - y) / high) ** 2)
@@ -92,7 +94,7 @@ def _curve(points: tuple[tuple[float, float], ...], count: int = 24) -> np.ndarr
 
 def _stroke(image: np.ndarray, points: np.ndarray, value: float, thickness: int) -> None:
     xy = np.stack(chart_xy(points[:, 0], points[:, 1]), 1)
-    cv2.polylines(image, [np.int32(xy * 16)], False, value, thickness, cv2.LINE_AA, 4)
+    cv2.polylines(image, [(xy * 16).astype(np.int32)], False, value, thickness, cv2.LINE_AA, 4)
 
 
 @functools.cache
@@ -131,32 +133,26 @@ def folds(person: Identity, units: Mapping[str, float]) -> Float[np.ndarray, "ro
     return total
 
 
-def _noise(rng: np.random.Generator, scale: float) -> np.ndarray:
-    """Smooth noise over the chart with blobs of about `scale` pixels, mean 0 and spread 1."""
-    step = max(1, int(scale / 1.5))
-    rows, columns = CHART_SHAPE
-    coarse = rng.standard_normal((rows // step + 3, columns // step + 3), np.float32)
-    coarse = cv2.GaussianBlur(coarse, (0, 0), scale / step)
-    field = cv2.resize(coarse, (columns, rows), interpolation=cv2.INTER_CUBIC)
-    return field / field.std()
-
-
 def paint(person: Identity) -> Skin:
     """Paints a person's skin; about ten milliseconds."""
     rng = person.rng("skin")
     age, tone = person.age, person.tone
-    grid_x, grid_y = _grid()
     srgb = np.array([np.interp(tone * 5, range(6), TONES[:, c]) for c in range(3)], np.float32)
     srgb += person.redness * np.array([4, -5, -4], np.float32) + rng.normal(0, 2.5, 3).astype(np.float32)
     base = linear(srgb)
     # Children are evenly and lightly coloured; the old are mottled.
     mottle = float(np.interp(age, [5, 30, 80], [0.015, 0.03, 0.07]))
-    shade = 1 + mottle * (0.6 * _noise(rng, 24) + 0.5 * _noise(rng, 7)) + 0.02 * _noise(rng, 1.5)
+    shade = (
+        1
+        + mottle * (0.6 * smooth(rng, *CHART_SHAPE, 18) + 0.5 * smooth(rng, *CHART_SHAPE, 5))
+        + 0.02 * smooth(rng, *CHART_SHAPE, 1.1)
+    )
     colour = base * shade[..., None]
     blush = _spot(-0.42, 6.96, 0.2, 0.2) + _spot(0.42, 6.96, 0.2, 0.2) + 0.8 * _spot(0, 6.92, 0.14, 0.13)
     blush *= float(rng.uniform(0.5, 1.3)) * (1.3 if age < 13 else 1.0) * (1.1 - tone)
     colour *= 1 + blush[..., None] * np.array([0.02, -0.12, -0.11], np.float32)
-    sockets = sum(_spot(s * 0.29, 7.16, 0.19, 0.09) + 0.8 * _spot(s * 0.25, 7.33, 0.2, 0.08) for s in (-1, 1))
+    sockets = _spot(0.29, 7.16, 0.19, 0.09) + 0.8 * _spot(0.25, 7.33, 0.2, 0.08)
+    sockets = sockets + sockets[:, ::-1]
     colour *= 1 - sockets[..., None] * np.array([0.12, 0.17, 0.14], np.float32) * float(
         np.interp(age, [5, 60], [0.5, 1.2])
     )
@@ -166,21 +162,21 @@ def paint(person: Identity) -> Skin:
         cv2.circle(colour, (int(x), int(y)), int(rng.integers(1, 3)), mark, -1, cv2.LINE_AA)
 
     lips = load_pack().lips.astype(np.float32) / 255
-    rosy = base * np.array([0.82, 0.56, 0.58], np.float32) + np.array([0.035, 0.0, 0.004], np.float32)
+    rosy = base * np.array([0.78, 0.47, 0.50], np.float32) + np.array([0.035, 0.0, 0.004], np.float32)
     lips *= float(np.interp(age, [5, 70], [0.75, 0.5])) * float(rng.uniform(0.7, 1.1))
     colour += (rosy * shade[..., None] - colour) * lips[..., None]
 
     hair = linear(hair_colour(person)) * 0.8
     ink = np.maximum(_brows(person, rng), _stubble(person, rng) * (1 - lips))
     colour += (hair - colour) * ink[..., None]
-    height = 0.7 * _noise(rng, 1.2) + 0.3 * _noise(rng, 3)
+    height = 0.7 * smooth(rng, *CHART_SHAPE, 0.9) + 0.3 * smooth(rng, *CHART_SHAPE, 2.2)
     return Skin(np.ascontiguousarray(colour.clip(0.003, 1), np.float32), height, base)
 
 
 def _brows(person: Identity, rng: np.random.Generator) -> np.ndarray:
     """Hairs of the eyebrows: share of the skin that they cover."""
     ink = np.zeros(CHART_SHAPE, np.float32)
-    thickness = person.brow * float(np.interp(person.age, [1, 14, 70, 90], [0.55, 1.0, 1.0, 0.8]))
+    thickness = 0.85 * person.brow * float(np.interp(person.age, [1, 14, 70, 90], [0.5, 1.0, 1.0, 0.8]))
     arch = float(rng.uniform(-0.015, 0.03))
     length = float(rng.uniform(0.52, 0.57))
     for sign in (-1, 1):
@@ -205,10 +201,15 @@ def _stubble(person: Identity, rng: np.random.Generator) -> np.ndarray:
     if grown + shadow < 0.02:
         return np.zeros(CHART_SHAPE, np.float32)
     x, y = (np.abs(_grid()[0]), _grid()[1])
-    jaw = 1 / (1 + np.exp(-(6.60 + 0.5 * np.clip(x - 0.3, 0, 1) - y) * 20)) / (1 + np.exp((x - 0.68) * 22)) * (y > 5.95)
+    jaw = (
+        1
+        / (1 + np.exp(-(6.60 + 0.5 * np.clip(x - 0.3, 0, 1) - y) * 20))
+        / (1 + np.exp((x - 0.68) * 22))
+        / (1 + np.exp((6.14 - y) * 40))
+    )
     moustache = np.exp(-(((y - 6.765) / 0.05) ** 2)) * np.exp(-((x / 0.27) ** 6))
     kind = rng.choice(3, p=[0.6, 0.2, 0.2])
     chin = np.exp(-((x / 0.22) ** 4)) * jaw
     area = (jaw + moustache, moustache, chin + moustache)[kind] if grown > 0.2 else jaw + moustache
-    texture = (0.72 + 0.22 * _noise(rng, 1.6)).clip(0.2, 1)
+    texture = (0.72 + 0.22 * smooth(rng, *CHART_SHAPE, 0.9)).clip(0.2, 1)
     return (cv2.GaussianBlur(area.astype(np.float32), (0, 0), 3) * texture).clip(0, 1) * (shadow + 0.85 * grown)
