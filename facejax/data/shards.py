@@ -1,14 +1,15 @@
 """A set of shards that is written in chunks, so that a killed preparation goes on where it stopped, to the same bytes.
 
 The photos of a split, in a fixed order, are cut into chunks. Each chunk becomes a small TFRecord file of its own and,
-last, a JSON note that says it is done; what a chunk holds depends on its photos only. Shards are whole chunks one after
-another (TFRecord files may simply be joined). All of it happens in ``<version>.partial``; the set's own folder appears
-by one rename, when everything is in it.
+last, a JSON note that says it is done; what a chunk holds depends on its photos only. Shards are whole chunks in a
+hashed order (TFRecord files may simply be joined). All of it happens in ``<version>.partial``; the set's own folder
+appears by one rename, when everything is in it.
 """
 
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -58,6 +59,7 @@ class ChunkedShards:
         self.staging = self.partial / "set"
         self._chunk_dir = self.partial / "chunks"
         self._shards: dict[str, list[list[Chunk]]] = {}
+        self.chunks: list[Chunk] = []
         for split, size in split_sizes.items():
             shards = min(num_shards or -(-size // PHOTOS_PER_SHARD), size)
             # At least one chunk a shard: then a shard is a run of whole chunks.
@@ -65,8 +67,10 @@ class ChunkedShards:
             bounds = [size * number // count for number in range(count + 1)]
             chunks = [Chunk(split, number, bounds[number], bounds[number + 1]) for number in range(count)]
             edges = [count * shard // shards for shard in range(shards + 1)]
+            self.chunks += chunks
+            # Neighbours in the set (one class, one person) go to different places and shards.
+            chunks = sorted(chunks, key=lambda chunk: hashlib.sha256(f"{chunk.split}/{chunk.number}".encode()).digest())
             self._shards[split] = [chunks[edges[shard] : edges[shard + 1]] for shard in range(shards)]
-        self.chunks = [chunk for shards in self._shards.values() for shard in shards for chunk in shard]
 
     @contextlib.contextmanager
     def locked(self, plan: Mapping[str, object]) -> Iterator[None]:

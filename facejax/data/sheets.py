@@ -44,12 +44,14 @@ def _groups(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def write_contact_sheets(records: TFRecordSource, directory: pathlib.Path, split: str) -> None:
-    """Writes ``<split>_all.png`` and ``<split>_<label>_<class>.png``, each of the first 60 crops in shard order."""
+    """Writes ``<split>_all.png`` and ``<split>_<label>_<class>.png``: up to 60 crops of each, evenly spaced."""
     directory.mkdir(exist_ok=True)
     for stem, places in _groups({"num_faces": np.arange(len(records)), **records.labels}).items():
-        if not len(places):
+        total = len(places)
+        if not total:
             continue
-        chosen = [decode_example(records[place]) for place in places[: ROWS * COLUMNS]]
+        places = places[np.linspace(0, len(places) - 1, min(len(places), ROWS * COLUMNS)).round().astype(int)]
+        chosen = [decode_example(records[place]) for place in places]
         images = [decode_image(example["image"][0]) for example in chosen]
-        title = f"{split} {stem}: {len(images)} of {len(places)} crops"
+        title = f"{split} {stem}: {len(images)} of {total} crops"
         cv2.imwrite(str(directory / f"{split}_{stem}.png"), contact_sheet(images, title)[..., ::-1])

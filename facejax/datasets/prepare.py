@@ -1,8 +1,9 @@
 """Photos of a published data set -> face crops in TFRecord shards, resumably, with a summary of what became of each.
 
-`prepare_dataset` makes ``DATA/<name>/<version>/`` (layout: `facejax.data.metadata`). Examples lie in the order of a
-hash of their ids, so that any run of them mixes classes and people. The same photos and settings give the same bytes,
-whether the preparation was killed in between or not, and with any number of workers.
+`prepare_dataset` makes ``DATA/<name>/<version>/`` (layout: `facejax.data.metadata`). Photos are read in the reader's
+order, which is that of the disk, or of the rendered people; they are stored in chunks, which lie in a hashed order, as
+do the examples of a chunk, so that one who reads the shards in sequence sees classes mixed. The same photos and
+settings give the same bytes, whether the preparation was killed in between or not, and with any number of workers.
 """
 
 import collections
@@ -29,7 +30,8 @@ from facejax.datasets.crops import CropSettings, Outcome, Photo, cut_face, load_
 from facejax.datasets.registry import CROPS, Dataset, get_dataset
 from facejax.datasets.summary import LISTS, Progress, describe_summary, summarise
 
-FORMAT = 1  # raised when the same photos and settings begin to give other bytes
+PHOTOS_PER_TASK = 16  # consecutive ones go to one worker: a rendered person is built once for the photos of them
+FORMAT = 2  # raised when the same photos and settings begin to give other bytes
 
 
 @runtime_checkable
@@ -126,27 +128,23 @@ def prepare_dataset(
 
 
 def read_records(reader: Dataset, raw: pathlib.Path | None, options: Mapping[str, object]) -> dict[str, list[Record]]:
-    """The set's records by split, in the order in which they are stored; those with a second use of an id are skipped.
+    """The set's records by split, in the reader's order; those with a second use of an id are skipped.
 
     Raises:
         ValueError: The reader finds no photo at all in the folder.
     """
     reader.skipped.clear()
-    splits: dict[str, dict[str, Record]] = {}
+    splits: dict[str, list[Record]] = {}
     seen = set()
     for record in reader.records(raw, **options):
         if record.id in seen:
             reader.skip("id used twice", record.id)
             continue
         seen.add(record.id)
-        splits.setdefault(record.split, {})[record.id] = record
+        splits.setdefault(record.split, []).append(record)
     if not seen:
         raise ValueError(f"found no photo of {reader.name} in {raw}; expected its layout as published at {reader.url}")
-
-    def place(record: Record) -> bytes:
-        return hashlib.sha256(record.id.encode()).digest()
-
-    return {split: sorted(splits[split].values(), key=place) for split in sorted(splits)}
+    return {split: splits[split] for split in sorted(splits)}
 
 
 def _label_fields(records: Mapping[str, Sequence[Record]]) -> dict[str, Field]:
@@ -194,8 +192,14 @@ def _ahead(pool: Executor, function: Callable, items: Iterable, window: int) -> 
         yield result
 
 
-def _load_and_cut(record: Record, raw: pathlib.Path | None, fields: dict, settings: CropSettings) -> Outcome:
-    return cut_face(load_photo(record, raw), fields, settings)
+def _load(records: Sequence[Record], raw: pathlib.Path | None) -> list[Photo]:
+    return [load_photo(record, raw) for record in records]
+
+
+def _load_and_cut(
+    records: Sequence[Record], raw: pathlib.Path | None, fields: dict, settings: CropSettings
+) -> list[Outcome]:
+    return [cut_face(load_photo(record, raw), fields, settings) for record in records]
 
 
 def _write_chunks(store, records, raw, fields, settings, detector, workers, detect_batch, name, log) -> None:
@@ -210,13 +214,10 @@ def _write_chunks(store, records, raw, fields, settings, detector, workers, dete
             # Photos made in Python: threads would take turns. Spawned, because this process may run JAX's threads.
             pool = stack.enter_context(ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")))
         stack.callback(pool.shutdown, cancel_futures=True)
-        if settings.crop == "mtcnn":
-            photos = _ahead(pool, partial(load_photo, raw=raw), wanted, detect_batch + 2 * workers)
-            cut = partial(cut_face, fields=fields, settings=settings)
-        else:
-            photos = _ahead(
-                pool, partial(_load_and_cut, raw=raw, fields=fields, settings=settings), wanted, 8 * workers
-            )
+        tasks = (wanted[start : start + PHOTOS_PER_TASK] for start in range(0, len(wanted), PHOTOS_PER_TASK))
+        cut = partial(cut_face, fields=fields, settings=settings)
+        work = partial(_load_and_cut, fields=fields, settings=settings) if settings.crop != "mtcnn" else _load
+        photos = itertools.chain.from_iterable(_ahead(pool, partial(work, raw=raw), tasks, workers + 2))
         for chunk in pending:
             outcomes: list[Outcome] = []
             for start in range(chunk.start, chunk.stop, detect_batch):
@@ -237,6 +238,7 @@ def _detect(detector: Detector, photos: Sequence[Photo]) -> Iterator[tuple[Photo
 
 def _write_chunk(store: ChunkedShards, chunk: Chunk, outcomes: list[Outcome], fields: Mapping[str, Field]) -> None:
     faces = [outcome for outcome in outcomes if outcome.kind == "face"]
+    faces.sort(key=lambda face: hashlib.sha256(face.record_id.encode()).digest())
     columns = {key: field.column([face.labels[key] for face in faces]) for key, field in fields.items()}
     columns["num_faces"] = STORED_FIELDS["num_faces"].column([face.num_faces for face in faces])
     classes = {key: collections.Counter(map(str, columns[key].tolist())) for key in _counted(fields)}

@@ -91,9 +91,13 @@ def test_what_is_stored(raw, tmp_path):
     assert len(source) == SPLITS["validation"]
     assert sorted(source.labels("emotion")) == sorted(index % 8 for index in range(0, COUNT, 5))
     assert len(list(folder.glob("toy_faces-train.tfrecord-?????-of-00002"))) == 2
-    # Stored in the order of a hash, so that neighbours in the folder are not neighbours here.
-    order = FaceSource(tmp_path / "data", "toy_faces", "train").ids()
-    assert order == sorted(order, key=lambda name: hashlib.sha256(name.encode()).digest())
+    # Neighbours in the folder are not neighbours here: neither the chunks of 8 photos nor what is in them.
+    order = [int(name[:3]) for name in FaceSource(tmp_path / "data", "toy_faces", "train").ids()]
+    chunks = [order[start : start + 8] for start in range(0, 32, 8)]
+    files = [index for index in range(COUNT) if index % 5]
+    assert sorted(map(sorted, chunks)) == [files[start : start + 8] for start in range(0, 32, 8)]
+    assert sorted(map(sorted, chunks)) != [sorted(chunk) for chunk in chunks]
+    assert all(sorted(chunk) != chunk for chunk in chunks)
 
 
 def test_counts_and_lists(raw, tmp_path):
@@ -320,6 +324,7 @@ def test_more_shards_than_photos_and_none_of_a_split(tmp_path):
     store = shards.ChunkedShards(tmp_path / "x", "toy", {"train": 100}, num_shards=3)
     assert [chunk.start for chunk in store.chunks] == [100 * n // 13 for n in range(13)]
     assert [len(part) for part in store._shards["train"]] == [4, 4, 5]
+    assert sorted(chunk.number for part in store._shards["train"] for chunk in part) == list(range(13))
 
 
 @pytest.fixture(scope="module")
