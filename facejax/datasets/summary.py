@@ -30,11 +30,17 @@ def summarise(store: ChunkedShards, reader: Dataset, plan: Mapping[str, Any]) ->
             total[kind] += len(note["lists"][kind])
         for key, counts in note["classes"].items():
             total["classes"].setdefault(key, collections.Counter()).update(counts)
-    for split, total in splits.items():
-        total["expected_photos"] = reader.expected_counts.get(split)
+    for total in splits.values():
         total["classes"] = {key: _named(key, counts) for key, counts in total["classes"].items()}
     skipped = {reason: len(places) for reason, places in sorted(reader.skipped.items())}
-    return {"name": reader.name, "version": VERSION, "splits": splits, "skipped_by_reader": skipped, "plan": dict(plan)}
+    return {
+        "name": reader.name,
+        "version": VERSION,
+        "splits": splits,
+        "expected_photos": dict(reader.expected_counts),
+        "skipped_by_reader": skipped,
+        "plan": dict(plan),
+    }
 
 
 def _named(key: str, counts: Mapping[str, int]) -> dict[str, int]:
@@ -51,11 +57,13 @@ def describe_summary(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"{summary['name']} {split}: {total['photos']} photos, {total['faces']} faces; {counts}")
         for key in (key for key in total["classes"] if class_names(key)):
             lines.append(f"  {key}: " + ", ".join(f"{name} {count}" for name, count in total["classes"][key].items()))
-        expected, usable = total["expected_photos"], total["photos"] - total["missing"]
+    for split, expected in summary["expected_photos"].items():
+        total = summary["splits"].get(split, {"photos": 0, "missing": 0})
+        usable = total["photos"] - total["missing"]
         if expected is not None and expected != usable:
             lines.append(
-                f"  WARNING: {usable} photos, published are {expected} ({usable - expected:+d}); "
-                f"{total['missing']} listed ones are not there: missing.txt; rows left out: skipped.txt"
+                f"WARNING: {summary['name']} {split}: {usable} photos, published are {expected} "
+                f"({usable - expected:+d}); {total['missing']} listed ones are not there: missing.txt; rows left out: skipped.txt"
             )
     lines += [f"{summary['name']}: reader left out {n}: {reason}" for reason, n in summary["skipped_by_reader"].items()]
     return lines

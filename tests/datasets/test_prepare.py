@@ -124,8 +124,11 @@ def test_counts_and_lists(raw, tmp_path):
     assert (folder / "missing.txt").read_text() == "003.png\tno such file\n"
     lines = "\n".join(describe_summary(summary))
     assert "train: 32 photos, 25 faces; 4 no face, 1 missing, 2 corrupt, 0 several faces" in lines
-    assert "WARNING: 31 photos, published are 32 (-1); 1 listed ones are not there: missing.txt" in lines
-    assert lines.count("WARNING") == 1
+    assert (
+        "WARNING: toy_faces train: 31 photos, published are 32 (-1); 1 listed ones are not there: missing.txt" in lines
+    )
+    assert "WARNING: toy_faces test: 0 photos, published are 5 (-5)" in lines
+    assert lines.count("WARNING") == 2
 
 
 def test_contact_sheets(raw, tmp_path):

@@ -43,7 +43,7 @@ class ToyFaces(Dataset):
     licence = "MIT"
     url = "https://example.org/toy"
     tasks = ("emotion8",)
-    expected_counts = {"train": 32, "validation": 8}  # noqa: RUF012
+    expected_counts = {"train": 32, "validation": 8, "test": 5}  # noqa: RUF012
     default_crop = "mtcnn"
 
     def records(self, raw: pathlib.Path | None, **options: object) -> Iterator[Record]:
