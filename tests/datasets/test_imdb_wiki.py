@@ -4,7 +4,7 @@ import miniatures
 import numpy as np
 import pytest
 import scipy.io
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from facejax.datasets import get_dataset
@@ -66,6 +66,9 @@ def test_a_person_is_on_one_side_of_the_split(raw):
     assert 12 <= held_out <= 50  # 30 expected of 302, 3 sigma: 16
 
 
+@example(datetime.date(1950, 6, 30), 1990)
+@example(datetime.date(1950, 7, 1), 1990)
+@example(datetime.date(1950, 7, 2), 1990)
 @given(st.dates(datetime.date(1850, 1, 1), datetime.date(2015, 12, 31)), st.integers(min_value=1850, max_value=2015))
 def test_age_counts_the_birthdays_up_to_the_first_of_july(birth, year):
     age = age_at(miniatures.matlab_datenum(birth.year, birth.month, birth.day), float(year))

@@ -42,7 +42,9 @@ def test_subjects_restrict_and_those_without_photos_are_counted(raw):
 
 def test_the_subjects_of_the_paper_have_two_photos_and_a_video(raw):
     miniatures.ytf(raw)
-    assert shared_subjects(READER.records(raw), get_dataset("ytf").names(raw)) == ["Abdullah_Gul"]
+    videos = get_dataset("ytf").names(raw)
+    assert shared_subjects(READER.records(raw), videos) == ["Abdullah_Gul"]
+    assert shared_subjects(READER.records(raw), [*videos, "Aaron_Eckhart"]) == ["Abdullah_Gul"]  # one photo only
 
 
 def test_the_paper_s_list_has_596_subjects(shared_dir):
