@@ -62,8 +62,8 @@ def describe_summary(summary: Mapping[str, Any]) -> list[str]:
         usable = total["photos"] - total["missing"]
         if expected is not None and expected != usable:
             lines.append(
-                f"WARNING: {summary['name']} {split}: {usable} photos, published are {expected} "
-                f"({usable - expected:+d}); {total['missing']} listed ones are not there: missing.txt; rows left out: skipped.txt"
+                f"WARNING: {summary['name']} {split}: {usable} photos, published are {expected} ({usable - expected:+d});"
+                f" {total['missing']} listed ones are not there: missing.txt; rows left out: skipped.txt"
             )
     lines += [f"{summary['name']}: reader left out {n}: {reason}" for reason, n in summary["skipped_by_reader"].items()]
     return lines
