@@ -57,13 +57,14 @@ def describe_summary(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"{summary['name']} {split}: {total['photos']} photos, {total['faces']} faces; {counts}")
         for key in (key for key in total["classes"] if class_names(key)):
             lines.append(f"  {key}: " + ", ".join(f"{name} {count}" for name, count in total["classes"][key].items()))
+    name = summary["name"]
     for split, expected in summary["expected_photos"].items():
         total = summary["splits"].get(split, {"photos": 0, "missing": 0})
         usable = total["photos"] - total["missing"]
         if expected is not None and expected != usable:
             lines.append(
-                f"WARNING: {summary['name']} {split}: {usable} photos, published are {expected} ({usable - expected:+d});"
-                f" {total['missing']} listed ones are not there: missing.txt; rows left out: skipped.txt"
+                f"WARNING: {name} {split}: {usable} photos, published are {expected} ({usable - expected:+d}); "
+                f"{total['missing']} listed ones are not there: missing.txt; rows left out: skipped.txt"
             )
     lines += [f"{summary['name']}: reader left out {n}: {reason}" for reason, n in summary["skipped_by_reader"].items()]
     return lines
