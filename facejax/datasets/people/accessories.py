@@ -47,7 +47,7 @@ def sample_glasses(rng: np.random.Generator) -> Glasses:
 
 def glasses_points(
     glasses: Glasses, pack: Pack, rest: Float[np.ndarray, "vertices 3"]
-) -> list[Float[np.ndarray, "points 3"]]:
+) -> list[Float[np.ndarray, "_ 3"]]:
     """Outlines of both lenses, the bridge and both temples, in the person's axes."""
     angle = np.linspace(0, 2 * np.pi, 33)
     cos, sin = np.cos(angle), np.sin(angle)
@@ -85,7 +85,7 @@ def draw_glasses(
     canvas: UInt8[np.ndarray, "rows columns 4"],
     nearest: Float[np.ndarray, "rows columns"],
     glasses: Glasses,
-    lines: list[tuple[Float[np.ndarray, "points 2"], Float[np.ndarray, " points"]]],
+    lines: list[tuple[Float[np.ndarray, "_ 2"], Float[np.ndarray, " _"]]],
     pixels_per_unit: float,
 ) -> None:
     """Draws glasses on a premultiplied canvas, in place.

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from numpy.typing import ArrayLike
 
 PACK = pathlib.Path(__file__).parent / "pack.npz"
 CHART_SCALE = 144  # chart pixels per unit
@@ -26,9 +25,27 @@ MOUTH_CORNERS = ((-0.245, 6.612, 1.415), (0.245, 6.612, 1.415))  # the person's 
 MATERIALS = ("skin", "left_eye", "right_eye", "upper_teeth", "lower_teeth", "tongue", "lashes", "mouth")
 
 
-def chart_xy(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def chart_xy(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Column and row in the chart of template positions."""
-    return (np.asarray(x) - CHART_LEFT) * CHART_SCALE, (CHART_TOP - np.asarray(y)) * CHART_SCALE
+    return (x - CHART_LEFT) * CHART_SCALE, (CHART_TOP - y) * CHART_SCALE
+
+
+def displace(
+    start: Float[np.ndarray, "points 3"],
+    targets: Float[np.ndarray, "targets points 3"],
+    target_index: Mapping[str, int],
+    weights: Mapping[str, float],
+) -> Float[np.ndarray, "points 3"]:
+    """`start` displaced by weighted targets, summed in sorted order so that every machine rounds alike.
+
+    Raises:
+        KeyError: A target is unknown.
+    """
+    shape = start.copy()
+    for name in sorted(weights):
+        if abs(weights[name]) > 1e-4:
+            shape += np.float32(weights[name]) * targets[target_index[name]]
+    return shape
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,16 +77,8 @@ class Pack:
     def morph(
         self, start: Float[np.ndarray, "vertices 3"], weights: Mapping[str, float]
     ) -> Float[np.ndarray, "vertices 3"]:
-        """`start` displaced by weighted targets, summed in sorted order so that every machine rounds alike.
-
-        Raises:
-            KeyError: A target is unknown.
-        """
-        shape = start.copy()
-        for name in sorted(weights):
-            if abs(weights[name]) > 1e-4:
-                shape += np.float32(weights[name]) * self.targets[self.target_index[name]]
-        return shape
+        """`start` displaced by weighted targets; see `displace`."""
+        return displace(start, self.targets, self.target_index, weights)
 
     @functools.cached_property
     def skin(self) -> np.ndarray:
@@ -113,9 +122,9 @@ class Pack:
 
     @functools.cached_property
     def contour(self) -> np.ndarray:
-        """Vertices whose projected bounding box is the face: forehead to chin, cheek to cheek, without ears."""
+        """Vertices whose projected bounding box is the face as MTCNN cuts it: hairline to chin, cheek to cheek."""
         x, y, z = self.vertices.T
-        return np.flatnonzero(self.skin & (z > 0.62) & (y > 6.15) & (y < 7.86) & (np.abs(x) < 0.72))
+        return np.flatnonzero(self.skin & (z > 0.62) & (y > 6.15) & (y < 8.06) & (np.abs(x) < 0.72))
 
     @functools.cached_property
     def _corner_order(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

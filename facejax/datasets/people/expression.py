@@ -82,7 +82,7 @@ RECIPES: Mapping[str, tuple[Units, ...]] = {
         },
     ),
     "surprise": (
-        {"browInnerUp": 0.85, "browOuterUp": 0.9, "eyeWide": 0.9, "jawOpen": 0.5, "mouthFunnel": 0.2},
+        {"browInnerUp": 0.85, "browOuterUp": 0.9, "eyeWide": 0.9, "jawOpen": 0.6, "mouthFunnel": 0.2},
         {"browInnerUp": 0.8, "browOuterUp": 0.95, "eyeWide": 0.8, "jawOpen": 0.25},
         {"browInnerUp": 0.7, "browOuterUp": 0.8, "eyeWide": 0.9, "jawOpen": 0.7},
         {"browInnerUp": 0.7, "browOuterUp": 0.8, "eyeWide": 0.6, "jawOpen": 0.35, "mouthSmile": 0.3},
@@ -290,10 +290,10 @@ def sample_expression(rng: np.random.Generator, emotion: int, intensity: float |
     Args:
         rng: Source of the variant, asymmetry, speech, blinks and gaze.
         emotion: Index in EMOTION8.
-        intensity: 0 to 1; drawn from 0.4 up when None.
+        intensity: 0 to 1; drawn from 0.5 up when None.
     """
     name = EMOTION8[emotion]
-    drawn = 0.4 + 0.6 * float(rng.beta(2.0, 1.3))
+    drawn = 0.5 + 0.5 * float(rng.beta(2.0, 1.2))
     intensity = 0.0 if name == "neutral" else drawn if intensity is None else intensity
     recipe = both_sides(RECIPES[name][rng.integers(len(RECIPES[name]))])
     if rng.random() < 0.5:
@@ -302,7 +302,7 @@ def sample_expression(rng: np.random.Generator, emotion: int, intensity: float |
     units: dict[str, float] = {}
     for unit, weight in recipe.items():
         lean = 1 + tilt if unit.endswith("Left") else 1 - tilt if unit.endswith("Right") else 1.0
-        units[unit] = weight * intensity * lean * float(rng.uniform(0.75, 1.15))
+        units[unit] = weight * intensity * lean * float(rng.uniform(0.85, 1.25))
     # Speech and a face's own restlessness; a shut-mouthed anger or sadness is not talked away.
     talking = rng.random() < 0.3
     viseme = both_sides(VISEMES[rng.integers(len(VISEMES))])
@@ -325,4 +325,4 @@ def sample_expression(rng: np.random.Generator, emotion: int, intensity: float |
         units["eyeBlink" + side] = min(1.0, units.get("eyeBlink" + side, 0.0) + lids)
         units["eyeLookDown" + side] = max(units.get("eyeLookDown" + side, 0.0), max(0.0, -gaze[1]))
         units["eyeLookUp" + side] = max(0.0, gaze[1])
-    return Expression(emotion, intensity, {k: float(min(w, 1.15)) for k, w in sorted(units.items()) if w > 1e-3}, gaze)
+    return Expression(emotion, intensity, {k: float(min(w, 1.25)) for k, w in sorted(units.items()) if w > 1e-3}, gaze)

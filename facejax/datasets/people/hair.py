@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 
 from facejax.datasets.people.assets import Pack
 from facejax.datasets.people.identity import Identity
-from facejax.datasets.people.light import Light, _unit
+from facejax.datasets.people.light import Light
 
 STEPS = 10  # points of a strand
 SHADES, LAYERS = 8, 4  # of brightness and depth, when drawn
@@ -142,8 +142,8 @@ def grow(pack: Pack, rest: Float[np.ndarray, "vertices 3"], style: HairStyle, rn
 
 
 @functools.cache
-def _streaks() -> Float[np.ndarray, "256 512"]:
-    """Noise drawn out along its rows' axis, mean 0 and spread 1; the columns wrap around."""
+def _streaks() -> Float[np.ndarray, "2 256 512"]:
+    """Noise drawn out along the rows, and fine noise; mean 0 and spread 1, the columns wrap around."""
     noise = np.random.default_rng(0).standard_normal((256, 512), np.float32)
     wrapped = np.concatenate([noise, noise, noise], 1)
     smooth = cv2.GaussianBlur(wrapped, (0, 0), sigmaX=0.7, sigmaY=9)[:, 512:1024]
@@ -275,12 +275,11 @@ def draw(
     strand, segment = np.nonzero(inside & (deep > surface - slack))
     if not len(strand):
         return
-    key = _unit(light.key)
+    key = light.towards
     along = tangent[strand, segment]
     out = outward[strand, segment + 1]
-    halfway = _unit(tuple(key + np.array([0, 0, 1], np.float32)))
     across_key = np.sqrt(np.clip(1 - (along @ key) ** 2, 0, 1))
-    glint = np.clip(1 - (along @ halfway) ** 2, 0, 1) ** 24
+    glint = np.clip(1 - (along @ light.halfway) ** 2, 0, 1) ** 24
     facing = np.clip((out @ key + 0.35) / 1.35, 0, 1)
     up = (1 + out[:, 1]) / 2
     strength = float(np.mean(light.key_colour))

@@ -153,7 +153,7 @@ def sample_identity(
         gender=gender,
         ethnicity=ethnicity,
         age=drawn_age if age is None else float(age),
-        dimorphism=float(rng.uniform(0.72, 1.0)),
+        dimorphism=float(rng.uniform(0.85, 1.0)),
         ancestry=(float(ancestry[0]), float(ancestry[1]), float(ancestry[2])),
         sliders=tuple(rng.normal(0, 0.25, count).clip(-0.7, 0.7).tolist()),
         asymmetry=tuple(rng.normal(0, 0.06, count).tolist()),
@@ -163,7 +163,7 @@ def sample_identity(
         hair=_pick(rng, HAIR, HAIR_SHARE[group]),
         eyes=_pick(rng, EYES, EYE_SHARE[group]),
         greying=float(rng.uniform(32, 68)),
-        brow=float(rng.uniform(0.75, 1.25) * (1.1 if male else 0.85)),
+        brow=float(rng.uniform(0.75, 1.25) * (1.15 if male else 0.78)),
         beard=float(bearded * rng.uniform(0.7, 1.0)) if male else 0.0,
         wrinkling=float(rng.uniform(0.6, 1.3)),
     )

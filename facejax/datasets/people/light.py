@@ -35,10 +35,20 @@ class Light:
     side_colour: tuple[float, float, float]
     gloss: float = 0.3
 
+    @property
+    def towards(self) -> Float[np.ndarray, "3"]:
+        """Unit direction of the key light."""
+        return _unit(np.array(self.key))
 
-def _unit(vector: tuple[float, ...]) -> np.ndarray:
-    array = np.array(vector, np.float32)
-    return array / np.sqrt((array**2).sum())
+    @property
+    def halfway(self) -> Float[np.ndarray, "3"]:
+        """Unit direction halfway between key light and camera."""
+        return _unit(self.towards + np.array([0, 0, 1]))
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return (vector / np.sqrt((vector**2).sum())).astype(np.float32)
+
 
 
 def sample_light(rng: np.random.Generator) -> Light:
@@ -100,8 +110,8 @@ def irradiance(
     """
     # Skin scatters red light furthest: it bleeds around the shadow's edge.
     wrap = light.softness * 0.6 + np.array([0.22, 0.09, 0.05], np.float32)
-    towards = normals @ _unit(light.key)
-    key = np.clip((towards[:, None] + wrap) / (1 + wrap), 0, None) ** 1.15
+    facing = normals @ light.towards
+    key = np.clip((facing[:, None] + wrap) / (1 + wrap), 0, None) ** 1.15
     lit = lit + (1 - lit) * min(0.9, light.softness)  # a wide light casts weak shadows
     arrives = lit[:, None] + (1 - lit[:, None]) * np.array([0.10, 0.03, 0.02], np.float32)
     openness = np.sqrt((bent**2).sum(1, keepdims=True))
@@ -110,7 +120,7 @@ def irradiance(
         np.array(light.above, np.float32) * (openness + up) / 2
         + np.array(light.below, np.float32) * (openness - up) / 2
     )
-    second = np.clip(bent @ _unit(light.side) * 0.75 + 0.25 * openness[:, 0], 0, None)[:, None]
+    second = np.clip(bent @ _unit(np.array(light.side)) * 0.75 + 0.25 * openness[:, 0], 0, None)[:, None]
     return (
         key * arrives * np.array(light.key_colour, np.float32)
         + around
@@ -122,10 +132,9 @@ def shine(
     light: Light, normals: Float[np.ndarray, "points 3"], lit: Float[np.ndarray, " points"], sharpness: float
 ) -> Float[np.ndarray, " points"]:
     """Highlight of the key light (Blinn-Phong with a grazing term), relative to a white surface."""
-    halfway = _unit(tuple(_unit(light.key) + np.array([0, 0, 1], np.float32)))
     grazing = np.clip(1 - normals[:, 2], 0, 1) ** 3
-    glint = np.clip(normals @ halfway, 0, 1) ** sharpness
-    return light.gloss * lit * (glint + 0.25 * grazing * np.clip(normals @ _unit(light.key) + 0.3, 0, 1))
+    glint = np.clip(normals @ light.halfway, 0, 1) ** sharpness
+    return light.gloss * lit * (glint + 0.25 * grazing * np.clip(normals @ light.towards + 0.3, 0, 1))
 
 
 def key_shadow(
@@ -142,7 +151,7 @@ def key_shadow(
         triangles: What casts shadows.
         receivers: Points to be looked up; the others are lit.
     """
-    towards = _unit(light.key)
+    towards = light.towards
     side = np.cross([0.0, 1.0, 0.0], towards)
     side /= np.sqrt((side**2).sum())
     basis = np.stack([side, np.cross(towards, side), towards]).astype(np.float32)

@@ -117,7 +117,7 @@ class People(Dataset):
         shares = dict.fromkeys(SPLITS, (1.0,) * len(EMOTION8))
         shares["test"] = CALM_SHARES
         if imbalance == "affectnet":
-            shares["train"] = AFFECTNET_COUNTS
+            shares["train"] = tuple(map(float, AFFECTNET_COUNTS))
         first_label = 0
         for split in SPLITS:
             people = -(-counts[split] // PHOTOS_PER_PERSON)

@@ -22,9 +22,10 @@ from facejax.datasets.people.raster import Fragments, rasterize
 RENDER_HEIGHT = 150
 # Share of the surroundings' light inside eyes and mouth, by material; the template's shut mouth would say none.
 INNER_OPENNESS = {1: 0.85, 2: 0.85, 3: 0.9, 4: 0.75, 5: 0.6, 6: 0.5, 7: 0.28}
-TEETH, TONGUE, MOUTH = np.array([0.70, 0.66, 0.57]), np.array([0.26, 0.08, 0.075]), np.array([0.20, 0.045, 0.04])
+TEETH, TONGUE, MOUTH = np.array([0.72, 0.68, 0.60]), np.array([0.20, 0.06, 0.055]), np.array([0.14, 0.03, 0.028])
 SCLERA = np.array([0.60, 0.56, 0.53], np.float32)
 IRIS_RADIUS = 0.061
+BUST_END = 3.6  # template height below which the bust is drawn out downwards
 TOOTH = 0.075  # width of a tooth, units
 TEETH_DROP = 0.03  # the mesh keeps the upper teeth too high to show in a smile
 
@@ -76,6 +77,7 @@ def make_person(identity: Identity) -> Person:
     rest = pack.morph(pack.vertices, shape_weights(identity))
     upper = np.unique(pack.triangles[pack.material == 3])
     rest[upper, 1] -= TEETH_DROP
+    rest[pack.vertices[:, 1] < BUST_END, 1] -= 4.0  # the bust's cut edge leaves the photo
     frame = framing({name: rest[index] for name, index in pack.key_vertices.items()})
     return Person(identity, rest, frame, skins.paint(identity))
 
@@ -170,7 +172,7 @@ def draw(
     # The camera exposes for the face, but not fully: a dark skin stays darker.
     facing = pack.contour[turned[pack.contour, 2] > 0.2]
     mean = float((received[facing].mean(0) * person.skin.base).mean()) if len(facing) else exposure
-    gain = (exposure / max(mean, 1e-3)) ** 0.7
+    gain = (exposure / max(mean, 1e-3)) ** 0.6
     colour *= gain
     canvas = np.zeros((rows * columns, 4), np.uint8)
     canvas[fragments.pixel, :3] = _encode(colour)
@@ -209,7 +211,7 @@ def _crease(pack: Pack, vertices: np.ndarray, normals: np.ndarray) -> np.ndarray
     hollow = ((pack.neighbour_mean(vertices) - vertices) * normals).sum(1)
     hollow = pack.neighbour_mean(hollow)
     hollow = (hollow + pack.neighbour_mean(hollow)) / 2
-    return np.clip(1 - hollow * 34, 0.35, 1.1).astype(np.float32)
+    return np.clip(1 - hollow * 44, 0.25, 1.12).astype(np.float32)
 
 
 def _encode(linear: np.ndarray) -> np.ndarray:
@@ -291,7 +293,7 @@ def _shade(
         albedo[own] = inner * (deep[own] * _tooth_gaps(x[own]) if index in (3, 4) else deep[own] ** 1.5)
         gloss[own] *= 1.5 if index in (3, 4, 5) else 0.3
     lashes = material == 6
-    albedo[lashes] = person.skin.base * 0.35 + 0.01
+    albedo[lashes] = person.skin.base * 0.15 + 0.004
     gloss[lashes] = 0
     for index in (1, 2):
         own = np.flatnonzero(material == index)
@@ -311,8 +313,7 @@ def _tooth_gaps(x: np.ndarray) -> np.ndarray:
 def _lit_chart(person: Person, expression: Expression, camera: Camera, light: Light) -> np.ndarray:
     """The skin's colour with folds and pores lit as relief."""
     depth = skins.folds(person.identity, expression.units)
-    key = np.array(light.key, np.float32)
-    key = np.einsum("j,jk->k", key / np.sqrt((key**2).sum()), camera.rotation)
+    key = np.einsum("j,jk->k", light.towards, camera.rotation)
     relief = depth - 0.035 * person.skin.height
     slope_x = cv2.Sobel(relief, cv2.CV_32F, 1, 0, ksize=3, scale=float(key[0]) / 8)
     slope_y = cv2.Sobel(relief, cv2.CV_32F, 0, 1, ksize=3, scale=-float(key[1]) / 8)
@@ -330,5 +331,5 @@ def _iris(person: Person, offset: np.ndarray, gaze: tuple[float, float]) -> np.n
     colour = skins.linear(np.array(person.identity.eyes)) * (1 + 0.25 * np.sin(np.arctan2(y, x) * 17))[:, None]
     white = SCLERA * (1 - 0.35 * np.clip(np.abs(offset[:, :1]) / 0.15, 0, 1) ** 2)
     mixed = (white * (1 - iris) + colour * iris) * (1 - 0.6 * rim)
-    under_lid = 1 - 0.45 * np.clip((offset[:, 1:] + 0.005) / 0.07, 0, 1)
+    under_lid = 1 - 0.6 * np.clip((offset[:, 1:] + 0.005) / 0.07, 0, 1)
     return (mixed * (1 - pupil) + 0.008 * pupil) * under_lid

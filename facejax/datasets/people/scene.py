@@ -51,7 +51,7 @@ class Finish:
     quality: int
 
 
-def sample_camera(rng: np.random.Generator, size: int, frontal: float = 0.5) -> Camera:
+def sample_camera(rng: np.random.Generator, size: int, frontal: float = 0.6) -> Camera:
     """Draws a pose and framing for a square photo whose face may be small or fill it.
 
     Args:
@@ -59,10 +59,10 @@ def sample_camera(rng: np.random.Generator, size: int, frontal: float = 0.5) -> 
         size: Side of the photo, pixels.
         frontal: Share of people who look nearly into the camera.
     """
-    spread = 0.4 if rng.random() < frontal else 1.0
-    yaw = float(np.clip(rng.normal(0, 0.5) * spread, -1.1, 1.1))
-    pitch = float(np.clip(rng.normal(0.02, 0.18) * spread, -0.5, 0.5))
-    roll = float(np.clip(rng.normal(0, 0.14) * (0.6 + 0.4 * spread), -0.5, 0.5))
+    spread = 0.35 if rng.random() < frontal else 1.0
+    yaw = float(np.clip(rng.normal(0, 0.38) * spread, -0.9, 0.9))
+    pitch = float(np.clip(rng.normal(0.02, 0.15) * spread, -0.4, 0.4))
+    roll = float(np.clip(rng.normal(0, 0.12) * (0.6 + 0.4 * spread), -0.4, 0.4))
     face = float(np.exp(rng.uniform(np.log(0.27), np.log(0.62)))) * size
     wiggle = rng.normal(0, 0.035, 2)
     center = float(0.5 + wiggle[0]) * size, float(0.52 + wiggle[1]) * size

@@ -138,28 +138,29 @@ def paint(person: Identity) -> Skin:
     rng = person.rng("skin")
     age, tone = person.age, person.tone
     srgb = np.array([np.interp(tone * 5, range(6), TONES[:, c]) for c in range(3)], np.float32)
-    srgb += person.redness * np.array([4, -5, -4], np.float32) + rng.normal(0, 2.5, 3).astype(np.float32)
+    srgb *= 1 + person.redness * np.array([0.015, -0.025, -0.02], np.float32)
+    srgb *= 1 + rng.normal(0, 0.015, 3).astype(np.float32)
     base = linear(srgb)
     # Children are evenly and lightly coloured; the old are mottled.
     mottle = float(np.interp(age, [5, 30, 80], [0.015, 0.03, 0.07]))
     shade = (
         1
-        + mottle * (0.6 * smooth(rng, *CHART_SHAPE, 18) + 0.5 * smooth(rng, *CHART_SHAPE, 5))
+        + mottle * (0.6 * smooth(rng, *CHART_SHAPE, 18.0) + 0.5 * smooth(rng, *CHART_SHAPE, 5.0))
         + 0.02 * smooth(rng, *CHART_SHAPE, 1.1)
     )
     colour = base * shade[..., None]
-    blush = _spot(-0.42, 6.96, 0.2, 0.2) + _spot(0.42, 6.96, 0.2, 0.2) + 0.8 * _spot(0, 6.92, 0.14, 0.13)
+    blush = _spot(-0.42, 6.96, 0.2, 0.2) + _spot(0.42, 6.96, 0.2, 0.2) + 0.8 * _spot(0.0, 6.92, 0.14, 0.13)
     blush *= float(rng.uniform(0.5, 1.3)) * (1.3 if age < 13 else 1.0) * (1.1 - tone)
     colour *= 1 + blush[..., None] * np.array([0.02, -0.12, -0.11], np.float32)
     sockets = _spot(0.29, 7.16, 0.19, 0.09) + 0.8 * _spot(0.25, 7.33, 0.2, 0.08)
     sockets = sockets + sockets[:, ::-1]
-    colour *= 1 - sockets[..., None] * np.array([0.12, 0.17, 0.14], np.float32) * float(
+    colour *= 1 - sockets[..., None] * np.array([0.26, 0.32, 0.30], np.float32) * float(
         np.interp(age, [5, 60], [0.5, 1.2])
     )
     for _ in range(int(rng.poisson(1.5 + max(0.0, age - 50) / 6))):
-        x, y = chart_xy(rng.normal(0, 0.45), rng.uniform(6.3, 7.9))
+        x, y = chart_xy(rng.normal(0, 0.45, 1), rng.uniform(6.3, 7.9, 1))
         mark = tuple(float(v) for v in base * np.array([0.55, 0.42, 0.38]) * rng.uniform(0.9, 1.5))
-        cv2.circle(colour, (int(x), int(y)), int(rng.integers(1, 3)), mark, -1, cv2.LINE_AA)
+        cv2.circle(colour, (int(x[0]), int(y[0])), int(rng.integers(1, 3)), mark, -1, cv2.LINE_AA)
 
     lips = load_pack().lips.astype(np.float32) / 255
     rosy = base * np.array([0.78, 0.47, 0.50], np.float32) + np.array([0.035, 0.0, 0.004], np.float32)
@@ -190,8 +191,8 @@ def _brows(person: Identity, rng: np.random.Generator) -> np.ndarray:
             lean = np.array([sign * np.cos(angle), np.sin(angle)]) * rng.uniform(0.03, 0.06)
             root = curve[int(t * 59)] + [0, across - 0.01]
             _stroke(ink, np.stack([root, root + lean]), float(rng.uniform(0.4, 0.85)), 1)
-    soft = cv2.GaussianBlur(ink, (0, 0), 0.8) + 0.35 * cv2.GaussianBlur(ink, (0, 0), 3.0)
-    return (soft * 0.95).clip(0, 0.9)
+    soft = cv2.GaussianBlur(ink, (0, 0), 0.7) + 0.6 * cv2.GaussianBlur(ink, (0, 0), 2.0)
+    return (soft * 1.15).clip(0, 0.93)
 
 
 def _stubble(person: Identity, rng: np.random.Generator) -> np.ndarray:
