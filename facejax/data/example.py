@@ -65,11 +65,7 @@ def encode_example(features: Mapping[str, Value]) -> bytes:
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    byte = data[position]
-    position += 1
-    if byte < 0x80:
-        return byte, position
-    value, shift = byte & 0x7F, 7
+    value, shift = 0, 0
     while True:
         byte = data[position]
         position += 1
@@ -84,10 +80,15 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
 def _fields(data: bytes, position: int, end: int):
     """Yields (field number, start, end) of each field; a varint's start is its value and its end is -1."""
     while position < end:
-        tag, position = _read_varint(data, position)
+        # Nearly all tags and lengths are of one byte: no call for these halves the time of a record.
+        tag, position = data[position], position + 1
+        if tag > 0x7F:
+            tag, position = _read_varint(data, position - 1)
         wire = tag & 7
         if wire == _LENGTH_DELIMITED:
-            size, position = _read_varint(data, position)
+            size, position = data[position], position + 1
+            if size > 0x7F:
+                size, position = _read_varint(data, position - 1)
             if position + size > end:
                 raise ValueError(f"field at byte {position} ends after its message")
             yield tag >> 3, position, position + size
@@ -121,8 +122,10 @@ def _values(data: bytes, kind: int, position: int, end: int) -> list:
             values.append(_signed(start))
         else:
             while start < stop:
-                value, start = _read_varint(data, start)
-                values.append(_signed(value))
+                value, start = data[start], start + 1
+                if value > 0x7F:
+                    value, start = _read_varint(data, start - 1)
+                values.append(value if value < 1 << 63 else _signed(value))
     return values
 
 
