@@ -7,23 +7,27 @@ is small and ragged: thresholds, suppression, tables.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 
 import cv2
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from facejax.detect import boxes, networks, pyramid, sampling, weights
 
-# Batches that are compiled: as many of the largest as fit, then the smallest that holds the rest.
-_CANVASES = (1, 4)
-_CROPS_24 = (16, 64, 256)
-_CROPS_48 = (8, 32, 128)
+# Batches that are compiled, of canvases and of crops for R- and O-Net. On a CPU larger ones are slower: their
+# activations leave the cache, and the allocator returns them to the system after every call.
+_BATCH_SIZES = {
+    "cpu": {"pnet": (1,), "rnet": (16, 64), "onet": (8, 32)},
+    "accelerator": {"pnet": (1, 4, 16), "rnet": (64, 256, 1024), "onet": (32, 128, 512)},
+}
 
 # Photos are processed together up to this many pixels: bounds the memory of a data set of any length.
-_GROUP_PIXELS = 2**20
+_GROUP_PIXELS = 2**22
 
 # Columns of the table of tiles, behind those of `sampling.REGION`: what leads from canvas to level coordinates, and
 # the end of the rows and columns where P-Net's first convolution sees whole windows.
@@ -75,7 +79,7 @@ class MTCNN:
 
     def __init__(
         self,
-        min_face: float = 20,
+        min_face: float | int = 20,
         thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
         factor: float = 0.709,
     ):
@@ -87,15 +91,16 @@ class MTCNN:
             raise ValueError(f"expected thresholds as three probabilities, got {thresholds!r}")
         if not 0 < factor < 1:
             raise ValueError(f"expected a factor between 0 and 1, got {factor}")
-        self.min_face = min_face
+        self.min_face = float(min_face)
         self.thresholds = tuple(thresholds)
         self.factor = factor
-        self._params = {name: jax.device_put({"params": weights.load(name)}) for name in ("pnet", "rnet", "onet")}
+        self._params = {name: jax.device_put(weights.load(name)) for name in ("pnet", "rnet", "onet")}
+        self._batch_sizes = _BATCH_SIZES["cpu" if jax.default_backend() == "cpu" else "accelerator"]
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """The faces of each photo.
 
-        Photos larger than 8.4 megapixels (2^23), or longer than 32,768 pixels, are shrunk to that before: the smallest
+        Photos larger than 8 megapixels, or longer than 32,768 pixels, are shrunk to that before: the smallest
         face that is found grows by the same factor. Boxes and landmarks are in pixels of the photo as given.
 
         Args:
@@ -107,8 +112,6 @@ class MTCNN:
         Raises:
             ValueError: One image is not uint8 RGB.
         """
-        if isinstance(images, np.ndarray) and images.ndim == 3:
-            raise ValueError("expected a list of photos, got one array (height, width, 3): detect([photo])")
         for index, image in enumerate(images):
             _check(image, index)
         return [found for group in _groups(images) for found in self._detect_group(group)]
@@ -131,139 +134,142 @@ class MTCNN:
     def _propose(self, buffer: sampling.PhotoBuffer) -> tuple[np.ndarray, np.ndarray]:
         """Square candidates of P-Net: index of the photo, box."""
         tiles, count = pyramid.pack(pyramid.tiles(buffer.sizes, self.min_face, self.factor))
-        table, tile_map = _tile_tables(buffer, tiles, count)
-        chunks = []
-        for start, stop, size in _batches(count, _CANVASES):
+        if not tiles:
+            return np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
+        table, tile_map, owner = _tile_tables(buffer, tiles, count)
+        runs = []
+        for start, stop, size in _batches(count, self._batch_sizes["pnet"]):
             part = _pad(table[start:stop], size), _pad(tile_map[start:stop], size)
-            chunks.append((start, stop, _run_pnet(self._params["pnet"], buffer.sums, *part)))
-        photo, level, found, scores, offsets = [], [], [], [], []
-        by_canvas = [[tile for tile in tiles if tile.canvas == canvas] for canvas in range(count)]
-        for start, stop, (probability, offset) in chunks:
-            probability, offset = np.asarray(probability)[: stop - start], np.asarray(offset)
-            canvas, row, column = np.nonzero(probability >= self.thresholds[0])
-            hits = tile_map[start + canvas, row, column]
-            for canvas_index in np.unique(canvas):
-                for tile_index, tile in enumerate(by_canvas[start + canvas_index]):
-                    mine = np.flatnonzero((canvas == canvas_index) & (hits == tile_index))
-                    windows = np.stack([row[mine], column[mine]], axis=1) - np.array(tile.place) // 2
-                    # Windows beyond the tile's own; P-Net's size rule, rounding up in its maximum.
-                    inside = (windows < (np.array(tile.size) - 1) // 2 - 4).all(axis=1)
-                    mine, windows = mine[inside], windows[inside]
-                    corner = (2 * windows + np.array(tile.start))[:, ::-1].astype(np.float32)
-                    scale = np.float32(tile.scale)
-                    low = np.floor((corner + 1) / scale)
-                    high = np.floor((corner + pyramid.WINDOW) / scale)
-                    found.append(np.concatenate([low, high], axis=1))
-                    photo.append(np.full(len(mine), tile.photo))
-                    level.append(np.full(len(mine), tile.level))
-                    scores.append(probability[canvas[mine], row[mine], column[mine]])
-                    offsets.append(offset[canvas[mine], row[mine], column[mine]])
-        if not found:
-            return np.zeros(0, int), np.zeros((0, 4), np.float32)
-        photo, level, found, scores, offsets = (np.concatenate(part) for part in (photo, level, found, scores, offsets))
-        kept = _nms_by(photo * 1000 + level, found, scores, 0.5)
+            inputs = _canvases(buffer.sums, *part)
+            runs.append((stop - start, _apply(networks.PNet(), self._params["pnet"], *inputs)))
+        probability, offsets = _gather(runs)
+        canvas, row, column = np.nonzero(probability >= self.thresholds[0])
+        slot = tile_map[canvas, row, column]
+        tile = owner[canvas, slot]
+        size, start, place = (np.array([getattr(t, name) for t in tiles]) for name in ("size", "start", "place"))
+        window = np.stack([row, column], axis=1) - place[tile] // 2
+        # Windows that lie in a tile and not between tiles; P-Net's size rule, rounding up in its maximum.
+        inside = (slot >= 0) & (window < (size[tile] - 1) // 2 - 4).all(axis=1)
+        canvas, row, column, tile, window = (part[inside] for part in (canvas, row, column, tile, window))
+        scores, offsets = probability[canvas, row, column], offsets[canvas, row, column]
+        corner = (2 * window + start[tile])[:, ::-1].astype(np.float32)
+        scale = np.array([t.scale for t in tiles], np.float32)[tile, None]
+        found = np.floor(np.concatenate([corner + 1, corner + pyramid.WINDOW], axis=1) / scale)
+        photo, level = (np.array([getattr(t, name) for t in tiles])[tile] for name in ("photo", "level"))
+        kept = _nms_by(photo * (level.max(initial=0) + 1) + level, found, scores, 0.5)
         kept = kept[_nms_by(photo[kept], found[kept], scores[kept], 0.7)]
-        return photo[kept], boxes.squares(boxes.calibrate(found[kept], offsets[kept], end_pixel=0))
+        return photo[kept], boxes.squares(boxes.calibrate(found[kept], offsets[kept], end_pixel=0.0))
 
     def _refine(
         self, buffer: sampling.PhotoBuffer, photo: np.ndarray, found: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Square candidates of R-Net: index of the photo, box."""
-        photo, found, (scores, offsets) = self._look(_run_rnet, "rnet", 24, _CROPS_24, buffer, photo, found)
+        photo, found, outputs = self._look("rnet", buffer, photo, found)
+        if not outputs:
+            return photo, found
+        scores, offsets = outputs
         kept = np.flatnonzero(scores > self.thresholds[1])
         kept = kept[_nms_by(photo[kept], found[kept], scores[kept], 0.7)]
-        return photo[kept], boxes.squares(boxes.calibrate(found[kept], offsets[kept], end_pixel=1))
+        return photo[kept], boxes.squares(boxes.calibrate(found[kept], offsets[kept], end_pixel=1.0))
 
     def _finish(
         self, buffer: sampling.PhotoBuffer, photo: np.ndarray, found: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Faces by O-Net: index of the photo, box, score, landmarks."""
-        photo, found, (scores, offsets, points) = self._look(_run_onet, "onet", 48, _CROPS_48, buffer, photo, found)
+        photo, found, outputs = self._look("onet", buffer, photo, found)
+        if not outputs:
+            return photo, found, np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32)
+        scores, offsets, points = outputs
         # Several candidates of a clear face reach exactly 1. The reference prefers the one that R-Net thought least of.
         kept = np.flatnonzero(scores > self.thresholds[2])[::-1]
         photo, found, scores = photo[kept], found[kept], scores[kept]
         size = found[:, None, 2:] - found[:, None, :2] + 1
         landmarks = points[kept].reshape(-1, 2, 5).transpose(0, 2, 1) * size + found[:, None, :2] - 1
-        found = boxes.calibrate(found, offsets[kept], end_pixel=1)
-        kept = _nms_by(photo, found, scores, 0.7, relative_to="smaller", end_pixel=1)
+        found = boxes.calibrate(found, offsets[kept], end_pixel=1.0)
+        kept = _nms_by(photo, found, scores, 0.7, relative_to="smaller", end_pixel=1.0)
         return photo[kept], found[kept], scores[kept], landmarks[kept]
 
-    def _look(self, run, name: str, side: int, sizes: tuple[int, ...], buffer, photo: np.ndarray, found: np.ndarray):
+    def _look(
+        self, name: str, buffer: sampling.PhotoBuffer, photo: np.ndarray, found: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """Runs a network on the crops of all candidates; those that lie outside their photo are dropped."""
+        network, side = {"rnet": (networks.RNet(), 24), "onet": (networks.ONet(), 48)}[name]
         # Boxes count pixels from 1 and hold both ends, as in the Matlab original.
-        limits = buffer.sizes[photo, ::-1]
         low = np.maximum(np.trunc(found[:, :2]).astype(np.int64), 1) - 1
-        high = np.minimum(np.trunc(found[:, 2:]).astype(np.int64), limits)
+        high = np.minimum(np.trunc(found[:, 2:]).astype(np.int64), buffer.sizes[photo, ::-1])
         inside = (high > low).all(axis=1)
         photo, found = photo[inside], found[inside]
         rectangle = np.concatenate([low, high], axis=1)[inside]
         table = sampling.regions(buffer, photo, rectangle, np.full((len(photo), 2), side))
-        results = []
-        for start, stop, size in _batches(len(table), sizes) or [(0, 0, sizes[0])]:
-            result = run(self._params[name], buffer.sums, _pad(table[start:stop], size))
-            results.append([(stop - start, part) for part in result])
-        outputs = [
-            np.concatenate([np.asarray(part)[:length] for length, part in parts])
-            for parts in zip(*results, strict=True)
-        ]
-        return photo, found, outputs
+        runs = []
+        for start, stop, size in _batches(len(table), self._batch_sizes[name]):
+            inputs = _crops(buffer.sums, _pad(table[start:stop], size), side=side)
+            runs.append((stop - start, _apply(network, self._params[name], inputs)))
+        return photo, found, _gather(runs)
+
+
+# Pixels are sampled apart from the networks: the first depends on the buffer's length, and only the second is slow to
+# compile.
 
 
 @jax.jit
-def _run_pnet(params, sums: Int[Array, "entries 3"], table: Array, tile_map: Array):
-    """P-Net over canvases: probabilities (b, r, r) and offsets (b, r, r, 4)."""
+def _canvases(
+    sums: Int[Array, "entries 3"], table: Int[Array, "canvases tiles 10"], tile_map: Int[Array, "canvases cells cells"]
+) -> tuple[Float[Array, "3 2 2 canvases cells cells"], Bool[Array, "2 2 canvases cells cells"]]:
+    """P-Net's input: pixels in phases, and where its first convolution sees whole windows of one tile."""
     image = jnp.arange(len(table)).reshape(-1, 1, 1)
     columns = [column[None, None] for column in jnp.moveaxis(table[image, jnp.maximum(tile_map, 0)], -1, 0)]
     *region, shift_y, shift_x, end_y, end_x = columns
     phase, cell = jnp.arange(2), 2 * jnp.arange(tile_map.shape[-1])
     y = shift_y + phase.reshape(2, 1, 1, 1, 1) + cell.reshape(1, 1, 1, -1, 1)
     x = shift_x + phase.reshape(1, 2, 1, 1, 1) + cell.reshape(1, 1, 1, 1, -1)
-    planes = sampling.area_means(sums, tuple(region), y, x)
-    return networks.PNet().apply(params, planes, (y < end_y) & (x < end_x))
+    return sampling.area_means(sums, tuple(region), y, x), (y < end_y) & (x < end_x)
 
 
-def _crop_planes(sums: Int[Array, "entries 3"], table: Int[Array, "batch 6"], side: int) -> Array:
+@functools.partial(jax.jit, static_argnames="side")
+def _crops(
+    sums: Int[Array, "entries 3"], table: Int[Array, "batch 6"], side: int
+) -> Float[Array, "3 {side} {side} batch"]:
+    """R- and O-Net's input: regions of the photos."""
     y, x = jnp.arange(side).reshape(-1, 1, 1), jnp.arange(side).reshape(1, -1, 1)
     return sampling.area_means(sums, tuple(column.reshape(1, 1, -1) for column in table.T), y, x)
 
 
-@jax.jit
-def _run_rnet(params, sums: Int[Array, "entries 3"], table: Int[Array, "batch 6"]):
-    """R-Net over regions of the photos."""
-    return networks.RNet().apply(params, _crop_planes(sums, table, 24))
-
-
-@jax.jit
-def _run_onet(params, sums: Int[Array, "entries 3"], table: Int[Array, "batch 6"]):
-    """O-Net over regions of the photos."""
-    return networks.ONet().apply(params, _crop_planes(sums, table, 48))
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(network: nn.Module, params: dict, *inputs: Array):
+    """A tuple of the network's outputs."""
+    return network.apply({"params": params}, *inputs)
 
 
 def _tile_tables(
     buffer: sampling.PhotoBuffer, tiles: Sequence[pyramid.Tile], count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """For each canvas the table of its tiles, and which tile each 2x2 cell belongs to (-1: none)."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each canvas: its tiles' rows, which of them each 2x2 cell belongs to (-1: none), their indices in `tiles`."""
     table = np.zeros((count, pyramid.MAX_TILES, _TILE_COLUMNS), np.int32)
     # Sizes of 1 where there is no tile: the device divides by them.
     table[..., : len(sampling.REGION)] = 1
     tile_map = np.full((count, pyramid.CANVAS // 2, pyramid.CANVAS // 2), -1, np.int32)
+    owner = np.zeros((count, pyramid.MAX_TILES), np.int64)
     used = [0] * count
     photo = np.array([tile.photo for tile in tiles], np.int64)
     level_size = np.array([tile.level_size for tile in tiles], np.int64).reshape(-1, 2)
     whole = np.concatenate([np.zeros_like(level_size), buffer.sizes[photo, ::-1]], axis=1)
-    for tile, region in zip(tiles, sampling.regions(buffer, photo, whole, level_size), strict=True):
+    for index, region in enumerate(sampling.regions(buffer, photo, whole, level_size)):
+        tile = tiles[index]
+        canvas, slot = tile.canvas, used[tile.canvas]
         (y, x), (height, width), (start_y, start_x) = tile.place, tile.size, tile.start
         ends = start_y + height - 2, start_x + width - 2
-        table[tile.canvas, used[tile.canvas]] = (*region, start_y - y, start_x - x, *ends)
-        tile_map[tile.canvas, y // 2 : (y + height + 1) // 2, x // 2 : (x + width + 1) // 2] = used[tile.canvas]
-        used[tile.canvas] += 1
-    return table, tile_map
+        table[canvas, slot] = (*region, start_y - y, start_x - x, *ends)
+        tile_map[canvas, y // 2 : (y + height + 1) // 2, x // 2 : (x + width + 1) // 2] = slot
+        owner[canvas, slot] = index
+        used[canvas] += 1
+    return table, tile_map, owner
 
 
 def _check(image: np.ndarray, index: int) -> None:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"expected uint8 RGB photos (height, width, 3), got {got} at index {index}")
+        raise ValueError(f"expected a list of uint8 RGB photos (height, width, 3), got {got} at index {index}")
     if 0 in image.shape:
         raise ValueError(f"expected a photo with pixels, got shape {image.shape} at index {index}")
 
@@ -303,9 +309,18 @@ def _batches(total: int, sizes: tuple[int, ...]) -> list[tuple[int, int, int]]:
 
 
 def _pad(rows: np.ndarray, size: int) -> np.ndarray:
-    """Repeats the first row (or ones, where there is none) up to `size` rows."""
-    filler = rows[:1] if len(rows) else np.ones((1, *rows.shape[1:]), rows.dtype)
-    return np.concatenate([rows, np.repeat(filler, size - len(rows), axis=0)])
+    """Repeats the first row up to `size` rows."""
+    return np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)])
+
+
+def _gather(runs: Sequence[tuple[int, tuple[Array, ...]]]) -> list[np.ndarray]:
+    """Outputs of several batches on the host, each cut to the rows that are no padding, one behind the other."""
+    columns = zip(*(outputs for _, outputs in runs), strict=True)
+    lengths = [length for length, _ in runs]
+    return [
+        np.concatenate([np.asarray(part)[:length] for length, part in zip(lengths, column, strict=True)])
+        for column in columns
+    ]
 
 
 def _nms_by(key: np.ndarray, found: np.ndarray, scores: np.ndarray, threshold: float, **options) -> np.ndarray:

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-# Up to this area the sums of 8-bit pixels stay below 2^31.
-MAX_PIXELS = 2**23
+# Up to 8.4 million pixels the sums of 8-bit values stay below 2^31.
+MAX_PIXELS = 8_000_000
 # Up to this length the products of coordinates below stay below 2^31.
 MAX_SIDE = 2**15
 
@@ -24,7 +24,8 @@ MAX_SIDE = 2**15
 # height and width that it is resized to.
 REGION = ("origin", "stride", "height", "width", "out_height", "out_width")
 
-_BUFFER_SIZES = tuple(4**k for k in range(8, 13))
+# Lengths of the buffer that are compiled; the last is reached only by photos of a few pixels' height.
+_BUFFER_SIZES = (2**18, 2**20, 2**22, 2**23, 2**24)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from facejax.detect import boxes
+
+
+def greedy(found, scores, threshold, relative_to, end_pixel):
+    """Suppression one pair at a time, as the definition says it."""
+
+    def area(box):
+        return (box[2] - box[0] + end_pixel) * (box[3] - box[1] + end_pixel)
+
+    kept = []
+    for i in sorted(range(len(scores)), key=lambda i: (-scores[i], i)):
+        for k in kept:
+            width = min(found[i][2], found[k][2]) - max(found[i][0], found[k][0]) + end_pixel
+            height = min(found[i][3], found[k][3]) - max(found[i][1], found[k][1]) + end_pixel
+            both = max(width, 0) * max(height, 0)
+            a, b = area(found[i]), area(found[k])
+            if both / (min(a, b) if relative_to == "smaller" else a + b - both) > threshold:
+                break
+        else:
+            kept.append(i)
+    return kept
+
+
+@pytest.mark.parametrize(("relative_to", "end_pixel"), [("union", 0.0), ("union", 1.0), ("smaller", 1.0)])
+@pytest.mark.parametrize("count", [0, 1, 40, 700])
+def test_nms_equals_greedy_definition(relative_to, end_pixel, count):
+    rng = np.random.default_rng(count)
+    corner = rng.uniform(0, 300, (count, 2))
+    found = np.concatenate([corner, corner + rng.uniform(10, 80, (count, 2))], axis=1)
+    scores = rng.integers(0, 50, count) / 50  # with ties
+    kept = boxes.nms(found, scores, 0.4, relative_to=relative_to, end_pixel=end_pixel)
+    assert kept.tolist() == greedy(found, scores, 0.4, relative_to, end_pixel)
+
+
+def test_overlap_of_known_boxes():
+    a = np.array([[0.0, 0.0, 10.0, 10.0]])
+    others = np.array([[0.0, 0.0, 10.0, 10.0], [5.0, 0.0, 15.0, 10.0], [10.0, 0.0, 20.0, 10.0], [2.0, 2.0, 4.0, 4.0]])
+    np.testing.assert_allclose(boxes.overlap(a, others), [[1, 50 / 150, 0, 4 / 100]])
+    np.testing.assert_allclose(boxes.overlap(a, others, relative_to="smaller"), [[1, 0.5, 0, 1]])
+    np.testing.assert_allclose(boxes.overlap(a, others, end_pixel=1.0)[0, 2], 11 / (121 + 121 - 11))
+
+
+def test_overlap_of_boxes_without_area_is_zero():
+    point = np.zeros((1, 4))
+    assert boxes.overlap(point, point) == 0
+
+
+def test_calibrate_and_squares():
+    found = np.array([[10.0, 20.0, 30.0, 60.0]], np.float32)
+    offsets = np.array([[0.5, -0.25, 0.1, 0.0]], np.float32)
+    np.testing.assert_allclose(boxes.calibrate(found, offsets, end_pixel=0.0), [[20, 10, 32, 60]])
+    np.testing.assert_allclose(boxes.calibrate(found, offsets, end_pixel=1.0), [[20.5, 9.75, 32.1, 60]], rtol=1e-6)
+    np.testing.assert_allclose(boxes.squares(found), [[0, 20, 40, 60]])

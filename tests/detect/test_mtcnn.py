@@ -1,0 +1,196 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from facejax.detect import MTCNN, Detections, boxes, mtcnn, pyramid
+
+# facenet-pytorch 2.6.0, MTCNN(keep_all=True, min_face_size=20, select_largest=False), on scikit-image's astronaut, and
+# on its mirror image.
+ASTRONAUT = {
+    "bbox": [181.0514, 62.1561, 267.7473, 172.0502],
+    "score": 1.0,
+    "landmarks": [
+        [205.0109, 101.7275],
+        [246.7626, 103.7141],
+        [224.6714, 128.9650],
+        [201.7161, 139.2462],
+        [245.2655, 141.8570],
+    ],
+}
+MIRRORED = {
+    "bbox": [244.3378, 67.0216, 330.5923, 174.3071],
+    "score": 0.9993,
+    "landmarks": [
+        [266.0279, 103.8962],
+        [308.3958, 101.3673],
+        [287.9991, 129.3529],
+        [266.2858, 141.9070],
+        [310.1009, 140.0564],
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return MTCNN()
+
+
+@pytest.fixture(scope="module")
+def astronaut():
+    return pytest.importorskip("skimage.data").astronaut()  # shipped in the package
+
+
+def assert_close(got: Detections, expected: Detections, atol: float = 2e-3):
+    assert len(got) == len(expected)
+    np.testing.assert_allclose(got.bboxes, expected.bboxes, atol=atol)
+    np.testing.assert_allclose(got.scores, expected.scores, atol=1e-4)
+    np.testing.assert_allclose(got.landmarks, expected.landmarks, atol=atol)
+
+
+def as_detections(face):
+    parts = (np.array([face[name]], np.float32) for name in ("bbox", "score", "landmarks"))
+    return Detections(*parts)
+
+
+def test_finds_the_reference_face_in_a_batch_of_mixed_sizes(detector, astronaut):
+    mirrored = np.ascontiguousarray(astronaut[:, ::-1])
+    blank = np.full((90, 200, 3), 60, np.uint8)
+    got = detector.detect([mirrored, blank, astronaut])
+    assert_close(got[0], as_detections(MIRRORED))
+    assert len(got[1]) == 0
+    assert_close(got[2], as_detections(ASTRONAUT))
+    assert got[2].bboxes.dtype == got[2].scores.dtype == got[2].landmarks.dtype == np.float32
+
+
+def test_result_does_not_depend_on_the_batch(detector, astronaut):
+    photos = [astronaut[:300, 100:400], astronaut[:201, 120:340], cv2.resize(astronaut, (230, 170))]
+    for got, photo in zip(detector.detect(photos), photos, strict=True):
+        assert_close(got, detector.detect([photo])[0])
+
+
+def test_new_sizes_compile_nothing(detector, astronaut):
+    for side in (64, 512):
+        detector.detect([astronaut[:side, :side]])
+    functions = (mtcnn._canvases, mtcnn._crops, mtcnn._apply)
+    detector.detect([cv2.resize(astronaut, (200, 130))])
+    before = [function._cache_size() for function in functions]
+    for width, height in ((190, 151), (163, 177), (171, 160)):
+        detector.detect([cv2.resize(astronaut, (width, height))])
+    assert [function._cache_size() for function in functions] == before
+
+
+def test_order_best_and_largest():
+    faces = Detections(
+        np.array([[0, 0, 10, 10], [0, 0, 30, 20], [5, 5, 25, 25]], np.float32),
+        np.array([0.99, 0.95, 0.9], np.float32),
+        np.arange(30, dtype=np.float32).reshape(3, 5, 2),
+    )
+    assert faces.best().scores.tolist() == faces[:1].scores.tolist()
+    assert faces.largest().scores.tolist() == faces[1:2].scores.tolist()
+    assert len(faces[:0].largest()) == len(faces[:0].best()) == 0
+
+
+def test_scores_descend(detector, astronaut):
+    small = cv2.resize(astronaut, (400, 400))
+    both = np.concatenate([cv2.GaussianBlur(small, (0, 0), 3), small], axis=1)
+    found = detector.detect([both])[0]
+    assert len(found) >= 2
+    assert (np.diff(found.scores) <= 0).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (19, 19), (20, 20), (25, 9000), (3, 40_000)])
+def test_odd_shapes_hold_no_face(detector, shape):
+    photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    found = detector.detect([photo])[0]
+    assert found.bboxes.shape[1:] == (4,)
+    assert found.landmarks.shape[1:] == (5, 2)
+    assert len(found) == 0
+
+
+def test_no_photos(detector):
+    assert detector.detect([]) == []
+
+
+def test_huge_photo_is_shrunk_and_its_boxes_are_in_its_own_pixels(astronaut):
+    """A photo of 100 megapixels, its face 1000 pixels tall."""
+    huge = np.zeros((10_000, 10_000, 3), np.uint8)
+    huge[4000:8608, 3000:7608] = cv2.resize(astronaut, None, fx=9, fy=9, interpolation=cv2.INTER_LINEAR)
+    found = MTCNN(min_face=200).detect([huge])[0]
+    expected = np.array([ASTRONAUT["bbox"]], np.float32) * 9 + np.array([3000, 4000, 3000, 4000], np.float32)
+    assert len(found) == 1
+    assert boxes.overlap(found.bboxes, expected)[0, 0] > 0.85
+    points = np.array(ASTRONAUT["landmarks"], np.float32) * 9 + np.array([3000, 4000], np.float32)
+    assert np.abs(found.landmarks[0] - points).max() < 40
+
+
+def test_smallest_face(detector, astronaut):
+    """The face of the quarter-size photo is 25 pixels: found from min_face 20, not from 60."""
+    small = cv2.resize(astronaut, (144, 144), interpolation=cv2.INTER_AREA)
+    assert len(detector.detect([small])[0]) == 1
+    assert len(MTCNN(min_face=60).detect([small])[0]) == 0
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((30, 30), np.uint8),
+        np.zeros((30, 30, 4), np.uint8),
+        np.zeros((30, 30, 3), np.float32),
+        np.zeros((0, 30, 3), np.uint8),
+    ],
+)
+def test_other_images_are_refused_by_index(detector, image):
+    with pytest.raises(ValueError, match=r"uint8 RGB|pixels") as caught:
+        detector.detect([np.zeros((30, 30, 3), np.uint8), image])
+    assert "index 1" in str(caught.value)
+
+
+def test_a_single_photo_is_refused(detector):
+    with pytest.raises(ValueError, match="index 0"):
+        detector.detect(list(np.zeros((30, 30, 3), np.uint8)))
+
+
+@pytest.mark.parametrize(
+    "options", [{"min_face": 8}, {"factor": 1.2}, {"thresholds": (0.6, 0.7, 1.7)}], ids=lambda o: next(iter(o))
+)
+def test_impossible_options_are_refused(options):
+    with pytest.raises(ValueError, match="expected"):
+        MTCNN(**options)
+
+
+def test_only_expected_shapes_are_compiled():
+    assert mtcnn._batches(0, (16, 64)) == []
+    assert mtcnn._batches(5, (16, 64)) == [(0, 5, 16)]
+    assert mtcnn._batches(150, (16, 64)) == [(0, 64, 64), (64, 128, 64), (128, 150, 64)]
+    assert pyramid.CANVAS % 2 == 0
+
+
+@pytest.mark.slow
+def test_parity_with_facenet_pytorch(detector, shared_dir):
+    """138 real photos: >= 99 % of the reference's faces found, <= 1 % extra."""
+    reference = json.loads((shared_dir / "data" / "mtcnn_reference.json").read_text())
+    photos = []
+    for name, entry in reference.items():
+        photo = cv2.cvtColor(cv2.imread(str(shared_dir / "data" / name)), cv2.COLOR_BGR2RGB)
+        if entry["scale"] != 1:
+            photo = cv2.resize(photo, None, fx=entry["scale"], fy=entry["scale"], interpolation=cv2.INTER_AREA)
+        photos.append(photo)
+    total = hits = extra = 0
+    for entry, found in zip(reference.values(), detector.detect(photos), strict=True):
+        expected = np.array(entry["boxes"], np.float32).reshape(-1, 4)
+        total += len(expected)
+        matched = set()
+        for bbox, score, points in zip(expected, entry["probs"], entry["landmarks"], strict=True):
+            iou = boxes.overlap(bbox[None], found.bboxes)[0] if len(found) else np.zeros(1)
+            best = int(iou.argmax())
+            if iou[best] < 0.9 or best in matched:
+                continue
+            matched.add(best)
+            near = np.abs(found.landmarks[best] - np.array(points)).max() <= 0.02 * (bbox[2:] - bbox[:2]).max()
+            hits += abs(found.scores[best] - score) <= 0.02 and near
+        extra += len(found) - len(matched)
+    assert total == 202
+    assert hits >= 0.99 * total
+    assert extra <= 0.01 * total

@@ -1,0 +1,152 @@
+"""P-, R- and O-Net against a plain NumPy implementation in float64, with the real weights on random pixels."""
+
+import importlib.metadata
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from facejax.detect import networks, weights
+
+NETWORKS = {"pnet": networks.PNet, "rnet": networks.RNet, "onet": networks.ONet}
+
+
+def convolve(x, layer):
+    """VALID convolution of one image (height, width, channels), PReLU."""
+    kernel = layer["kernel"].astype(np.float64)
+    windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], axis=(0, 1))
+    y = np.einsum("hwcij,ijcd->hwd", windows, kernel) + layer["bias"]
+    return np.where(y > 0, y, y * layer["slope"])
+
+
+def pool(x, size, stride):
+    """Maximum over windows, of which the last may be cut off by the edge."""
+    rows, columns = (-(-(side - size) // stride) + 1 for side in x.shape[:2])
+    return np.array(
+        [
+            [x[r * stride : r * stride + size, c * stride : c * stride + size].max((0, 1)) for c in range(columns)]
+            for r in range(rows)
+        ]
+    )
+
+
+def dense(x, layer):
+    y = x @ layer["kernel"].astype(np.float64) + layer["bias"]
+    return np.where(y > 0, y, y * layer["slope"]) if "slope" in layer else y
+
+
+def probability(logits):
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return (powers / powers.sum(-1, keepdims=True))[..., 1]
+
+
+def numpy_pnet(x, params):
+    x = pool(convolve(x, params["conv1"]), 2, 2)
+    x = convolve(convolve(x, params["conv2"]), params["conv3"])
+    return probability(dense(x, params["scores"])), dense(x, params["offsets"])
+
+
+def numpy_crop_net(x, params):
+    x = pool(convolve(x, params["conv1"]), 3, 2)
+    x = pool(convolve(x, params["conv2"]), 3, 2)
+    x = convolve(x, params["conv3"])
+    if "conv4" in params:
+        x = convolve(pool(x, 2, 2), params["conv4"])
+    x = dense(x.transpose(1, 0, 2).reshape(-1), params["dense"])
+    heads = [dense(x, params[name]) for name in ("offsets", "landmarks") if name in params]
+    return probability(dense(x, params["scores"])), *heads
+
+
+def phases(image):
+    height, width, _ = image.shape
+    return image.reshape(height // 2, 2, width // 2, 2, 3).transpose(4, 1, 3, 0, 2)[:, :, :, None]
+
+
+def test_pnet_equals_numpy():
+    image = np.random.default_rng(0).uniform(-1, 1, (40, 56, 3)).astype(np.float32)
+    params = weights.load("pnet")
+    valid = np.ones((2, 2, 1, 20, 28), bool)
+    got = jax.jit(networks.PNet().apply)(
+        {"params": jax.device_put(params)}, jnp.asarray(phases(image)), jnp.asarray(valid)
+    )
+    for part, expected in zip(got, numpy_pnet(image.astype(np.float64), params), strict=True):
+        assert part[0].shape == expected.shape
+        np.testing.assert_allclose(part[0], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("size", [(13, 12), (27, 33), (12, 25)])
+def test_pnet_sees_nothing_beyond_the_valid_pixels(size):
+    """Of an image of odd size in a canvas, the last row of cells is the maximum over the pixels that there are."""
+    height, width = size
+    canvas = np.random.default_rng(1).uniform(-1, 1, (48, 48, 3)).astype(np.float32)
+    y, x = np.mgrid[:48, :48]
+    valid = ((y < height - 2) & (x < width - 2)).reshape(24, 2, 24, 2).transpose(1, 3, 0, 2)[:, :, None]
+    params = weights.load("pnet")
+    got = jax.jit(networks.PNet().apply)(
+        {"params": jax.device_put(params)}, jnp.asarray(phases(canvas)), jnp.asarray(valid)
+    )
+    for part, expected in zip(got, numpy_pnet(canvas[:height, :width].astype(np.float64), params), strict=True):
+        np.testing.assert_allclose(part[0, : expected.shape[0], : expected.shape[1]], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(("name", "side"), [("rnet", 24), ("onet", 48)])
+def test_crop_networks_equal_numpy(name, side):
+    crops = np.random.default_rng(2).uniform(-1, 1, (3, side, side, 3)).astype(np.float32)
+    params = weights.load(name)
+    got = jax.jit(NETWORKS[name]().apply)({"params": jax.device_put(params)}, jnp.asarray(crops.transpose(3, 1, 2, 0)))
+    for i, crop in enumerate(crops):
+        for part, expected in zip(got, numpy_crop_net(crop.astype(np.float64), params), strict=True):
+            np.testing.assert_allclose(part[i], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_fit_the_module(name):
+    inputs = {
+        "pnet": (jnp.zeros((3, 2, 2, 1, 8, 8)), jnp.ones((2, 2, 1, 8, 8), bool)),
+        "rnet": (jnp.zeros((3, 24, 24, 1)),),
+        "onet": (jnp.zeros((3, 48, 48, 1)),),
+    }[name]
+    expected = jax.eval_shape(NETWORKS[name]().init, jax.random.key(0), *inputs)["params"]
+    params = weights.load(name)
+    assert jax.tree.map(lambda leaf: leaf.shape, params) == jax.tree.map(lambda leaf: leaf.shape, expected)
+    # Bytes read at a wrong place would be huge, tiny or not numbers.
+    assert all(np.isfinite(leaf).all() and 1e-5 < np.abs(leaf).mean() < 10 for leaf in jax.tree.leaves(params))
+
+
+def test_a_changed_file_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "pnet.lz4"
+    path.write_bytes(b"other bytes")
+
+    class File:
+        name = "pnet.lz4"
+
+        def locate(self):
+            return path
+
+    monkeypatch.setattr(importlib.metadata, "files", lambda name: [File()])
+    with pytest.raises(ValueError, match="SHA-256"):
+        weights.load("pnet")
+    monkeypatch.setattr(importlib.metadata, "files", lambda name: None)
+    with pytest.raises(FileNotFoundError, match=r"pip install mtcnn==1\.0\.0"):
+        weights.load("pnet")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_equal_facenet_pytorch(name):
+    torch = pytest.importorskip("torch")
+    files = importlib.metadata.files("facenet-pytorch") if _installed("facenet-pytorch") else []
+    paths = [file.locate() for file in files or [] if file.name == f"{name}.pt"]
+    if not paths:
+        pytest.skip("needs the package facenet-pytorch")
+    state = torch.load(str(paths[0]), weights_only=True).values()
+    theirs = {np.sort(tensor.numpy().ravel()).tobytes() for tensor in state}
+    assert {np.sort(leaf.ravel()).tobytes() for leaf in jax.tree.leaves(weights.load(name))} == theirs
+
+
+def _installed(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
