@@ -77,7 +77,7 @@ def prepare_dataset(
         detector: For crop ``mtcnn``; None: `facejax.detect.MTCNN` with its defaults.
         workers: Threads that decode and encode photos (OpenCV lets go of the GIL), or processes, where the set makes
             its photos itself (the calling script then needs an ``if __name__ == "__main__"``); None: one a CPU core.
-        detect_batch: Photos that are detected together.
+        detect_batch: Photos that are detected together; another number may change the last bits of the stored boxes.
         reader_options: Options of the set's reader.
         log: Takes lines of progress; None: they go to standard error.
         **crop_settings: Further fields of `CropSettings`: face, no_face, max_side, quality, image_format.
