@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 import cv2
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from facejax.detect import boxes, networks, pyramid, sampling, weights
 
@@ -28,10 +27,6 @@ _BATCH_SIZES = {
 
 # Photos are processed together up to this many pixels: bounds the memory of a data set of any length.
 _GROUP_PIXELS = 2**22
-
-# Columns of the table of tiles, behind those of `sampling.REGION`: what leads from canvas to level coordinates, and
-# the end of the rows and columns where P-Net's first convolution sees whole windows.
-_TILE_COLUMNS = len(sampling.REGION) + 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +135,7 @@ class MTCNN:
         runs = []
         for start, stop, size in _batches(count, self._batch_sizes["pnet"]):
             part = _pad(table[start:stop], size), _pad(tile_map[start:stop], size)
-            inputs = _canvases(buffer.sums, *part)
+            inputs = sampling.canvas_planes(buffer.sums, *part)
             runs.append((stop - start, _apply(networks.PNet(), self._params["pnet"], *inputs)))
         probability, offsets = _gather(runs)
         canvas, row, column = np.nonzero(probability >= self.thresholds[0])
@@ -203,38 +198,12 @@ class MTCNN:
         table = sampling.regions(buffer, photo, rectangle, np.full((len(photo), 2), side))
         runs = []
         for start, stop, size in _batches(len(table), self._batch_sizes[name]):
-            inputs = _crops(buffer.sums, _pad(table[start:stop], size), side=side)
+            inputs = sampling.crop_planes(buffer.sums, _pad(table[start:stop], size), side=side)
             runs.append((stop - start, _apply(network, self._params[name], inputs)))
         return photo, found, _gather(runs)
 
 
-# Pixels are sampled apart from the networks: the first depends on the buffer's length, and only the second is slow to
-# compile.
-
-
-@jax.jit
-def _canvases(
-    sums: Int[Array, "entries 3"], table: Int[Array, "canvases tiles 10"], tile_map: Int[Array, "canvases cells cells"]
-) -> tuple[Float[Array, "3 2 2 canvases cells cells"], Bool[Array, "2 2 canvases cells cells"]]:
-    """P-Net's input: pixels in phases, and where its first convolution sees whole windows of one tile."""
-    image = jnp.arange(len(table)).reshape(-1, 1, 1)
-    columns = [column[None, None] for column in jnp.moveaxis(table[image, jnp.maximum(tile_map, 0)], -1, 0)]
-    *region, shift_y, shift_x, end_y, end_x = columns
-    phase, cell = jnp.arange(2), 2 * jnp.arange(tile_map.shape[-1])
-    y = shift_y + phase.reshape(2, 1, 1, 1, 1) + cell.reshape(1, 1, 1, -1, 1)
-    x = shift_x + phase.reshape(1, 2, 1, 1, 1) + cell.reshape(1, 1, 1, 1, -1)
-    return sampling.area_means(sums, tuple(region), y, x), (y < end_y) & (x < end_x)
-
-
-@functools.partial(jax.jit, static_argnames="side")
-def _crops(
-    sums: Int[Array, "entries 3"], table: Int[Array, "batch 6"], side: int
-) -> Float[Array, "3 {side} {side} batch"]:
-    """R- and O-Net's input: regions of the photos."""
-    y, x = jnp.arange(side).reshape(-1, 1, 1), jnp.arange(side).reshape(1, -1, 1)
-    return sampling.area_means(sums, tuple(column.reshape(1, 1, -1) for column in table.T), y, x)
-
-
+# Apart from the sampling, whose shapes follow the buffer's length, so that the slow part to compile has few shapes.
 @functools.partial(jax.jit, static_argnums=0)
 def _apply(network: nn.Module, params: dict, *inputs: Array):
     """A tuple of the network's outputs."""
@@ -245,7 +214,7 @@ def _tile_tables(
     buffer: sampling.PhotoBuffer, tiles: Sequence[pyramid.Tile], count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each canvas: its tiles' rows, which of them each 2x2 cell belongs to (-1: none), their indices in `tiles`."""
-    table = np.zeros((count, pyramid.MAX_TILES, _TILE_COLUMNS), np.int32)
+    table = np.zeros((count, pyramid.MAX_TILES, len(sampling.TILE)), np.int32)
     # Sizes of 1 where there is no tile: the device divides by them.
     table[..., : len(sampling.REGION)] = 1
     tile_map = np.full((count, pyramid.CANVAS // 2, pyramid.CANVAS // 2), -1, np.int32)

@@ -7,13 +7,14 @@ whatever the scale, and needs no shape known before: one compiled function serve
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 # Up to 8.4 million pixels the sums of 8-bit values stay below 2^31.
 MAX_PIXELS = 8_000_000
@@ -23,6 +24,10 @@ MAX_SIDE = 2**15
 # Columns of a region: place of its first pixel in the buffer, row stride, its height and width in pixels, and the
 # height and width that it is resized to.
 REGION = ("origin", "stride", "height", "width", "out_height", "out_width")
+
+# Columns of a tile of a pyramid level in a canvas: its level, what leads from canvas to level coordinates, and the end
+# of the rows and columns where P-Net's first convolution sees whole windows.
+TILE = (*REGION, "shift_y", "shift_x", "end_y", "end_x")
 
 # Lengths of the buffer that are compiled; the last is reached only by photos of a few pixels' height.
 _BUFFER_SIZES = (2**18, 2**20, 2**22, 2**23, 2**24)
@@ -96,3 +101,32 @@ def area_means(
     scale = 1 / (128.0 * ((bottom - top) * (right - left)).astype(jnp.float32))
     pixels = total.astype(jnp.float32) * scale[..., None] - 127.5 / 128
     return jnp.moveaxis(pixels, -1, 0)
+
+
+@jax.jit
+def canvas_planes(
+    sums: Int[Array, "entries 3"], table: Int[Array, "canvases tiles 10"], tile_map: Int[Array, "canvases cells cells"]
+) -> tuple[Float[Array, "3 2 2 canvases cells cells"], Bool[Array, "2 2 canvases cells cells"]]:
+    """P-Net's input: pixels in phases, and where its first convolution sees whole windows of one tile.
+
+    Args:
+        sums: Integral images (`PhotoBuffer`).
+        table: The `TILE` columns of each canvas's tiles.
+        tile_map: Which of them each cell of 2x2 pixels belongs to; -1 between tiles, where pixels have no meaning.
+    """
+    image = jnp.arange(len(table)).reshape(-1, 1, 1)
+    columns = [column[None, None] for column in jnp.moveaxis(table[image, jnp.maximum(tile_map, 0)], -1, 0)]
+    *region, shift_y, shift_x, end_y, end_x = columns
+    phase, cell = jnp.arange(2), 2 * jnp.arange(tile_map.shape[-1])
+    y = shift_y + phase.reshape(2, 1, 1, 1, 1) + cell.reshape(1, 1, 1, -1, 1)
+    x = shift_x + phase.reshape(1, 2, 1, 1, 1) + cell.reshape(1, 1, 1, 1, -1)
+    return area_means(sums, tuple(region), y, x), (y < end_y) & (x < end_x)
+
+
+@functools.partial(jax.jit, static_argnames="side")
+def crop_planes(
+    sums: Int[Array, "entries 3"], table: Int[Array, "batch 6"], side: int
+) -> Float[Array, "3 {side} {side} batch"]:
+    """R- and O-Net's input: regions (rows of `REGION` columns), all resized to `side`; the batch stands last."""
+    y, x = jnp.arange(side).reshape(-1, 1, 1), jnp.arange(side).reshape(1, -1, 1)
+    return area_means(sums, tuple(column.reshape(1, 1, -1) for column in table.T), y, x)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from facejax.detect import MTCNN, Detections, boxes, mtcnn, pyramid
+from facejax.detect import MTCNN, Detections, boxes, mtcnn, pyramid, sampling
 
 # facenet-pytorch 2.6.0, MTCNN(keep_all=True, min_face_size=20, select_largest=False), on scikit-image's astronaut, and
 # on its mirror image.
@@ -73,7 +73,7 @@ def test_result_does_not_depend_on_the_batch(detector, astronaut):
 def test_new_sizes_compile_nothing(detector, astronaut):
     for side in (64, 512):
         detector.detect([astronaut[:side, :side]])
-    functions = (mtcnn._canvases, mtcnn._crops, mtcnn._apply)
+    functions = (sampling.canvas_planes, sampling.crop_planes, mtcnn._apply)
     detector.detect([cv2.resize(astronaut, (200, 130))])
     before = [function._cache_size() for function in functions]
     for width, height in ((190, 151), (163, 177), (171, 160)):
