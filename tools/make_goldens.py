@@ -2,86 +2,119 @@
 
     python tools/make_goldens.py [NAME ...]
 
-The weights themselves are not stored: `random_state_dict` draws each tensor from a stream of its own, seeded by the
-tensor's name, so a test draws the same ones. Needs timm and torch. Keep the files when only facejax changes: they are
-what it is measured against.
+The weights themselves are not stored: `random_tensors` draws each from a stream of its own, seeded by its name, so a
+test draws the same ones. Needs timm and torch, and Keras for mobilenet_v1 (an environment with TensorFlow will do; it
+need not have JAX). Keep the files when only facejax changes: they are what it is measured against.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from flax.traverse_util import flatten_dict
-
-from facejax.models import abstract_variables, create_model, pretrained_cfg
-from facejax.weights.timm import torch_name, torch_shape
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "tests" / "models" / "golden"
-
-# Small and odd sizes, so that the default tests stay quick and see both kinds of SAME padding.
-IMAGE_SIZES = {"tf_efficientnet_b0": (96, 75), "tf_efficientnet_b2": (65,)}
 CLASSES = 7
 
 
-def random_state_dict(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """What a network is compared with.
+
+    Attributes:
+        model: timm's name of it; empty for Keras.
+        classifier: Name of its last layer.
+        image_sizes: Sides of the inputs: small and odd ones, so that the default tests stay quick and see both kinds
+            of SAME padding.
+        gain: Variance of a convolution's output over its input's. 2 suits ReLU; residual networks without small scales
+            amplify the signal, and with it the rounding errors, unless it is smaller.
+    """
+
+    model: str
+    classifier: str
+    image_sizes: tuple[int, ...]
+    gain: float = 2.0
+
+
+REFERENCES = {
+    "inception_v3": Reference("inception_v3", "fc", (107,)),
+    "mobilenet_v1": Reference("", "", (96, 75)),
+    "nfnet_f0": Reference("dm_nfnet_f0", "head.fc", (75,)),
+    "resnet18": Reference("resnet18", "fc", (75,), gain=1.0),
+    "rexnet_150": Reference("rexnet_150", "head.fc", (75,)),
+    "senet50": Reference("legacy_seresnet50", "last_linear", (75, 64), gain=0.7),
+    "tf_efficientnet_b0": Reference("tf_efficientnet_b0", "classifier", (96, 75)),
+    "tf_efficientnet_b2": Reference("tf_efficientnet_b2", "classifier", (65,)),
+    "vgg16": Reference("vgg16", "head.fc", (224,)),
+}
+
+
+def random_tensors(shapes: Mapping[str, tuple[int, ...]], gain: float) -> dict[str, np.ndarray]:
     """Random float32 tensors by name, with BatchNorm statistics and biases far from their initial values.
 
     Args:
-        shapes: Shapes by name, in PyTorch's layout and under timm's names.
+        shapes: Shapes by PyTorch's or Keras's names, in the layout that goes with them.
+        gain: See `Reference`.
     """
     tensors = {}
     for name, shape in shapes.items():
         rng = np.random.default_rng(zlib.crc32(name.encode()))
-        if name.endswith("running_var"):
-            tensor = rng.uniform(0.5, 1.5, shape)
-        elif name.endswith("running_mean"):
-            tensor = rng.normal(0, 0.1, shape)
-        elif (name.endswith(("gain", "weight")) and len(shape) in (0, 1)) or name.endswith("gain"):
+        if name.endswith(("running_var", "moving_variance", "gain", "gamma")) or (
+            len(shape) == 1 and name.endswith("weight")
+        ):
             tensor = rng.uniform(0.5, 1.5, shape)
         elif len(shape) < 2:
             tensor = rng.normal(0, 0.1, shape)
         else:
-            tensor = rng.normal(0, np.sqrt(2.0 / np.prod(shape[1:])), shape)
-        tensors[name] = tensor.astype(np.float32)
+            keras = "/" in name
+            inputs = np.prod(shape[:2] if "conv_dw" in name else shape[:3]) if keras else np.prod(shape[1:])
+            tensor = rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(gain / inputs))
+        tensors[name] = np.asarray(tensor, np.float32)
     return tensors
 
 
-def random_images(image_size: int, batch: int = 2) -> np.ndarray:
-    """Normalised photos (batch, image_size, image_size, 3): smooth noise of unit variance, like a photo's."""
+def random_images(image_size: int) -> np.ndarray:
+    """Two normalised photos (2, image_size, image_size, 3): coarse and fine noise together of unit variance."""
     rng = np.random.default_rng(image_size)
-    coarse = rng.standard_normal((batch, -(-image_size // 8), -(-image_size // 8), 3))
-    smooth = coarse.repeat(8, 1).repeat(8, 2)[:, :image_size, :image_size]
-    return (0.8 * smooth + 0.6 * rng.standard_normal(smooth.shape)).astype(np.float32)
+    side = -(-image_size // 8)
+    coarse = rng.standard_normal((2, side, side, 3)).repeat(8, 1).repeat(8, 2)[:, :image_size, :image_size]
+    return (0.8 * coarse + 0.6 * rng.standard_normal(coarse.shape)).astype(np.float32)
 
 
-def timm_shapes(name: str, classifier: str = "classifier") -> dict[str, tuple[int, ...]]:
-    """Shapes of timm's state dict by name, as `facejax.weights.timm` expects it, with a classifier of `CLASSES`."""
-    cfg = pretrained_cfg(name)
-    variables = abstract_variables(create_model(name), cfg.preprocessing.image_size)
-    leaves: dict[tuple[str, ...], Any] = flatten_dict(variables)
-    shapes = {torch_name(path[2:]): torch_shape(path[-1], leaf.shape) for path, leaf in leaves.items()}
-    return {**shapes, f"{classifier}.weight": (CLASSES, cfg.num_features), f"{classifier}.bias": (CLASSES,)}
-
-
-def timm_outputs(name: str, image_size: int) -> tuple[dict[str, tuple[int, ...]], np.ndarray, np.ndarray]:
-    """Shapes of timm's state dict, pooled features and logits of timm's model in eval mode on random weights."""
+def timm_outputs(name: str, image_size: int) -> tuple[dict[str, tuple[int, ...]], dict[str, np.ndarray]]:
+    """Shapes of timm's state dict; pooled features and logits of timm's model in eval mode on random weights."""
     import torch
 
     from tests.models.torchvision_stub import import_timm
 
-    model: Any = import_timm().create_model(name, num_classes=CLASSES).eval()
+    model: Any = import_timm().create_model(REFERENCES[name].model, num_classes=CLASSES).eval()
     state = model.state_dict()
     shapes = {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
-    weights = {key: torch.from_numpy(value) for key, value in random_state_dict(shapes).items()}
+    weights = {key: torch.from_numpy(value) for key, value in random_tensors(shapes, REFERENCES[name].gain).items()}
     model.load_state_dict({**state, **weights})
+    model.double()  # what is compared are facejax's rounding errors, not PyTorch's
     with torch.no_grad():
-        maps = model.forward_features(torch.from_numpy(random_images(image_size).transpose(0, 3, 1, 2)))
+        maps = model.forward_features(torch.from_numpy(random_images(image_size).transpose(0, 3, 1, 2)).double())
         features = model.forward_head(maps, pre_logits=True)
         logits = model.forward_head(maps)
-    return shapes, features.numpy(), logits.numpy()
+    return shapes, {"features": features.float().numpy(), "logits": logits.float().numpy()}
+
+
+def keras_outputs(image_size: int) -> tuple[dict[str, tuple[int, ...]], dict[str, np.ndarray]]:
+    """Shapes by Keras's names, and pooled features of Keras's MobileNet on random weights."""
+    import keras
+
+    model = keras.applications.MobileNet(
+        weights=None, include_top=False, pooling="avg", input_shape=(image_size, image_size, 3)
+    )
+    shapes = {weight.path: tuple(weight.shape) for weight in model.weights}
+    weights = random_tensors(shapes, REFERENCES["mobilenet_v1"].gain)
+    for weight in model.weights:
+        weight.assign(weights[weight.path])
+    return shapes, {"features": np.asarray(model(random_images(image_size), training=False))}
 
 
 def main(names: list[str]) -> None:
@@ -89,14 +122,15 @@ def main(names: list[str]) -> None:
     GOLDEN.mkdir(parents=True, exist_ok=True)
     for name in names:
         arrays = {}
-        for image_size in IMAGE_SIZES[name]:
-            _, features, logits = timm_outputs(name, image_size)
-            arrays |= {f"features_{image_size}": features, f"logits_{image_size}": logits}
-            print(f"{name} at {image_size}: features std {features.std():.3g}, logits std {logits.std():.3g}")
+        for size in REFERENCES[name].image_sizes:
+            _, outputs = timm_outputs(name, size) if REFERENCES[name].model else keras_outputs(size)
+            arrays |= {f"{key}_{size}": value for key, value in outputs.items()}
+            one, other = outputs["features"]
+            print(f"{name} at {size}: features {np.std(one):.3g}, difference of the photos {np.std(one - other):.3g}")
         np.savez_compressed(GOLDEN / f"{name}.npz", **arrays)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(IMAGE_SIZES), metavar="NAME")
+    parser.add_argument("names", nargs="*", default=list(REFERENCES), metavar="NAME")
     main(parser.parse_args().names)

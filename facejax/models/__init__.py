@@ -1,6 +1,7 @@
 """The networks: backbones behind a registry, and the model that puts heads on them."""
 
-from facejax.models import efficientnet
+# Importing a family registers its networks.
+from facejax.models import efficientnet, inception, mobilenet, nfnet, resnet, rexnet, senet, vgg
 from facejax.models.face_model import FaceModel, abstract_variables, create_model, init_variables, model_from_cfg
 from facejax.models.pretrained import PretrainedCfg, pretrained_cfg
 from facejax.models.registry import create_backbone, list_models, register_model
@@ -12,9 +13,16 @@ __all__ = [
     "create_backbone",
     "create_model",
     "efficientnet",
+    "inception",
     "init_variables",
     "list_models",
+    "mobilenet",
     "model_from_cfg",
+    "nfnet",
     "pretrained_cfg",
     "register_model",
+    "resnet",
+    "rexnet",
+    "senet",
+    "vgg",
 ]

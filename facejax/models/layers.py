@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from facejax.models.depthwise import Implementation, resolve
+from facejax.models.depthwise import DepthwiseConv, Implementation, resolve
 
 Dtype = Any
 Activation = Callable[[jax.Array], jax.Array]
@@ -139,6 +139,47 @@ def batch_norm(
     return nn.BatchNorm(use_running_average, momentum=0.9, epsilon=epsilon, dtype=dtype, name=name)
 
 
+class ConvNormAct(nn.Module):
+    """Convolution without bias (``conv``), BatchNorm (``bn``), activation.
+
+    Attributes:
+        features: Number of output channels; ignored by a depthwise convolution, which keeps its input's.
+        kernel_size: See `Conv`.
+        stride: See `Conv`.
+        padding: See `Conv`.
+        depthwise: Whether the convolution is a depthwise one (then `kernel_size` and `padding` are numbers).
+        epsilon: Of the BatchNorm.
+        activation: Last step; None for none.
+        implementation: See `Conv`.
+        dtype: Compute type.
+    """
+
+    features: int
+    kernel_size: int | tuple[int, int] = 1
+    stride: int = 1
+    padding: int | tuple[int, int] = 0
+    depthwise: bool = False
+    epsilon: float = 1e-5
+    activation: Activation | None = nn.relu
+    implementation: Implementation = "auto"
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width inputs"], use_running_average: bool
+    ) -> Float[Array, "batch out_height out_width outputs"]:
+        """Applies the three steps."""
+        options = {"implementation": self.implementation, "dtype": self.dtype, "name": "conv"}
+        if self.depthwise:
+            assert isinstance(self.kernel_size, int)
+            assert isinstance(self.padding, int)
+            x = DepthwiseConv(self.kernel_size, self.stride, self.padding, **options)(x)
+        else:
+            x = Conv(self.features, self.kernel_size, self.stride, self.padding, **options)(x)
+        x = batch_norm("bn", use_running_average, self.dtype, self.epsilon)(x)
+        return self.activation(x) if self.activation else x
+
+
 class SqueezeExcite(nn.Module):
     """Channels scaled by a gate that sees their means: mean -> 1x1 -> activation -> 1x1 -> gate.
 
@@ -147,7 +188,6 @@ class SqueezeExcite(nn.Module):
         activation: Between them.
         gate: After them.
         names: Names of the two convolutions (timm calls them differently in different families).
-        use_bias: Whether they have biases.
         implementation: See `Conv`.
         dtype: Compute type.
     """
@@ -156,7 +196,6 @@ class SqueezeExcite(nn.Module):
     activation: Activation = nn.relu
     gate: Activation = nn.sigmoid
     names: tuple[str, str] = ("fc1", "fc2")
-    use_bias: bool = True
     implementation: Implementation = "auto"
     dtype: Dtype = jnp.float32
 
@@ -165,13 +204,22 @@ class SqueezeExcite(nn.Module):
         """Scales feature maps."""
 
         def conv(features: int, name: str) -> Conv:
-            return Conv(
-                features, 1, use_bias=self.use_bias, implementation=self.implementation, dtype=self.dtype, name=name
-            )
+            return Conv(features, 1, use_bias=True, implementation=self.implementation, dtype=self.dtype, name=name)
 
         squeezed = jnp.mean(x, axis=(1, 2), keepdims=True)
         hidden = self.activation(conv(self.reduced, self.names[0])(squeezed))
         return x * self.gate(conv(x.shape[-1], self.names[1])(hidden))
+
+
+def max_pool(
+    x: Float[Array, "batch height width channels"],
+    size: int,
+    stride: int,
+    padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0)),
+) -> Float[Array, "batch out_height out_width channels"]:
+    """Largest value in each window; `padding` ((top, bottom), (left, right)) never wins."""
+    pairs: Any = padding  # Flax's annotation knows names only.
+    return nn.max_pool(x, (size, size), (stride, stride), pairs)
 
 
 def global_average_pool(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch channels"]:

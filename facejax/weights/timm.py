@@ -4,6 +4,7 @@ The modules of `facejax.models` carry timm's names, so one rule maps all familie
 before ``_`` is an index (``blocks_1_0`` is ``blocks.1.0``), and leaves are transposed by their kind.
 """
 
+import functools
 import pathlib
 import re
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from facejax.models import abstract_variables, create_model, pretrained_cfg
 
-CLASSIFIERS = ("classifier", "head.fc", "fc")
+CLASSIFIERS = ("classifier", "head.fc", "fc", "last_linear")
 """Names that timm gives to the last layer."""
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
@@ -24,28 +25,18 @@ _INDEX = re.compile(r"_(\d+)(?=_|$)")
 def torch_name(path: tuple[str, ...]) -> str:
     """Timm's name of a backbone's leaf: ("blocks_1_0", "bn1", "scale") is ``blocks.1.0.bn1.weight``."""
     *modules, leaf = path
-    return ".".join([*(_INDEX.sub(r".\1", module) for module in modules), _LEAVES.get(leaf, leaf)])
+    # The numbers of Inception's branches ("branch5x5_1") are part of their names.
+    names = [module if module.startswith("branch") else _INDEX.sub(r".\1", module) for module in modules]
+    return ".".join([*names, _LEAVES.get(leaf, leaf)])
 
 
-def to_flax(leaf: str, array: np.ndarray) -> np.ndarray:
-    """An array of PyTorch's layout in Flax's: kernels (out, in, h, w) to (h, w, in, out), (out, in) to (in, out)."""
-    if leaf == "kernel":
-        return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
-    return array.reshape(-1) if leaf == "gain" else array
-
-
-def torch_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape in PyTorch's layout of a Flax leaf: the inverse of `to_flax`."""
-    if leaf == "kernel":
-        return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
-    return (*shape, 1, 1, 1) if leaf == "gain" else shape
-
-
-def expected_tensors(architecture: str) -> dict[str, tuple[str, ...]]:
-    """Path of the Flax leaf (from the collection down) by timm's name, for the backbone without its classifier."""
-    model = create_model(architecture)
-    variables = abstract_variables(model, pretrained_cfg(architecture).preprocessing.image_size)
-    return {torch_name(path[2:]): path for path in flatten_dict(variables) if path[1:2] == ("backbone",)}
+@functools.cache
+def expected_tensors(architecture: str) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    """(path of the Flax leaf, shape in PyTorch's layout) by timm's name, for the backbone without its classifier."""
+    cfg = pretrained_cfg(architecture)
+    variables = abstract_variables(create_model(architecture), cfg.preprocessing.image_size)
+    leaves: dict[tuple[str, ...], Any] = flatten_dict(variables)
+    return {torch_name(path[2:]): (path, _torch_shape(path[-1], tuple(leaf.shape))) for path, leaf in leaves.items()}
 
 
 def from_timm(architecture: str, state_dict: Mapping[str, np.ndarray], head: str | None = None) -> dict[str, Any]:
@@ -62,23 +53,28 @@ def from_timm(architecture: str, state_dict: Mapping[str, np.ndarray], head: str
         ``{"params": {"backbone": ..., ["head_<head>": ...]}, "batch_stats": {"backbone": ...}}``.
 
     Raises:
-        ValueError: If a tensor is missing, extra or not of the expected rank, with both sides listed; shapes are
-            compared when the result is merged into a model (`facejax.weights.merge.merge_variables`).
+        ValueError: If a tensor is missing, extra or misshapen, with both sides listed, or if there is no classifier
+            for `head`.
     """
-    tensors = {
-        name: np.asarray(array) for name, array in state_dict.items() if not name.endswith("num_batches_tracked")
-    }
+    counters = "num_batches_tracked"
+    tensors = {name: np.asarray(array) for name, array in state_dict.items() if not name.endswith(counters)}
     classifier = next((name for name in CLASSIFIERS if f"{name}.weight" in tensors), None)
     logits = {key: tensors.pop(f"{classifier}.{key}") for key in ("weight", "bias")} if classifier else None
     expected = expected_tensors(architecture)
     missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
-    if missing or extra:
+    misshapen = [
+        f"{name} {tensors[name].shape} (expected {shape})"
+        for name, (_, shape) in expected.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    if missing or extra or misshapen:
         raise ValueError(
             f"the state dict is not one of timm's {architecture}."
             f"\nMissing from it ({len(missing)}): {', '.join(missing)}"
             f"\nNot of this network ({len(extra)}): {', '.join(extra)}"
+            f"\nMisshapen ({len(misshapen)}): {', '.join(misshapen)}"
         )
-    leaves = {path: to_flax(path[-1], tensors[name]) for name, path in expected.items()}
+    leaves = {path: _to_flax(path[-1], tensors[name]) for name, (path, _) in expected.items()}
     if head is not None:
         if logits is None:
             raise ValueError(f"head={head!r} was asked for, but there is no classifier ({', '.join(CLASSIFIERS)})")
@@ -104,3 +100,17 @@ def load_state_dict(path: pathlib.Path | str) -> dict[str, np.ndarray]:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return {name: tensor.numpy() for name, tensor in state.get("state_dict", state).items()}
     raise ValueError(f"expected a .safetensors, .pth, .pt or .bin file, got {path.name!r}")
+
+
+def _to_flax(leaf: str, array: np.ndarray) -> np.ndarray:
+    """An array of PyTorch's layout in Flax's: kernels (out, in, height, width) become (height, width, in, out)."""
+    if leaf == "kernel":
+        return array.transpose(2, 3, 1, 0)
+    return array.reshape(-1) if leaf == "gain" else array
+
+
+def _torch_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape in PyTorch's layout of a Flax leaf: the inverse of `_to_flax`."""
+    if leaf == "kernel":
+        return shape[3], shape[2], shape[0], shape[1]
+    return (*shape, 1, 1, 1) if leaf == "gain" else shape

@@ -5,9 +5,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from facejax.models.depthwise import DepthwiseConv, depthwise_conv, resolve, same_padding
+from facejax.models.depthwise import DepthwiseConv, depthwise_conv, resolve, same_padding, shift_conv
 
-SHAPES = [(7, 7), (9, 6), (14, 11), (17, 15), (5, 22)]  # below, at, between and above multiples of a block of rows
+QUICK_COMPILE = {"xla_backend_optimization_level": 0}
+
+# Output heights below, at and between multiples of the block of rows that the weight gradient adds up.
+GRID = [
+    *[(k, stride, (17, 6), "same") for k in (3, 5) for stride in (1, 2)],
+    (3, 1, (14, 9), "same"),
+    (3, 2, (6, 15), ((1, 2), (0, 1))),
+    *[
+        pytest.param(k, stride, shape, padding, marks=pytest.mark.slow)
+        for k in (3, 5, 7)
+        for stride in (1, 2, 3)
+        for shape in ((7, 7), (9, 8), (13, 22), (28, 5))
+        for padding in ("same", ((1, 2), (2, 0)))
+    ],
+]
 
 
 def grouped(x, kernel, stride, padding):
@@ -21,21 +35,23 @@ def grouped(x, kernel, stride, padding):
     )
 
 
-@pytest.mark.parametrize(("k", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
-@pytest.mark.parametrize("explicit", [False, True])
-def test_shift_equals_grouped_convolution_with_its_gradients(k, stride, explicit):
+@pytest.mark.parametrize(("k", "stride", "shape", "padding"), GRID)
+def test_shift_equals_grouped_convolution_with_its_gradients(k, stride, shape, padding):
     rng = np.random.default_rng(k)
+    if padding == "same":
+        padding = tuple(same_padding(side, k, stride) for side in shape)
+
+    def run(convolve, x, kernel, dy):
+        outputs, vjp = jax.vjp(lambda a, b: convolve(a, b, stride, padding), x, kernel)
+        return outputs, *vjp(dy)
+
     with jax.enable_x64(True):
-        for shape in SHAPES:
-            x = jnp.asarray(rng.standard_normal((2, *shape, 3)))
-            kernel = jnp.asarray(rng.standard_normal((k, k, 1, 3)))
-            padding = tuple((1, 2) if explicit else same_padding(side, k, stride) for side in shape)
-            expected, expected_vjp = jax.vjp(lambda a, b, p=padding: grouped(a, b, stride, p), x, kernel)
-            actual, vjp = jax.vjp(lambda a, b, p=padding: depthwise_conv(a, b, stride, p, "shift"), x, kernel)
-            np.testing.assert_allclose(actual, expected, atol=1e-12)
-            dy = jnp.asarray(rng.standard_normal(expected.shape))
-            for ours, theirs in zip(vjp(dy), expected_vjp(dy), strict=True):
-                np.testing.assert_allclose(ours, theirs, atol=1e-12)
+        x = jnp.asarray(rng.standard_normal((2, *shape, 3)))
+        kernel = jnp.asarray(rng.standard_normal((k, k, 1, 3)))
+        dy = jnp.asarray(rng.standard_normal(jax.eval_shape(lambda: grouped(x, kernel, stride, padding)).shape))
+        both = jax.jit(lambda *args: (run(shift_conv, *args), run(grouped, *args)), compiler_options=QUICK_COMPILE)
+        for ours, theirs in zip(*both(x, kernel, dy), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-12)
 
 
 @pytest.mark.parametrize(("size", "stride"), [(130, 2), (131, 2), (33, 1), (8, 2)])

@@ -100,16 +100,16 @@ def test_dropout_and_batch_norm_are_switched_apart(images):
 
 
 def test_initial_values_have_the_layers_distribution():
-    variables = init_variables(create_model("tf_efficientnet_b0", ("age",)), 5, 64)
+    variables = init_variables(create_model("mobilenet_v1", ("age",)), 5, 32)
     backbone = variables["params"]["backbone"]
-    for kernel in (backbone["conv_head"]["kernel"], variables["params"]["head_age"]["hidden"]["kernel"]):
+    for kernel in (backbone["conv_pw_13"]["kernel"], variables["params"]["head_age"]["hidden"]["kernel"]):
         np.testing.assert_allclose(kernel.std(), kernel_std(kernel.shape), rtol=0.02)
-    assert abs(backbone["blocks_6_0"]["conv_dw"]["kernel"].std() / np.sqrt(2 / 9) - 1) < 0.03
+    assert abs(backbone["conv_dw_13"]["kernel"].std() / np.sqrt(2 / 9) - 1) < 0.03
     assert all(
-        (variables["batch_stats"]["backbone"]["bn1"]["var"] == 1, backbone["bn1"]["scale"] == 1)[i].all()
+        (variables["batch_stats"]["backbone"]["conv1_bn"]["var"] == 1, backbone["conv1_bn"]["scale"] == 1)[i].all()
         for i in (0, 1)
     )
-    same = init_variables(create_model("tf_efficientnet_b0", ("age", "gender")), 5, 64)
+    same = init_variables(create_model("mobilenet_v1", ("age", "gender")), 5, 32)
     np.testing.assert_array_equal(
         same["params"]["head_age"]["hidden"]["kernel"], variables["params"]["head_age"]["hidden"]["kernel"]
     )

@@ -15,7 +15,7 @@ from facejax.weights.checkpoint import load_inference_checkpoint, save_inference
 @pytest.fixture(scope="module")
 def cfg() -> PretrainedCfg:
     return dataclasses.replace(
-        pretrained_cfg("tf_efficientnet_b0"),
+        pretrained_cfg("resnet18"),
         tag="test",
         preprocessing=Preprocessing(64, channel_order="bgr"),
         tasks=("emotion8", "age", "gender", "identity"),

@@ -1,0 +1,103 @@
+"""ResNet-18 as in torchvision and timm's ``resnet18``.
+
+Source: He et al., "Deep residual learning for image recognition", 2015 (table 1). The paper times it (table 3).
+"""
+
+import dataclasses
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from facejax.models.depthwise import Implementation
+from facejax.models.layers import Backbone, Conv, Dtype, batch_norm, global_average_pool, max_pool
+from facejax.models.pretrained import PretrainedCfg
+from facejax.models.registry import register_model
+from facejax.preprocessing import Preprocessing
+
+BN_EPSILON = 1e-5
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut, which is a 1 x 1 convolution where shapes change.
+
+    Attributes:
+        features: Number of output channels.
+        stride: Of the first convolution and of the shortcut.
+        implementation: See `Conv`.
+        dtype: Compute type.
+    """
+
+    features: int
+    stride: int
+    implementation: Implementation
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width inputs"], use_running_average: bool
+    ) -> Float[Array, "batch out_height out_width outputs"]:
+        """One block."""
+
+        def conv(y, size, stride, name):
+            padding = size // 2
+            return Conv(
+                self.features, size, stride, padding, implementation=self.implementation, dtype=self.dtype, name=name
+            )(y)
+
+        def norm(y, name):
+            return batch_norm(name, use_running_average, self.dtype, BN_EPSILON)(y)
+
+        y = nn.relu(norm(conv(x, 3, self.stride, "conv1"), "bn1"))
+        y = norm(conv(y, 3, 1, "conv2"), "bn2")
+        if self.stride > 1 or x.shape[-1] != self.features:
+            x = norm(conv(x, 1, self.stride, "downsample_0"), "downsample_1")
+        return nn.relu(x + y)
+
+
+class ResNet(Backbone):
+    """ResNet of basic blocks.
+
+    Attributes:
+        depths: Number of blocks of each stage; the stages have 64, 128, 256, 512 channels.
+    """
+
+    depths: tuple[int, ...] = (2, 2, 2, 2)
+
+    @property
+    def num_features(self) -> int:
+        """Width of the features."""
+        return 64 * 2 ** (len(self.depths) - 1)
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch height width 3"], use_running_average: bool = True
+    ) -> Float[Array, "batch features"]:
+        """Features of normalised photos: the pooled output of the last stage."""
+        x = Conv(64, 7, 2, 3, dtype=self.dtype, name="conv1")(images)
+        x = nn.relu(batch_norm("bn1", use_running_average, self.dtype, BN_EPSILON)(x))
+        x = max_pool(x, 3, 2, ((1, 1), (1, 1)))
+        for stage, depth in enumerate(self.depths):
+            for block in range(depth):
+                stride = 2 if stage > 0 and block == 0 else 1
+                name = f"layer{stage + 1}_{block}"
+                x = BasicBlock(64 * 2**stage, stride, self.depthwise, self.dtype, name=name)(x, use_running_average)
+        return global_average_pool(x)
+
+
+_PLAIN = PretrainedCfg("resnet18", num_features=512)
+_IMAGENET = dataclasses.replace(
+    _PLAIN,
+    tag="a1_in1k",
+    preprocessing=Preprocessing(interpolation="bicubic"),
+    tasks=("identity",),
+    num_classes={"identity": 1000},
+    source="https://huggingface.co/timm/resnet18.a1_in1k",
+    licence="Apache-2.0",
+    notes="ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
+)
+
+
+@register_model(_PLAIN, _IMAGENET)
+def resnet18(**kwargs) -> ResNet:
+    """ResNet-18: 224 px, 512 features, 11.2 M parameters."""
+    return ResNet(**kwargs)

@@ -1,0 +1,148 @@
+"""RexNet-150 as timm's ``rexnet_150``.
+
+Source: Han et al., "ReXNet: diminishing representational bottleneck on convolutional neural network", 2020 (section 4:
+channels grow by the same number in every block).
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from facejax.models.depthwise import Implementation
+from facejax.models.layers import Backbone, Conv, ConvNormAct, Dtype, batch_norm, global_average_pool
+from facejax.models.pretrained import PretrainedCfg
+from facejax.models.registry import register_model
+from facejax.preprocessing import Preprocessing
+
+BN_EPSILON = 1e-5
+# (repeats, stride of the first block, expansion, squeeze-and-excitation) of each stage.
+STAGES = ((1, 1, 1, False), (2, 2, 6, False), (2, 2, 6, True), (3, 2, 6, True), (3, 1, 6, True), (5, 2, 6, True))
+FIRST_CHANNELS, ADDED_CHANNELS, SQUEEZE_RATIO = 16, 180, 12
+
+
+class SqueezeExciteNorm(nn.Module):
+    """Squeeze-and-excitation with BatchNorm between its two 1 x 1 convolutions.
+
+    Attributes:
+        reduced: Number of channels between them.
+        implementation: See `Conv`.
+        dtype: Compute type.
+    """
+
+    reduced: int
+    implementation: Implementation
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], use_running_average: bool
+    ) -> Float[Array, "batch height width channels"]:
+        """Scales feature maps."""
+        options = {"use_bias": True, "implementation": self.implementation, "dtype": self.dtype}
+        y = Conv(self.reduced, name="fc1", **options)(jnp.mean(x, axis=(1, 2), keepdims=True))
+        y = nn.relu(batch_norm("bn", use_running_average, self.dtype, BN_EPSILON)(y))
+        return x * nn.sigmoid(Conv(x.shape[-1], name="fc2", **options)(y))
+
+
+class LinearBottleneck(nn.Module):
+    """Inverted residual whose shortcut feeds the first channels only, as there are more of them after every block.
+
+    Attributes:
+        features: Number of output channels.
+        stride: Of the depthwise convolution.
+        expansion: Width of the depthwise convolution over the input's; no expanding convolution at 1.
+        squeeze: Whether there is squeeze-and-excitation.
+        depthwise: See `Backbone`.
+        dtype: Compute type.
+    """
+
+    features: int
+    stride: int
+    expansion: int
+    squeeze: bool
+    depthwise: Implementation
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width inputs"], use_running_average: bool
+    ) -> Float[Array, "batch out_height out_width outputs"]:
+        """One block."""
+        options = {"implementation": self.depthwise, "dtype": self.dtype}
+        inputs, y = x.shape[-1], x
+        width = inputs * self.expansion
+        if self.expansion > 1:
+            y = ConvNormAct(width, activation=nn.silu, name="conv_exp", **options)(y, use_running_average)
+        y = ConvNormAct(width, 3, self.stride, 1, depthwise=True, activation=None, name="conv_dw", **options)(
+            y, use_running_average
+        )
+        if self.squeeze:
+            y = SqueezeExciteNorm(width // SQUEEZE_RATIO, name="se", **options)(y, use_running_average)
+        y = ConvNormAct(self.features, activation=None, name="conv_pwl", **options)(nn.relu6(y), use_running_average)
+        if self.stride == 1 and inputs <= self.features:
+            y = jnp.concatenate([y[..., :inputs] + x, y[..., inputs:]], axis=-1)
+        return y
+
+
+class RexNet(Backbone):
+    """RexNet at a given width.
+
+    Attributes:
+        width: Factor on the channels of RexNet-100.
+    """
+
+    width: float = 1.0
+
+    @property
+    def num_features(self) -> int:
+        """Width of the features."""
+        return int(1280 * self.width)
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch height width 3"], use_running_average: bool = True
+    ) -> Float[Array, "batch features"]:
+        """Features of normalised photos: the pooled output of the last convolution, after its activation."""
+        options = {"implementation": self.depthwise, "dtype": self.dtype}
+        x = ConvNormAct(round(32 * self.width), 3, 2, 1, activation=nn.silu, name="stem", **options)(
+            images, use_running_average
+        )
+        depth, block = sum(repeats for repeats, *_ in STAGES), 0
+        for repeats, stride, expansion, squeeze in STAGES:
+            for repeat in range(repeats):
+                channels = round((FIRST_CHANNELS + block * ADDED_CHANNELS / depth) * self.width)
+                x = LinearBottleneck(
+                    channels,
+                    stride if repeat == 0 else 1,
+                    expansion,
+                    squeeze,
+                    self.depthwise,
+                    self.dtype,
+                    name=f"features_{block}",
+                )(x, use_running_average)
+                block += 1
+        x = ConvNormAct(self.num_features, activation=nn.silu, name=f"features_{block}", **options)(
+            x, use_running_average
+        )
+        return global_average_pool(x)
+
+
+_PLAIN = PretrainedCfg("rexnet_150", num_features=1920)
+_IMAGENET = dataclasses.replace(
+    _PLAIN,
+    tag="nav_in1k",
+    preprocessing=Preprocessing(interpolation="bicubic"),
+    tasks=("identity",),
+    num_classes={"identity": 1000},
+    source="https://huggingface.co/timm/rexnet_150.nav_in1k",
+    licence="MIT",
+    notes="ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
+)
+
+
+@register_model(_PLAIN, _IMAGENET)
+def rexnet_150(**kwargs) -> RexNet:
+    """RexNet-150: 224 px, 1920 features, 7.8 M parameters."""
+    return RexNet(width=1.5, **kwargs)

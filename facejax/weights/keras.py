@@ -1,0 +1,83 @@
+"""Keras's MobileNet-v1 to Flax variables.
+
+The modules of `facejax.models.mobilenet` carry Keras's layer names, so only the names of the leaves differ.
+"""
+
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from facejax.models import abstract_variables, create_model, pretrained_cfg
+
+_LEAVES = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance", "kernel": "kernel"}
+
+
+@functools.cache
+def keras_shapes(architecture: str) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    """(path of the Flax leaf, shape in Keras's layout) by Keras's name (``conv_dw_1/kernel``), without classifier."""
+    cfg = pretrained_cfg(architecture)
+    variables = abstract_variables(create_model(architecture), cfg.preprocessing.image_size)
+    leaves: dict[tuple[str, ...], Any] = flatten_dict(variables)
+    shapes = {}
+    for path, leaf in leaves.items():
+        *_, layer, name = path
+        shape = tuple(leaf.shape)
+        shapes[f"{layer}/{_LEAVES[name]}"] = (path, (*shape[:2], shape[3], shape[2]) if _is_depthwise(path) else shape)
+    return shapes
+
+
+def from_keras(architecture: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Flax variables of the backbone; every tensor is used.
+
+    Args:
+        architecture: Name in the registry: ``mobilenet_v1``.
+        tensors: Arrays by ``layer/leaf``, as `load_h5` reads them. Keras 2 calls the kernels of depthwise convolutions
+            ``depthwise_kernel``, Keras 3 ``kernel``; both are known.
+
+    Raises:
+        ValueError: If a tensor is missing, extra or misshapen, with both sides listed.
+    """
+    tensors = {name.replace("/depthwise_kernel", "/kernel"): np.asarray(array) for name, array in tensors.items()}
+    expected = keras_shapes(architecture)
+    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    misshapen = [
+        f"{name} {tensors[name].shape} (expected {shape})"
+        for name, (_, shape) in expected.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    if missing or extra or misshapen:
+        raise ValueError(
+            f"these are not the weights of Keras's {architecture}."
+            f"\nMissing ({len(missing)}): {', '.join(missing)}"
+            f"\nNot of this network ({len(extra)}): {', '.join(extra)}"
+            f"\nMisshapen ({len(misshapen)}): {', '.join(misshapen)}"
+        )
+    leaves = {
+        path: tensors[name].transpose(0, 1, 3, 2) if _is_depthwise(path) else tensors[name]
+        for name, (path, _) in expected.items()
+    }
+    return unflatten_dict(leaves)
+
+
+def load_h5(path: pathlib.Path | str) -> dict[str, np.ndarray]:
+    """Arrays of a Keras ``.h5`` file (weights or whole model) by ``layer/leaf``; optimizer state is left out."""
+    import h5py
+
+    tensors: dict[str, np.ndarray] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and not name.startswith("optimizer_weights"):
+            layer, leaf = name.split("/")[-2:]
+            tensors[f"{layer}/{leaf.removesuffix(':0')}"] = item[()]
+
+    with h5py.File(path, "r") as file:
+        file.visititems(visit)
+    return tensors
+
+
+def _is_depthwise(path: tuple[str, ...]) -> bool:
+    return path[-1] == "kernel" and path[-2].startswith("conv_dw_")

@@ -1,0 +1,150 @@
+"""Foreign files to Flax variables: strict, and equal to what the publisher's own format computes."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from facejax.models import abstract_variables, model_from_cfg, pretrained_cfg
+from facejax.weights.graphdef import read_graph
+from facejax.weights.hse_facerec import from_frozen_graph, load_frozen_graph
+from facejax.weights.keras import from_keras, keras_shapes, load_h5
+from facejax.weights.merge import merge_variables
+from facejax.weights.timm import expected_tensors, from_timm, load_state_dict, torch_name
+
+MOBILENET = "mobilenet_v1.vggface2_age_gender"
+GRAPH = "weights/age_gender_tf2_new-01-0.14-0.92_quantized.pb"
+
+
+def zeros(shapes):
+    return {name: np.zeros(shape, np.float32) for name, (_, shape) in shapes.items()}
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (("blocks_1_0", "bn1", "scale"), "blocks.1.0.bn1.weight"),
+        (("blocks_0_0", "se", "conv_reduce", "kernel"), "blocks.0.0.se.conv_reduce.weight"),
+        (("layer1_0", "downsample_1", "var"), "layer1.0.downsample.1.running_var"),
+        (("Mixed_5b", "branch5x5_1", "conv", "kernel"), "Mixed_5b.branch5x5_1.conv.weight"),
+        (("Conv2d_1a_3x3", "bn", "bias"), "Conv2d_1a_3x3.bn.bias"),
+        (("stages_0_0", "skipinit_gain"), "stages.0.0.skipinit_gain"),
+    ],
+)
+def test_names_of_timm(path, name):
+    assert torch_name(path) == name
+
+
+def test_timm_lists_what_does_not_fit():
+    tensors = zeros(expected_tensors("resnet18"))
+    tensors["layer9.weight"] = np.zeros(3)
+    del tensors["layer1.0.bn2.running_mean"]
+    tensors["conv1.weight"] = np.zeros((64, 3, 3, 3))
+    with pytest.raises(ValueError, match=r"resnet18") as error:
+        from_timm("resnet18", tensors)
+    assert "Missing from it (1): layer1.0.bn2.running_mean" in str(error.value)
+    assert "Not of this network (1): layer9.weight" in str(error.value)
+    assert "conv1.weight (64, 3, 3, 3) (expected (64, 3, 7, 7))" in str(error.value)
+
+
+def test_timm_head_needs_a_classifier():
+    with pytest.raises(ValueError, match="no classifier"):
+        from_timm("resnet18", zeros(expected_tensors("resnet18")), head="identity")
+
+
+def test_safetensors_and_unknown_files(tmp_path):
+    save_file = pytest.importorskip("safetensors.numpy").save_file
+    save_file({"a": np.arange(3.0)}, tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(load_state_dict(tmp_path / "model.safetensors")["a"], np.arange(3.0))
+    with pytest.raises(ValueError, match=r"expected a \.safetensors"):
+        load_state_dict(tmp_path / "model.pickle")
+
+
+def test_torch_files_hold_tensors_only(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"state_dict": {"a": torch.arange(3)}}, tmp_path / "good.pth")
+    np.testing.assert_array_equal(load_state_dict(tmp_path / "good.pth")["a"], np.arange(3))
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")
+    with pytest.raises(Exception, match="Weights only load failed"):
+        load_state_dict(tmp_path / "model.pt")
+
+
+def test_keras_h5(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    rng = np.random.default_rng(0)
+    shapes = keras_shapes("mobilenet_v1")
+    tensors = {name: rng.standard_normal(shape).astype(np.float32) for name, (_, shape) in shapes.items()}
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        for name, array in tensors.items():
+            layer, leaf = name.split("/")
+            leaf = "depthwise_kernel" if layer.startswith("conv_dw") and leaf == "kernel" else leaf
+            file[f"{layer}/{layer}/{leaf}:0"] = array
+        file["optimizer_weights/Adam/iteration:0"] = 3
+    variables = from_keras("mobilenet_v1", load_h5(tmp_path / "weights.h5"))
+    kernel = variables["params"]["backbone"]["conv_dw_3"]["kernel"]
+    np.testing.assert_array_equal(kernel[:, :, 0], tensors["conv_dw_3/kernel"][..., 0])
+    del tensors["conv1_bn/gamma"]
+    with pytest.raises(ValueError, match=r"Missing \(1\): conv1_bn/gamma"):
+        from_keras("mobilenet_v1", tensors)
+
+
+def field(number, payload, wire=2):
+    return bytes([number << 3 | wire]) + (bytes([len(payload)]) if wire == 2 else b"") + payload
+
+
+def test_graph_reader_on_hand_written_bytes(tmp_path):
+    """Encoded by hand from the protocol buffer specification: content, value lists and a repeated last value."""
+    shape = field(2, field(1, b"\x02", 0)) + field(2, field(1, b"\x02", 0))
+    packed = field(1, b"\x01", 0) + field(2, shape) + field(5, struct.pack("<2f", 1.5, -2.0))
+    content = field(1, b"\x04", 0) + field(2, shape) + field(4, bytes([0, 1, 254, 255]))
+
+    def const(name, tensor):
+        attribute = field(1, b"value") + field(2, field(8, tensor))
+        return field(1, field(1, name) + field(2, b"Const") + field(5, attribute))
+
+    other = field(
+        1, field(1, b"y") + field(2, b"Relu") + field(3, b"a") + field(5, field(1, b"mode") + field(2, field(2, b"M")))
+    )
+    (tmp_path / "graph.pb").write_bytes(const(b"a", packed) + const(b"b", content) + other)
+    nodes = read_graph(tmp_path / "graph.pb")
+    np.testing.assert_array_equal(nodes["a"].value, np.array([[1.5, -2], [-2, -2]], np.float32))
+    np.testing.assert_array_equal(nodes["b"].value, np.array([[0, 1], [254, 255]], np.uint8))
+    assert (nodes["y"].inputs, nodes["y"].value, nodes["y"].texts) == (("a",), None, {"mode": "M"})
+    (tmp_path / "broken.pb").write_bytes(const(b"a", packed)[:-3])
+    with pytest.raises(ValueError, match="not a frozen TensorFlow graph"):
+        read_graph(tmp_path / "broken.pb")
+
+
+def test_frozen_graph_is_used_whole(shared_dir):
+    tensors = load_frozen_graph(shared_dir / GRAPH)
+    cfg = pretrained_cfg(MOBILENET)
+    merge_variables(abstract_variables(model_from_cfg(cfg), 224), from_frozen_graph(tensors))
+    with pytest.raises(ValueError, match="does not: more"):
+        from_frozen_graph({**tensors, "more": np.zeros(3)})
+    del tensors["feats/bias"]
+    with pytest.raises(ValueError, match="no 'feats/bias'"):
+        from_frozen_graph(tensors)
+
+
+@pytest.mark.slow
+def test_official_mobilenet_equals_its_onnx_file_on_photos(shared_dir):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    cv2 = pytest.importorskip("cv2")
+    jax = pytest.importorskip("jax")
+    cfg = pretrained_cfg(MOBILENET)
+    model = model_from_cfg(cfg)
+    variables = merge_variables(
+        abstract_variables(model, 224), from_frozen_graph(load_frozen_graph(shared_dir / GRAPH))
+    )
+    paths = sorted((shared_dir / "data" / "facial_expressions" / "images").iterdir())[::400]
+    faces = [cfg.preprocessing.resize(cv2.imread(str(path))[..., ::-1].copy()) for path in paths]
+    images = cfg.preprocessing.normalize(np.stack(faces))
+    session = onnxruntime.InferenceSession(str(shared_dir / "weights" / "age_gender_mobilenet224.onnx"))
+    age, gender, features = session.run(None, {"input_1:0": images})
+    outputs = jax.jit(model.apply)(variables, images)
+    for ours, theirs in (
+        (outputs["features"], features),
+        (jax.nn.softmax(outputs["age"]), age),
+        (jax.nn.sigmoid(outputs["gender"]), gender),
+    ):
+        assert np.abs(np.asarray(ours) - theirs).max() <= 1e-4 * np.abs(theirs).max()
