@@ -124,7 +124,7 @@ class Pack:
     def contour(self) -> np.ndarray:
         """Vertices whose projected bounding box is the face as MTCNN cuts it: hairline to chin, cheek to cheek."""
         x, y, z = self.vertices.T
-        return np.flatnonzero(self.skin & (z > 0.62) & (y > 6.15) & (y < 8.06) & (np.abs(x) < 0.72))
+        return np.flatnonzero(self.skin & (z > 0.62) & (y > 6.22) & (y < 8.06) & (np.abs(x) < 0.72))
 
     @functools.cached_property
     def _corner_order(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

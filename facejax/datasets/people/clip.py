@@ -10,7 +10,7 @@ from facejax.datasets.people import hair as hairdo
 from facejax.datasets.people.assets import load_pack
 from facejax.datasets.people.background import sample_background
 from facejax.datasets.people.camera import Camera
-from facejax.datasets.people.expression import VISEMES, Expression, both_sides, sample_expression
+from facejax.datasets.people.expression import STRONGEST, VISEMES, Expression, both_sides, sample_expression
 from facejax.datasets.people.identity import Identity, sample_identity
 from facejax.datasets.people.light import sample_light
 from facejax.datasets.people.outfit import sample_outfit
@@ -117,7 +117,7 @@ def moments(actor: Actor, num_frames: int, rng: np.random.Generator) -> list[tup
                 units[name] = units.get(name, 0.0) + weight * share * loud * 0.7
         for side in ("Left", "Right"):
             units["eyeBlink" + side] = max(units.get("eyeBlink" + side, 0.0), float(blinks[t]))
-        units = {name: float(min(units[name], 1.15)) for name in sorted(units)}
+        units = {name: float(min(units[name], STRONGEST)) for name in sorted(units)}
         look_at = (apex.gaze[0] + float(gaze[t, 0]), apex.gaze[1] + float(gaze[t, 1]))
         expression = Expression(actor.emotion, apex.intensity * float(strength[t]), units, look_at)
         at, (yaw, pitch, roll, x, y) = actor.camera, drift[t].tolist()

@@ -13,6 +13,7 @@ from facejax.tasks import EMOTION8
 
 Units = Mapping[str, float]
 
+STRONGEST = 1.4  # weight of a unit; beyond it the mesh folds
 # A name without a side stands for both sides.
 SIDED = frozenset(
     (
@@ -302,9 +303,9 @@ def sample_expression(rng: np.random.Generator, emotion: int, intensity: float |
     units: dict[str, float] = {}
     for unit, weight in recipe.items():
         lean = 1 + tilt if unit.endswith("Left") else 1 - tilt if unit.endswith("Right") else 1.0
-        units[unit] = weight * intensity * lean * float(rng.uniform(0.85, 1.25))
+        units[unit] = weight * intensity * lean * float(rng.uniform(1.0, 1.4))
     # Speech and a face's own restlessness; a shut-mouthed anger or sadness is not talked away.
-    talking = rng.random() < 0.3
+    talking = rng.random() < 0.25
     viseme = both_sides(VISEMES[rng.integers(len(VISEMES))])
     strength = float(rng.uniform(0.3, 0.9)) if talking else 0.0
     for unit, weight in viseme.items():
@@ -319,10 +320,12 @@ def sample_expression(rng: np.random.Generator, emotion: int, intensity: float |
     units["mouthLeft" if rng.random() < 0.5 else "mouthRight"] = abs(float(rng.normal(0, 0.06)))
     gaze = (float(rng.normal(0, 0.3)), float(rng.normal(-0.05, 0.2)))
     lids = abs(float(rng.normal(0, 0.07)))
-    if rng.random() < 0.05 and name not in ("surprise", "fear"):
+    if rng.random() < 0.03 and name not in ("surprise", "fear"):
         lids = float(rng.uniform(0.5, 1.0))
     for side in ("Left", "Right"):
         units["eyeBlink" + side] = min(1.0, units.get("eyeBlink" + side, 0.0) + lids)
         units["eyeLookDown" + side] = max(units.get("eyeLookDown" + side, 0.0), max(0.0, -gaze[1]))
         units["eyeLookUp" + side] = max(0.0, gaze[1])
-    return Expression(emotion, intensity, {k: float(min(w, 1.25)) for k, w in sorted(units.items()) if w > 1e-3}, gaze)
+    return Expression(
+        emotion, intensity, {k: float(min(w, STRONGEST)) for k, w in sorted(units.items()) if w > 1e-3}, gaze
+    )

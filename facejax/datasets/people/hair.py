@@ -14,6 +14,7 @@ from facejax.datasets.people.light import Light
 STEPS = 10  # points of a strand
 SHADES, LAYERS = 8, 4  # of brightness and depth, when drawn
 SLACK = 0.04  # units by which strands may lie below the surface and still be seen
+SCALP = 7.55  # height above which the head is nothing but scalp
 MIN_REACH = 0.12  # units; shorter strands look like dots, the cap shows them better
 LOCKS = 0.5  # share of the strands that are thick
 # Template height of the hairline over depth z, from the nape to the forehead.
@@ -271,7 +272,8 @@ def draw(
     inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
     surface = nearest[row.clip(0, rows - 1), column.clip(0, columns - 1)]
     # A long segment cuts the corner of the skull; where it faces the camera nothing but scalp can be in front of it.
-    slack = SLACK + 0.6 * hair.style.volume + 0.3 * np.clip(outward[:, 1:, 2], 0, 1)
+    on_scalp = hair.strands[:, 1:, 1] > SCALP
+    slack = SLACK + (0.6 * hair.style.volume + 0.3 * np.clip(outward[:, 1:, 2], 0, 1)) * on_scalp
     strand, segment = np.nonzero(inside & (deep > surface - slack))
     if not len(strand):
         return

@@ -45,6 +45,11 @@ EYE_SHARE = {
     "indian": (0.75, 0.22, 0.03, 0.0, 0.0),
     "latino_middle_eastern": (0.50, 0.35, 0.10, 0.03, 0.02),
 }
+# What people are born with varies less where expressions show: else a drooping mouth could not be told from a sad one.
+EXPRESSIVE = ("mouth/mouth-angles", "mouth/mouth-upperlip", "mouth/mouth-lowerlip", "eyebrows/", "eyes/eye-height")
+MOBILE = 0.5
+# Mean of the sliders that are not 0: MakeHuman's eyes and mouths are narrower, relative to MTCNN's box, than in photos.
+TYPICAL = {"mouth/mouth-scale-horiz decr incr": 0.45, "eyes/eye-trans in out": 0.3}
 _OPPOSITES = (
     ("decr", "incr"),
     ("down", "up"),
@@ -114,9 +119,9 @@ def shape_sliders() -> tuple[tuple[str, Mapping[str, tuple[str, ...]]], ...]:
         stem, end = target, "positive"
         for negative, positive in _OPPOSITES:
             if target.endswith("-" + negative):
-                stem, end = target.removesuffix("-" + negative), "negative"
+                stem, end = f"{target.removesuffix('-' + negative)} {negative} {positive}", "negative"
             elif target.endswith("-" + positive):
-                stem = target.removesuffix("-" + positive)
+                stem = f"{target.removesuffix('-' + positive)} {negative} {positive}"
         sliders.setdefault(f"{group}/{stem}", {}).setdefault(end, []).append(name)
     return tuple((name, {end: tuple(targets) for end, targets in sliders[name].items()}) for name in sorted(sliders))
 
@@ -201,10 +206,12 @@ def shape_weights(person: Identity) -> dict[str, float]:
             add(body + "minweight", lean * sex_share * stage_share)
     # Children's heads vary less.
     spread = float(np.interp(person.age, [4, 16], [0.55, 1.0]))
-    for (_, ends), value, side in zip(shape_sliders(), person.sliders, person.asymmetry, strict=True):
+    for (name, ends), value, side in zip(shape_sliders(), person.sliders, person.asymmetry, strict=True):
+        value += TYPICAL.get(name, 0.0)
+        extent = spread * (MOBILE if name.startswith(EXPRESSIVE) else 1.0)
         for target in ends.get("positive" if value > 0 else "negative", ()):
             left = target.split("/")[1].startswith("l-")
-            add(target, abs(value * spread) + (side * spread if left else 0.0))
+            add(target, (abs(value) + (side if left else 0.0)) * extent)
     add("head/head-age-incr", 0.5 * float(np.interp(person.age, [45, 85], [0, 1])) * person.wrinkling)
     return weights
 

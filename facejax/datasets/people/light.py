@@ -50,7 +50,6 @@ def _unit(vector: np.ndarray) -> np.ndarray:
     return (vector / np.sqrt((vector**2).sum())).astype(np.float32)
 
 
-
 def sample_light(rng: np.random.Generator) -> Light:
     """Draws a light: flash, window, overcast sky, sun, ceiling lamps; warm or cold."""
     kind = rng.choice(4, p=[0.25, 0.3, 0.25, 0.2])

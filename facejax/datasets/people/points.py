@@ -27,16 +27,21 @@ class FacePoints:
     rest: Float[np.ndarray, "points 3"]
     frame: Framing
 
-    def landmarks(self, expression: Expression, camera: Camera) -> Float[np.ndarray, "5 2"]:
-        """Eyes, nose tip and mouth corners in the photo, pixels, in MTCNN's order."""
-        xy = self._project(expression, camera)
-        return np.stack([xy[_parts()[name]].mean(0) for name in LANDMARKS])
+    def in_photo(
+        self, expression: Expression, camera: Camera
+    ) -> tuple[Float[np.ndarray, "5 2"], tuple[float, float, float, float]]:
+        """Landmarks and box of the face in the photo, pixels.
 
-    def box(self, expression: Expression, camera: Camera) -> tuple[float, float, float, float]:
-        """Box [x1, y1, x2, y2] in the photo, pixels: hairline to chin, cheek to cheek."""
-        xy = self._project(expression, camera)[_parts()["contour"]]
-        (x1, y1), (x2, y2) = xy.min(0).tolist(), xy.max(0).tolist()
-        return x1, y1, x2, y2
+        Returns:
+            Eyes, nose tip and mouth corners in MTCNN's order; and the box [x1, y1, x2, y2] from hairline to chin and
+            cheek to cheek. Rounded, so that they compare equal where libraries differ in the last bit.
+        """
+        parts = _index()[1]
+        xy = self._project(expression, camera)
+        landmarks = np.stack([xy[parts[name]].mean(0) for name in LANDMARKS]).round(2)
+        contour = xy[parts["contour"]]
+        (x1, y1), (x2, y2) = contour.min(0).tolist(), contour.max(0).tolist()
+        return landmarks, (round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2))
 
     def _project(self, expression: Expression, camera: Camera) -> np.ndarray:
         template, targets = _cut()
@@ -52,10 +57,6 @@ def _index() -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return kept, {name: np.searchsorted(kept, vertices) for name, vertices in wanted.items()}
 
 
-def _parts() -> dict[str, np.ndarray]:
-    return _index()[1]
-
-
 @functools.cache
 def _cut() -> tuple[np.ndarray, np.ndarray]:
     """Template positions and targets of the points alone."""
@@ -68,4 +69,4 @@ def face_points(identity: Identity) -> FacePoints:
     """The labelled points of a person."""
     template, targets = _cut()
     rest = displace(template, targets, load_pack().target_index, shape_weights(identity))
-    return FacePoints(rest, framing({name: rest[_parts()[name]] for name in load_pack().key_vertices}))
+    return FacePoints(rest, framing({name: rest[_index()[1][name]] for name in load_pack().key_vertices}))

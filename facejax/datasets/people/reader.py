@@ -209,5 +209,5 @@ def _photo(
         "action_units": expression.action_units,
         "head_pose": tuple(float(np.degrees(a)) for a in (camera.yaw, camera.pitch, camera.roll)),
     }
-    points = face_points(identity)
-    return Record(name, split, maker, labels, points.box(expression, camera), points.landmarks(expression, camera))
+    landmarks, bbox = face_points(identity).in_photo(expression, camera)
+    return Record(name, split, maker, labels, bbox, landmarks)

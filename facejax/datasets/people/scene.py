@@ -60,10 +60,10 @@ def sample_camera(rng: np.random.Generator, size: int, frontal: float = 0.6) -> 
         frontal: Share of people who look nearly into the camera.
     """
     spread = 0.35 if rng.random() < frontal else 1.0
-    yaw = float(np.clip(rng.normal(0, 0.38) * spread, -0.9, 0.9))
+    yaw = float(np.clip(rng.normal(0, 0.34) * spread, -0.9, 0.9))
     pitch = float(np.clip(rng.normal(0.02, 0.15) * spread, -0.4, 0.4))
     roll = float(np.clip(rng.normal(0, 0.12) * (0.6 + 0.4 * spread), -0.4, 0.4))
-    face = float(np.exp(rng.uniform(np.log(0.27), np.log(0.62)))) * size
+    face = float(np.exp(rng.uniform(np.log(0.30), np.log(0.62)))) * size
     wiggle = rng.normal(0, 0.035, 2)
     center = float(0.5 + wiggle[0]) * size, float(0.52 + wiggle[1]) * size
     return Camera(
@@ -80,14 +80,14 @@ def sample_camera(rng: np.random.Generator, size: int, frontal: float = 0.6) -> 
 def sample_finish(rng: np.random.Generator) -> Finish:
     """Draws a camera: mostly clean, some old, cheap, dark, grey or blurred."""
     warm = float(rng.normal(0, 0.035))
-    rough = rng.random() < 0.3
+    rough = rng.random() < 0.25
     return Finish(
         grey=bool(rng.random() < 0.25),
         contrast=float(rng.normal(1.05, 0.13)),
         brightness=float(np.exp(rng.normal(0, 0.12))),
         tint=(1 + warm, 1 + float(rng.normal(0, 0.012)), 1 - warm),
         saturation=float(rng.uniform(0.55, 1.15)),
-        blur=float(rng.uniform(0.2, 0.7) + (rng.uniform(0, 1.2) if rough else 0)),
+        blur=float(rng.uniform(0.2, 0.7) + (rng.uniform(0, 0.9) if rough else 0)),
         motion=(float(rng.uniform(3, 7)) if rng.random() < 0.06 else 0.0, float(rng.uniform(0, np.pi))),
         noise=float(rng.uniform(1, 4) + (rng.uniform(0, 9) if rng.random() < 0.25 else 0)),
         shrink=float(rng.uniform(0.45, 0.8)) if rng.random() < 0.15 else 1.0,
@@ -158,7 +158,7 @@ def photo(
     if layer is not None:
         put(image, layer)
         if rng.random() < HIDDEN:
-            points = face_points(person.identity).landmarks(expression, camera)
+            points, _ = face_points(person.identity).in_photo(expression, camera)
             nose_x, nose_y = points[2].astype(int).clip(2, size - 3).tolist()
             red, green, blue = image[nose_y - 2 : nose_y + 3, nose_x - 2 : nose_x + 3].mean((0, 1)).tolist()
             hide(image, points, (red, green, blue), rng)

@@ -167,9 +167,10 @@ def paint(person: Identity) -> Skin:
     lips *= float(np.interp(age, [5, 70], [0.75, 0.5])) * float(rng.uniform(0.7, 1.1))
     colour += (rosy * shade[..., None] - colour) * lips[..., None]
 
-    hair = linear(hair_colour(person)) * 0.8
-    ink = np.maximum(_brows(person, rng), _stubble(person, rng) * (1 - lips))
-    colour += (hair - colour) * ink[..., None]
+    brows, stubble = _brows(person, rng)[..., None], (_stubble(person, rng) * (1 - lips))[..., None]
+    younger = dataclasses.replace(person, age=max(age - 15, 1.0))  # brows turn grey late
+    colour += (linear(hair_colour(person)) * 0.8 - colour) * stubble
+    colour += (linear(hair_colour(younger)) * 0.8 - colour) * brows
     height = 0.7 * smooth(rng, *CHART_SHAPE, 0.9) + 0.3 * smooth(rng, *CHART_SHAPE, 2.2)
     return Skin(np.ascontiguousarray(colour.clip(0.003, 1), np.float32), height, base)
 
@@ -182,7 +183,7 @@ def _brows(person: Identity, rng: np.random.Generator) -> np.ndarray:
     length = float(rng.uniform(0.52, 0.57))
     for sign in (-1, 1):
         curve = _curve(
-            ((sign * 0.12, 7.455), (sign * 0.25, 7.52 + arch), (sign * 0.42, 7.55 + arch), (sign * length, 7.44)), 60
+            ((sign * 0.12, 7.475), (sign * 0.25, 7.52 + arch), (sign * 0.42, 7.55 + arch), (sign * length, 7.44)), 60
         )
         for _ in range(int(210 * thickness)):
             t = float(rng.uniform(0, 1))
