@@ -179,7 +179,11 @@ def _plan(reader, settings, options, records, num_shards, detector) -> dict[str,
 def _describe(detector: Detector) -> str:
     # Not its repr: object's own holds an address, which differs from run to run.
     settings = {key: value for key, value in vars(detector).items() if not key.startswith("_")}
-    return f"{type(detector).__name__}({', '.join(f'{key}={settings[key]!r}' for key in sorted(settings))})"
+    # 20 and 20.0 are one setting
+    words = (
+        f"{key}={value:g}" if isinstance(value, int | float) else f"{key}={value!r}" for key, value in settings.items()
+    )
+    return f"{type(detector).__name__}({', '.join(sorted(words))})"
 
 
 def _ahead(pool: Executor, function: Callable, items: Iterable, window: int) -> Iterator:

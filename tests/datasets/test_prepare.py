@@ -220,6 +220,12 @@ def test_prepared_already(raw, tmp_path):
     lines = []
     assert prepare_dataset("toy_faces", raw, tmp_path, detector=ToyDetector(), log=lines.append) == folder
     assert "is prepared already" in lines[0]
+    same = ToyDetector()
+    same.min_face = 20.0
+    assert run(raw, tmp_path, detector=same) == folder
+    same.min_face = 40
+    with pytest.raises(ValueError, match=r"detector: 'ToyDetector\(min_face=20\)' -> 'ToyDetector\(min_face=40\)'"):
+        run(raw, tmp_path, detector=same)
     with pytest.raises(ValueError, match=r"was prepared otherwise \(margin: 0.0 -> 0.4\); delete it or choose another"):
         run(raw, tmp_path, margin=0.4)
     (raw / "000.png").rename(raw / "040.png")
