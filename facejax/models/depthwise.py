@@ -201,7 +201,7 @@ class DepthwiseConv(nn.Module):
         k = self.kernel_size
         # He's: every filter sees k * k inputs, which is what fan_in counts in this layout.
         init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-        kernel = self.param("kernel", init, (k, k, 1, x.shape[-1]), jnp.float32)
+        kernel = jnp.asarray(self.param("kernel", init, (k, k, 1, x.shape[-1]), jnp.float32))
         if self.padding == "same":
             padding = (same_padding(x.shape[1], k, self.stride), same_padding(x.shape[2], k, self.stride))
         else:

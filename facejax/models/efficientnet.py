@@ -7,6 +7,7 @@ weights the paper starts from. Differences: no stochastic depth (timm's default 
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
@@ -17,6 +18,7 @@ from facejax.models.layers import Backbone, Conv, Dtype, SqueezeExcite, batch_no
 from facejax.models.pretrained import PretrainedCfg
 from facejax.models.registry import register_model
 from facejax.preprocessing import Preprocessing
+from facejax.tasks import TASKS
 
 BN_EPSILON = 1e-3
 STEM_CHANNELS, HEAD_CHANNELS = 32, 1280
@@ -131,8 +133,17 @@ class EfficientNet(Backbone):
         return global_average_pool(x)
 
 
-def _cfgs(architecture: str, image_size: int, num_features: int) -> tuple[PretrainedCfg, PretrainedCfg]:
-    """The untagged configuration, and that of the ImageNet weights which the paper starts from."""
+def _cfgs(
+    architecture: str, image_size: int, num_features: int, hsemotion: Mapping[str, tuple[str, ...]]
+) -> tuple[PretrainedCfg, ...]:
+    """The untagged configuration, that of the ImageNet weights which the paper starts from, and the paper's own.
+
+    Args:
+        architecture: Name in the registry.
+        image_size: Side of the input in pixels.
+        num_features: Width of the features.
+        hsemotion: Heads of the weights that the paper's authors publish, by their name.
+    """
     plain = PretrainedCfg(architecture, preprocessing=Preprocessing(image_size), num_features=num_features)
     imagenet = dataclasses.replace(
         plain,
@@ -140,20 +151,41 @@ def _cfgs(architecture: str, image_size: int, num_features: int) -> tuple[Pretra
         preprocessing=dataclasses.replace(plain.preprocessing, interpolation="bicubic"),
         tasks=("identity",),
         num_classes={"identity": 1000},
-        source=f"https://huggingface.co/timm/{architecture}.ns_jft_in1k",
+        source=f"https://huggingface.co/timm/{architecture}.ns_jft_in1k/resolve/main/model.safetensors",
         licence="Apache-2.0",
         notes="Noisy Student on JFT-300M and ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
     )
-    return plain, imagenet
+    published = [
+        dataclasses.replace(
+            plain,
+            tag=tag,
+            tasks=tasks,
+            labels={task: TASKS[task].labels for task in tasks},
+            source=f"https://github.com/HSE-asavchenko/face-emotion-recognition/raw/main/models/affectnet_emotions/onnx/{tag}.onnx",
+            licence="Apache-2.0",
+            notes="HSEmotion: VGGFace2 identities, then AffectNet, both photos from the web, for research only. "
+            "BatchNorm may be folded: fine-tuning must keep it on its running statistics.",
+        )
+        for tag, tasks in hsemotion.items()
+    ]
+    return plain, imagenet, *published
 
 
-@register_model(*_cfgs("tf_efficientnet_b0", 224, 1280))
+_B0 = {
+    "enet_b0_8_best_vgaf": ("emotion8",),
+    "enet_b0_8_best_afew": ("emotion8",),
+    "enet_b0_8_va_mtl": ("emotion8", "valence_arousal"),
+}
+_B2 = {"enet_b2_8": ("emotion8",), "enet_b2_7": ("emotion7",)}
+
+
+@register_model(*_cfgs("tf_efficientnet_b0", 224, 1280, _B0))
 def tf_efficientnet_b0(**kwargs) -> EfficientNet:
     """EfficientNet-B0: 224 px, 1280 features, 4.0 M parameters."""
     return EfficientNet(width=1.0, depth=1.0, **kwargs)
 
 
-@register_model(*_cfgs("tf_efficientnet_b2", 260, 1408))
+@register_model(*_cfgs("tf_efficientnet_b2", 260, 1408, _B2))
 def tf_efficientnet_b2(**kwargs) -> EfficientNet:
     """EfficientNet-B2: 260 px, 1408 features, 7.7 M parameters."""
     return EfficientNet(width=1.1, depth=1.2, **kwargs)

@@ -186,7 +186,7 @@ _IMAGENET = dataclasses.replace(
     preprocessing=dataclasses.replace(_PREPROCESSING, interpolation="bicubic"),
     tasks=("identity",),
     num_classes={"identity": 1000},
-    source="https://huggingface.co/timm/inception_v3.tf_in1k",
+    source="https://huggingface.co/timm/inception_v3.tf_in1k/resolve/main/model.safetensors",
     licence="Apache-2.0",
     notes="ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
 )

@@ -136,7 +136,7 @@ _IMAGENET = dataclasses.replace(
     preprocessing=Preprocessing(interpolation="bicubic"),
     tasks=("identity",),
     num_classes={"identity": 1000},
-    source="https://huggingface.co/timm/rexnet_150.nav_in1k",
+    source="https://huggingface.co/timm/rexnet_150.nav_in1k/resolve/main/model.safetensors",
     licence="MIT",
     notes="ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
 )

@@ -69,7 +69,7 @@ _IMAGENET = dataclasses.replace(
     tag="tv_in1k",
     tasks=("identity",),
     num_classes={"identity": 1000},
-    source="https://huggingface.co/timm/vgg16.tv_in1k",
+    source="https://huggingface.co/timm/vgg16.tv_in1k/resolve/main/model.safetensors",
     licence="BSD-3-Clause",
     notes="ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
 )

@@ -12,6 +12,7 @@ from facejax.models import abstract_variables, create_model, efficientnet, init_
 from facejax.weights.keras import from_keras, keras_shapes
 from facejax.weights.merge import merge_variables
 from facejax.weights.timm import expected_tensors, from_timm
+from tests.models.torchvision_stub import skip_without
 from tools.make_goldens import CLASSES, GOLDEN, REFERENCES, keras_outputs, random_images, random_tensors, timm_outputs
 
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
@@ -117,7 +118,7 @@ def test_parity_fails_when_one_tensor_is_corrupted(tensor):
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parity_with_the_reference_itself(name):
     """At the network's own input size, with the names and shapes that the reference has today."""
-    pytest.importorskip("timm" if REFERENCES[name].model else "keras")
+    skip_without("timm" if REFERENCES[name].model else "keras")
     image_size = pretrained_cfg(name).preprocessing.image_size
     shapes, outputs = timm_outputs(name, image_size) if REFERENCES[name].model else keras_outputs(image_size)
     assert shapes == reference_shapes(name)

@@ -1,6 +1,16 @@
 """Lets timm import beside a CPU-only PyTorch."""
 
+import importlib.util
 from types import ModuleType
+
+import pytest
+
+
+def skip_without(*packages: str) -> None:
+    """Skips the test where a package is not installed. Importing timm to find out would fail without the stub."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs {package}")
 
 
 def import_timm() -> ModuleType:

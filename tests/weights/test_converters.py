@@ -1,16 +1,25 @@
 """Foreign files to Flax variables: strict, and equal to what the publisher's own format computes."""
 
+import dataclasses
+import hashlib
 import struct
+import warnings
 
+import jax
 import numpy as np
 import pytest
 
 from facejax.models import abstract_variables, model_from_cfg, pretrained_cfg
+from facejax.weights.checkpoint import load_inference_checkpoint, save_inference_checkpoint
+from facejax.weights.convert import convert_file, fetch
 from facejax.weights.graphdef import read_graph
 from facejax.weights.hse_facerec import from_frozen_graph, load_frozen_graph
+from facejax.weights.hsemotion import from_onnx, load_onnx
 from facejax.weights.keras import from_keras, keras_shapes, load_h5
 from facejax.weights.merge import merge_variables
 from facejax.weights.timm import expected_tensors, from_timm, load_state_dict, torch_name
+from tests.models.torchvision_stub import import_timm, skip_without
+from tools.make_goldens import random_images, random_tensors
 
 MOBILENET = "mobilenet_v1.vggface2_age_gender"
 GRAPH = "weights/age_gender_tf2_new-01-0.14-0.92_quantized.pb"
@@ -130,7 +139,6 @@ def test_frozen_graph_is_used_whole(shared_dir):
 def test_official_mobilenet_equals_its_onnx_file_on_photos(shared_dir):
     onnxruntime = pytest.importorskip("onnxruntime")
     cv2 = pytest.importorskip("cv2")
-    jax = pytest.importorskip("jax")
     cfg = pretrained_cfg(MOBILENET)
     model = model_from_cfg(cfg)
     variables = merge_variables(
@@ -148,3 +156,68 @@ def test_official_mobilenet_equals_its_onnx_file_on_photos(shared_dir):
         (jax.nn.sigmoid(outputs["gender"]), gender),
     ):
         assert np.abs(np.asarray(ours) - theirs).max() <= 1e-4 * np.abs(theirs).max()
+
+
+def test_official_graph_becomes_a_checkpoint(shared_dir, tmp_path):
+    variables, cfg = convert_file("hsemotion", shared_dir / GRAPH)
+    assert cfg == pretrained_cfg(MOBILENET)
+    save_inference_checkpoint(tmp_path / "model", variables, cfg)
+    assert load_inference_checkpoint(tmp_path / "model")[1] == cfg
+
+
+def test_conversion_checks_format_name_and_hash(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "age_gender_tf2_new-01-0.14-0.92_quantized.pb").write_bytes(b"")
+    (tmp_path / "enet_b0_8_best_vgaf.pt").write_bytes(b"")
+    for call, message in (
+        (lambda: convert_file("tim", tmp_path / "model.safetensors"), "did you mean 'timm'"),
+        (lambda: convert_file("timm", tmp_path / "model.safetensors"), "pass --name"),
+        (lambda: convert_file("hsemotion", next(tmp_path.glob("*.pb"))), "its SHA-256 is e3b0c442"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    with pytest.raises(PermissionError, match="runs whatever code"):
+        convert_file("hsemotion", tmp_path / "enet_b0_8_best_vgaf.pt")
+
+
+def test_fetch_checks_the_hash_and_leaves_nothing_behind(tmp_path):
+    published = tmp_path / "weights.pb"
+    published.write_bytes(b"weights")
+    cfg = dataclasses.replace(
+        pretrained_cfg(MOBILENET), source=published.as_uri(), sha256=hashlib.sha256(b"weights").hexdigest()
+    )
+    assert fetch(cfg, tmp_path / "cache").read_bytes() == b"weights"
+    assert [path.name for path in (tmp_path / "cache" / cfg.name).iterdir()] == ["weights.pb"]
+    with pytest.raises(ValueError, match="is not the file of"):
+        fetch(dataclasses.replace(cfg, sha256="0" * 64), tmp_path / "other")
+    with pytest.raises(ConnectionError, match=r"tools/convert_weights\.py FORMAT FILE --name"):
+        fetch(dataclasses.replace(cfg, source=(tmp_path / "none.pb").as_uri()), tmp_path / "other")
+    assert not list((tmp_path / "other" / cfg.name).iterdir())
+
+
+@pytest.mark.slow
+def test_hsemotion_onnx_gives_the_features_of_the_exported_network(tmp_path):
+    """timm's network as EmotiEffLib exports it, BatchNorm folded by the exporter, with 8 + 2 outputs."""
+    torch = pytest.importorskip("torch")
+    skip_without("timm", "onnx")
+    name = "tf_efficientnet_b0.enet_b0_8_va_mtl"
+    model = import_timm().create_model("tf_efficientnet_b0", num_classes=10, exportable=True).eval()
+    state = model.state_dict()
+    shapes = {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    weights = {key: torch.from_numpy(value) for key, value in random_tensors(shapes, 2.0).items()}
+    model.load_state_dict({**state, **weights})
+    images = random_images(96)
+    inputs = torch.from_numpy(images.transpose(0, 3, 1, 2))
+    path = tmp_path / "enet_b0_8_va_mtl.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, inputs, str(path), dynamo=False)
+    variables, cfg = convert_file("hsemotion", path)
+    assert (cfg.name, cfg.tasks) == (name, ("emotion8", "valence_arousal"))
+    outputs = jax.jit(model_from_cfg(cfg).apply)(variables, images)
+    with torch.no_grad():
+        expected = model(inputs).numpy()
+    actual = np.concatenate([outputs["emotion8"], outputs["valence_arousal"]], axis=1)
+    assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
+    with pytest.raises(ValueError, match=r"tf_efficientnet_b2 has \d+ convolutions"):
+        from_onnx("tf_efficientnet_b2", load_onnx(path), ("emotion8",))

@@ -1,0 +1,104 @@
+"""From a published file to variables and their `PretrainedCfg`; the file is fetched, or given, and its hash checked."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import shutil
+import tempfile
+import urllib.error
+import urllib.request
+from typing import Any
+
+from facejax.models import PretrainedCfg, abstract_variables, list_models, model_from_cfg, pretrained_cfg
+from facejax.models.pretrained import nearest
+from facejax.weights import hse_facerec, hsemotion, keras, timm
+from facejax.weights.merge import merge_variables
+
+FORMATS = ("timm", "keras", "hsemotion")
+
+
+def convert_file(
+    format_: str, path: pathlib.Path | str, name: str | None = None, *, unsafe_pickle: bool = False
+) -> tuple[dict[str, Any], PretrainedCfg]:
+    """Variables of a published file, strictly fitted to the model, and its configuration with the file's hash.
+
+    Args:
+        format_: ``timm`` (.safetensors, .pth), ``keras`` (.h5), ``hsemotion`` (.onnx, the .pb of HSE_FaceRec_tf, .pt).
+        path: The file.
+        name: ``architecture.tag`` of the weights; found by the file's name when left out.
+        unsafe_pickle: Allows pickled models, whose loading runs code (`facejax.weights.hsemotion.load_pickle`).
+
+    Raises:
+        ValueError: If the name is unknown, the hash is not the published one, or the weights do not fit.
+    """
+    path = pathlib.Path(path)
+    if format_ not in FORMATS:
+        raise ValueError(f"no format {format_!r}{nearest(format_, FORMATS)}")
+    cfg = pretrained_cfg(name or _guess(path))
+    sha256 = file_sha256(path)
+    if cfg.sha256 and sha256 != cfg.sha256:
+        raise ValueError(f"{path} is not the file of {cfg.name}: its SHA-256 is {sha256}, expected {cfg.sha256}")
+    template = abstract_variables(model_from_cfg(cfg), cfg.preprocessing.image_size)
+    variables = merge_variables(template, _read(format_, path, cfg, unsafe_pickle))
+    return variables, dataclasses.replace(cfg, sha256=sha256)
+
+
+def fetch(cfg: PretrainedCfg, cache: pathlib.Path | str) -> pathlib.Path:
+    """The published file of `cfg` in the folder `cache`, downloaded if it is not there; its hash is checked.
+
+    Raises:
+        ConnectionError: If it cannot be downloaded, with the way to give a local file instead.
+        ValueError: If the hash is not the published one.
+    """
+    target = pathlib.Path(cache) / cfg.name / cfg.source.rsplit("/", 1)[-1]
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file, urllib.request.urlopen(cfg.source, timeout=60) as response:
+                shutil.copyfileobj(response, file)
+            if cfg.sha256 and file_sha256(temporary) != cfg.sha256:
+                raise ValueError(f"{cfg.source} is not the file of {cfg.name}: its SHA-256 is {file_sha256(temporary)}")
+            os.replace(temporary, target)
+        except (urllib.error.URLError, TimeoutError) as error:
+            raise ConnectionError(
+                f"cannot download {cfg.source} ({error}). Bring the file here by other means, then: "
+                f"python tools/convert_weights.py FORMAT FILE --name {cfg.name} --out DIR"
+            ) from error
+        finally:
+            pathlib.Path(temporary).unlink(missing_ok=True)
+    return target
+
+
+def file_sha256(path: pathlib.Path | str) -> str:
+    """SHA-256 of a file, lower-case hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _guess(path: pathlib.Path) -> str:
+    """Name of the published weights whose source ends with this file's name, or whose tag it is."""
+    names = list_models(pretrained=True)
+    for name in names:
+        cfg = pretrained_cfg(name)
+        published = cfg.source.rsplit("/", 1)[-1]
+        if path.stem in (cfg.tag, cfg.name) or (path.name == published != "model.safetensors"):
+            return name
+    raise ValueError(f"cannot tell from its name what {path.name!r} holds: pass --name. Known: {', '.join(names)}")
+
+
+def _read(format_: str, path: pathlib.Path, cfg: PretrainedCfg, unsafe_pickle: bool) -> dict[str, Any]:
+    if format_ == "timm":
+        return timm.from_timm(cfg.architecture, timm.load_state_dict(path), head=cfg.tasks[0] if cfg.tasks else None)
+    if format_ == "keras":
+        return keras.from_keras(cfg.architecture, keras.load_h5(path))
+    if path.suffix == ".pb":
+        return hse_facerec.from_frozen_graph(hse_facerec.load_frozen_graph(path))
+    if path.suffix == ".onnx":
+        return hsemotion.from_onnx(cfg.architecture, hsemotion.load_onnx(path), cfg.tasks)
+    state_dict = hsemotion.load_pickle(path, run_its_code=unsafe_pickle)
+    # HSEmotion wraps the classifier in a Sequential.
+    state_dict = {key.replace("classifier.0.", "classifier."): value for key, value in state_dict.items()}
+    weight, bias = (state_dict[f"classifier.{key}"] for key in ("weight", "bias"))
+    return hsemotion.merge_heads(timm.from_timm(cfg.architecture, state_dict), weight, bias, cfg.tasks)

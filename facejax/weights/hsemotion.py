@@ -1,0 +1,137 @@
+"""The paper's published EfficientNets (HSEmotion, EmotiEffLib) to Flax variables.
+
+They are published as ONNX files, which hold arrays and a graph, and as pickles of whole PyTorch models, which hold
+code.
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from facejax.models import abstract_variables, create_model, pretrained_cfg
+from facejax.models.efficientnet import BN_EPSILON
+from facejax.tasks import TASKS
+
+# The layers of a block in running order, with the BatchNorm that follows each: with and without expansion.
+_EXPANDED = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_reduce", ""), ("conv_expand", ""), ("conv_pwl", "bn3"))
+_PLAIN = (("conv_dw", "bn1"), ("conv_reduce", ""), ("conv_expand", ""), ("conv_pw", "bn2"))
+
+
+def load_onnx(path: pathlib.Path | str) -> list[dict[str, np.ndarray]]:
+    """Weights of an ONNX file's convolutions and dense layers, in the order in which they run.
+
+    Returns:
+        For each ``{"weight": (out, in, height, width) or (out, in), "bias": (out,)}``; a BatchNorm that is a node of
+        its own adds ``scale``, ``shift``, ``mean`` and ``var`` to the convolution before it.
+    """
+    import onnx
+
+    graph = onnx.load(path).graph
+    arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            arrays[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
+        elif node.op_type == "Identity" and node.input[0] in arrays:
+            arrays[node.output[0]] = arrays[node.input[0]]
+    layers = []
+    for node in graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            layers.append(dict(zip(("weight", "bias"), (arrays[name] for name in node.input[1:]), strict=False)))
+            if any(attribute.name == "transB" and attribute.i == 0 for attribute in node.attribute):
+                layers[-1]["weight"] = layers[-1]["weight"].T
+        elif node.op_type == "BatchNormalization":
+            names = ("scale", "shift", "mean", "var")
+            layers[-1] |= dict(zip(names, (arrays[name] for name in node.input[1:]), strict=True))
+    return layers
+
+
+def from_onnx(architecture: str, layers: Sequence[Mapping[str, np.ndarray]], tasks: Sequence[str]) -> dict[str, Any]:
+    """Flax variables of an exported EfficientNet.
+
+    Exporters fold BatchNorm into convolutions. A folded one becomes a layer with mean 0 and variance 1 - epsilon, which
+    gives the same values on its running statistics (and only on those).
+
+    Args:
+        architecture: ``tf_efficientnet_b0`` or ``tf_efficientnet_b2``.
+        layers: What `load_onnx` returns; every one is used.
+        tasks: Heads that the last layer's outputs are divided among, in their order.
+
+    Raises:
+        ValueError: If the number of layers, or a layer's shape, is not that of the network.
+    """
+    expected = _layers(architecture)
+    if len(layers) != len(expected) + 1:
+        raise ValueError(f"{architecture} has {len(expected) + 1} convolutions and dense layers, got {len(layers)}")
+    leaves: dict[tuple[str, ...], np.ndarray] = {}
+    for layer, (path, norm, shape, has_bias) in zip(layers[:-1], expected, strict=True):
+        kernel = np.asarray(layer["weight"]).transpose(2, 3, 1, 0)
+        if kernel.shape != shape:
+            raise ValueError(f"{'/'.join(path)}: expected a kernel {shape}, got {kernel.shape}")
+        leaves["params", *path, "kernel"] = kernel
+        bias = layer.get("bias", np.zeros(shape[-1], np.float32))
+        if has_bias:
+            leaves["params", *path, "bias"] = bias
+        if norm:
+            leaves["params", *norm, "scale"] = layer.get("scale", np.ones(shape[-1], np.float32))
+            leaves["params", *norm, "bias"] = layer.get("shift", bias)
+            leaves["batch_stats", *norm, "mean"] = layer.get("mean", np.zeros(shape[-1], np.float32))
+            leaves["batch_stats", *norm, "var"] = layer.get("var", np.full(shape[-1], 1 - BN_EPSILON, np.float32))
+    return merge_heads(unflatten_dict(leaves), layers[-1]["weight"], layers[-1]["bias"], tasks)
+
+
+def merge_heads(
+    variables: dict[str, Any], weight: np.ndarray, bias: np.ndarray, tasks: Sequence[str]
+) -> dict[str, Any]:
+    """`variables` with the outputs of one dense layer, weight (outputs, features), divided among heads in order.
+
+    Raises:
+        ValueError: If the layer has not as many outputs as the tasks together.
+    """
+    sizes = [TASKS[task].num_outputs for task in tasks]
+    if sum(sizes) != len(weight):
+        raise ValueError(f"the last layer has {len(weight)} outputs, the heads {', '.join(tasks)} have {sum(sizes)}")
+    params = dict(variables["params"])
+    ends = np.cumsum(sizes)
+    for task, size, end in zip(tasks, sizes, ends, strict=True):
+        part = slice(end - size, end)
+        params[f"head_{task}"] = {"logits": {"kernel": weight[part].T, "bias": bias[part]}}
+    return {**variables, "params": params}
+
+
+def load_pickle(path: pathlib.Path | str, *, run_its_code: bool) -> dict[str, np.ndarray]:
+    """State dict of a pickled PyTorch model. Loading a pickle RUNS CODE that its author chose.
+
+    Args:
+        path: A ``.pt`` file of HSEmotion. It also needs a timm whose classes it still fits: prefer the ONNX files.
+        run_its_code: Must be True: the caller trusts the file as much as a programme.
+
+    Raises:
+        PermissionError: If it is False.
+    """
+    if not run_its_code:
+        raise PermissionError(
+            f"{path} is a pickle of a whole model: reading it runs whatever code its author put there. Use the ONNX "
+            "file of the same model, or pass --unsafe_pickle if you trust the file as you would a programme"
+        )
+    import torch
+
+    model = torch.load(path, map_location="cpu", weights_only=False)
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def _layers(architecture: str) -> list[tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...], bool]]:
+    """(path, path of the BatchNorm behind it, kernel shape, has a bias) of each convolution, in running order."""
+    variables = abstract_variables(create_model(architecture), pretrained_cfg(architecture).preprocessing.image_size)
+    leaves: dict[tuple[str, ...], Any] = flatten_dict(variables["params"])
+    blocks = {path[1] for path in leaves if path[1].startswith("blocks_")}
+    order: list[tuple[tuple[str, ...], tuple[str, ...]]] = [(("backbone", "conv_stem"), ("backbone", "bn1"))]
+    for block in sorted(blocks, key=lambda name: [int(number) for number in name.split("_")[1:]]):
+        expanded = ("backbone", block, "conv_pwl", "kernel") in leaves
+        for conv, norm in _EXPANDED if expanded else _PLAIN:
+            inside = ("se", conv) if conv in ("conv_reduce", "conv_expand") else (conv,)
+            order.append((("backbone", block, *inside), ("backbone", block, norm) if norm else ()))
+    order.append((("backbone", "conv_head"), ("backbone", "bn2")))
+    return [(path, norm, tuple(leaves[*path, "kernel"].shape), (*path, "bias") in leaves) for path, norm in order]
