@@ -83,10 +83,10 @@ RECIPES: Mapping[str, tuple[Units, ...]] = {
         },
     ),
     "surprise": (
-        {"browInnerUp": 0.85, "browOuterUp": 0.9, "eyeWide": 0.9, "jawOpen": 0.6, "mouthFunnel": 0.2},
-        {"browInnerUp": 0.8, "browOuterUp": 0.95, "eyeWide": 0.8, "jawOpen": 0.25},
-        {"browInnerUp": 0.7, "browOuterUp": 0.8, "eyeWide": 0.9, "jawOpen": 0.7},
-        {"browInnerUp": 0.7, "browOuterUp": 0.8, "eyeWide": 0.6, "jawOpen": 0.35, "mouthSmile": 0.3},
+        {"browInnerUp": 0.85, "browOuterUp": 0.9, "eyeWide": 0.9, "jawOpen": 0.72, "mouthFunnel": 0.2},
+        {"browInnerUp": 0.8, "browOuterUp": 0.95, "eyeWide": 0.8, "jawOpen": 0.35},
+        {"browInnerUp": 0.7, "browOuterUp": 0.8, "eyeWide": 0.9, "jawOpen": 0.85},
+        {"browInnerUp": 0.7, "browOuterUp": 0.8, "eyeWide": 0.6, "jawOpen": 0.45, "mouthSmile": 0.3},
     ),
     "fear": (
         {

@@ -299,10 +299,14 @@ def draw(
     width = np.maximum(1, np.round(thickness * share)).astype(np.int32)
     fixed = np.round(xy * 8).astype(np.int32)
     ends = np.stack([fixed[strand, segment], fixed[strand, segment + 1]], 1)
-    group = (layer * SHADES + level) * 64 - width
+    group = (layer * SHADES + level + 1) * 64 - width
     by_group = np.argsort(group, kind="stable")
-    for chosen in np.split(by_group, np.flatnonzero(np.diff(group[by_group])) + 1):
-        linear = colour * float(diffuse[chosen].mean()) + float(gloss[chosen].mean())
-        red, green, blue = (255 * np.clip(linear, 0, 1) ** (1 / 2.2)).tolist()
-        lines, wide = list(ends[chosen]), int(width[chosen[0]])
-        cv2.polylines(canvas, lines, False, (red, green, blue, 255.0), wide, cv2.LINE_AA, 3)
+    starts = np.flatnonzero(np.diff(group[by_group], prepend=-1))
+    sizes = np.diff(np.append(starts, len(by_group)))[:, None]
+    lit = np.stack([diffuse, gloss], 1)[by_group]
+    mean = np.add.reduceat(lit, starts, axis=0) / sizes
+    paint = 255 * np.clip(mean[:, :1] * colour + mean[:, 1:], 0, 1) ** (1 / 2.2)
+    ends = ends[by_group]
+    for start, size, (red, green, blue) in zip(starts, sizes[:, 0], paint.tolist(), strict=True):
+        wide = int(width[by_group[start]])
+        cv2.polylines(canvas, list(ends[start : start + size]), False, (red, green, blue, 255.0), wide, cv2.LINE_AA, 3)

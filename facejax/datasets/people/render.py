@@ -22,7 +22,7 @@ from facejax.datasets.people.raster import Fragments, rasterize
 RENDER_HEIGHT = 150
 # Share of the surroundings' light inside eyes and mouth, by material; the template's shut mouth would say none.
 INNER_OPENNESS = {1: 0.85, 2: 0.85, 3: 0.9, 4: 0.75, 5: 0.6, 6: 0.5, 7: 0.28}
-TEETH, TONGUE, MOUTH = np.array([0.86, 0.82, 0.73]), np.array([0.20, 0.06, 0.055]), np.array([0.14, 0.03, 0.028])
+TEETH, TONGUE, MOUTH = np.array([0.78, 0.74, 0.66]), np.array([0.20, 0.06, 0.055]), np.array([0.14, 0.03, 0.028])
 SCLERA = np.array([0.60, 0.56, 0.53], np.float32)
 IRIS_RADIUS = 0.061
 BUST_END = 3.6  # template height below which the bust is drawn out downwards

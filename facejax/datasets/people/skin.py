@@ -152,7 +152,7 @@ def paint(person: Identity) -> Skin:
     blush = _spot(-0.42, 6.96, 0.2, 0.2) + _spot(0.42, 6.96, 0.2, 0.2) + 0.8 * _spot(0.0, 6.92, 0.14, 0.13)
     blush *= float(rng.uniform(0.5, 1.3)) * (1.3 if age < 13 else 1.0) * (1.1 - tone)
     colour *= 1 + blush[..., None] * np.array([0.02, -0.12, -0.11], np.float32)
-    sockets = _spot(0.29, 7.16, 0.19, 0.09) + 0.8 * _spot(0.25, 7.33, 0.2, 0.08)
+    sockets = 0.9 * _spot(0.29, 7.16, 0.19, 0.09) + 1.1 * _spot(0.27, 7.36, 0.22, 0.09)
     sockets = sockets + sockets[:, ::-1]
     colour *= 1 - sockets[..., None] * np.array([0.26, 0.32, 0.30], np.float32) * float(
         np.interp(age, [5, 60], [0.5, 1.2])
@@ -165,6 +165,12 @@ def paint(person: Identity) -> Skin:
     lips = load_pack().lips.astype(np.float32) / 255
     rosy = base * np.array([0.78, 0.47, 0.50], np.float32) + np.array([0.035, 0.0, 0.004], np.float32)
     lips *= float(np.interp(age, [5, 70], [0.75, 0.5])) * float(rng.uniform(0.7, 1.1))
+    painted = float(rng.random()) < (0.5 if person.gender == 0 and age > 15 else 0.0)
+    if painted:  # lipstick, and a darker lid
+        lips = np.clip(lips * 1.4, 0, 1)
+        rosy = rosy * np.array([0.9, 0.6, 0.68], np.float32) * float(rng.uniform(0.7, 1.1))
+        lid = _spot(0.31, 7.345, 0.17, 0.035)
+        colour *= 1 - 0.45 * float(rng.uniform(0.3, 1)) * (lid + lid[:, ::-1])[..., None]
     colour += (rosy * shade[..., None] - colour) * lips[..., None]
 
     brows, stubble = _brows(person, rng)[..., None], (_stubble(person, rng) * (1 - lips))[..., None]
@@ -179,11 +185,11 @@ def _brows(person: Identity, rng: np.random.Generator) -> np.ndarray:
     """Hairs of the eyebrows: share of the skin that they cover."""
     ink = np.zeros(CHART_SHAPE, np.float32)
     thickness = 0.85 * person.brow * float(np.interp(person.age, [1, 14, 70, 90], [0.5, 1.0, 1.0, 0.8]))
-    arch = float(rng.uniform(-0.015, 0.03))
+    arch = float(rng.uniform(-0.02, 0.015) + (0.02 if person.gender == 0 else 0.0))
     length = float(rng.uniform(0.52, 0.57))
     for sign in (-1, 1):
         curve = _curve(
-            ((sign * 0.12, 7.475), (sign * 0.25, 7.52 + arch), (sign * 0.42, 7.55 + arch), (sign * length, 7.44)), 60
+            ((sign * 0.11, 7.435), (sign * 0.25, 7.485 + arch), (sign * 0.42, 7.52 + arch), (sign * length, 7.42)), 60
         )
         for _ in range(int(210 * thickness)):
             t = float(rng.uniform(0, 1))

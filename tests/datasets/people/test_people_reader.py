@@ -94,13 +94,13 @@ def test_photos_do_not_depend_on_order_or_process(records):
 
 def test_balance():
     def shares(**options):
-        records = get_dataset("people").records(num_train=480, num_validation=0, **options)
-        return np.bincount([r.labels["emotion"] for r in records], minlength=8) / 480
+        records = get_dataset("people").records(num_train=240, num_validation=0, **options)
+        return np.bincount([r.labels["emotion"] for r in records], minlength=8) / 240
 
     equal = shares()
-    np.testing.assert_allclose(equal, 1 / 8, atol=0.05)
+    np.testing.assert_allclose(equal, 1 / 8, atol=0.08)
     wanted = np.array(AFFECTNET_COUNTS) / sum(AFFECTNET_COUNTS)
-    np.testing.assert_allclose(shares(imbalance="affectnet"), wanted, atol=0.07)
+    np.testing.assert_allclose(shares(imbalance="affectnet"), wanted, atol=0.1)
     assert sum(AFFECTNET_COUNTS) == 287651  # the paper's training photos
 
 
