@@ -26,6 +26,7 @@ import jax  # noqa: E402
 
 from facejax import config as config_lib  # noqa: E402
 from facejax.config import Config, ConfigError  # noqa: E402
+from facejax.naming import nearest  # noqa: E402
 
 logger = logging.getLogger("facejax")
 
@@ -42,7 +43,7 @@ def load_config(name: str) -> Config:
         ConfigError: There is none of this name; the message has the nearest.
     """
     if name not in list_configs():
-        raise ConfigError(f"no config {name!r} in experiments/configs{config_lib.nearest(name, list_configs())}")
+        raise ConfigError(f"no config {name!r} in experiments/configs{nearest(name, list_configs())}")
     return importlib.import_module(f"experiments.configs.{name}").get_config()
 
 
@@ -58,7 +59,7 @@ def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
         name, equals, text = argument.partition("=")
         if not name.startswith("--config."):
             flags = ["--config", "--workdir", "--data_dir", "--list", "--help"]
-            raise ConfigError(f"unknown argument {argument!r}{config_lib.nearest(name, flags)}")
+            raise ConfigError(f"unknown argument {argument!r}{nearest(name, flags)}")
         if not equals:
             if not rest:
                 raise ConfigError(f"{name} needs a value: {name}=VALUE")

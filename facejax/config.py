@@ -5,11 +5,11 @@ here, with its default: nothing in the code asks for a field that might not be t
 """
 
 import dataclasses
-import difflib
 import types
 import typing
-from collections.abc import Iterable
 from typing import Any, Literal, TypeVar
+
+from facejax.naming import nearest
 
 T = TypeVar("T")
 
@@ -203,13 +203,6 @@ class Config:
     checkpoint: CheckpointConfig = CheckpointConfig()
     cpu: CpuProfile = CpuProfile()
     paper: PaperResult = PaperResult()
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint for an error message: ``; did you mean 'x'?``, or the valid names where none is near."""
-    names = sorted(names)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(names)}"
 
 
 def override(config: T, path: str, text: str) -> T:

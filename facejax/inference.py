@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from facejax.decoding import expected_age, probabilities
 from facejax.models import PretrainedCfg, list_models, model_from_cfg
-from facejax.models.pretrained import nearest
+from facejax.naming import nearest
 from facejax.tasks import TASKS
 from facejax.weights.checkpoint import load_inference_checkpoint
 

@@ -8,15 +8,16 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "facejax"
-BASE = {"config", "tasks", "preprocessing", "decoding"}
+BASE = {"config", "naming", "tasks", "preprocessing", "decoding"}
 ALLOWED = {
-    "config": set(),
+    "naming": set(),
+    "config": {"naming"},
     "tasks": set(),
     "preprocessing": set(),
     "decoding": {"tasks"},
-    "models": {"tasks", "preprocessing"},
-    "detect": {"tasks", "preprocessing"},
-    "data": {"tasks", "preprocessing"},
+    "models": {"naming", "tasks", "preprocessing"},
+    "detect": {"naming", "tasks", "preprocessing"},
+    "data": {"naming", "tasks", "preprocessing"},
     "weights": {*BASE, "models", "detect"},
     "datasets": {*BASE, "data", "detect"},
     "evals": {*BASE, "data"},

@@ -11,7 +11,6 @@ back) and takes a second to import. The layout was compared with what TFDS 4.9.1
 """
 
 import dataclasses
-import difflib
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from facejax.data.tfrecord import write_atomically
+from facejax.naming import nearest
 from facejax.tasks import TASKS
 
 VERSION = "1.0.0"
@@ -188,11 +188,8 @@ def find_set(data_dir: str | pathlib.Path, name: str) -> pathlib.Path:
     if (directory / "dataset_info.json").exists():
         return directory
     prepared = sorted(path.parent.parent.name for path in pathlib.Path(data_dir).glob(f"*/{VERSION}/dataset_info.json"))
-    near = difflib.get_close_matches(name, prepared, 1)
     raise FileNotFoundError(
-        f"no prepared set {name!r} in {data_dir}"
-        + (f"; did you mean {near[0]!r}?" if near else "")
-        + f" Prepared there: {', '.join(prepared) or 'none'}. "
+        f"no prepared set {name!r} in {data_dir}{nearest(name, prepared)}. "
         f"To prepare it: python tools/prepare_dataset.py {name} --raw DIR --out {data_dir}"
     )
 

@@ -1,6 +1,5 @@
 """Options of a reader from the command line: texts become what its `records` or `clips` declares."""
 
-import difflib
 import inspect
 import pathlib
 import types
@@ -8,6 +7,7 @@ import typing
 from collections.abc import Mapping
 
 from facejax.datasets.registry import Dataset
+from facejax.naming import nearest
 
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -30,11 +30,7 @@ def parse_options(reader: Dataset, texts: Mapping[str, str]) -> dict[str, object
     parsed = {}
     for name, text in texts.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"{reader.name} has no option {name!r}{hint} It has: {', '.join(sorted(known)) or 'none at all'}"
-            )
+            raise ValueError(f"{reader.name} has no option {name!r}{nearest(name, known)}")
         try:
             parsed[name] = _value(text, hints[name])
         except ValueError as error:

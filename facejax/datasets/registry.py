@@ -10,7 +10,6 @@ A reader is one class with a few constant attributes and one generator:
             yield Record(id="Aaron_Eckhart/Aaron_Eckhart_0001.jpg", split="test", image=raw / ..., labels={...})
 """
 
-import difflib
 import importlib
 import pathlib
 import pkgutil
@@ -18,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
 from facejax.data.records import Record
+from facejax.naming import nearest
 from facejax.tasks import TASKS
 
 Crop = Literal["mtcnn", "centre", "annotation", "none"]
@@ -120,9 +120,7 @@ def get_dataset(name: str) -> Dataset:
     if name not in _registered:
         names = list_datasets()
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"no data set is called {name!r}{hint} Known: {', '.join(names)}")
+            raise ValueError(f"no data set is called {name!r}{nearest(name, names)}")
         importlib.import_module(f"{__package__}.{name}")
         if name not in _registered:
             raise RuntimeError(f"{__package__}.{name} registers no data set of that name")

@@ -1,6 +1,21 @@
-"""Faces in photos: the MTCNN detector, and how a face is rotated and cut out."""
+"""Faces in photos: the MTCNN detector, and how a face is rotated and cut out.
+
+The detector is imported when first asked for: cutting out crops, which worker processes do, needs no JAX.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from facejax.detect.align import align_eyes, centre_crop, crop_face, warp_five_points
-from facejax.detect.mtcnn import MTCNN, Detections
+
+if TYPE_CHECKING:
+    from facejax.detect.mtcnn import MTCNN, Detections
 
 __all__ = ["MTCNN", "Detections", "align_eyes", "centre_crop", "crop_face", "warp_five_points"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'facejax.detect' has no attribute {name!r}")
+    from facejax.detect import mtcnn
+
+    return getattr(mtcnn, name)

@@ -13,8 +13,9 @@ from jaxtyping import Array, Float
 
 from facejax.models.depthwise import Implementation
 from facejax.models.layers import Backbone, Dtype, kernel_init, kernel_std
-from facejax.models.pretrained import PretrainedCfg, nearest
+from facejax.models.pretrained import PretrainedCfg
 from facejax.models.registry import create_backbone
+from facejax.naming import nearest
 from facejax.tasks import TASKS
 
 

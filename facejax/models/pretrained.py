@@ -1,10 +1,10 @@
 """What must travel with a network's weights: input, heads, label order, origin and licence."""
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from facejax.naming import nearest
 from facejax.preprocessing import Preprocessing
 
 
@@ -83,14 +83,6 @@ def pretrained_cfg(name: str) -> PretrainedCfg:
     if name not in CFGS:
         raise ValueError(f"no weights or model called {name!r}{nearest(name, CFGS)}")
     return CFGS[name]
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error message about an unknown `name`: what was probably meant, and what there is."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    meant = f"; did you mean {close[0]!r}?" if close else "."
-    return f"{meant} Known: {', '.join(known)}"
 
 
 def _tuples(value: Any) -> Any:

@@ -4,7 +4,8 @@ import fnmatch
 from collections.abc import Callable
 
 from facejax.models.layers import Backbone
-from facejax.models.pretrained import CFGS, PretrainedCfg, nearest
+from facejax.models.pretrained import CFGS, PretrainedCfg
+from facejax.naming import nearest
 
 _CONSTRUCTORS: dict[str, Callable[..., Backbone]] = {}
 

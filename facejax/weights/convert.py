@@ -11,7 +11,7 @@ import urllib.request
 from typing import Any
 
 from facejax.models import PretrainedCfg, abstract_variables, list_models, model_from_cfg, pretrained_cfg
-from facejax.models.pretrained import nearest
+from facejax.naming import nearest
 from facejax.weights import hse_facerec, hsemotion, keras, timm
 from facejax.weights.merge import merge_variables
 

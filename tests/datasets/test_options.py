@@ -27,7 +27,7 @@ def test_texts_become_what_the_reader_declares(name, texts, expected):
     ("name", "texts", "message"),
     [
         ("vggface2", {"seeds": "3"}, "no option 'seeds'; did you mean 'seed'.*seed, validation"),
-        ("raf_db", {"raw": "x"}, "no option 'raw'.*none at all"),
+        ("raf_db", {"raw": "x"}, "no option 'raw'.*There are: none"),
         ("vggface2", {"seed": "three"}, "seed='three' is not int"),
         ("fer2013", {"ferplus": "maybe"}, "ferplus='maybe' is not bool"),
         ("utkface", {"ages": "21"}, "ages='21' is not tuple"),

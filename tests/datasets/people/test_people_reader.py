@@ -163,3 +163,12 @@ def test_expressions_come_and_go():
     track = moments(clip.image.actors[-1], 30, np.random.default_rng(1))
     drift = [abs(b.yaw - a.yaw) for (_, a), (_, b) in itertools.pairwise(track)]
     assert 0 < max(drift) < 0.2
+
+
+def test_identification_photos_show_other_people_mostly_calm():
+    records = list(get_dataset("people").records(num_train=12, num_validation=6, num_test=120))
+    test = [r for r in records if r.split == "test"]
+    assert {r.labels["identity"] for r in test} == set(range(3, 23))
+    assert not {r.labels["person"] for r in test} & {r.labels["person"] for r in records if r.split != "test"}
+    calm = [EMOTION8[r.labels["emotion"]] in ("neutral", "happiness") for r in test]
+    assert sum(calm) > 0.7 * len(calm)
