@@ -100,12 +100,16 @@ def draw_glasses(
     rows, columns = nearest.shape
     dark = [c * 0.5 for c in glasses.colour]
     for xy, _ in lines[:2]:
-        lens = np.zeros((rows, columns), np.uint8)
-        cv2.fillPoly(lens, [np.round(xy * 8).astype(np.int32)], 255, cv2.LINE_AA, 3)
+        (left, top), (right, bottom) = xy.min(0).astype(int).clip(0) - 1, xy.max(0).astype(int) + 2
+        window = canvas[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+        if not window.size:
+            continue
+        lens = np.zeros(window.shape[:2], np.uint8)
+        cv2.fillPoly(lens, [np.round((xy - [max(left, 0), max(top, 0)]) * 8).astype(np.int32)], 255, cv2.LINE_AA, 3)
         share = (lens.astype(np.float32) * (glasses.tint / 255))[..., None]
-        alpha = canvas[..., 3:].astype(np.float32)
+        alpha = window[..., 3:].astype(np.float32)
         paint = np.concatenate([np.array(dark, np.float32) * alpha / 255, alpha], 2)
-        canvas[:] = (canvas * (1 - share) + paint * share).astype(np.uint8)
+        window[:] = (window * (1 - share) + paint * share).astype(np.uint8)
     thickness = max(1, round(glasses.rim * pixels_per_unit))
     for xy, depth in lines:
         column, row = xy.astype(np.int32).T

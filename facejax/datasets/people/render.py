@@ -19,7 +19,7 @@ from facejax.datasets.people.outfit import Outfit
 from facejax.datasets.people.raster import Fragments, rasterize
 
 # Faces are rendered at about this height (pixels, forehead to chin) and then reduced.
-RENDER_HEIGHT = 150
+RENDER_HEIGHT = 130
 # Share of the surroundings' light inside eyes and mouth, by material; the template's shut mouth would say none.
 INNER_OPENNESS = {1: 0.85, 2: 0.85, 3: 0.9, 4: 0.75, 5: 0.6, 6: 0.5, 7: 0.28}
 TEETH, TONGUE, MOUTH = np.array([0.78, 0.74, 0.66]), np.array([0.20, 0.06, 0.055]), np.array([0.14, 0.03, 0.028])
@@ -142,7 +142,7 @@ def draw(
     template_height = pack.vertices[:, 1]
     placed = place(lifted, template_height, person.frame, camera)
 
-    scale = float(np.clip(RENDER_HEIGHT / camera.size, 1.25, 2.0))
+    scale = float(np.clip(RENDER_HEIGHT / camera.size, 1.0, 1.8))
     strands = look.hair.strands.reshape(-1, 3)
     strand_height = np.maximum(strands[:, 1], 5.7)
     strands_placed = place(strands, strand_height, person.frame, camera)

@@ -1,6 +1,7 @@
 """A photo: a person before a background, taken by a camera that blurs, tints, adds grain and saves as JPEG."""
 
 import dataclasses
+import functools
 
 import cv2
 import numpy as np
@@ -150,8 +151,7 @@ def photo(
     """
     light = sample_light(rng)
     # Two days of three a person wears the usual hair.
-    own = person.identity.rng("hair") if rng.random() < 0.65 else rng
-    hair = hairdo.grow(load_pack(), person.rest, hairdo.sample_style(person.identity, own), own)
+    hair = _usual_hair(person) if rng.random() < 0.65 else _hair(person, rng)
     image = sample_background(rng, size, size)
     look = Look(hair, sample_outfit(rng, person.skin.base), sample_glasses(rng) if rng.random() < GLASSES else None)
     layer = draw(person, expression, camera, light, look, (size, size), sample_exposure(rng))
@@ -163,6 +163,15 @@ def photo(
             red, green, blue = image[nose_y - 2 : nose_y + 3, nose_x - 2 : nose_x + 3].mean((0, 1)).tolist()
             hide(image, points, (red, green, blue), rng)
     return finish(image, sample_finish(rng), rng)
+
+
+@functools.lru_cache(maxsize=4)
+def _usual_hair(person: Person) -> hairdo.Hair:
+    return _hair(person, person.identity.rng("hair"))
+
+
+def _hair(person: Person, rng: np.random.Generator) -> hairdo.Hair:
+    return hairdo.grow(load_pack(), person.rest, hairdo.sample_style(person.identity, rng), rng)
 
 
 def sample_exposure(rng: np.random.Generator) -> float:

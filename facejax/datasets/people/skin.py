@@ -92,9 +92,10 @@ def _curve(points: tuple[tuple[float, float], ...], count: int = 24) -> np.ndarr
     return (1 - t) ** 3 * p[0] + 3 * (1 - t) ** 2 * t * p[1] + 3 * (1 - t) * t**2 * p[2] + t**3 * p[3]
 
 
-def _stroke(image: np.ndarray, points: np.ndarray, value: float, thickness: int) -> None:
-    xy = np.stack(chart_xy(points[:, 0], points[:, 1]), 1)
-    cv2.polylines(image, [(xy * 16).astype(np.int32)], False, value, thickness, cv2.LINE_AA, 4)
+def _strokes(image: np.ndarray, lines: np.ndarray, value: float, thickness: int) -> None:
+    """Draws lines (lines, points, 2), in template units, of one value."""
+    xy = np.stack(chart_xy(lines[..., 0], lines[..., 1]), -1)
+    cv2.polylines(image, list((xy * 16).astype(np.int32)), False, value, thickness, cv2.LINE_AA, 4)
 
 
 @functools.cache
@@ -107,7 +108,7 @@ def fold_maps() -> Mapping[tuple[str, str], tuple[tuple[slice, slice], UInt8[np.
             curve = _curve(tuple((sign * x, y) for x, y in points))
             taper = np.sin(np.linspace(0.25, np.pi - 0.25, len(curve)))
             for i in range(len(curve) - 1):
-                _stroke(line, curve[i : i + 2], float(taper[i]), 2)
+                _strokes(line, curve[None, i : i + 2], float(taper[i]), 2)
             sharp = cv2.GaussianBlur(line, (0, 0), width * CHART_SCALE * 0.45)
             soft = cv2.GaussianBlur(line, (0, 0), width * CHART_SCALE * 1.5)
             depth = sharp / sharp.max() + 0.8 * soft / soft.max()
@@ -191,13 +192,15 @@ def _brows(person: Identity, rng: np.random.Generator) -> np.ndarray:
         curve = _curve(
             ((sign * 0.11, 7.435), (sign * 0.25, 7.485 + arch), (sign * 0.42, 7.52 + arch), (sign * length, 7.42)), 60
         )
-        for _ in range(int(210 * thickness)):
-            t = float(rng.uniform(0, 1))
-            across = float(rng.uniform(-1, 1)) * 0.036 * thickness * (1 - 0.7 * t**2)
-            angle = np.pi / 2 - (0.25 + 1.25 * t)
-            lean = np.array([sign * np.cos(angle), np.sin(angle)]) * rng.uniform(0.03, 0.06)
-            root = curve[int(t * 59)] + [0, across - 0.01]
-            _stroke(ink, np.stack([root, root + lean]), float(rng.uniform(0.4, 0.85)), 1)
+        t, across, reach, dark = rng.random((4, int(210 * thickness)))
+        root = curve[(t * 59).astype(np.int32)]
+        root[:, 1] += (across * 2 - 1) * 0.036 * thickness * (1 - 0.7 * t**2) - 0.01
+        angle = np.pi / 2 - (0.25 + 1.25 * t)
+        lean = np.stack([sign * np.cos(angle), np.sin(angle)], 1) * (0.03 + 0.03 * reach)[:, None]
+        hairs = np.stack([root, root + lean], 1)
+        for level in range(4):  # four shades, so that the hairs of each are one call
+            some = hairs[(dark * 4).astype(np.int32) == level]
+            _strokes(ink, some, 0.45 + 0.11 * level, 1)
     soft = cv2.GaussianBlur(ink, (0, 0), 0.7) + 0.6 * cv2.GaussianBlur(ink, (0, 0), 2.0)
     return (soft * 1.15).clip(0, 0.93)
 
