@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from facejax.datasets.people.expression import sample_expression
 from facejax.datasets.people.identity import Identity, sample_identity
 from facejax.datasets.people.reader import People, PhotoMaker
-from facejax.datasets.people.scene import sample_camera
+from facejax.datasets.people.scene import SETTINGS, sample_camera
 from facejax.tasks import EMOTION8, ETHNICITY, GENDER
 
 AGES = (2.0, 8.0, 15.0, 25.0, 38.0, 50.0, 65.0, 82.0)
@@ -22,8 +22,8 @@ def portrait(identity: Identity, emotion: str, number: int) -> UInt8[np.ndarray,
     """A photo of a person that fills the frame."""
     rng = np.random.default_rng([2021, number])
     expression = sample_expression(rng, EMOTION8.index(emotion))
-    camera = dataclasses.replace(sample_camera(rng, 160, frontal=1.0), size=84.0, center=(80.0, 80.0))
-    return PhotoMaker(identity, expression, camera, (2021, number, 1), 160)()
+    camera = dataclasses.replace(sample_camera(rng, 160, SETTINGS["studio"]), size=84.0, center=(80.0, 80.0))
+    return PhotoMaker(identity, expression, camera, (2021, number, 1), 160, "wild")()
 
 
 def sheets() -> Iterator[tuple[str, list[list[np.ndarray]]]]:

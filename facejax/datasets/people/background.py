@@ -10,10 +10,13 @@ KINDS = ("studio", "room", "outdoors", "crowd", "lights")
 SHARES = (0.22, 0.30, 0.22, 0.14, 0.12)
 
 
-def sample_background(rng: np.random.Generator, rows: int, columns: int) -> Float[np.ndarray, "rows columns 3"]:
-    """Draws a background, sRGB 0 to 255."""
+def sample_background(
+    rng: np.random.Generator, rows: int, columns: int, kind: str | None = None
+) -> Float[np.ndarray, "rows columns 3"]:
+    """Draws a background, sRGB 0 to 255, of one of `KINDS` or of any."""
     small = 96, max(2, round(96 * columns / rows))
-    kind = KINDS[rng.choice(len(KINDS), p=SHARES)]
+    drawn = KINDS[rng.choice(len(KINDS), p=SHARES)]
+    kind = drawn if kind is None else kind
     image = {"studio": _studio, "room": _room, "outdoors": _outdoors, "crowd": _crowd, "lights": _lights}[kind](
         rng, *small
     )

@@ -172,7 +172,7 @@ def sample_group(
         face = float(rng.uniform(0.17, 0.26)) * rows
         x = (member + 0.5 + float(rng.normal(0, 0.12))) / count * columns
         y = rows * float(rng.uniform(0.3, 0.55) if count < 5 else rng.uniform(0.25, 0.7))
-        pose = sample_camera(rng, size, frontal=0.7)
+        pose = sample_camera(rng, size)
         camera = dataclasses.replace(pose, size=face, center=(x, y))
         actors.append(Actor(sample_identity((*key, member)), feeling, camera))
     return tuple(sorted(actors, key=lambda actor: actor.camera.center[1])), (rows, columns)

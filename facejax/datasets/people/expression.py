@@ -285,17 +285,20 @@ def mirror(units: Units) -> dict[str, float]:
     return {name.removesuffix(side) + swap.get(side, ""): units[name] for name, side in stems}
 
 
-def sample_expression(rng: np.random.Generator, emotion: int, intensity: float | None = None) -> Expression:
+def sample_expression(
+    rng: np.random.Generator, emotion: int, weakest: float = 0.5, talking: float = 0.25
+) -> Expression:
     """Draws a face that shows an emotion.
 
     Args:
         rng: Source of the variant, asymmetry, speech, blinks and gaze.
         emotion: Index in EMOTION8.
-        intensity: 0 to 1; drawn from 0.5 up when None.
+        weakest: Least intensity, 0 to 1.
+        talking: Probability of speech.
     """
     name = EMOTION8[emotion]
-    drawn = 0.5 + 0.5 * float(rng.beta(2.0, 1.2))
-    intensity = 0.0 if name == "neutral" else drawn if intensity is None else intensity
+    drawn = weakest + (1 - weakest) * float(rng.beta(2.0, 1.2))
+    intensity = 0.0 if name == "neutral" else drawn
     recipe = both_sides(RECIPES[name][rng.integers(len(RECIPES[name]))])
     if rng.random() < 0.5:
         recipe = mirror(recipe)
@@ -305,9 +308,9 @@ def sample_expression(rng: np.random.Generator, emotion: int, intensity: float |
         lean = 1 + tilt if unit.endswith("Left") else 1 - tilt if unit.endswith("Right") else 1.0
         units[unit] = weight * intensity * lean * float(rng.uniform(1.0, 1.4))
     # Speech and a face's own restlessness; a shut-mouthed anger or sadness is not talked away.
-    talking = rng.random() < 0.25
+    speaks = rng.random() < talking
     viseme = both_sides(VISEMES[rng.integers(len(VISEMES))])
-    strength = float(rng.uniform(0.3, 0.9)) if talking else 0.0
+    strength = float(rng.uniform(0.3, 0.9)) if speaks else 0.0
     for unit, weight in viseme.items():
         units[unit] = max(units.get(unit, 0.0), weight * strength)
     for unit in ("jawOpen", "browInnerUp", "mouthPucker", "cheekPuff", "mouthShrugUpper"):

@@ -214,7 +214,7 @@ def _comb(
     step = (length / (STEPS - 1))[:, None]
     pull = 0.03 + 0.25 * np.clip(style.length - 0.2, 0, 1.0)
     shell = radius * (1 + style.volume * rng.uniform(0.35, 1.0, (count, 1))) + 0.012
-    veiled = rng.random((count, 1)) < 0.06
+    veiled = rng.random((count, 1)) < 0.012
     phase = rng.uniform(0, 2 * np.pi, (count, 2))
     point, points, normals = root, [root], [out]
     for k in range(1, STEPS):

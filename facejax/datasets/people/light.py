@@ -50,9 +50,9 @@ def _unit(vector: np.ndarray) -> np.ndarray:
     return (vector / np.sqrt((vector**2).sum())).astype(np.float32)
 
 
-def sample_light(rng: np.random.Generator) -> Light:
-    """Draws a light: flash, window, overcast sky, sun, ceiling lamps; warm or cold."""
-    kind = rng.choice(4, p=[0.25, 0.3, 0.25, 0.2])
+def sample_light(rng: np.random.Generator, *, soft: bool = False) -> Light:
+    """Draws a light: flash, window, overcast sky, sun, ceiling lamps; warm or cold; `soft` leaves the overcast sky."""
+    kind = rng.choice(4, p=[0, 0, 1, 0] if soft else [0.25, 0.3, 0.25, 0.2])
     if kind == 0:  # flash or a lamp near the camera
         key, strength, softness, ambient = (rng.normal(0, 0.25), rng.uniform(0.1, 0.5), 1.0), 0.75, 0.15, 0.35
     elif kind == 1:  # window at the side

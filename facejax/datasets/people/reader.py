@@ -16,7 +16,7 @@ from facejax.datasets.people.expression import Expression, sample_expression
 from facejax.datasets.people.identity import Identity, sample_identity
 from facejax.datasets.people.points import face_points
 from facejax.datasets.people.render import Person, make_person
-from facejax.datasets.people.scene import photo, sample_camera
+from facejax.datasets.people.scene import SETTINGS, photo, sample_camera
 from facejax.datasets.registry import Dataset, register_dataset
 from facejax.tasks import EMOTION7, EMOTION8
 
@@ -46,6 +46,7 @@ class PhotoMaker:
         camera: The pose.
         key: Seeds of the rest.
         size: Side of the photo, pixels.
+        setting: Name in `scene.SETTINGS`.
     """
 
     identity: Identity
@@ -53,11 +54,12 @@ class PhotoMaker:
     camera: Camera
     key: tuple[int, ...]
     size: int
+    setting: str
 
     def __call__(self) -> UInt8[np.ndarray, "size size 3"]:
         """The photo, uint8 RGB."""
         rng = np.random.default_rng(self.key)
-        return photo(_person(self.identity), self.expression, self.camera, rng, self.size)
+        return photo(_person(self.identity), self.expression, self.camera, rng, self.size, SETTINGS[self.setting])
 
 
 @register_dataset
@@ -93,6 +95,7 @@ class People(Dataset):
         size: int = 256,
         imbalance: Literal["none", "affectnet"] = "none",
         same_people: bool = False,
+        setting: Literal["wild", "studio"] = "wild",
     ) -> Iterator[Record]:
         """Yields photos: first train, then validation, then test, six of each person in a row.
 
@@ -106,11 +109,15 @@ class People(Dataset):
             imbalance: ``none`` draws all expressions equally; ``affectnet`` as unequally as AffectNet's training
                 photos (the validation photos stay equal, as AffectNet's do).
             same_people: Validation shows further photos of the training people, to measure the identity head.
+            setting: ``wild`` as in AffectNet; ``studio`` as in posed sets: strong expressions, frontal, evenly lit,
+                nothing before the face. A small network learns it from few photos.
 
         Raises:
-            ValueError: `imbalance` is unknown.
+            ValueError: `imbalance` or `setting` is unknown.
         """
         del raw
+        if setting not in SETTINGS:
+            raise ValueError(f"setting must be one of {', '.join(SETTINGS)}, got {setting!r}")
         if imbalance not in ("none", "affectnet"):
             raise ValueError(f"imbalance must be 'none' or 'affectnet', got {imbalance!r}")
         counts = {"train": num_train, "validation": num_validation, "test": num_test}
@@ -128,7 +135,9 @@ class People(Dataset):
                     number = label = number % max(-(-num_train // PHOTOS_PER_PERSON), 1)
                     key = (seed, PEOPLE, SPLITS.index("train"), number)
                 photo_key = (seed, PHOTOS, SPLITS.index(split), index)
-                yield _photo(f"{split}/{number:06d}/{index:07d}", split, key, photo_key, label, shares[split], size)
+                yield _photo(
+                    f"{split}/{number:06d}/{index:07d}", split, key, photo_key, label, shares[split], size, setting
+                )
             first_label += 0 if split == "validation" and same_people else people
 
     def clips(
@@ -191,12 +200,15 @@ def _photo(
     label: int,
     shares: Sequence[float],
     size: int,
+    setting: str,
 ) -> Record:
     identity = _identity(key)
     rng = np.random.default_rng([*photo_key, 0])
-    expression = sample_expression(rng, int(rng.choice(len(shares), p=np.array(shares) / sum(shares))))
-    camera = sample_camera(rng, size)
-    maker = PhotoMaker(identity, expression, camera, (*photo_key, 1), size)
+    emotion = int(rng.choice(len(shares), p=np.array(shares) / sum(shares)))
+    circumstances = SETTINGS[setting]
+    expression = sample_expression(rng, emotion, circumstances.weakest, circumstances.talking)
+    camera = sample_camera(rng, size, circumstances)
+    maker = PhotoMaker(identity, expression, camera, (*photo_key, 1), size, setting)
     labels = {
         "identity": label,
         "person": "-".join(str(k) for k in key),

@@ -19,8 +19,34 @@ from facejax.datasets.people.outfit import sample_outfit
 from facejax.datasets.people.points import face_points
 from facejax.datasets.people.render import Layer, Look, Person, draw
 
-# Share of photos with glasses, and with something before the face.
-GLASSES, HIDDEN = 0.13, 0.08
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Under which circumstances photos are taken.
+
+    Attributes:
+        plain: Soft light, an even background and a clean camera.
+        glasses: Share of photos with glasses.
+        hidden: Share of photos with something before the face.
+        frontal: Share of people who look nearly into the camera.
+        face: Smallest and largest height of a face, as a share of the photo's.
+        talking: Share of faces that talk.
+        weakest: Least intensity of an expression.
+    """
+
+    plain: bool
+    glasses: float
+    hidden: float
+    frontal: float
+    face: tuple[float, float]
+    talking: float
+    weakest: float
+
+
+SETTINGS = {
+    "wild": Setting(False, 0.13, 0.08, 0.6, (0.30, 0.62), 0.25, 0.5),
+    "studio": Setting(True, 0.0, 0.0, 1.0, (0.50, 0.60), 0.0, 0.85),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,19 +78,13 @@ class Finish:
     quality: int
 
 
-def sample_camera(rng: np.random.Generator, size: int, frontal: float = 0.6) -> Camera:
-    """Draws a pose and framing for a square photo whose face may be small or fill it.
-
-    Args:
-        rng: Source.
-        size: Side of the photo, pixels.
-        frontal: Share of people who look nearly into the camera.
-    """
-    spread = 0.35 if rng.random() < frontal else 1.0
+def sample_camera(rng: np.random.Generator, size: int, setting: Setting = SETTINGS["wild"]) -> Camera:
+    """Draws a pose and framing for a square photo of `size` pixels whose face may be small or fill it."""
+    spread = 0.35 if rng.random() < setting.frontal else 1.0
     yaw = float(np.clip(rng.normal(0, 0.34) * spread, -0.9, 0.9))
     pitch = float(np.clip(rng.normal(0.02, 0.15) * spread, -0.4, 0.4))
     roll = float(np.clip(rng.normal(0, 0.12) * (0.6 + 0.4 * spread), -0.4, 0.4))
-    face = float(np.exp(rng.uniform(np.log(0.30), np.log(0.62)))) * size
+    face = float(np.exp(rng.uniform(*np.log(setting.face)))) * size
     wiggle = rng.normal(0, 0.035, 2)
     center = float(0.5 + wiggle[0]) * size, float(0.52 + wiggle[1]) * size
     return Camera(
@@ -94,6 +114,9 @@ def sample_finish(rng: np.random.Generator) -> Finish:
         shrink=float(rng.uniform(0.45, 0.8)) if rng.random() < 0.15 else 1.0,
         quality=int(rng.integers(55, 97)),
     )
+
+
+CLEAN = Finish(False, 1.05, 1.0, (1.0, 1.0, 1.0), 0.9, 0.4, (0.0, 0.0), 1.5, 1.0, 92)
 
 
 def finish(
@@ -138,7 +161,7 @@ def put(image: Float[np.ndarray, "rows columns 3"], layer: Layer) -> None:
 
 
 def photo(
-    person: Person, expression: Expression, camera: Camera, rng: np.random.Generator, size: int
+    person: Person, expression: Expression, camera: Camera, rng: np.random.Generator, size: int, setting: Setting
 ) -> UInt8[np.ndarray, "size size 3"]:
     """Takes a photo: draws light, hair, clothes, background and camera, and renders.
 
@@ -148,21 +171,24 @@ def photo(
         camera: The pose.
         rng: Source of all that is not the person's.
         size: Side of the photo, pixels.
+        setting: The circumstances.
     """
-    light = sample_light(rng)
+    light = sample_light(rng, soft=setting.plain)
     # Two days of three a person wears the usual hair.
     hair = _usual_hair(person) if rng.random() < 0.65 else _hair(person, rng)
-    image = sample_background(rng, size, size)
-    look = Look(hair, sample_outfit(rng, person.skin.base), sample_glasses(rng) if rng.random() < GLASSES else None)
+    image = sample_background(rng, size, size, "studio" if setting.plain else None)
+    look = Look(
+        hair, sample_outfit(rng, person.skin.base), sample_glasses(rng) if rng.random() < setting.glasses else None
+    )
     layer = draw(person, expression, camera, light, look, (size, size), sample_exposure(rng))
     if layer is not None:
         put(image, layer)
-        if rng.random() < HIDDEN:
+        if rng.random() < setting.hidden:
             points, _ = face_points(person.identity).in_photo(expression, camera)
             nose_x, nose_y = points[2].astype(int).clip(2, size - 3).tolist()
             red, green, blue = image[nose_y - 2 : nose_y + 3, nose_x - 2 : nose_x + 3].mean((0, 1)).tolist()
             hide(image, points, (red, green, blue), rng)
-    return finish(image, sample_finish(rng), rng)
+    return finish(image, CLEAN if setting.plain else sample_finish(rng), rng)
 
 
 @functools.lru_cache(maxsize=4)

@@ -82,7 +82,7 @@ def test_unknown_target_is_an_error(pack):
 
 
 def test_action_units_read_the_expression():
-    smile = sample_expression(np.random.default_rng(0), EMOTION8.index("happiness"), 1.0)
+    smile = sample_expression(np.random.default_rng(0), EMOTION8.index("happiness"), weakest=1.0)
     neutral = sample_expression(np.random.default_rng(0), EMOTION8.index("neutral"))
     au12 = list(ACTION_UNITS).index("AU12")
     assert smile.action_units[au12] > neutral.action_units[au12] + 0.4

@@ -172,3 +172,12 @@ def test_identification_photos_show_other_people_mostly_calm():
     assert not {r.labels["person"] for r in test} & {r.labels["person"] for r in records if r.split != "test"}
     calm = [EMOTION8[r.labels["emotion"]] in ("neutral", "happiness") for r in test]
     assert sum(calm) > 0.7 * len(calm)
+
+
+def test_studio_photos_are_frontal_and_strong():
+    studio = list(get_dataset("people").records(num_train=96, num_validation=0, setting="studio"))
+    strong = [r.labels["intensity"] for r in studio if EMOTION8[r.labels["emotion"]] != "neutral"]
+    assert min(strong) >= 0.85
+    assert max(abs(r.labels["head_pose"][0]) for r in studio) < 35
+    with pytest.raises((ValueError, TypeError), match="setting"):
+        next(iter(get_dataset("people").records(setting="sketch")))
