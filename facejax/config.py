@@ -157,21 +157,25 @@ class CpuProfile:
 
     Attributes:
         image_size: Input size in pixels.
+        batch_size: Records of a step.
         people_train: Rendered photos for training.
         people_validation: Rendered photos for validation.
         head_epochs: Epochs of the head stage.
         full_epochs: Epochs of the full stage.
         lr: Learning rate of the full stage: from random weights the paper's 1e-4, meant for fine-tuning, learns too
             slowly for so few steps.
+        warmup_steps: Steps of linear warm-up of the full stage.
         schedule: Schedule of the full stage.
     """
 
-    image_size: int = 64
-    people_train: int = 2400
-    people_validation: int = 480
+    image_size: int = 48
+    batch_size: int = 16
+    people_train: int = 1200
+    people_validation: int = 240
     head_epochs: int = 1
-    full_epochs: int = 8
-    lr: float = 1e-3
+    full_epochs: int = 5
+    lr: float = 2e-3
+    warmup_steps: int = 40
     schedule: Literal["constant", "cosine"] = "cosine"
 
 
@@ -264,12 +268,19 @@ def apply_cpu_profile(config: Config) -> Config:
     return dataclasses.replace(
         config,
         profile="cpu",
+        batch_size=cpu.batch_size,
         model=dataclasses.replace(config.model, image_size=cpu.image_size),
         data=dataclasses.replace(config.data, people_train=cpu.people_train, people_validation=cpu.people_validation),
         stages=dataclasses.replace(
             stages,
             head=dataclasses.replace(stages.head, epochs=cpu.head_epochs),
-            full=dataclasses.replace(stages.full, epochs=cpu.full_epochs, lr=cpu.lr, schedule=cpu.schedule),
+            full=dataclasses.replace(
+                stages.full,
+                epochs=cpu.full_epochs,
+                lr=cpu.lr,
+                warmup_steps=cpu.warmup_steps,
+                schedule=cpu.schedule,
+            ),
         ),
     )
 

@@ -109,13 +109,20 @@ class EfficientNet(Backbone):
         """Width of the features: 1280 for B0, 1408 for B2."""
         return round_channels(HEAD_CHANNELS * self.width)
 
+    def starts_at_zero(self, path: tuple[str, ...]) -> bool:
+        """See `Backbone`: the last BatchNorm of every block with a shortcut, all but the first of each stage."""
+        block, *rest = path
+        name, _, place = block.rpartition("_")
+        last_norm = "bn2" if name == "blocks_0" else "bn3"
+        return name.startswith("blocks_") and place != "0" and rest == [last_norm, "scale"]
+
     @nn.compact
     def __call__(
         self, images: Float[Array, "batch height width 3"], use_running_average: bool = True
     ) -> Float[Array, "batch features"]:
         """Features of normalised photos: the pooled output of the last convolution, after its activation."""
         stem = round_channels(STEM_CHANNELS * self.width)
-        x = Conv(stem, 3, stride=2, dtype=self.dtype, name="conv_stem")(images)
+        x = Conv(stem, 3, stride=2, implementation=self.depthwise, dtype=self.dtype, name="conv_stem")(images)
         x = nn.silu(batch_norm("bn1", use_running_average, self.dtype, BN_EPSILON)(x))
         for stage, (repeats, kernel_size, stride, expansion, channels) in enumerate(STAGES):
             for block in range(math.ceil(repeats * self.depth)):

@@ -173,7 +173,8 @@ def abstract_variables(model: FaceModel, image_size: int) -> dict[str, Any]:
 def init_variables(model: FaceModel, seed: int, image_size: int) -> dict[str, Any]:
     """Freshly drawn variables, as NumPy float32 arrays: ``{"params": ..., "batch_stats": ...}``.
 
-    Kernels are normal with `kernel_std`, the rest as the layers start it (scales and variances 1, all else 0). The
+    Kernels are normal with `kernel_std`, the rest as the layers start it (scales and variances 1, all else 0; and see
+    `Backbone.starts_at_zero`). The
     numbers are drawn on the host, each leaf from a stream of its own: ``model.init`` draws from the same distributions
     but spends a minute compiling a generator for each of some hundred shapes.
 
@@ -185,6 +186,8 @@ def init_variables(model: FaceModel, seed: int, image_size: int) -> dict[str, An
 
     def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         name = path[-1].key
+        if model.backbone.starts_at_zero(tuple(key.key for key in path[2:])):
+            return np.zeros(leaf.shape, np.float32)
         if name in ("scale", "var", "gain"):
             return np.ones(leaf.shape, np.float32)
         if name == "kernel":

@@ -59,6 +59,15 @@ class Backbone(nn.Module):
         """Width of the features."""
         raise NotImplementedError
 
+    def starts_at_zero(self, path: tuple[str, ...]) -> bool:
+        """Whether a scale (its path within the backbone) is 0 in a new network: the last one of residual branches.
+
+        Such a branch starts as the identity, so that a deep network learns from its first steps (Goyal et al. 2017,
+        section 5.1). Only networks that are trained from random weights notice; none by default.
+        """
+        del path
+        return False
+
     def __call__(
         self, images: Float[Array, "batch height width 3"], use_running_average: bool = True
     ) -> Float[Array, "batch features"]:
