@@ -17,7 +17,7 @@ from facejax.models import (
     pretrained_cfg,
     register_model,
 )
-from facejax.models.layers import Backbone, batch_norm, global_average_pool, kernel_std
+from facejax.models.layers import Backbone, Conv, batch_norm, global_average_pool, kernel_std
 
 
 class Tiny(Backbone):
@@ -137,3 +137,31 @@ def test_list_models_and_tags():
     assert create_backbone("tf_efficientnet_b2.ns_jft_in1k") == create_backbone("tf_efficientnet_b2")
     assert create_backbone("tf_efficientnet_b0", dtype=jnp.bfloat16).dtype == jnp.bfloat16
     assert [pretrained_cfg(f"tf_efficientnet_{b}").preprocessing.image_size for b in ("b0", "b2")] == [224, 260]
+
+
+@pytest.mark.parametrize(("name", "shortcuts"), [("tf_efficientnet_b0", 9), ("tf_efficientnet_b2", 16)])
+def test_new_residual_branches_start_as_the_identity(name, shortcuts):
+    """Blocks less stages with one block: 16 - 7 in B0, 23 - 7 in B2; every other scale is 1."""
+    params = init_variables(create_model(name), 0, 32)["params"]["backbone"]
+    scales = [leaf for path, leaf in jax.tree.leaves_with_path(params) if path[-1].key == "scale"]
+    assert sum((scale == 0).all() for scale in scales) == shortcuts
+    assert sum((scale == 1).all() for scale in scales) == len(scales) - shortcuts
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(3, 2, "same"), (3, 1, 1), (7, 2, 3), ((1, 5), 1, (0, 2))])
+def test_convolution_as_patches_is_the_convolution(size, stride, padding):
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(2, 11, 14, 3)), jnp.float32)
+    layers = [Conv(5, size, stride, padding, implementation=name) for name in ("shift", "conv")]
+    variables = layers[0].init(jax.random.key(0), images)
+
+    def run(layer):
+        def loss(variables, images):
+            return (layer.apply(variables, images) ** 2).sum()
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(variables, images)
+
+    def check(ours, theirs):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
+
+    jax.tree.map(check, *map(run, layers))
