@@ -23,7 +23,8 @@ class DataConfig:
     """Which prepared set is trained on, and how its records become batches.
 
     Attributes:
-        name: Name of the data set (`facejax.datasets.list_datasets`).
+        name: Name of the data set (`facejax.datasets.list_datasets`), or several joined by ``+``: their records are
+            mixed within each batch, and a head learns from those that have its label.
         train_split: Split that is trained on.
         eval_split: Split that is evaluated after each epoch and reported.
         augmentation: ``none`` (the paper's expression training), ``flip``, or ``random_resized_crop`` with flip (its
@@ -32,6 +33,8 @@ class DataConfig:
         on_corrupt: What a damaged record does: ``raise`` names shard and offset, ``skip`` counts and replaces it.
         people_train: Photos rendered for the train split when the built-in set is used.
         people_validation: The same for the validation split.
+        num_train: Records of the published train split, for what ``--dry_run`` says where the set is not prepared.
+        num_eval: The same of the evaluation split.
     """
 
     name: str = "affectnet"
@@ -42,6 +45,8 @@ class DataConfig:
     on_corrupt: Literal["raise", "skip"] = "raise"
     people_train: int = 24000
     people_validation: int = 4000
+    num_train: int = 287651
+    num_eval: int = 4000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,20 +55,31 @@ class ModelConfig:
 
     Attributes:
         backbone: Registered name (`facejax.list_models`).
-        task: The task whose head is trained (`facejax.tasks.TASKS`).
+        tasks: The tasks whose heads are trained (`facejax.tasks.TASKS`), all on one pass of the backbone. The first
+            one's result chooses the best epoch.
+        keep_heads: Tasks whose heads are taken from `init_from` and kept beside, unchanged.
+        shared_hidden: Tasks of `tasks` that share one hidden layer (`facejax.models.face_model.FaceModel`).
+        identities: Persons that an identity head tells apart, 0 for as many as the prepared set has.
         image_size: Input height and width in pixels; 0 takes the backbone's own.
         dropout_rate: Dropout on the pooled features in front of the head.
         dtype: Type of the computation; parameters, BatchNorm statistics and the SAM norm stay float32.
-        init_from: Folder of a saved model (``workdirs/identity_b2/best``) whose backbone this run starts from; empty
-            for random initialisation.
+        init_from: Where the backbone comes from: a config's name (``identity_b2``: the best model of its run, beside
+            this one's workdir), the name of published weights (docs/weights.md), or the folder of a saved model; empty
+            for random weights.
+        restore_batch_norm: Weights whose BatchNorm was folded into the convolutions are given the statistics of
+            the training photos before training (`facejax.train.batch_norm`), so that it can be trained as usual.
     """
 
     backbone: str = "tf_efficientnet_b2"
-    task: str = "emotion8"
+    tasks: tuple[str, ...] = ("emotion8",)
+    keep_heads: tuple[str, ...] = ()
+    shared_hidden: tuple[str, ...] = ()
+    identities: int = 0
     image_size: int = 0
     dropout_rate: float = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     init_from: str = ""
+    restore_batch_norm: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,27 +90,33 @@ class SamConfig:
         rho: Radius of the perturbation, 0 for plain Adam.
         batch_stats: Which of the two passes moves the BatchNorm running statistics. ``both`` is what the published
             code does (the model stays in train mode); Google's SAM keeps the first.
-        perturbation: With several devices under pmap: each device's own gradient (``local``, m-SAM, as Foret et al.)
-            or their mean (``synced``). Under jit the batch is one, so it is always the whole batch's.
+        perturbation: With several devices under pmap, or several parts: each one's own gradient (``local``, m-SAM, as
+            Foret et al.) or their mean (``synced``). Under jit with one part it is the whole batch's either way.
+        parts: m of m-SAM on any number of devices: the batch is cut into so many parts that run one after another,
+            each with its own perturbation, BatchNorm statistics and normalisation of the loss; their gradients are
+            averaged. Also a way to larger batches than fit the memory.
     """
 
     rho: float = 0.05
     batch_stats: Literal["both", "first", "second"] = "both"
     perturbation: Literal["local", "synced"] = "local"
+    parts: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """Weighted softmax cross-entropy (paper eq. 2).
+    """The losses of all heads, summed; weighted softmax cross-entropy (paper eq. 2) where a task's classes are weighed.
 
     Attributes:
         class_weights: ``example``: eq. 2 as printed, the mean over the batch of w_y * loss, w_y = max N / N_y.
             ``batch``: the published code's weighted mean, divided by the batch's sum of weights. ``none``: unweighted.
         label_smoothing: As torch.nn.CrossEntropyLoss has it, class weights included; 0 in the paper.
+        task_weights: Factor of each task's loss in the order of ``model.tasks``; empty for 1 each.
     """
 
     class_weights: Literal["batch", "example", "none"] = "batch"
     label_smoothing: float = 0.0
+    task_weights: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +164,15 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PaperResult:
-    """The row of the paper that a config reproduces; accuracies in percent, 0 where the paper has none."""
+    """The row of the paper that a config reproduces; numbers are 0 where the paper has none.
+
+    Attributes:
+        table: Table or section.
+        row: Its row.
+        dataset: What the paper measured on (`facejax.datasets.list_datasets`).
+        accuracy: Of the config's first task, percent.
+        accuracy7: For 7 expressions, percent.
+    """
 
     table: str = ""
     row: str = ""
@@ -189,7 +219,14 @@ class Config:
         eval_batch_size: The same for evaluation.
         parallel: ``jit``: the global batch over a mesh, the result does not depend on the number of devices;
             ``pmap``: each device its part of the batch, per-device BatchNorm.
-        select: The metric of the evaluation split by which the best epoch is chosen.
+        sharding: What the devices share out among them instead of each holding it whole, under jit: ``none``; Adam's
+            two moments (``optimizer``, ZeRO stage 1); these and the parameters (``full``, ZeRO stage 3). The result is
+            the same.
+        accumulate: Microbatches that the backbone runs on one after another, for batches larger than the memory. The
+            loss, its gradient and the SAM perturbation are those of the whole batch; BatchNorm that normalises with
+            the batch sees one microbatch at a time. Costs one more forward pass where it is not 1.
+        select: The metric of the evaluation split by which the best epoch is chosen, for tasks with classes (ages: the
+            mean absolute error; valence and arousal: the mean concordance).
         profile: ``auto`` takes the `cpu` profile where there is no accelerator; ``full`` is the recipe as written.
     """
 
@@ -197,6 +234,8 @@ class Config:
     batch_size: int = 32
     eval_batch_size: int = 64
     parallel: Literal["jit", "pmap"] = "jit"
+    sharding: Literal["none", "optimizer", "full"] = "none"
+    accumulate: int = 1
     select: Literal["accuracy", "balanced_accuracy"] = "accuracy"
     profile: Literal["auto", "full", "cpu"] = "auto"
     data: DataConfig = DataConfig()

@@ -1,7 +1,7 @@
 """One step of training and of evaluation, as pure functions of state and batch."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,11 +13,13 @@ from jaxtyping import Array, Float
 from facejax.config import LossConfig, SamConfig, StageConfig
 from facejax.preprocessing import Preprocessing
 from facejax.tasks import Task
-from facejax.train import losses, sam
+from facejax.train import losses, microbatches, sam
 from facejax.train.state import TrainState, split_params
 
 Batch = dict[str, Any]
 Metrics = dict[str, jax.Array]
+
+IDENTITY_RANKS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +28,12 @@ class StepFunctions:
 
     Attributes:
         train: (state, batch) -> (state, metrics): one update. With an `axis_name` it must run under that axis.
-        evaluate: (params, batch_stats, batch) -> (batch, classes) probabilities; nan where the mask is 0.
+        evaluate: (params, batch_stats, batch) -> `scores` by task; nan where the mask is 0.
         features: (params, batch_stats, batch) -> (batch, D) pooled features, nan where the mask is 0.
     """
 
     train: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-    evaluate: Callable[[Any, Any, Batch], jax.Array]
+    evaluate: Callable[[Any, Any, Batch], dict[str, jax.Array]]
     features: Callable[[Any, Any, Batch], jax.Array]
 
 
@@ -48,40 +50,103 @@ def make_optimizer(stage: StageConfig, steps: int) -> optax.GradientTransformati
     return optax.adam(schedule)
 
 
-def head_loss(
-    task: Task,
-    logits: Float[Array, "batch outputs"],
-    batch: Batch,
-    class_weights: Float[Array, "classes"],
-    config: LossConfig,
-) -> tuple[jax.Array, Metrics]:
-    """Loss and training metrics of a categorical task; records without the label (-1) and padding do not count."""
+def task_labels(task: Task, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """(labels, mask): what the task's head is to say for each record, and 1 where the record has that label.
+
+    Class indices, int32 (batch,) (of ages: years less one, those beyond the last class in it); or values, float32
+    (batch, outputs), NaN where they are missing.
+    """
     labels = batch[task.label_key]
+    if task.kind == "regression":
+        return labels, batch["mask"] * jnp.isfinite(labels).all(axis=-1)
     if task.label_map:
         labels = jnp.where(labels >= 0, jnp.asarray(task.label_map)[labels], -1)
     mask = batch["mask"] * (labels >= 0)
-    loss = losses.cross_entropy(
-        logits,
-        labels,
-        mask,
-        class_weights,
-        normalization=config.class_weights,
-        label_smoothing=config.label_smoothing,
-    )
-    hits = (logits.argmax(axis=-1) == labels) * mask
-    return loss, {"loss": loss, "accuracy": hits.sum() / jnp.maximum(mask.sum(), 1)}
+    if task.kind == "age":
+        labels = jnp.clip(labels, 1, task.num_outputs) - 1
+    return labels, mask
+
+
+def head_loss(
+    task: Task, logits: Float[Array, "batch outputs"], batch: Batch, class_weights: jax.Array, config: LossConfig
+) -> tuple[jax.Array, Metrics]:
+    """Loss and training metrics of one head; records without its label and padding do not count.
+
+    Args:
+        task: What the head says.
+        logits: Its raw outputs.
+        batch: See `make_step_functions`.
+        class_weights: (classes,) see `losses.class_weights`; used where the task is `weighted`.
+        config: Normalisation of the weights, label smoothing.
+    """
+    labels, mask = task_labels(task, batch)
+    count = jnp.maximum(mask.sum(), 1)
+    if task.kind == "regression":
+        ccc = losses.concordance(logits, labels, mask).mean()
+        loss = jnp.where(mask.sum() > 0, 1 - ccc, 0)
+        return loss, {"loss": loss, "ccc": ccc}
+    if task.kind == "binary":
+        loss = losses.binary_cross_entropy(logits[:, 0], labels, mask)
+        predicted = (logits[:, 0] > 0).astype(labels.dtype)
+    else:
+        loss = losses.cross_entropy(
+            logits,
+            labels,
+            mask,
+            class_weights,
+            normalization=config.class_weights if task.weighted else "none",
+            label_smoothing=config.label_smoothing,
+        )
+        predicted = logits.argmax(axis=-1)
+    return loss, {"loss": loss, "accuracy": ((predicted == labels) * mask).sum() / count}
+
+
+def total_loss(
+    tasks: Sequence[Task],
+    outputs: Mapping[str, jax.Array],
+    batch: Batch,
+    class_weights: Mapping[str, jax.Array],
+    config: LossConfig,
+) -> tuple[jax.Array, Metrics]:
+    """Sum of the heads' losses, and their metrics: ``loss``, and ``<task>/<metric>`` for each head."""
+    factors = config.task_weights or (1.0,) * len(tasks)
+    total, metrics = jnp.zeros(()), {}
+    for task, factor in zip(tasks, factors, strict=True):
+        loss, of_task = head_loss(task, outputs[task.name], batch, class_weights[task.name], config)
+        total += factor * loss
+        metrics |= {f"{task.name}/{name}": value for name, value in of_task.items()}
+    return total, {"loss": total, **metrics}
+
+
+def scores(task: Task, logits: Float[Array, "batch outputs"]) -> Float[Array, "batch _"]:
+    """What the evaluation needs of a head's outputs, float32.
+
+    Probabilities of the classes (categorical, age: (batch, classes); binary: (batch, 2)); the outputs themselves
+    (regression); the indices of the `IDENTITY_RANKS` best persons, best first (identity: all 9131 probabilities of
+    244 thousand records would be 9 GB).
+    """
+    logits = logits.astype(jnp.float32)
+    if task.kind == "regression":
+        return logits
+    if task.kind == "identity":
+        ranks = min(IDENTITY_RANKS, logits.shape[1])
+        return jax.lax.top_k(logits, ranks)[1].astype(jnp.float32)
+    if task.kind == "binary":
+        logits = jnp.concatenate([jnp.zeros_like(logits), logits], axis=1)
+    return jax.nn.softmax(logits)
 
 
 def make_step_functions(
     model: nn.Module,
-    task: Task,
+    tasks: Sequence[Task],
     preprocessing: Preprocessing,
     tx: optax.GradientTransformation,
-    class_weights: jax.Array,
+    class_weights: Mapping[str, jax.Array],
     stage: StageConfig,
     sam_config: SamConfig,
     loss_config: LossConfig,
     axis_name: str | None = None,
+    accumulate: int = 1,
 ) -> StepFunctions:
     """The functions of a stage, as closures over what does not change within it.
 
@@ -90,15 +155,17 @@ def make_step_functions(
 
     Args:
         model: A `FaceModel`.
-        task: The task that is trained; its head must be among the model's.
+        tasks: The tasks that are trained; their heads must be among the model's. A head of another task keeps its
+            weights.
         preprocessing: Normalisation of the images, done on the device.
         tx: Optimiser of the stage.
-        class_weights: (classes,) see `losses.class_weights`.
+        class_weights: (classes,) by task, see `losses.class_weights`.
         stage: What is trainable, and how BatchNorm behaves.
         sam_config: SAM's fields.
         loss_config: The loss's fields.
         axis_name: Under `jax.pmap`, the axis over which gradients, statistics and metrics are averaged; each device
             normalises its loss and its BatchNorm by its own part of the batch.
+        accumulate: Microbatches that the base runs on one after another (`Config.accumulate`).
     """
     apply: Callable[..., Any] = model.apply
 
@@ -109,52 +176,74 @@ def make_step_functions(
         """Features of the base and its moved statistics; inside the gradient only where the base is trained."""
         if "features" in batch:
             return batch["features"], batch_stats
-        features, updates = apply(
-            {"params": params, "batch_stats": batch_stats},
-            preprocessing.normalize(batch["image"]),
-            train=True,
-            use_running_average=stage.batch_norm == "running",
-            mutable=["batch_stats"],
-            method="features",
-        )
-        return features, updates.get("batch_stats", batch_stats)
 
-    def head_logits(params, features, rng):
-        outputs = apply({"params": params}, features, train=True, method="heads", rngs={"dropout": rng})
-        return outputs[task.name]
+        def forward(batch_stats, images):
+            features, updates = apply(
+                {"params": params, "batch_stats": batch_stats},
+                preprocessing.normalize(images),
+                train=True,
+                use_running_average=stage.batch_norm == "running",
+                mutable=["batch_stats"],
+                method="features",
+            )
+            return updates.get("batch_stats", batch_stats), features
+
+        batch_stats, features = microbatches.scan_microbatches(forward, batch_stats, batch["image"], accumulate)
+        return features, batch_stats
+
+    def head_outputs(params, features, rng):
+        return apply({"params": params}, features, train=True, method="heads", rngs={"dropout": rng})
 
     def train(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         trainable, frozen = split_params(state.params, stage.trainable)
         rng = jax.random.fold_in(state.rng, state.step)
         if axis_name is not None:
             rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
-        batch_stats = state.batch_stats
+        batch_stats, parts = state.batch_stats, sam_config.parts
         if stage.trainable == "heads":
             # The frozen base gives both passes of SAM the same features, so they are computed once. (With batch_norm
             # "batch" its statistics thus move once a step; twice, as in the published code, is the same as once
             # with the square of the momentum.)
-            features, batch_stats = base_features(frozen, batch_stats, batch)
-            batch = {**batch, "features": features}
+            features, batch_stats = jax.lax.map(
+                lambda part: base_features(frozen, state.batch_stats, part), microbatches.split(batch, parts)
+            )
+            batch = {**batch, "features": microbatches.merge(features)}
+            batch_stats = jax.tree.map(lambda x: x.mean(axis=0), batch_stats)
 
-        def grad_fn(trainable: Any, batch_stats: Any, pass_index: jax.Array):
-            def loss_fn(trainable: dict):
-                params = {**trainable, **frozen}
-                features, new_stats = base_features(params, batch_stats, batch)
-                logits = head_logits(params, features, jax.random.fold_in(rng, pass_index))
-                loss, metrics = head_loss(task, logits, batch, class_weights, loss_config)
-                return loss, (new_stats, metrics)
+        def gradient_on(part: Batch, index: Any) -> sam.GradFn:
+            part_rng = rng if parts == 1 else jax.random.fold_in(rng, index)
 
-            gradient, (new_stats, metrics) = jax.grad(loss_fn, has_aux=True)(trainable)
-            return gradient, new_stats, metrics
+            def grad_fn(trainable: Any, batch_stats: Any, pass_index: jax.Array):
+                def loss_fn(trainable: dict):
+                    params = {**trainable, **frozen}
+                    features, new_stats = base_features(params, batch_stats, part)
+                    outputs = head_outputs(params, features, jax.random.fold_in(part_rng, pass_index))
+                    loss, metrics = total_loss(tasks, outputs, part, class_weights, loss_config)
+                    return loss, (new_stats, metrics)
 
-        gradient, batch_stats, metrics = sam.sam_gradient(
-            grad_fn,
-            trainable,
-            batch_stats,
-            rho=sam_config.rho,
-            batch_stats_from=sam_config.batch_stats,
-            sync=mean_over_devices if sam_config.perturbation == "synced" else lambda gradient: gradient,
-        )
+                gradient, (new_stats, metrics) = jax.grad(loss_fn, has_aux=True)(trainable)
+                return gradient, new_stats, metrics
+
+            return grad_fn
+
+        def sharpness_aware(grad_fn: sam.GradFn, sync: Callable[[Any], Any]):
+            return sam.sam_gradient(
+                grad_fn, trainable, batch_stats, rho=sam_config.rho, batch_stats_from=sam_config.batch_stats, sync=sync
+            )
+
+        if sam_config.perturbation == "synced":
+            gradient, batch_stats, metrics = sharpness_aware(
+                lambda *at: microbatches.mean_over_parts(
+                    lambda part, index: gradient_on(part, index)(*at), batch, parts
+                ),
+                sync=mean_over_devices,
+            )
+        else:
+            gradient, batch_stats, metrics = microbatches.mean_over_parts(
+                lambda part, index: sharpness_aware(gradient_on(part, index), sync=lambda gradient: gradient),
+                batch,
+                parts,
+            )
         gradient, batch_stats, metrics = mean_over_devices((gradient, batch_stats, metrics))
         updates, opt_state = tx.update(gradient, state.opt_state, trainable)
         updated: Any = optax.apply_updates(trainable, updates)
@@ -167,12 +256,12 @@ def make_step_functions(
         )
         return new_state, {**metrics, "grad_norm": optax.tree.norm(gradient)}
 
-    def evaluate(params, batch_stats, batch: Batch) -> jax.Array:
+    def evaluate(params, batch_stats, batch: Batch) -> dict[str, jax.Array]:
         outputs = apply(
             {"params": params, "batch_stats": batch_stats}, preprocessing.normalize(batch["image"]), train=False
         )
-        scores = jax.nn.softmax(outputs[task.name].astype(jnp.float32))
-        return jnp.where(batch["mask"][:, None] > 0, scores, jnp.nan)
+        known = batch["mask"][:, None] > 0
+        return {task.name: jnp.where(known, scores(task, outputs[task.name]), jnp.nan) for task in tasks}
 
     def features(params, batch_stats, batch: Batch) -> jax.Array:
         pooled = apply(

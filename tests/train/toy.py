@@ -16,18 +16,23 @@ TASK = TASKS["emotion8"]
 
 
 class Backbone(nn.Module):
+    sync_norm: str | None = None
+
     @nn.compact
     def __call__(self, x, use_running_average):
         x = nn.Conv(6, (3, 3), padding="SAME", use_bias=False)(x)
-        x = nn.BatchNorm(use_running_average=use_running_average, momentum=0.9, epsilon=1e-3)(x)
+        x = nn.BatchNorm(use_running_average=use_running_average, momentum=0.9, epsilon=1e-3, axis_name=self.sync_norm)(
+            x
+        )
         return nn.relu(x).mean(axis=(1, 2))
 
 
 class ToyModel(nn.Module):
     dropout_rate: float = 0.0
+    sync_norm: str | None = None
 
     def setup(self):
-        self.backbone = Backbone()
+        self.backbone = Backbone(self.sync_norm)
         self.head_emotion8 = nn.Dense(8)
         self.dropout = nn.Dropout(self.dropout_rate)
 
@@ -49,22 +54,23 @@ def make_batch(n=16, seed=0):
     return {"image": images.astype(jnp.uint8), "emotion": labels.astype(jnp.int32), "mask": jnp.ones(n)}
 
 
-def setup(stage=None, sam=None, loss=None, tx=None, axis_name=None, dropout_rate=0.0):
+def setup(stage=None, sam=None, loss=None, tx=None, axis_name=None, dropout_rate=0.0, accumulate=1, sync_norm=None):
     """(functions, state) of a stage on the toy model."""
     stage = stage or StageConfig(lr=1e-2)
-    model = ToyModel(dropout_rate)
-    variables = model.init(jax.random.key(7), jnp.zeros((1, 8, 8, 3)))
+    model = ToyModel(dropout_rate, sync_norm)
+    variables = ToyModel().init(jax.random.key(7), jnp.zeros((1, 8, 8, 3)))
     tx = tx or optax.adam(stage.lr)
     functions = make_step_functions(
         model,
-        TASK,
+        [TASK],
         PREPROCESSING,
         tx,
-        jnp.linspace(1.0, 3.0, 8),
+        {TASK.name: jnp.linspace(1.0, 3.0, 8)},
         stage,
         sam or SamConfig(),
         loss or LossConfig(),
         axis_name,
+        accumulate,
     )
     trainable, _ = split_params(variables["params"], stage.trainable)
     state = TrainState(
