@@ -4,10 +4,13 @@
 perturbation and BatchNorm statistics are global), so the result does not depend on the number of devices.
 
 ``pmap``: each device takes its part of the batch, with its own BatchNorm statistics and, unless they are synced, its
-own SAM perturbation (m-SAM, Foret et al. 2021); gradients, statistics and metrics are averaged.
+own SAM perturbation (m-SAM, Foret et al. 2021); gradients, statistics and metrics are averaged. (`jax.shard_map`, with
+its default ``check_vma=True``, would sum the gradient of replicated parameters over the devices by itself: a
+perturbation that is no longer local, and a gradient too large by the number of devices, which Adam hides.)
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -16,9 +19,32 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from facejax.train.flops import count_flops
+from facejax.train.state import TrainState
 from facejax.train.step import Batch, StepFunctions
 
 PMAP_AXIS = "batch"
+# Smaller arrays stay whole on every device: gathering one costs more than its memory is worth.
+MIN_SHARDED_ELEMENTS = 4096
+
+Sharing = Literal["none", "optimizer", "full"]
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """A training step, compiled for the shapes and the placement of one state and batch.
+
+    Attributes:
+        call: (state, batch) -> (state, metrics); the state's buffers are donated.
+        seconds: Time to trace and compile it, or to load it from the compilation cache.
+        flops: Floating-point operations of its products and convolutions, over all devices (`flops.count_flops`).
+        bytes_per_device: Of its arguments, results and temporary values, as XLA planned them.
+    """
+
+    call: Callable[[Any, Batch], tuple[Any, dict[str, jax.Array]]]
+    seconds: float
+    flops: float
+    bytes_per_device: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,21 +52,25 @@ class Placement:
     """A stage's functions on the devices.
 
     Attributes:
-        put_state: Puts a host state on the devices.
-        get_state: The state as one copy without a device axis, for checkpoints and evaluation.
+        put_state: Puts a state on the devices in the form in which it is saved and evaluated.
+        to_step: That form to the one that the step takes and gives.
+        from_step: The way back.
+        gather: Whole copies on every device of what is sharded, for the host to read.
         put_batch: Puts this process's part of a host batch on the devices.
         put_eval_batch: The same for evaluation.
-        train: (state, batch) -> (state, metrics); the state's buffers are donated.
-        evaluate: (params, batch_stats, batch) -> outputs; takes what `get_state` gives.
+        compile: (state, batch) -> the step for such a state, from `to_step`, and batch, from `put_batch`.
+        evaluate: (params, batch_stats, batch) -> outputs; takes what `from_step` gives.
         features: The same, for the pooled features.
     """
 
-    put_state: Callable[[Any], Any]
-    get_state: Callable[[Any], Any]
+    put_state: Callable[[TrainState], TrainState]
+    to_step: Callable[[TrainState], Any]
+    from_step: Callable[[Any], TrainState]
+    gather: Callable[[Any], Any]
     put_batch: Callable[[Batch], Batch]
     put_eval_batch: Callable[[Batch], Batch]
-    train: Callable[[Any, Batch], tuple[Any, dict[str, jax.Array]]]
-    evaluate: Callable[[Any, Any, Batch], jax.Array]
+    compile: Callable[[Any, Batch], CompiledStep]
+    evaluate: Callable[[Any, Any, Batch], Any]
     features: Callable[[Any, Any, Batch], jax.Array]
 
 
@@ -54,43 +84,86 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def shared_out(mesh: Mesh, leaf: Any) -> NamedSharding:
+    """The sharding of an array of which each device holds an equal part, along the longest side that divides.
+
+    An array without such a side, or a small one, stays whole.
+    """
+    sides = [side for side in range(leaf.ndim) if leaf.shape[side] % mesh.size == 0]
+    if leaf.size < MIN_SHARDED_ELEMENTS or not sides:
+        return replicated(mesh)
+    longest = max(sides, key=lambda side: leaf.shape[side])
+    return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "data"))
+
+
+def state_shardings(state: TrainState, mesh: Mesh, sharing: Sharing) -> TrainState:
+    """A state of shardings: what lies whole on every device and what is shared out (`Config.sharding`)."""
+    whole = jax.tree.map(lambda _: replicated(mesh), state)
+    changes = {}
+    if sharing != "none":
+        changes["opt_state"] = jax.tree.map(lambda leaf: shared_out(mesh, leaf), state.opt_state)
+    if sharing == "full":
+        changes["params"] = jax.tree.map(lambda leaf: shared_out(mesh, leaf), state.params)
+    return dataclasses.replace(whole, **changes)
+
+
 def axis_name(kind: Literal["jit", "pmap"]) -> str | None:
     """The axis name that `step.make_step_functions` is to be given for this kind of placement."""
     return PMAP_AXIS if kind == "pmap" else None
 
 
-def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh) -> Placement:
+def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sharing: Sharing = "none") -> Placement:
     """The functions of a stage on the devices of a mesh.
 
     Args:
         functions: From `step.make_step_functions`, made with `axis_name(kind)`.
         kind: See the module's first lines.
         mesh: From `data_mesh`. The batch size must be a multiple of the number of its devices.
+        sharing: See `Config.sharding`.
+
+    Raises:
+        ValueError: Something is to be shared out under pmap, where each device holds all.
     """
+    if kind == "pmap" and sharing != "none":
+        raise ValueError(
+            f"--config.sharding={sharing} needs --config.parallel=jit: under pmap each device holds the whole state"
+        )
     everywhere = replicated(mesh)
     by_record = NamedSharding(mesh, PartitionSpec("data"))
 
     def put_global(batch: Batch) -> Batch:
         return {name: jax.make_array_from_process_local_data(by_record, value) for name, value in batch.items()}
 
-    def put_replicated(state):
-        return jax.device_put(state, everywhere)
+    def put_state(state: TrainState) -> TrainState:
+        return jax.device_put(state, state_shardings(state, mesh, sharing))
 
-    evaluation = {"in_shardings": (everywhere, everywhere, by_record), "out_shardings": everywhere}
+    # The variables come as they lie, whole or shared out.
+    evaluation = {"in_shardings": (None, None, by_record), "out_shardings": everywhere}
     shared = {
+        "put_state": put_state,
+        "gather": jax.jit(lambda tree: tree, out_shardings=everywhere),
         "put_eval_batch": put_global,
         "evaluate": jax.jit(functions.evaluate, **evaluation),
         "features": jax.jit(functions.features, **evaluation),
     }
     if kind == "jit":
-        train = jax.jit(
-            functions.train,
-            in_shardings=(everywhere, by_record),
-            out_shardings=(everywhere, everywhere),
-            donate_argnums=0,
-        )
+
+        def compile_jit(state, batch) -> CompiledStep:
+            as_it_lies = jax.tree.map(lambda leaf: leaf.sharding, state)
+            train = jax.jit(
+                functions.train,
+                in_shardings=(as_it_lies, by_record),
+                out_shardings=(as_it_lies, everywhere),
+                donate_argnums=0,
+            )
+            return _compile(train, state, batch)
+
         return Placement(
-            put_state=put_replicated, get_state=lambda state: state, put_batch=put_global, train=train, **shared
+            to_step=lambda state: state,
+            from_step=lambda state: state,
+            put_batch=put_global,
+            compile=compile_jit,
+            **shared,
         )
 
     devices = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
@@ -102,14 +175,33 @@ def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh) ->
             for name, value in batch.items()
         }
 
-    def train_and_average(state, batch):
-        state, metrics = train(state, batch)
-        return state, {name: value[0] for name, value in metrics.items()}
+    def compile_pmap(state, batch) -> CompiledStep:
+        compiled = _compile(train, state, batch)
+
+        def call(state, batch):
+            state, metrics = compiled.call(state, batch)
+            return state, {name: value.addressable_data(0)[0] for name, value in metrics.items()}
+
+        return dataclasses.replace(compiled, call=call)
+
+    def first_copy(state):
+        return jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
 
     return Placement(
-        put_state=lambda state: flax.jax_utils.replicate(state, devices),
-        get_state=lambda state: put_replicated(flax.jax_utils.unreplicate(state)),
+        to_step=lambda state: flax.jax_utils.replicate(first_copy(state), devices),
+        from_step=lambda state: put_state(jax.tree.map(lambda leaf: leaf[0], first_copy(state))),
         put_batch=put_split,
-        train=train_and_average,
+        compile=compile_pmap,
         **shared,
+    )
+
+
+def _compile(train: Any, state: Any, batch: Batch) -> CompiledStep:
+    started = time.monotonic()
+    compiled = train.lower(state, batch).compile()
+    seconds = time.monotonic() - started
+    memory = compiled.memory_analysis()
+    planned = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    return CompiledStep(
+        compiled, seconds, count_flops(train, state, batch), planned - memory.alias_size_in_bytes
     )

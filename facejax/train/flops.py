@@ -1,0 +1,75 @@
+"""How much arithmetic a step is, and what a device could do: the two sides of the model FLOPs utilisation (MFU)."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.extend import core
+
+# Dense bfloat16 operations a second of one JAX device, from the makers' data sheets (of TPU v2 and v3 a device is one
+# of the chip's two cores; V100 and T4 know float16 in place of bfloat16). Matched in this order with `device_kind`.
+PEAK_FLOPS = (
+    ("H200", 989e12),
+    ("H100 PCIe", 756e12),
+    ("H100", 989e12),
+    ("A100", 312e12),
+    ("A10G", 70e12),
+    ("L40S", 362e12),
+    ("L4", 121e12),
+    ("V100", 125e12),
+    ("T4", 65e12),
+    ("TPU v6 lite", 918e12),
+    ("TPU v5 lite", 197e12),
+    ("TPU v5", 459e12),
+    ("TPU v4", 275e12),
+    ("TPU v3", 61.5e12),
+    ("TPU v2", 22.5e12),
+)
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Dense bfloat16 operations a second of a device, whatever type the run computes in; None where it is not known."""
+    return next((flops for name, flops in PEAK_FLOPS if name in device_kind), None)
+
+
+def count_flops(function: Callable, *args: Any) -> float:
+    """Floating-point operations of all matrix products and convolutions of a call, over all devices.
+
+    A multiply-add is two. Loops count as often as they run (XLA's own cost analysis counts the body of a loop once, and
+    so only one of SAM's two passes). Element-wise work is left out, as is usual for MFU; so are depthwise convolutions
+    where they run as shifted multiply-adds (`facejax.models.depthwise`).
+    """
+    return _of_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _of_jaxpr(jaxpr: core.Jaxpr) -> float:
+    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+
+
+def _of_equation(equation: core.JaxprEqn) -> float:
+    name, params = equation.primitive.name, equation.params
+    if name == "dot_general":
+        (contracted, _), _ = params["dimension_numbers"]
+        left = equation.invars[0].aval.shape
+        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[side] for side in contracted)
+    if name == "conv_general_dilated":
+        # Each output takes the inputs of its group under the filter: all of the kernel but its output side.
+        kernel = equation.invars[1].aval.shape
+        outputs = kernel[params["dimension_numbers"].rhs_spec[0]]
+        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / outputs
+    inner = [_of_jaxpr(jaxpr) for value in params.values() for jaxpr in _jaxprs(value)]
+    if name == "cond":
+        return max(inner)
+    times = {"scan": lambda: params["length"], "shard_map": lambda: params["mesh"].size}
+    return sum(inner) * (times[name]() if name in times else 1)
+
+
+def _jaxprs(value: Any) -> list[core.Jaxpr]:
+    if isinstance(value, core.ClosedJaxpr):
+        return [value.jaxpr]
+    if isinstance(value, core.Jaxpr):
+        return [value]
+    if isinstance(value, tuple | list):
+        return [jaxpr for item in value for jaxpr in _jaxprs(item)]
+    return []
