@@ -7,11 +7,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from facejax.inference import FaceAnalyzer as FaceAnalyzer
     from facejax.inference import load_model as load_model
     from facejax.models import create_model as create_model
     from facejax.models import list_models as list_models
 
 _HOMES = {
+    "FaceAnalyzer": "facejax.inference",
     "create_model": "facejax.models",
     "list_models": "facejax.models",
     "load_model": "facejax.inference",

@@ -23,7 +23,7 @@ ALLOWED = {
     "evals": {*BASE, "data"},
     "video": {*BASE, "data"},
     "train": {*BASE, "models", "weights", "data", "datasets", "evals", "video", "detect"},
-    "inference": {*BASE, "models", "weights", "detect", "video"},
+    "inference": {*BASE, "models", "weights", "detect", "data", "video"},
     "export": {*BASE, "models", "weights", "detect", "inference"},
     "cli": {*BASE, "models", "weights", "detect", "video", "inference", "export", "data", "datasets"},
     "__init__": {"models", "inference"},

@@ -49,7 +49,7 @@ class MobileNetV1(Backbone):
         def norm(y, name):
             return nn.relu6(batch_norm(f"{name}_bn", use_running_average, self.dtype, BN_EPSILON)(y))
 
-        x = Conv(STEM_CHANNELS, 3, 2, dtype=self.dtype, name="conv1")(images)
+        x = Conv(STEM_CHANNELS, 3, 2, implementation=self.depthwise, dtype=self.dtype, name="conv1")(images)
         x = norm(x, "conv1")
         for index, (channels, stride) in enumerate(BLOCKS, start=1):
             x = DepthwiseConv(

@@ -1,7 +1,7 @@
-"""Trained models in use: face crops in, features and predictions out, with the weights' own preprocessing."""
+"""A trained network in use: face crops in, features and predictions out, with the weights' own preprocessing."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -74,7 +74,11 @@ class LoadedModel:
             By task: probabilities (n, classes) in the order of ``cfg.labels``; ``age``: years (n,) by the paper's
             equation 1; ``valence_arousal``: (n, 2).
         """
-        outputs, predictions = self.outputs(faces), {}
+        return self.decode(self.outputs(faces))
+
+    def decode(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What `predict` returns, from what `outputs` returned."""
+        predictions = {}
         for name in self.cfg.tasks:
             task, raw = TASKS[name], outputs[name]
             predictions[name] = raw if task.kind == "regression" else probabilities(task, raw)

@@ -1,0 +1,16 @@
+"""Trained models in use: photos in; faces, and what the networks say about them, out."""
+
+from facejax.inference.analyzer import FaceAnalyzer
+from facejax.inference.images import read_image
+from facejax.inference.model import LoadedModel, load_model
+from facejax.inference.results import Classification, Face, PhotoResult
+
+__all__ = [
+    "Classification",
+    "Face",
+    "FaceAnalyzer",
+    "LoadedModel",
+    "PhotoResult",
+    "load_model",
+    "read_image",
+]

@@ -1,0 +1,194 @@
+"""What an analysis returns: typed, immutable, without a network in sight.
+
+The words matter. A network reads the *look* of an expression and the *perceived* age, gender and ethnicity: that is
+how every output names them. It knows nothing of what a person feels or is (docs/responsible_use.md).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from facejax.inference.drawing import draw_faces
+from facejax.inference.images import Source, read_image
+
+if TYPE_CHECKING:
+    import pandas
+
+LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+# Attribute of a face -> its name in dicts, tables and pictures.
+WORDS = {
+    "age": "perceived_age",
+    "gender": "perceived_gender",
+    "ethnicity": "perceived_ethnicity",
+    "emotion": "expression",
+    "valence": "valence",
+    "arousal": "arousal",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """Probabilities of the classes of one task.
+
+    Attributes:
+        probabilities: By label, in the order of the network's outputs; they sum to 1.
+    """
+
+    probabilities: Mapping[str, float]
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+    @property
+    def probability(self) -> float:
+        """Its probability."""
+        return self.probabilities[self.label]
+
+    def to_dict(self) -> dict[str, Any]:
+        """``{"label", "probability", "probabilities": {label: probability}}``."""
+        return {"label": self.label, "probability": self.probability, "probabilities": dict(self.probabilities)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Face:
+    """One face. What no loaded network tells is None.
+
+    Attributes:
+        box: [x1, y1, x2, y2] in pixels of the photo; not square, and may reach beyond its edges.
+        landmarks: x and y in pixels of the left eye, right eye, nose, left and right mouth corner as seen in the photo.
+        score: The detector's probability of a face.
+        age: Perceived age in years (paper eq. 1).
+        gender: Perceived gender.
+        ethnicity: Perceived ethnicity.
+        emotion: The look of the expression, 8 or 7 classes.
+        valence: -1 (unpleasant) to 1 (pleasant), as the expression looks.
+        arousal: -1 (calm) to 1 (excited), as the expression looks.
+        embedding: Features of length 1 for comparing faces by their cosine.
+        track: The same number on the faces of one person in a video; None in photos.
+    """
+
+    box: Float[np.ndarray, "4"]
+    landmarks: Float[np.ndarray, "5 2"]
+    score: float
+    age: float | None = None
+    gender: Classification | None = None
+    ethnicity: Classification | None = None
+    emotion: Classification | None = None
+    valence: float | None = None
+    arousal: float | None = None
+    embedding: Float[np.ndarray, " features"] | None = None
+    track: int | None = None
+
+    def to_dict(self, *, embedding: bool = False) -> dict[str, Any]:
+        """A JSON-serialisable dict; names as in `WORDS`, fields that are None left out.
+
+        Args:
+            embedding: Whether the embedding is in it, as a list of numbers. It identifies a person: leave it out where
+                it is not needed.
+        """
+        result: dict[str, Any] = {
+            "box": [round(float(edge), 2) for edge in self.box],
+            "landmarks": {
+                name: [round(float(x), 2), round(float(y), 2)]
+                for name, (x, y) in zip(LANDMARKS, self.landmarks, strict=True)
+            },
+            "score": self.score,
+        }
+        for field, word in WORDS.items():
+            value = getattr(self, field)
+            if value is not None:
+                result[word] = value.to_dict() if isinstance(value, Classification) else value
+        if self.track is not None:
+            result["track"] = self.track
+        if embedding and self.embedding is not None:
+            result["embedding"] = [float(value) for value in self.embedding]
+        return result
+
+    def to_row(self) -> dict[str, Any]:
+        """The same as one flat row of a table: ``x1`` ... ``expression``, ``expression_anger`` ...; no embedding."""
+        row: dict[str, Any] = {} if self.track is None else {"track": self.track}
+        row |= {name: round(float(edge), 2) for name, edge in zip(("x1", "y1", "x2", "y2"), self.box, strict=True)}
+        row["score"] = self.score
+        for name, (x, y) in zip(LANDMARKS, self.landmarks, strict=True):
+            row |= {f"{name}_x": round(float(x), 2), f"{name}_y": round(float(y), 2)}
+        for field, word in WORDS.items():
+            value = getattr(self, field)
+            if isinstance(value, Classification):
+                row[word] = value.label
+                row |= {f"{word}_{label}": probability for label, probability in value.probabilities.items()}
+            elif value is not None:
+                row[word] = value
+        return row
+
+    def caption(self) -> list[str]:
+        """Short lines for a picture or a terminal: ``perceived male 98 %, age 34``, ``expression: happiness 87 %``."""
+        lines, person = [], []
+        if self.gender is not None:
+            person.append(f"{self.gender.label} {self.gender.probability:.0%}")
+        if self.ethnicity is not None:
+            person.append(f"{self.ethnicity.label.replace('_', ' ')} {self.ethnicity.probability:.0%}")
+        if self.age is not None:
+            person.append(f"age {self.age:.0f}")
+        if person:
+            lines.append(f"perceived {', '.join(person)}")
+        if self.emotion is not None:
+            lines.append(f"expression: {self.emotion.label} {self.emotion.probability:.0%}")
+        if self.valence is not None and self.arousal is not None:
+            lines.append(f"valence {self.valence:+.2f}, arousal {self.arousal:+.2f}")
+        return lines
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoResult:
+    """The faces of one photo.
+
+    Attributes:
+        faces: Best score first.
+        width: Of the photo in pixels, turned as its EXIF says.
+        height: The same.
+        source: What was given: a path, bytes, or the array itself (not copied).
+    """
+
+    faces: tuple[Face, ...]
+    width: int
+    height: int
+    source: Source = dataclasses.field(repr=False)
+
+    def to_dict(self, *, embedding: bool = False) -> dict[str, Any]:
+        """A JSON-serialisable dict; ``photo`` is there where a path was given."""
+        result: dict[str, Any] = {"width": self.width, "height": self.height}
+        if not isinstance(self.source, bytes | np.ndarray):
+            result = {"photo": str(self.source), **result}
+        return {**result, "faces": [face.to_dict(embedding=embedding) for face in self.faces]}
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One flat row a face (`Face.to_row`), after ``photo`` where a path was given, and ``face``, counted from 0."""
+        named = {} if isinstance(self.source, bytes | np.ndarray) else {"photo": str(self.source)}
+        return [{**named, "face": index, **face.to_row()} for index, face in enumerate(self.faces)]
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """`to_rows` as a data frame; needs pandas."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas: pip install 'facejax[tables]'") from error
+        return pandas.DataFrame(self.to_rows())
+
+    def draw(self, image: np.ndarray | None = None) -> UInt8[np.ndarray, "height width 3"]:
+        """The photo with boxes, landmarks and captions, as a new uint8 RGB array.
+
+        Args:
+            image: What to draw on, RGB, of this size; None for the photo itself (a path is read again).
+        """
+        canvas = read_image(self.source if image is None else image)
+        if canvas.shape[:2] != (self.height, self.width):
+            raise ValueError(
+                f"expected a photo of {self.width}x{self.height} pixels to draw on, "
+                f"got {canvas.shape[1]}x{canvas.shape[0]}"
+            )
+        return draw_faces(canvas, self.faces)
