@@ -19,10 +19,16 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from facejax.data.metadata import shard_name
-from facejax.data.tfrecord import index_path, read_index, write_atomically, write_index, write_shard
+from facejax.data.tfrecord import index_path, partial_path, read_index, write_atomically, write_index, write_shard
 
 PHOTOS_PER_CHUNK = 128
 PHOTOS_PER_SHARD = 8192  # about 200 MB of crops, the size that TFDS and tf.data advise
+
+
+def differences(made: Mapping[str, object], wanted: Mapping[str, object]) -> str:
+    """The keys in which two plans differ, with both values, for a message."""
+    keys = [key for key in {**made, **wanted} if made.get(key) != wanted.get(key)]
+    return ", ".join(f"{key}: {made.get(key)!r} -> {wanted.get(key)!r}" for key in keys)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +84,7 @@ class ChunkedShards:
 
         Raises:
             RuntimeError: Another process prepares this set now.
-            ValueError: The partial folder was begun with other settings or other photos.
+            ValueError: The partial folder was begun with other settings, photos or code.
         """
         self._chunk_dir.mkdir(parents=True, exist_ok=True)
         with open(self.partial / "lock", "w") as lock:
@@ -90,10 +96,9 @@ class ChunkedShards:
             if path.exists():
                 begun = json.loads(path.read_text())
                 if begun != plan:
-                    differ = ", ".join(f"{k}: {begun.get(k)!r} -> {plan[k]!r}" for k in plan if plan[k] != begun.get(k))
                     raise ValueError(
-                        f"{self.partial} was begun with other settings or photos ({differ}); delete it to start "
-                        "again, or choose another --out"
+                        f"{self.partial} was begun with other settings, photos or code ({differences(begun, plan)}); "
+                        "delete it to start again, or choose another --out"
                     )
             else:
                 write_atomically(path, json.dumps(plan, sort_keys=True).encode())
@@ -116,33 +121,44 @@ class ChunkedShards:
         write_shard(self._chunk_path(chunk), records, labels)
         write_atomically(self._note_path(chunk), json.dumps(note, sort_keys=True).encode())
 
-    def notes(self) -> list[tuple[Chunk, dict]]:
-        """The notes of all chunks, in order."""
-        return [(chunk, json.loads(self._note_path(chunk).read_text())) for chunk in self.chunks]
+    def notes(self) -> Iterator[tuple[Chunk, dict]]:
+        """Yields the notes of all chunks, in order."""
+        return ((chunk, json.loads(self._note_path(chunk).read_text())) for chunk in self.chunks)
+
+    @property
+    def shards(self) -> list[tuple[str, int]]:
+        """Split and number of every shard."""
+        return [(split, number) for split, shards in self._shards.items() for number in range(len(shards))]
+
+    def assemble_shard(self, split: str, number: int) -> tuple[int, int]:
+        """Joins chunks to a shard in the staging folder, atomically; a chunk's records go once its shard stands.
+
+        Returns:
+            Number of records, and bytes.
+        """
+        self.staging.mkdir(exist_ok=True)
+        chunks = self._shards[split][number]
+        path = self.staging / shard_name(self._name, split, number, len(self._shards[split]))
+        if not index_path(path).exists():
+            self._join(path, [self._chunk_path(chunk) for chunk in chunks])
+        for chunk in chunks:
+            self._chunk_path(chunk).unlink(missing_ok=True)
+        return len(read_index(path)[0]), path.stat().st_size
 
     def assemble(self) -> dict[str, tuple[list[int], int]]:
-        """Joins chunks to shards in the staging folder, each atomically; a chunk's records go once its shard stands.
+        """Joins all shards that do not stand yet.
 
         Returns:
             By split, what the metadata needs: number of records in each shard, and bytes of all shards.
         """
-        self.staging.mkdir(exist_ok=True)
         splits = {}
         for split, shards in self._shards.items():
-            lengths, size = [], 0
-            for number, chunks in enumerate(shards):
-                path = self.staging / shard_name(self._name, split, number, len(shards))
-                if not index_path(path).exists():
-                    self._join(path, [self._chunk_path(chunk) for chunk in chunks])
-                for chunk in chunks:
-                    self._chunk_path(chunk).unlink(missing_ok=True)
-                lengths.append(len(read_index(path)[0]))
-                size += path.stat().st_size
-            splits[split] = (lengths, size)
+            sizes = [self.assemble_shard(split, number) for number in range(len(shards))]
+            splits[split] = ([records for records, _ in sizes], sum(size for _, size in sizes))
         return splits
 
     def _join(self, shard: pathlib.Path, parts: Sequence[pathlib.Path]) -> None:
-        partial = shard.with_name(shard.name + ".tmp")
+        partial = partial_path(shard)
         offsets, lengths, labels, start = [], [], [], 0
         with open(partial, "wb") as joined:
             for part in parts:
@@ -161,5 +177,7 @@ class ChunkedShards:
 
     def publish(self) -> None:
         """Renames the staging folder to the set's own and removes the partial one."""
+        for left in self.staging.glob("*.tmp"):  # of a process that was killed
+            left.unlink()
         os.replace(self.staging, self.final)
         shutil.rmtree(self.partial)

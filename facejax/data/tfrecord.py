@@ -10,6 +10,7 @@ import os
 import pathlib
 import struct
 import threading
+import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,9 +48,14 @@ def frame(data: bytes) -> bytes:
     return b"".join((length, struct.pack("<I", masked_crc32c(length)), data, struct.pack("<I", masked_crc32c(data))))
 
 
+def partial_path(path: pathlib.Path) -> pathlib.Path:
+    """Where a file is written before it gets its name; of this call alone, as two workers may be given one task."""
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+
+
 def write_atomically(path: pathlib.Path, data: bytes) -> None:
     """Writes a file so that it is there whole or not at all, whenever the process is killed."""
-    partial = path.with_name(path.name + ".tmp")
+    partial = partial_path(path)
     with open(partial, "wb") as file:
         file.write(data)
         file.flush()
@@ -83,7 +89,7 @@ def write_index(
 ) -> None:
     """Writes a shard's index: int64 offsets of the records' headers, int64 lengths of their data, label columns."""
     path = index_path(shard)
-    partial = path.with_name(path.name + ".tmp")
+    partial = partial_path(path)
     columns = {f"label/{key}": column for key, column in labels.items()}
     with open(partial, "wb") as file:
         np.savez(file, offsets=offsets, lengths=lengths, **columns)  # pyright: ignore

@@ -42,6 +42,8 @@ class Skips:
         """Notes that `what` (a file or row) is left out for `reason` (the same words for all such rows)."""
         what = ascii(what[:200])[1:-1]  # so that no control character reaches a terminal or a report
         self._dataset.skip(reason, what)
+        if self._dataset.read_before:
+            return
         noted = len(self._dataset.skipped[reason])
         if noted <= LOGGED_PER_REASON:
             logger.warning("%s: left out %s: %s", self._dataset.name, what, reason)

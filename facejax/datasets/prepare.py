@@ -3,12 +3,12 @@
 `prepare_dataset` makes ``DATA/<name>/<version>/`` (layout: `facejax.data.metadata`). Photos are read in the reader's
 order, which is that of the disk, or of the rendered people; they are stored in chunks, which lie in a hashed order, as
 do the examples of a chunk, so that one who reads the shards in sequence sees classes mixed. The same photos and
-settings give the same bytes, whether the preparation was killed in between or not, and with any number of workers.
+settings give the same bytes, whether the preparation was killed in between or not, with any number of workers, and on
+one machine as on many (`facejax.datasets.beam`).
 """
 
-import collections
 import contextlib
-import hashlib
+import dataclasses
 import itertools
 import json
 import multiprocessing
@@ -16,36 +16,68 @@ import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from facejax.data.metadata import STORED_FIELDS, VERSION, Field, class_names, infer_field, read_splits, write_metadata
+from facejax.data.metadata import STORED_FIELDS, VERSION, read_splits, write_metadata
 from facejax.data.records import Record
-from facejax.data.shards import Chunk, ChunkedShards
+from facejax.data.shards import Chunk, ChunkedShards, differences
 from facejax.data.sheets import write_contact_sheets
 from facejax.data.tfrecord import TFRecordSource, write_atomically
-from facejax.datasets.crops import CropSettings, Outcome, Photo, cut_face, load_photo
+from facejax.datasets.chunks import Detector, find_and_cut, load_and_cut, load_photos, write_chunk
+from facejax.datasets.crops import CropSettings, Outcome
+from facejax.datasets.plan import code_of, make_plan
 from facejax.datasets.registry import CROPS, Dataset, get_dataset
 from facejax.datasets.summary import LISTS, Progress, describe_summary, summarise
+from facejax.datasets.survey import Survey, by_chunk, read_records, survey
 
 PHOTOS_PER_TASK = 16  # consecutive ones go to one worker: a rendered person is built once for the photos of them
-FORMAT = 2  # raised when the same photos and settings begin to give other bytes
 
-
-@runtime_checkable
-class Detector(Protocol):
-    """What finds faces: `facejax.detect.MTCNN`."""
-
-    def detect(self, images: Sequence[Any]) -> Sequence[Any]:
-        """One `Detections` (bboxes, scores, landmarks) for each uint8 RGB photo."""
-        ...
+Log = Callable[[str], None]
 
 
 def is_prepared(data_dir: str | os.PathLike, name: str) -> bool:
     """Whether a whole prepared set lies in ``data_dir/name``."""
     return (pathlib.Path(data_dir) / name / VERSION / "dataset_info.json").exists()
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """One set to be prepared, surveyed and planned; picklable, as workers on other machines need it.
+
+    Attributes:
+        reader: Of the set.
+        raw: Its folder.
+        options: Of the reader.
+        settings: How faces are cut out.
+        survey: What the reader yields.
+        plan: All settings and photos; the finished set keeps it.
+        code: What `plan.code_of` says of the code that began it.
+        store: The chunks.
+        log: Takes lines of progress; None on another machine.
+    """
+
+    reader: Dataset
+    raw: pathlib.Path | None
+    options: Mapping[str, object]
+    settings: CropSettings
+    survey: Survey
+    plan: Mapping[str, Any]
+    code: Mapping[str, str]
+    store: ChunkedShards
+    log: Log | None = None
+
+    def pending(self) -> Iterator[tuple[Chunk, list[Record]]]:
+        """Yields the chunks that are not done, with their records; reads the set once more."""
+        records = read_records(self.reader, self.raw, self.options, self.survey.repeated)
+        return by_chunk(records, self.store.chunks, self.store.pending())
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Holds the partial folder for this process; see `ChunkedShards.locked`."""
+        return self.store.locked({**self.plan, **self.code})
 
 
 def prepare_dataset(
@@ -61,7 +93,7 @@ def prepare_dataset(
     workers: int | None = None,
     detect_batch: int = 32,
     reader_options: Mapping[str, object] | None = None,
-    log: Callable[[str], None] | None = None,
+    log: Log | None = None,
     **crop_settings: Any,
 ) -> pathlib.Path:
     """Prepares a data set; goes on where an interrupted preparation stopped; does nothing where it is whole already.
@@ -86,11 +118,38 @@ def prepare_dataset(
         The set's folder, with ``summary.json``, lists of photos left out, and ``sheets/*.png``.
 
     Raises:
-        ValueError: A set or a setting is unknown; the set was prepared, or begun, with other settings; no
-            record, or no face, was found.
+        ValueError: A set or a setting is unknown; the set was prepared with other settings, or begun with other
+            settings or other code; no record, or no face, was found.
         RuntimeError: Another process is preparing it.
     """
-    log = log or partial(print, file=sys.stderr, flush=True)
+    if (crop or get_dataset(name).default_crop) == "mtcnn" and detector is None:
+        from facejax.detect import MTCNN
+
+        detector = MTCNN()
+    preparation = plan_preparation(
+        name, raw, out, crop, margin, align, num_shards, detector, reader_options, log, **crop_settings
+    )
+    if not finished_before(preparation):
+        with preparation.locked():
+            _write_chunks(preparation, detector, workers or os.cpu_count() or 1, detect_batch)
+            finish(preparation)
+    return preparation.store.final
+
+
+def plan_preparation(
+    name: str,
+    raw: str | os.PathLike | None,
+    out: str | os.PathLike,
+    crop: str | None,
+    margin: float,
+    align: bool,
+    num_shards: int | None,
+    detector: Detector | None,
+    reader_options: Mapping[str, object] | None,
+    log: Log | None,
+    **crop_settings: Any,
+) -> Preparation:
+    """Checks the settings and surveys the set; see `prepare_dataset` for the arguments and errors."""
     reader = get_dataset(name)
     if reader.kind != "photo":
         raise ValueError(f"{name} is a set of clips: it has no photos to prepare; see the video protocols")
@@ -101,192 +160,114 @@ def prepare_dataset(
     raw = None if raw is None else pathlib.Path(raw)
     if raw is not None and not raw.is_dir():
         raise ValueError(f"--raw {raw} is no folder; it must hold {name} as it is published at {reader.url}")
-    records = read_records(reader, raw, options)
-    fields = _label_fields(records)
-    if settings.crop == "mtcnn" and detector is None:
-        from facejax.detect import MTCNN
-
-        detector = MTCNN()
-    plan = _plan(reader, settings, options, records, num_shards, detector)
-
-    final = pathlib.Path(out) / name / VERSION
-    store = ChunkedShards(final, name, plan["photos"], num_shards)
-    if is_prepared(out, name):
-        made = json.loads((final / "summary.json").read_text())["plan"]
-        if made != plan:
-            differ = ", ".join(
-                f"{key}: {made.get(key)!r} -> {plan[key]!r}" for key in plan if plan[key] != made.get(key)
-            )
-            raise ValueError(f"{final} was prepared otherwise ({differ}); delete it or choose another --out")
-        log(f"{name}: {final} is prepared already")
-        shutil.rmtree(store.partial, ignore_errors=True)  # left by a kill between the last two steps
-        return final
-    with store.locked(plan):
-        _write_chunks(store, records, raw, fields, settings, detector, workers, detect_batch, name, log)
-        _finish(store, reader, fields, settings, plan, log)
-    return final
+    found = survey(reader, raw, options)
+    used = detector if settings.crop == "mtcnn" else None
+    plan = make_plan(reader, settings, options, found, num_shards, used)
+    store = ChunkedShards(pathlib.Path(out) / name / VERSION, name, found.photos, num_shards)
+    log = log or partial(print, file=sys.stderr, flush=True)
+    return Preparation(reader, raw, options, settings, found, plan, code_of(reader, used), store, log)
 
 
-def read_records(reader: Dataset, raw: pathlib.Path | None, options: Mapping[str, object]) -> dict[str, list[Record]]:
-    """The set's records by split, in the reader's order; those with a second use of an id are skipped.
+def finished_before(preparation: Preparation) -> bool:
+    """Whether the set is there already.
 
     Raises:
-        ValueError: The reader finds no photo at all in the folder.
+        ValueError: It is, with other settings or other photos.
     """
-    reader.skipped.clear()
-    splits: dict[str, list[Record]] = {}
-    seen = set()
-    for record in reader.records(raw, **options):
-        if record.id in seen:
-            reader.skip("id used twice", record.id)
-            continue
-        seen.add(record.id)
-        splits.setdefault(record.split, []).append(record)
-    if not seen:
-        raise ValueError(f"found no photo of {reader.name} in {raw}; expected its layout as published at {reader.url}")
-    return {split: splits[split] for split in sorted(splits)}
-
-
-def _label_fields(records: Mapping[str, Sequence[Record]]) -> dict[str, Field]:
-    fields: dict[str, Field] = {}
-    for record in itertools.chain.from_iterable(records.values()):
-        for key, value in record.labels.items():
-            if key in STORED_FIELDS or key in ("image", "index", "mask"):
-                raise ValueError(f"{record.id}: a label may not be called {key!r}")
-            fields[key] = infer_field(key, value, fields.get(key))
-    return dict(sorted(fields.items()))
-
-
-def _plan(reader, settings, options, records, num_shards, detector) -> dict[str, Any]:
-    """All that decides the bytes of the prepared set, to tell a continuation from another preparation."""
-    digest = hashlib.sha256()
-    for split, photos in records.items():
-        for record in photos:
-            labels = sorted((key, str(value)) for key, value in record.labels.items())
-            digest.update(repr((split, record.id, record.bbox, labels)).encode())
-    return {
-        "format": FORMAT,
-        "name": reader.name,
-        "photos": {split: len(photos) for split, photos in records.items()},
-        "records": digest.hexdigest(),
-        "options": {key: str(value) for key, value in options.items()},
-        "num_shards": num_shards,
-        "detector": _describe(detector) if settings.crop == "mtcnn" else None,
-        **vars(settings),
-    }
-
-
-def _describe(detector: Detector) -> str:
-    # Not its repr: object's own holds an address, which differs from run to run.
-    settings = {key: value for key, value in vars(detector).items() if not key.startswith("_")}
-    # 20 and 20.0 are one setting
-    words = (
-        f"{key}={value:g}" if isinstance(value, int | float) else f"{key}={value!r}" for key, value in settings.items()
-    )
-    return f"{type(detector).__name__}({', '.join(sorted(words))})"
+    store, log = preparation.store, preparation.log
+    if not (store.final / "dataset_info.json").exists():
+        return False
+    made = json.loads((store.final / "summary.json").read_text())["plan"]
+    if made != preparation.plan:
+        differ = differences(made, preparation.plan)
+        raise ValueError(f"{store.final} was prepared otherwise ({differ}); delete it or choose another --out")
+    if log:
+        log(f"{preparation.reader.name}: {store.final} is prepared already")
+    shutil.rmtree(store.partial, ignore_errors=True)  # left by a kill between the last two steps
+    return True
 
 
 def _ahead(pool: Executor, function: Callable, items: Iterable, window: int) -> Iterator:
     """Yields function(item) in order, computed in the pool up to `window` items ahead."""
     items = iter(items)
-    futures = collections.deque(pool.submit(function, item) for item in itertools.islice(items, window))
+    futures = deque(pool.submit(function, item) for item in itertools.islice(items, window))
     while futures:
         result = futures.popleft().result()
         futures.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
         yield result
 
 
-def _load(records: Sequence[Record], raw: pathlib.Path | None) -> list[Photo]:
-    return [load_photo(record, raw) for record in records]
-
-
-def _load_and_cut(
-    records: Sequence[Record], raw: pathlib.Path | None, fields: dict, settings: CropSettings
-) -> list[Outcome]:
-    return [cut_face(load_photo(record, raw), fields, settings) for record in records]
-
-
-def _write_chunks(store, records, raw, fields, settings, detector, workers, detect_batch, name, log) -> None:
-    pending = store.pending()
-    wanted = [record for chunk in pending for record in records[chunk.split][chunk.start : chunk.stop]]
-    progress = Progress(name, len(wanted), sum(map(len, records.values())) - len(wanted), log)
-    workers = workers or os.cpu_count() or 1
+def _write_chunks(preparation: Preparation, detector: Detector | None, workers: int, detect_batch: int) -> None:
+    store, settings, fields = preparation.store, preparation.settings, preparation.survey.fields
+    todo = sum(chunk.stop - chunk.start for chunk in store.pending())
+    total = sum(preparation.survey.photos.values())
+    assert preparation.log is not None
+    progress = Progress(preparation.reader.name, todo, total - todo, preparation.log)
     with contextlib.ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(workers))
         pool: Executor = threads
-        if workers > 1 and any(callable(record.image) for record in wanted[:1]):
+        if workers > 1 and todo and preparation.survey.made:
             # Photos made in Python: threads would take turns. Spawned, because this process may run JAX's threads.
             pool = stack.enter_context(ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")))
         stack.callback(pool.shutdown, cancel_futures=True)
-        tasks = (wanted[start : start + PHOTOS_PER_TASK] for start in range(0, len(wanted), PHOTOS_PER_TASK))
-        cut = partial(cut_face, fields=fields, settings=settings)
-        work = partial(_load_and_cut, fields=fields, settings=settings) if settings.crop != "mtcnn" else _load
-        photos = itertools.chain.from_iterable(_ahead(pool, partial(work, raw=raw), tasks, workers + 2))
-        for chunk in pending:
+        begun: deque[Chunk] = deque()
+        if settings.crop == "mtcnn":
+            work = partial(load_photos, raw=preparation.raw)
+        else:
+            work = partial(load_and_cut, raw=preparation.raw, fields=fields, settings=settings)
+        loaded = itertools.chain.from_iterable(_ahead(pool, work, _tasks(preparation, begun), workers + 2))
+        for first in loaded:  # of a chunk
+            chunk = begun.popleft()
+            photos = itertools.chain([first], itertools.islice(loaded, chunk.stop - chunk.start - 1))
             outcomes: list[Outcome] = []
-            for start in range(chunk.start, chunk.stop, detect_batch):
-                batch = list(itertools.islice(photos, min(detect_batch, chunk.stop - start)))
-                if settings.crop == "mtcnn":
-                    batch = list(threads.map(lambda pair: cut(pair[0], detections=pair[1]), _detect(detector, batch)))
+            if detector is not None and settings.crop == "mtcnn":
+                batches = find_and_cut(photos, fields, settings, detector, detect_batch, threads)
+            else:
+                batches = ([outcome] for outcome in photos)
+            for batch in batches:
                 outcomes += batch
                 progress.add(batch)
-            _write_chunk(store, chunk, outcomes, fields)
+            write_chunk(store, chunk, outcomes, fields)
     progress.report(last=True)
 
 
-def _detect(detector: Detector, photos: Sequence[Photo]) -> Iterator[tuple[Photo, Any]]:
-    readable = [photo.image for photo in photos if photo.image is not None]
-    found = iter(detector.detect(readable) if readable else ())
-    return ((photo, None if photo.image is None else next(found)) for photo in photos)
+def _tasks(preparation: Preparation, begun: deque[Chunk]) -> Iterator[list[Record]]:
+    """Yields the records to load, a worker's task at a time; appends each chunk to `begun` before its first task."""
+    for chunk, records in preparation.pending():
+        begun.append(chunk)
+        for start in range(0, len(records), PHOTOS_PER_TASK):
+            yield records[start : start + PHOTOS_PER_TASK]
 
 
-def _write_chunk(store: ChunkedShards, chunk: Chunk, outcomes: list[Outcome], fields: Mapping[str, Field]) -> None:
-    faces = [outcome for outcome in outcomes if outcome.kind == "face"]
-    faces.sort(key=lambda face: hashlib.sha256(face.record_id.encode()).digest())
-    columns = {key: field.column([face.labels[key] for face in faces]) for key, field in fields.items()}
-    columns["num_faces"] = STORED_FIELDS["num_faces"].column([face.num_faces for face in faces])
-    classes = {key: collections.Counter(map(str, columns[key].tolist())) for key in _counted(fields)}
-    lists = {
-        kind: [[o.record_id, o.reason] for o in outcomes if o.kind == kind]
-        for kind in ("no_face", "missing", "corrupt")
-    }
-    lists["several_faces"] = [[o.record_id, f"{o.num_faces} faces"] for o in outcomes if o.num_faces > 1]
-    note = {"photos": len(outcomes), "faces": len(faces), "classes": classes, "lists": lists}
-    store.write_chunk(chunk, [face.example for face in faces], columns, note)
+def finish(preparation: Preparation) -> None:
+    """Joins the shards that do not stand yet, writes metadata, sheets and summary, and publishes the set.
 
-
-def _counted(fields: Mapping[str, Field]) -> list[str]:
-    """Labels whose values are worth counting: classes and ages."""
-    return [key for key, field in fields.items() if field == Field("int64") and (class_names(key) or key == "age")]
-
-
-def _finish(store, reader, fields, settings, plan, log) -> None:
+    Raises:
+        ValueError: No face was found in any photo.
+    """
+    store, reader, settings = preparation.store, preparation.reader, preparation.settings
     splits = store.assemble()
     if not sum(sum(lengths) for lengths, _ in splits.values()):
         raise ValueError(
             f"no face was found in any photo of {reader.name}; see --crop, and {store.staging.parent}/chunks"
         )
     folder = store.staging
+    fields = {**preparation.survey.fields, **STORED_FIELDS}
     write_metadata(
-        folder,
-        reader.name,
-        fields | STORED_FIELDS,
-        settings.image_format,
-        splits,
-        reader.description,
-        reader.url,
-        reader.licence,
+        folder, reader.name, fields, settings.image_format, splits, reader.description, reader.url, reader.licence
     )
     for split, shards in read_splits(folder).items():
         write_contact_sheets(TFRecordSource([shard for shard, _ in shards]), folder / "sheets", split)
-    summary = summarise(store, reader, plan)
+    skipped = preparation.survey.skipped
+    summary = summarise(store, reader, skipped, preparation.plan)
     for kind in LISTS:
         lines = [f"{row[0]}\t{row[1]}\n" for _, note in store.notes() for row in note["lists"][kind]]
         write_atomically(folder / f"{kind}.txt", "".join(sorted(lines)).encode())
-    skipped = [f"{place}\t{reason}\n" for reason, places in sorted(reader.skipped.items()) for place in places]
-    write_atomically(folder / "skipped.txt", "".join(skipped).encode())
+    lines = [f"{place}\t{reason}\n" for reason, places in sorted(skipped.items()) for place in places]
+    write_atomically(folder / "skipped.txt", "".join(lines).encode())
     write_atomically(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     store.publish()
-    for line in describe_summary(summary):
-        log(line)
-    log(f"{reader.name}: prepared in {store.final}; look at its sheets/*.png")
+    if preparation.log:
+        for line in describe_summary(summary):
+            preparation.log(line)
+        preparation.log(f"{reader.name}: prepared in {store.final}; look at its sheets/*.png")

@@ -23,7 +23,9 @@ from facejax.tasks import TASKS
 Crop = Literal["mtcnn", "centre", "annotation", "none"]
 CROPS = ("mtcnn", "centre", "annotation", "none")
 # Modules of this package that are no data set.
-MACHINERY = frozenset({"registry", "prepare", "layout", "options", "crops", "summary"})
+MACHINERY = frozenset(
+    {"registry", "layout", "options", "survey", "plan", "crops", "chunks", "prepare", "beam", "summary"}
+)
 
 _registered: dict[str, "Dataset"] = {}
 
@@ -54,6 +56,7 @@ class Dataset:
 
     def __init__(self):
         self.skipped: dict[str, list[str]] = {}
+        self.read_before = False  # then what is left out was logged already
 
     def skip(self, reason: str, record_id: str) -> None:
         """Notes a row or file that the reader leaves out, so that the preparation counts and lists it.

@@ -13,12 +13,15 @@ from facejax.datasets.registry import Dataset
 LISTS = ("no_face", "missing", "corrupt", "several_faces")
 
 
-def summarise(store: ChunkedShards, reader: Dataset, plan: Mapping[str, Any]) -> dict[str, Any]:
+def summarise(
+    store: ChunkedShards, reader: Dataset, skipped: Mapping[str, Sequence[str]], plan: Mapping[str, Any]
+) -> dict[str, Any]:
     """What summary.json holds, from the notes of all chunks and the reader's own.
 
     Args:
         store: All of its chunks are done.
-        reader: Its `skipped` is of the reading that the chunks come from.
+        reader: Of the set.
+        skipped: What the reader left out, by reason.
         plan: Settings of the preparation, kept as ``plan``.
     """
     splits: dict[str, dict] = {}
@@ -32,13 +35,12 @@ def summarise(store: ChunkedShards, reader: Dataset, plan: Mapping[str, Any]) ->
             total["classes"].setdefault(key, collections.Counter()).update(counts)
     for total in splits.values():
         total["classes"] = {key: _named(key, counts) for key, counts in total["classes"].items()}
-    skipped = {reason: len(places) for reason, places in sorted(reader.skipped.items())}
     return {
         "name": reader.name,
         "version": VERSION,
         "splits": splits,
         "expected_photos": dict(reader.expected_counts),
-        "skipped_by_reader": skipped,
+        "skipped_by_reader": {reason: len(places) for reason, places in sorted(skipped.items())},
         "plan": dict(plan),
     }
 

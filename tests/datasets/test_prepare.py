@@ -21,7 +21,7 @@ from facejax.data.decode import decode_image
 from facejax.data.example import decode_example
 from facejax.data.source import FaceSource
 from facejax.data.tfrecord import TFRecordSource
-from facejax.datasets import crops, prepare, registry
+from facejax.datasets import crops, get_dataset, plan, prepare, registry
 from facejax.datasets.crops import choose_face, five_points
 from facejax.datasets.prepare import is_prepared, prepare_dataset
 from facejax.datasets.summary import describe_summary
@@ -242,12 +242,49 @@ def test_begun_with_other_settings_or_at_work(raw, tmp_path, monkeypatch):
         patch.setattr(prepare, "write_metadata", stop)
         with pytest.raises(KeyboardInterrupt):
             run(raw, tmp_path)
-    with pytest.raises(ValueError, match=r"1.0.0.partial was begun with other settings .*quality: 95 -> 90.*delete it"):
+    with pytest.raises(
+        ValueError, match=r"1.0.0.partial was begun with other settings, .*quality: 95 -> 90.*delete it"
+    ):
         run(raw, tmp_path, quality=90)
     store = shards.ChunkedShards(tmp_path / "toy_faces" / "1.0.0", "toy_faces", SPLITS)
-    plan = json.loads((store.partial / "plan.json").read_text())
-    with store.locked(plan), pytest.raises(RuntimeError, match="another process is preparing"):
+    begun = json.loads((store.partial / "plan.json").read_text())
+    with store.locked(begun), pytest.raises(RuntimeError, match="another process is preparing"):
         run(raw, tmp_path)
+
+
+def test_begun_by_other_code(raw, tmp_path, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "write_metadata", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(raw, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "_hash_of", lambda kind: f"other {kind.__name__}")
+        message = (
+            r"begun with other .* code \(code of detector: .\w{16}. -> .other ToyDetector., code of reader: .\w{16}. ->"
+        )
+        with pytest.raises(ValueError, match=message):
+            run(raw, tmp_path)
+    run(raw, tmp_path)
+    # What is whole stays whole: newer code is no reason to refuse it.
+    monkeypatch.setattr(plan, "_hash_of", lambda kind: "other")
+    run(raw, tmp_path)
+
+
+def test_the_code_of_a_detector_is_all_of_its_package():
+    from facejax.detect import MTCNN, pyramid
+
+    people = get_dataset("people")
+    code = plan.code_of(people, object.__new__(MTCNN))
+    assert {"code of crops", "code of reader", "code of detector", "code of jax", "code of numpy"} <= set(code)
+    assert "code of jax" not in plan.code_of(people, None)
+    package = pathlib.Path(pyramid.__file__).parent
+    assert code["code of detector"] == plan._hash_files(sorted(package.glob("*.py")))
+    assert code["code of reader"] == plan._hash_files(
+        sorted(pathlib.Path(registry.__file__).parent.glob("people/*.py"))
+    )
 
 
 def test_paths_that_lead_out_of_the_set(tmp_path):
@@ -347,8 +384,8 @@ def tool():
 def test_tool(tool, raw, tmp_path, capsys):
     arguments = ["--raw", str(raw), "--out", str(tmp_path / "data"), "--crop", "annotation", "--no-align"]
     assert tool.main(["toy_faces", *arguments, "--margin", "0.2", "--num-shards", "2", "--workers", "1"]) == 0
-    plan = json.loads((tmp_path / "data/toy_faces/1.0.0/summary.json").read_text())["plan"]
-    assert (plan["crop"], plan["align"], plan["margin"], plan["num_shards"]) == ("annotation", False, 0.2, 2)
+    made = json.loads((tmp_path / "data/toy_faces/1.0.0/summary.json").read_text())["plan"]
+    assert (made["crop"], made["align"], made["margin"], made["num_shards"]) == ("annotation", False, 0.2, 2)
     assert tool.main(["toy_facse", *arguments]) == 1
     assert "did you mean 'toy_faces'" in capsys.readouterr().err
     assert tool.main(["--list"]) == 0
