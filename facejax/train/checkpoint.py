@@ -1,33 +1,77 @@
 """Saving and resuming a run: state, data position and progress as one unit, with Orbax."""
 
+import contextlib
+import errno
 import pathlib
+import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from facejax.train import integrity
 from facejax.train.state import TrainState
+
+
+class DiskFullError(OSError):
+    """A write found no space; the last whole checkpoint is as it was."""
 
 
 class Checkpointer:
     """The checkpoints of a run, one folder a saved step; a folder is there whole or not at all (Orbax renames it).
 
     Progress is a dict of plain values: which stage, the batch within the stage that comes next (the position of the
-    data, which is all that the loader needs), and the best result so far.
+    data, which is all that the loader needs), and the best result so far. All processes call all methods alike.
     """
 
     def __init__(self, directory: pathlib.Path, keep: int = 2):
-        """Opens (or makes) the folder; `keep` is how many of the newest checkpoints stay."""
+        """Opens (or makes) the folder; `keep` is how many of the newest checkpoints stay.
+
+        Checkpoints that were damaged since they were written are set aside, and what a killed process left unfinished
+        is removed.
+
+        Raises:
+            ValueError: `keep` is below 2: there would be none before a damaged one.
+            CheckpointError: All checkpoints are damaged.
+        """
+        if keep < 2:
+            raise ValueError(
+                f"--config.checkpoint.keep={keep}: expected 2 or more, one damaged and one before it"
+            )
+        self._directory = directory.absolute()
+        if jax.process_index() == 0:
+            integrity.set_damaged_aside(self._directory)
+        multihost_utils.sync_global_devices("checkpoints are verified")
         options = ocp.CheckpointManagerOptions(
-            enable_async_checkpointing=True, preservation_policy=preservation_policy.LatestN(keep)
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=True,
+            preservation_policy=preservation_policy.LatestN(keep),
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        with self._space_needed():
+            self._manager = ocp.CheckpointManager(self._directory, options=options)
+
+    def _seal(self) -> None:
+        """Called by Orbax, on the process that finishes a checkpoint, when all is written and nothing renamed."""
+        (unfinished,) = self._directory.glob("*.orbax-checkpoint-tmp*")
+        integrity.write_manifest(unfinished)
 
     def save(self, step: int, state: TrainState, progress: dict[str, Any]) -> None:
-        """Starts to save; returns when the state is copied off the devices, so that its buffers may be donated."""
+        """Starts to save; returns when the state is copied off the devices, so that its buffers may be donated.
+
+        A checkpoint of the same step is replaced.
+
+        Raises:
+            DiskFullError: There was no space for this one or the one before it.
+        """
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress))
-        self._manager.save(step, args=items)
+        with self._space_needed():
+            if step in self._manager.all_steps():
+                self._manager.delete(step)
+            self._manager.save(step, args=items)
 
     def latest_progress(self) -> dict[str, Any] | None:
         """The progress of the newest checkpoint; None where there is none."""
@@ -47,9 +91,51 @@ class Checkpointer:
         return items.state
 
     def wait(self) -> None:
-        """Waits until what was saved is on the disk."""
-        self._manager.wait_until_finished()
+        """Waits until what was saved is on the disk.
+
+        Raises:
+            DiskFullError: There was no space for it.
+        """
+        with self._space_needed():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, then lets go of the folder."""
-        self._manager.close()
+        """Waits, then lets go of the folder; raises as `wait` does."""
+        with self._space_needed():
+            self._manager.close()
+
+    def _space_needed(self):
+        return explain_full_disk(self._directory)
+
+
+@contextlib.contextmanager
+def explain_full_disk(directory: pathlib.Path) -> Iterator[None]:
+    """Turns whatever a write without space left raises into a `DiskFullError` that says what to do.
+
+    Args:
+        directory: Of the checkpoints, on the disk in question.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, DiskFullError) or not _says_disk_full(error):
+            raise
+        whole = sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit())
+        free = shutil.disk_usage(directory.parent).free
+        raise DiskFullError(
+            errno.ENOSPC,
+            f"the disk of {directory.parent} is full ({free / 2**20:.0f} MiB free). "
+            + (f"The checkpoint of step {whole[-1]} is whole" if whole else "There is no whole checkpoint yet")
+            + ": free some space and run the same command again",
+        ) from error
+
+
+def _says_disk_full(error: BaseException | None) -> bool:
+    """Whether an error or one that it came from is about space; TensorStore and threads only pass the words on."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error) or "Disk quota exceeded" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

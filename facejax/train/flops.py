@@ -33,7 +33,7 @@ def peak_flops(device_kind: str) -> float | None:
     return next((flops for name, flops in PEAK_FLOPS if name in device_kind), None)
 
 
-def count_flops(function: Callable, *args: Any) -> float:
+def count_flops(function: Callable, *args: Any) -> int:
     """Floating-point operations of all matrix products and convolutions of a call, over all devices.
 
     A multiply-add is two. Loops count as often as they run (XLA's own cost analysis counts the body of a loop once, and
@@ -43,11 +43,11 @@ def count_flops(function: Callable, *args: Any) -> float:
     return _of_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def _of_jaxpr(jaxpr: core.Jaxpr) -> float:
+def _of_jaxpr(jaxpr: core.Jaxpr) -> int:
     return sum(_of_equation(equation) for equation in jaxpr.eqns)
 
 
-def _of_equation(equation: core.JaxprEqn) -> float:
+def _of_equation(equation: core.JaxprEqn) -> int:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
@@ -57,7 +57,7 @@ def _of_equation(equation: core.JaxprEqn) -> float:
         # Each output takes the inputs of its group under the filter: all of the kernel but its output side.
         kernel = equation.invars[1].aval.shape
         outputs = kernel[params["dimension_numbers"].rhs_spec[0]]
-        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / outputs
+        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // outputs
     inner = [_of_jaxpr(jaxpr) for value in params.values() for jaxpr in _jaxprs(value)]
     if name == "cond":
         return max(inner)

@@ -1,11 +1,14 @@
 """The loop: stages, epochs, evaluation, checkpoints and the log. Rerunning a run continues it, bit for bit."""
 
+import contextlib
 import dataclasses
+import itertools
 import logging
 import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -15,14 +18,17 @@ import numpy as np
 from facejax.config import Config, StageConfig
 from facejax.data.loader import Batch, array_loader, eval_batches, train_loader
 from facejax.data.source import FaceSource
-from facejax.evals.classification import classify
+from facejax.evals.tasks import evaluate_task, in_words, selection_value
 from facejax.train import parallel
-from facejax.train.checkpoint import Checkpointer
+from facejax.train.checkpoint import Checkpointer, explain_full_disk
 from facejax.train.meter import Meter
 from facejax.train.metrics_log import MetricsLog
+from facejax.train.preemption import PreemptedError, Preemption
+from facejax.train.profiling import Profile
 from facejax.train.setup import Setup, augmentation, initial_variables
 from facejax.train.state import TrainState, split_params
 from facejax.train.step import make_optimizer, make_step_functions
+from facejax.train.timing import DeviceClock
 from facejax.weights.checkpoint import save_inference_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -43,14 +49,14 @@ class Progress:
         stage: Index of the stage in `stages`.
         stage_step: Steps done in it; also the batch that the loader gives next.
         epoch: Epochs evaluated so far, over all stages.
-        best: Best value of the selection metric so far.
+        best: Best value of the selection metric so far (`facejax.evals.tasks.selection_value`).
         best_epoch: The epoch of it, 0 for none yet.
     """
 
     stage: int = 0
     stage_step: int = 0
     epoch: int = 0
-    best: float = -1.0
+    best: float = 0.0
     best_epoch: int = 0
 
 
@@ -60,30 +66,41 @@ def stage_list(config: Config) -> list[tuple[str, StageConfig]]:
     return [(name, stage) for name, stage in stages if stage.epochs > 0]
 
 
-def train(setup: Setup) -> Progress:
-    """Trains to the end, from the newest checkpoint in the workdir where there is one.
+def train(setup: Setup, profile_steps: int = 0) -> Progress:
+    """Trains to the end, from the newest undamaged checkpoint in the workdir where there is one.
 
     Writes to the workdir: ``checkpoints/`` (to resume), ``best/`` and ``last/`` (for `facejax.load_model`), their
     scores on the evaluation split, ``metrics.jsonl`` and TensorBoard events.
 
+    Args:
+        setup: From `set_up`.
+        profile_steps: Steps of which an XProf trace is written to ``profile/``, 0 for none.
+
     Raises:
         NonFiniteLossError: Names the step; the last good checkpoint stays the newest.
+        PreemptedError: SIGTERM came; all steps done so far are saved.
+        DiskFullError: The last whole checkpoint is as it was.
+        CheckpointError: All checkpoints are damaged.
     """
-    config = setup.config
-    checkpointer = Checkpointer(setup.workdir / "checkpoints", config.checkpoint.keep)
-    saved = checkpointer.latest_progress()
-    progress = Progress(**saved["progress"]) if saved else Progress()
-    stages = stage_list(config)
-    step = saved["step"] if saved else 0
-    if saved:
-        logger.info("resuming at step %d (%s stage)", step, stages[min(progress.stage, len(stages) - 1)][0])
-    log = MetricsLog(setup.workdir, step)
-    state = None
-    try:
+    config, directory = setup.config, setup.workdir / "checkpoints"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(explain_full_disk(directory))
+        preemption = stack.enter_context(Preemption())
+        profile = Profile(setup.workdir / "profile", profile_steps)
+        checkpointer = stack.enter_context(contextlib.closing(Checkpointer(directory, config.checkpoint.keep)))
+        saved = checkpointer.latest_progress()
+        progress = Progress(**saved["progress"]) if saved else Progress()
+        stages = stage_list(config)
+        step = saved["step"] if saved else 0
+        if saved:
+            logger.info("resuming at step %d (%s stage)", step, stages[min(progress.stage, len(stages) - 1)][0])
+        log = stack.enter_context(contextlib.closing(MetricsLog(setup.workdir, step, progress.epoch)))
+        run = _Run(setup, progress, checkpointer, log, preemption, profile)
+        state = None
         for index, (name, stage) in enumerate(stages):
             if index < progress.stage:
                 continue
-            runner = _Stage(setup, name, stage, progress, checkpointer, log)
+            runner = _Stage(run, name, stage, sum(earlier.epochs for _, earlier in stages[:index]))
             if state is None:
                 variables = initial_variables(setup)
                 state = runner.fresh_state(variables, jnp.asarray(step, jnp.int32))
@@ -94,33 +111,45 @@ def train(setup: Setup) -> Progress:
             state = runner.run(state)
             if index + 1 < len(stages):
                 progress.stage, progress.stage_step = index + 1, 0
-    finally:
-        log.close()
-        checkpointer.close()
     return progress
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What the stages of a run share."""
+
+    setup: Setup
+    progress: Progress
+    checkpointer: Checkpointer
+    log: MetricsLog
+    preemption: Preemption
+    profile: Profile
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pending:
+    """A step that was dispatched and whose metrics have not been read yet."""
+
+    step: int
+    metrics: dict[str, jax.Array]
+    input_seconds: float
+    device_seconds: Future[float]
 
 
 class _Stage:
     """One stage of a run: its functions on the devices, its batches, its epochs."""
 
-    def __init__(
-        self,
-        setup: Setup,
-        name: str,
-        stage: StageConfig,
-        progress: Progress,
-        checkpointer: Checkpointer,
-        log: MetricsLog,
-    ):
-        config = setup.config
-        self.setup, self.name, self.stage, self.progress = setup, name, stage, progress
-        self.checkpointer, self.log = checkpointer, log
+    def __init__(self, run: _Run, name: str, stage: StageConfig, epochs_before: int):
+        setup, config = run.setup, run.setup.config
+        self.setup, self.name, self.stage, self.epochs_before = setup, name, stage, epochs_before
+        self.progress, self.checkpointer, self.log = run.progress, run.checkpointer, run.log
+        self.preemption, self.profile = run.preemption, run.profile
         self.steps_per_epoch = len(setup.train_source) // config.batch_size
         self.steps = self.steps_per_epoch * stage.epochs
         self.tx = make_optimizer(stage, self.steps)
         functions = make_step_functions(
             setup.model,
-            setup.task,
+            setup.tasks,
             setup.cfg.preprocessing,
             self.tx,
             setup.class_weights,
@@ -128,56 +157,108 @@ class _Stage:
             config.sam,
             config.loss,
             parallel.axis_name(config.parallel),
+            config.accumulate,
         )
-        self.placement = parallel.place(functions, config.parallel, parallel.data_mesh())
+        self.placement = parallel.place(functions, config.parallel, parallel.data_mesh(), config.sharding)
 
     def fresh_state(self, variables: dict[str, Any], step: jax.Array) -> TrainState:
         """State at the start of the stage: the optimiser starts anew, as the published code has it."""
         trainable, _ = split_params(variables["params"], self.stage.trainable)
-        return jax.device_put(
+        return self.placement.put_state(
             TrainState(
                 step=step,
                 params=variables["params"],
                 batch_stats=variables["batch_stats"],
                 opt_state=self.tx.init(trainable),
                 rng=jax.random.key(self.setup.config.seed + 1),
-            ),
-            parallel.replicated(parallel.data_mesh()),
+            )
         )
 
     def run(self, state: TrainState) -> TrainState:
         """Trains from `progress.stage_step` to the end of the stage; returns the state without a device axis."""
         progress, config = self.progress, self.setup.config
+        step = int(state.step)
+        if progress.epoch < self.epochs_before + progress.stage_step // self.steps_per_epoch:
+            # SIGTERM came before this epoch was evaluated.
+            self.end_epoch(step, state)
+            self.save(step, state)
         if progress.stage_step >= self.steps:
             return state
         batches = self.batches(state)
-        step = int(state.step)
-        state = self.placement.put_state(state)
-        meter = Meter(self.name, progress.stage_step, self.steps, self.steps_per_epoch, config.batch_size)
-        pending: tuple[int, dict] | None = None
-        while progress.stage_step < self.steps:
-            state, metrics = self.placement.train(state, self.placement.put_batch(next(batches)))
-            step, progress.stage_step = step + 1, progress.stage_step + 1
-            # The previous step's metrics are read while this step runs, so the host never holds the device up.
-            self.record(pending, meter)
-            pending = (step, metrics)
-            end_of_epoch = progress.stage_step % self.steps_per_epoch == 0
-            every = config.checkpoint.every_steps
-            if end_of_epoch or (every and step % every == 0):
-                self.record(pending, meter)
-                pending = None
-                meter.pause()
-                whole = self.placement.get_state(state)
-                if end_of_epoch:
-                    self.end_epoch(step, whole)
-                self.checkpointer.save(step, whole, {"step": step, "progress": dataclasses.asdict(progress)})
-                meter.resume()
-        return self.placement.get_state(state)
+        state = self.placement.to_step(state)
+        first = next(batches)
+        batches = itertools.chain([first], batches)
+        compiled = self.compile(step, state, first)
+        meter = Meter(
+            self.name,
+            progress.stage_step,
+            self.steps,
+            self.steps_per_epoch,
+            config.batch_size,
+            compiled.flops,
+            lambda **values: self.log.write(step, **values),
+        )
+        pending: _Pending | None = None
+        with contextlib.closing(DeviceClock()) as clock:
+            while progress.stage_step < self.steps:
+                self.profile.before_step(state)
+                with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
+                    asked = time.monotonic()
+                    batch = self.placement.put_batch(next(batches))
+                    dispatched = time.monotonic()
+                    state, metrics = compiled.call(state, batch)
+                    # The previous step's metrics are read while this step runs, so the host never holds the device up.
+                    self.record(pending, meter)
+                step, progress.stage_step = step + 1, progress.stage_step + 1
+                pending = _Pending(step, metrics, dispatched - asked, clock.watch(dispatched, metrics))
+                end_of_epoch = progress.stage_step % self.steps_per_epoch == 0
+                every, stop = config.checkpoint.every_steps, self.preemption.requested()
+                if end_of_epoch or stop or (every and step % every == 0):
+                    self.record(pending, meter)
+                    pending = None
+                    meter.pause()
+                    whole = self.placement.from_step(state)
+                    try:
+                        if end_of_epoch and not stop:
+                            self.end_epoch(step, whole)
+                    except PreemptedError:
+                        stop = True
+                    self.save(step, whole)
+                    if stop:
+                        meter.report()
+                        self.checkpointer.wait()
+                        raise PreemptedError(
+                            f"stopped by SIGTERM; step {step} is saved, the same command goes on from it"
+                        )
+                    meter.resume()
+            meter.report()
+            self.profile.stop(state)
+        return self.placement.from_step(state)
+
+    def compile(self, step: int, state: Any, batch: Batch) -> parallel.CompiledStep:
+        """The step for such states and batches; logs what it costs."""
+        compiled = self.placement.compile(state, self.placement.put_batch(batch))
+        costs = {"seconds": compiled.seconds, "flops": compiled.flops, "bytes_per_device": compiled.bytes_per_device}
+        self.log.write(step, phase="compile", stage=self.name, **costs)
+        logger.info(
+            "%s stage: step compiled in %.1f s; %.3g GFLOP, %.0f MiB on each of %d devices",
+            self.name,
+            compiled.seconds,
+            compiled.flops / 1e9,
+            compiled.bytes_per_device / 2**20,
+            jax.device_count(),
+        )
+        return compiled
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Starts to save state and progress as one unit."""
+        self.checkpointer.save(step, state, {"step": step, "progress": dataclasses.asdict(self.progress)})
 
     def batches(self, state: TrainState) -> Iterator[Batch]:
         """Training batches from the current position on; of features where the base is frozen and nothing varies."""
         setup, stage = self.setup, self.stage
         config, source = setup.config, setup.train_source
+        label_keys = {task.label_key for task in setup.tasks}
         order = {
             "seed": config.seed + 1000 * self.progress.stage,
             "start_step": self.progress.stage_step,
@@ -188,11 +269,10 @@ class _Stage:
         if frozen and len(source) * setup.cfg.num_features * 4 <= FEATURE_CACHE_BYTES:
             logger.info("%s stage: computing the features of %d records once", self.name, len(source))
             features = self.outputs(self.placement.features, state, source)
-            arrays = {
-                "features": features,
-                setup.task.label_key: source.labels(setup.task.label_key).astype(np.int32),
-                "mask": np.isfinite(features).all(axis=1).astype(np.float32),
-            }
+            arrays = {"features": features, "mask": np.isfinite(features).all(axis=1).astype(np.float32)}
+            for key in label_keys:
+                labels = source.labels(key)
+                arrays[key] = labels.astype(np.int32 if labels.dtype.kind == "i" else np.float32)
             return iter(array_loader(arrays, config.batch_size, **order))
         loader = train_loader(
             source,
@@ -202,10 +282,10 @@ class _Stage:
             threads=config.data.read_threads,
             **order,
         )
-        keep = ("image", setup.task.label_key, "mask")
-        return ({key: batch[key] for key in keep} for batch in loader)
+        keep = {"image", "mask", *label_keys}
+        return ({key: value for key, value in batch.items() if key in keep} for batch in loader)
 
-    def outputs(self, function: Callable, state: TrainState, source: FaceSource) -> np.ndarray:
+    def outputs(self, function: Callable, state: TrainState, source: FaceSource) -> Any:
         """What `evaluate` or `features` give for a source's records, in order: (records, ...), nan if unreadable."""
         config, results = self.setup.config, []
         for batch in eval_batches(
@@ -216,16 +296,18 @@ class _Stage:
             process_count=jax.process_count(),
             threads=config.data.read_threads,
         ):
+            if self.preemption.requested():
+                raise PreemptedError("stopped by SIGTERM while evaluating; the same command evaluates again")
             inputs = self.placement.put_eval_batch({"image": batch["image"], "mask": batch["mask"]})
             results.append(function(state.params, state.batch_stats, inputs))
-        return np.concatenate(jax.device_get(results))[: len(source)]
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(source)], *jax.device_get(results))
 
-    def record(self, pending: tuple[int, dict] | None, meter: Meter) -> None:
+    def record(self, pending: _Pending | None, meter: Meter) -> None:
         """Logs the metrics of a step; stops the run where the loss is not finite."""
         if pending is None:
             return
-        step, metrics = pending
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        step = pending.step
+        values = {name: float(value) for name, value in jax.device_get(pending.metrics).items()}
         if not math.isfinite(values["loss"]):
             raise NonFiniteLossError(
                 f"the loss is {values['loss']} at step {step} ({self.name} stage); the last good checkpoint is kept "
@@ -233,50 +315,47 @@ class _Stage:
                 f"Try a lower --config.stages.{self.name}.lr (now {self.stage.lr})"
             )
         self.log.write(step, phase="train", stage=self.name, **values)
-        meter.update(values)
+        meter.update(values, pending.device_seconds.result(), pending.input_seconds)
 
     def end_epoch(self, step: int, state: TrainState) -> None:
         """Evaluates, keeps the best and the last model, and logs."""
         setup, progress = self.setup, self.progress
         started = time.monotonic()
         scores = self.outputs(self.placement.evaluate, state, setup.eval_source)
-        labels = setup.eval_labels
-        readable = np.isfinite(scores).all(axis=1)
-        result = classify(scores, np.where(readable, labels, -1), setup.task.labels)
+        results = {
+            task.name: evaluate_task(task, scores[task.name], setup.eval_labels[task.name]) for task in setup.tasks
+        }
         progress.epoch += 1
-        value = getattr(result, setup.config.select)
-        is_best = value > progress.best
+        first = setup.tasks[0]
+        value = selection_value(first, results[first.name], setup.config.select)
+        is_best = progress.best_epoch == 0 or value > progress.best
         if is_best:
             progress.best, progress.best_epoch = value, progress.epoch
         for name in ("best",) * is_best + ("last",):
-            self.keep(name, step, state, scores, labels)
-        self.log.write(
-            step,
-            phase="eval",
-            stage=self.name,
-            epoch=progress.epoch,
-            n=result.n,
-            accuracy=result.accuracy,
-            balanced_accuracy=result.balanced_accuracy,
-        )
+            self.keep(name, step, state, scores)
+        metrics = {
+            f"{task}/{name}": figure for task, result in results.items() for name, figure in result.metrics().items()
+        }
+        self.log.write(step, phase="eval", stage=self.name, epoch=progress.epoch, **metrics)
         logger.info(
-            "%s epoch %d/%d: validation accuracy %.2f%%, balanced %.2f%% (n=%d%s), evaluated in %.1f s",
+            "%s epoch %d/%d: validation %s%s, evaluated in %.1f s",
             self.name,
             progress.stage_step // self.steps_per_epoch,
             self.stage.epochs,
-            100 * result.accuracy,
-            100 * result.balanced_accuracy,
-            result.n,
-            ", best so far" if is_best else "",
+            "; ".join(f"{task} {in_words(result)}" for task, result in results.items()),
+            " (best so far)" if is_best else "",
             time.monotonic() - started,
         )
 
-    def keep(self, name: str, step: int, state: TrainState, scores: np.ndarray, labels: np.ndarray) -> None:
+    def keep(self, name: str, step: int, state: TrainState, scores: dict[str, np.ndarray]) -> None:
         """Saves a model for inference, with its scores on the evaluation split, as `workdir/<name>`."""
+        variables = self.placement.gather({"params": state.params, "batch_stats": state.batch_stats})
         if jax.process_index() == 0:
-            variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
+            variables = jax.device_get(variables)
             save_inference_checkpoint(self.setup.workdir / name, variables, self.setup.cfg)
             path = self.setup.workdir / f"scores_{name}.npz"
             partial = path.with_suffix(".partial.npz")
-            np.savez(partial, scores=scores, labels=labels, step=step, epoch=self.progress.epoch)
+            arrays = {f"scores/{task}": values for task, values in scores.items()}
+            arrays |= {f"labels/{task}": values for task, values in self.setup.eval_labels.items()}
+            np.savez(partial, step=step, epoch=self.progress.epoch, **arrays)
             os.replace(partial, path)

@@ -1,20 +1,41 @@
-"""Progress of a stage: its rate and what is left of it, in a line every few seconds."""
+"""Progress of a stage: rate, where the time goes, what is left; a line every few seconds and the same as metrics."""
 
 import logging
 import math
+import resource
 import time
+from collections.abc import Callable
 
+import jax
 import numpy as np
+
+from facejax.train.flops import peak_flops
 
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
-class Meter:
-    """Counts finished steps; the first one (which compiles) and pauses (evaluation, saving) are not in the rate."""
+def memory_use() -> dict[str, int]:
+    """Peak memory so far in bytes: of this process, and of its fullest device where JAX counts that (not on CPU)."""
+    use = {"host_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    counted = [stats["peak_bytes_in_use"] for device in jax.local_devices() if (stats := device.memory_stats())]
+    return {**use, "device_peak_bytes": max(counted)} if counted else use
 
-    def __init__(self, name: str, step: int, steps: int, steps_per_epoch: int, batch_size: int):
+
+class Meter:
+    """Counts finished steps and where their time went; pauses (evaluation, saving) are not in the rate."""
+
+    def __init__(
+        self,
+        name: str,
+        step: int,
+        steps: int,
+        steps_per_epoch: int,
+        batch_size: int,
+        flops: int,
+        write: Callable[..., None],
+    ):
         """Starts the clock.
 
         Args:
@@ -23,11 +44,16 @@ class Meter:
             steps: Steps of the whole stage.
             steps_per_epoch: Of them in an epoch.
             batch_size: Images a step.
+            flops: Floating-point operations a step, over all devices.
+            write: Is given each line's timing as keyword arguments.
         """
-        self._name, self._first, self._done = name, step, step
+        self._name, self._done = name, step
         self._steps, self._steps_per_epoch, self._batch_size = steps, steps_per_epoch, batch_size
+        peak = peak_flops(jax.devices()[0].device_kind)
+        self._least_seconds = flops / (peak * jax.device_count()) if peak else None
+        self._write = write
         self._seconds, self._since = 0.0, time.monotonic()
-        self._last_line, self._recent = self._since, []
+        self._recent: list[tuple[dict[str, float], float, float]] = []
 
     def pause(self) -> None:
         """Stops the clock."""
@@ -38,27 +64,54 @@ class Meter:
         """Starts the clock again."""
         self._since = time.monotonic()
 
-    def update(self, metrics: dict[str, float]) -> None:
-        """Counts a finished step with its ``loss`` and ``accuracy``; prints when the last line is old enough."""
+    def update(self, metrics: dict[str, float], device_seconds: float, input_seconds: float) -> None:
+        """Counts a finished step; prints when the last line is old enough.
+
+        Args:
+            metrics: Of the step, ``loss`` among them.
+            device_seconds: Time it took on the device.
+            input_seconds: Time the loop waited for its batch.
+        """
         self._done += 1
-        now = time.monotonic()
-        if self._done == self._first + 1:
-            logger.info("%s stage: first step, with its compilation, after %.1f s", self._name, now - self._since)
-            self._seconds, self._since, self._last_line = 0.0, now, now
+        self._recent.append((metrics, device_seconds, input_seconds))
+        if self._elapsed() > SECONDS_BETWEEN_LINES:
+            self.report()
+
+    def _elapsed(self) -> float:
+        return self._seconds + max(time.monotonic() - self._since, 0.0)
+
+    def report(self) -> None:
+        """Prints and writes what happened since the last line; nothing where no step ended."""
+        if not self._recent:
             return
-        self._recent.append(metrics)
-        if now - self._last_line < SECONDS_BETWEEN_LINES:
-            return
-        rate = (self._done - self._first - 1) / (self._seconds + now - self._since)
+        count, elapsed = len(self._recent), self._elapsed()
+        metrics, device, waiting = zip(*self._recent, strict=True)
+        step_seconds = elapsed / count
+        timing = {
+            "steps": count,
+            "images_per_second": self._batch_size / step_seconds,
+            "step_seconds": step_seconds,
+            "device_seconds": float(np.mean(device)),
+            "input_seconds": float(np.mean(waiting)),
+            **({"mfu": self._least_seconds / step_seconds} if self._least_seconds else {}),
+            **memory_use(),
+        }
+        self._write(phase="timing", stage=self._name, **timing)
+        shown = [name for name in metrics[0] if not name.endswith(("/loss", "grad_norm"))]
         logger.info(
-            "%s epoch %d step %d/%d: loss %.4f accuracy %.3f, %.1f images/s, %s left in this stage",
+            "%s epoch %d step %d/%d: %s; %.1f images/s (device %.3g s a step, %.0f%% waiting for input%s), "
+            "%s left in this stage",
             self._name,
             (self._done - 1) // self._steps_per_epoch + 1,
             self._done,
             self._steps,
-            np.mean([step["loss"] for step in self._recent]),
-            np.mean([step["accuracy"] for step in self._recent]),
-            rate * self._batch_size,
-            time.strftime("%H:%M:%S", time.gmtime((self._steps - self._done) / rate)),
+            ", ".join(f"{name} {np.mean([step[name] for step in metrics]):.4g}" for name in shown),
+            timing["images_per_second"],
+            timing["device_seconds"],
+            100 * timing["input_seconds"] / step_seconds,
+            f", MFU {100 * timing['mfu']:.0f}%" if "mfu" in timing else "",
+            time.strftime("%H:%M:%S", time.gmtime((self._steps - self._done) * step_seconds)),
         )
-        self._last_line, self._recent = now, []
+        self._recent, self._seconds = [], 0.0
+        if self._since < math.inf:
+            self._since = time.monotonic()

@@ -6,14 +6,29 @@ import os
 import pathlib
 from typing import Any
 
+import jax
+
+# Lines about the machine, which no two runs have alike.
+TIMING_PHASES = ("timing", "compile")
+
 
 class MetricsLog:
-    """Writes metrics of steps; a resumed run first drops what lies after its checkpoint, so no step is there twice."""
+    """Writes metrics of steps; a resumed run first drops what lies after its checkpoint, so no step is there twice.
 
-    def __init__(self, workdir: pathlib.Path, resume_step: int):
-        """Opens the log in `workdir`; lines of steps after `resume_step` are removed (atomically)."""
+    Only process 0 writes.
+    """
+
+    def __init__(self, workdir: pathlib.Path, resume_step: int, resume_epoch: int):
+        """Opens the log in `workdir`; lines of later steps and evaluations are removed (atomically)."""
+        self._writes = jax.process_index() == 0
+        if not self._writes:
+            return
         self._path = workdir / "metrics.jsonl"
-        kept = [line for line in read_metrics(workdir) if line["step"] <= resume_step]
+        kept = [
+            line
+            for line in read_metrics(workdir, timing=True)
+            if line["step"] <= resume_step and ("epoch" not in line or line["epoch"] <= resume_epoch)
+        ]
         partial = self._path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
         os.replace(partial, self._path)
@@ -24,6 +39,8 @@ class MetricsLog:
 
     def write(self, step: int, **values: Any) -> None:
         """Appends one line; numbers also go to TensorBoard under their names."""
+        if not self._writes:
+            return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         prefix = values.get("phase", "train")
@@ -33,19 +50,28 @@ class MetricsLog:
 
     def close(self) -> None:
         """Closes both files."""
-        self._file.close()
-        self._events.close()
+        if self._writes:
+            self._file.close()
+            self._events.close()
 
 
-def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """All whole lines of a run's metrics.jsonl; a line that a killed process left half-written is dropped."""
+def read_metrics(workdir: pathlib.Path, timing: bool = False) -> list[dict[str, Any]]:
+    """All whole lines of a run's metrics.jsonl; a line that a killed process left half-written is dropped.
+
+    Args:
+        workdir: Of the run.
+        timing: Also the lines of the phases ``timing`` and ``compile``. Without them a run that was interrupted and
+            continued has the same lines as one that was not.
+    """
     path = workdir / "metrics.jsonl"
     if not path.exists():
         return []
     lines = []
     for text in path.read_text().splitlines():
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except json.JSONDecodeError:
             break
+        if timing or line["phase"] not in TIMING_PHASES:
+            lines.append(line)
     return lines

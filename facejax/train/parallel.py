@@ -43,7 +43,7 @@ class CompiledStep:
 
     call: Callable[[Any, Batch], tuple[Any, dict[str, jax.Array]]]
     seconds: float
-    flops: float
+    flops: int
     bytes_per_device: int
 
 
@@ -202,6 +202,4 @@ def _compile(train: Any, state: Any, batch: Batch) -> CompiledStep:
     seconds = time.monotonic() - started
     memory = compiled.memory_analysis()
     planned = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    return CompiledStep(
-        compiled, seconds, count_flops(train, state, batch), planned - memory.alias_size_in_bytes
-    )
+    return CompiledStep(compiled, seconds, count_flops(train, state, batch), planned - memory.alias_size_in_bytes)
