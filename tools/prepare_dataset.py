@@ -1,4 +1,4 @@
-"""Prepares a published data set: faces are found, cut out and written as TFRecord shards that TFDS can read too.
+r"""Prepares a published data set: faces are found, cut out and written as TFRecord shards that TFDS can read too.
 
     python tools/prepare_dataset.py facial_expressions --raw DIR --out DATA
     python tools/prepare_dataset.py --list
@@ -6,9 +6,15 @@
 Makes DATA/NAME/1.0.0/ with the shards, summary.json, lists of the photos that were left out (no_face.txt, missing.txt,
 corrupt.txt, skipped.txt), several_faces.txt, and contact sheets (sheets/*.png): look at these before training. Run the
 same command again after an interruption: it goes on where it stopped and gives the same bytes.
+
+With --runner the work is an Apache Beam pipeline, for sets of millions of photos (docs/datasets.md):
+
+    python tools/prepare_dataset.py vggface2 --raw DIR --out DATA \
+        --runner DirectRunner --runner_options direct_running_mode=multi_processing direct_num_workers=8
 """
 
 import argparse
+import functools
 import sys
 
 from facejax.datasets import get_dataset, list_datasets
@@ -59,7 +65,22 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default="jpeg",
         help="bmp: raw pixels, about ten times as large, hardly any decoding (default: %(default)s)",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="threads or processes (default: one a CPU core)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="threads or processes (default: one a CPU core); with --runner, threads of a worker's task (default: 2)",
+    )
+    parser.add_argument(
+        "--runner", metavar="RUNNER", help="prepare by this runner of Apache Beam, such as DirectRunner"
+    )
+    parser.add_argument(
+        "--runner_options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of the runner, as its documentation names them, without the dashes; a bare KEY is a switch",
+    )
     parser.add_argument(
         "--option",
         action="append",
@@ -72,7 +93,41 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("name a data set, or --list")
     if any("=" not in option for option in parsed.option):
         parser.error(f"--option takes KEY=VALUE, got {parsed.option}")
+    if parsed.runner_options and parsed.runner is None:
+        parser.error("--runner_options needs --runner")
     return parsed
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Prepares the set, on this machine or by Beam."""
+    make_detector = None
+    if (args.crop or get_dataset(args.name).default_crop) == "mtcnn":
+        from facejax.detect import MTCNN
+
+        make_detector = functools.partial(MTCNN, min_face=args.min_face)
+    where = (args.name, args.raw, args.out, args.crop, args.margin, args.align, args.num_shards)
+    settings = {
+        "reader_options": parse_options(get_dataset(args.name), dict(option.split("=", 1) for option in args.option)),
+        "face": args.face,
+        "no_face": args.no_face,
+        "max_side": args.max_side,
+        "quality": args.quality,
+        "image_format": args.image_format,
+    }
+    if args.runner is None:
+        detector = make_detector and make_detector()
+        prepare_dataset(*where, detector=detector, workers=args.workers, **settings)
+        return
+    from facejax.datasets.beam import prepare_with_beam
+
+    prepare_with_beam(
+        *where,
+        runner=args.runner,
+        runner_options=[f"--{option.lstrip('-')}" for option in args.runner_options],
+        make_detector=make_detector,
+        threads=args.workers or 2,
+        **settings,
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -84,29 +139,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{name}\n    {dataset.description}\n    {dataset.licence}; {dataset.url}")
         return 0
     try:
-        detector = None
-        if (args.crop or get_dataset(args.name).default_crop) == "mtcnn":
-            from facejax.detect import MTCNN
-
-            detector = MTCNN(min_face=args.min_face)
-        prepare_dataset(
-            args.name,
-            args.raw,
-            args.out,
-            args.crop,
-            args.margin,
-            args.align,
-            args.num_shards,
-            detector=detector,
-            workers=args.workers,
-            reader_options=parse_options(get_dataset(args.name), dict(option.split("=", 1) for option in args.option)),
-            face=args.face,
-            no_face=args.no_face,
-            max_side=args.max_side,
-            quality=args.quality,
-            image_format=args.image_format,
-        )
-    except (ValueError, RuntimeError, FileNotFoundError) as error:
+        prepare(args)
+    except (ValueError, RuntimeError, FileNotFoundError, ModuleNotFoundError) as error:
         print(f"prepare_dataset: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

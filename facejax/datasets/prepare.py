@@ -79,6 +79,10 @@ class Preparation:
         """Holds the partial folder for this process; see `ChunkedShards.locked`."""
         return self.store.locked({**self.plan, **self.code})
 
+    def without_log(self) -> "Preparation":
+        """The same for a worker: it has nobody to report to, and a function may not be picklable."""
+        return dataclasses.replace(self, log=None)
+
 
 def prepare_dataset(
     name: str,

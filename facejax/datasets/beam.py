@@ -1,0 +1,171 @@
+"""The preparation as an Apache Beam pipeline, for sets that one machine would take days for.
+
+`prepare_with_beam` writes what `facejax.datasets.prepare.prepare_dataset` writes, byte for byte: the same chunks,
+notes and shards in the same folder. A run goes on where an earlier one stopped, and either may continue the other::
+
+    reading (one worker) ── chunks of records ── reshuffle ── find, cut, write (all workers) ── join (all workers)
+
+Only records and counts travel through Beam. The photos and the prepared set lie on a file system that all workers see
+at the same path (NFS, Lustre, a mounted bucket); docs/datasets.md says how on Dataflow, Flink and Spark.
+"""
+
+import os
+import pathlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from facejax.data.records import Record
+from facejax.data.shards import Chunk, differences
+from facejax.datasets.chunks import Detector, find_and_cut, load_and_cut, load_photos, write_chunk
+from facejax.datasets.plan import code_of
+from facejax.datasets.prepare import Log, Preparation, finish, finished_before, plan_preparation
+from facejax.datasets.registry import get_dataset
+
+MakeDetector = Callable[[], Detector]
+
+_detectors: dict[str, Detector] = {}  # of this process; one and its compiled networks serve all bundles
+_detectors_lock = threading.Lock()
+
+
+def prepare_with_beam(
+    name: str,
+    raw: str | os.PathLike | None,
+    out: str | os.PathLike,
+    crop: str | None = None,
+    margin: float = 0.0,
+    align: bool = True,
+    num_shards: int | None = None,
+    *,
+    runner: str,
+    runner_options: Sequence[str] = (),
+    make_detector: MakeDetector | None = None,
+    threads: int = 2,
+    detect_batch: int = 32,
+    reader_options: Mapping[str, object] | None = None,
+    log: Log | None = None,
+    **crop_settings: Any,
+) -> pathlib.Path:
+    """Prepares a data set by a Beam runner; `prepare_dataset` says what the other arguments, and errors, are.
+
+    Args:
+        name: Name in `list_datasets()`.
+        raw: Folder with the set, at the same path on this machine and on all workers.
+        out: The data folder, likewise.
+        crop: See `prepare_dataset`.
+        margin: See there.
+        align: See there.
+        num_shards: See there.
+        runner: ``DirectRunner``, ``DataflowRunner``, ``FlinkRunner``, ``SparkRunner`` or another that Beam knows.
+        runner_options: Its options as on a command line: ``--direct_num_workers=2``.
+        make_detector: Makes the detector on a worker, picklable; None: `facejax.detect.MTCNN`.
+        threads: Of each worker's task, to decode and encode photos.
+        detect_batch: See there.
+        reader_options: See there.
+        log: See there.
+        **crop_settings: See there.
+
+    Raises:
+        ModuleNotFoundError: Apache Beam is not installed; says how to.
+        RuntimeError: The pipeline did not end well, or workers run other code than this process.
+    """
+    try:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"--runner needs Apache Beam ({error}): pip install 'facejax[beam]'") from error
+    if (crop or get_dataset(name).default_crop) != "mtcnn":
+        make_detector = None
+    elif make_detector is None:
+        from facejax.detect import MTCNN
+
+        make_detector = MTCNN
+    detector = None if make_detector is None else make_detector()
+    preparation = plan_preparation(
+        name, raw, out, crop, margin, align, num_shards, detector, reader_options, log, **crop_settings
+    )
+    if finished_before(preparation):
+        return preparation.store.final
+    work = {"preparation": preparation.without_log(), "make_detector": make_detector}
+    with preparation.locked():
+        pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(list(runner_options)))
+        written = (
+            pipeline
+            | beam.Impulse()
+            | "read" >> beam.FlatMap(_pending, **work)
+            | "spread" >> beam.Reshuffle()
+            | "find and cut" >> beam.Map(_prepare_chunk, threads=threads, detect_batch=detect_batch, **work)
+            | "count" >> beam.CombineGlobally(sum)
+        )
+        _ = (
+            pipeline
+            | "shards" >> beam.Create(preparation.store.shards)
+            | "spread shards" >> beam.Reshuffle()
+            # The number of photos is known when all are written: shards wait for it.
+            | "join" >> beam.Map(_join_shard, beam.pvalue.AsSingleton(written), preparation=work["preparation"])
+        )
+        result = pipeline.run()
+        state = result.wait_until_finish() or result.state
+        if state != "DONE":
+            raise RuntimeError(f"the pipeline ended as {state}; run the same command again to go on")
+        finish(preparation)
+    return preparation.store.final
+
+
+def _pending(_: bytes, preparation: Preparation, make_detector: MakeDetector | None) -> Iterator:
+    """Yields the chunks that are not done, with their records: runs once, on one worker."""
+    _detector(preparation, make_detector)  # to refuse other code before anything is written
+    yield from preparation.pending()
+
+
+def _prepare_chunk(
+    element: tuple[Chunk, list[Record]],
+    preparation: Preparation,
+    make_detector: MakeDetector | None,
+    threads: int,
+    detect_batch: int,
+) -> int:
+    """Writes one chunk; returns its number of photos. Safe to run twice, also at once."""
+    from apache_beam.metrics import Metrics
+
+    chunk, records = element
+    fields, settings = preparation.survey.fields, preparation.settings
+    detector = _detector(preparation, make_detector)
+    with ThreadPoolExecutor(threads) as pool:
+        if detector is None:
+            outcomes = list(pool.map(lambda r: load_and_cut([r], preparation.raw, fields, settings)[0], records))
+        else:
+            photos = pool.map(lambda record: load_photos([record], preparation.raw)[0], records)
+            batches = find_and_cut(photos, fields, settings, detector, detect_batch, pool)
+            outcomes = [outcome for batch in batches for outcome in batch]
+    write_chunk(preparation.store, chunk, outcomes, fields)
+    for outcome in outcomes:
+        Metrics.counter("facejax", outcome.kind).inc()
+    return len(records)
+
+
+def _detector(preparation: Preparation, make_detector: MakeDetector | None) -> Detector | None:
+    """This worker's detector, made once in its process.
+
+    Raises:
+        RuntimeError: The worker's code differs from that which planned the preparation.
+    """
+    with _detectors_lock:
+        key = preparation.plan["detector"]
+        detector = None if make_detector is None else (_detectors[key] if key in _detectors else make_detector())
+        code = code_of(preparation.reader, detector)
+        if code != preparation.code:
+            raise RuntimeError(
+                f"workers have other code than the machine that started them ({differences(preparation.code, code)}); "
+                "give them the same facejax and libraries"
+            )
+        if detector is not None:
+            _detectors[key] = detector
+        return detector
+
+
+def _join_shard(shard: tuple[str, int], written: int, preparation: Preparation) -> None:
+    """Joins the chunks of one shard, as all are written now. Safe to run twice."""
+    del written
+    preparation.store.assemble_shard(*shard)
