@@ -168,7 +168,7 @@ def _inside(found: Detections, height: int, width: int) -> np.ndarray:
     """Which boxes hold a whole pixel of the photo; the regression may push one out of it."""
     low = np.trunc(np.maximum(found.bboxes[:, :2], 0))
     high = np.trunc(np.minimum(found.bboxes[:, 2:], [width, height]))
-    return (high > low).all(axis=1)
+    return np.asarray((high > low).all(axis=1))
 
 
 def _groups(photos: Iterable[tuple[Source, np.ndarray]]) -> Iterator[list[tuple[Source, np.ndarray]]]:
