@@ -58,7 +58,8 @@ def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
         argument = rest.pop(0)
         name, equals, text = argument.partition("=")
         if not name.startswith("--config."):
-            flags = ["--config", "--workdir", "--data_dir", "--list", "--help"]
+            flags = ["--config", "--workdir", "--data_dir", "--dry_run", "--list", "--help"]
+            flags += ["--profile", "--distributed", "--coordinator", "--num_processes", "--process_id"]
             raise ConfigError(f"unknown argument {argument!r}{nearest(name, flags)}")
         if not equals:
             if not rest:
@@ -91,7 +92,14 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[tupl
     parser.add_argument("--config", metavar="NAME", help=f"one of: {', '.join(list_configs())}")
     parser.add_argument("--workdir", type=pathlib.Path, help="where the run is written (default: workdirs/NAME)")
     parser.add_argument("--data_dir", type=pathlib.Path, default=REPOSITORY / "data", help="where prepared sets are")
+    parser.add_argument("--dry_run", action="store_true", help="say what the run would be, and exit; needs no data")
     parser.add_argument("--list", action="store_true", help="list the configs, or with --config its fields, and exit")
+    parser.add_argument("--profile", type=int, default=0, metavar="N", help="write an XProf trace of N steps")
+    several = parser.add_argument_group("several processes (docs/devices.md)")
+    several.add_argument("--distributed", action="store_true", help="join the processes that JAX finds by itself")
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="process 0, where JAX cannot find it")
+    several.add_argument("--num_processes", type=int, metavar="N", help="of the whole run")
+    several.add_argument("--process_id", type=int, metavar="I", help="of this one, from 0")
     known, rest = parser.parse_known_args(arguments)
     if not known.config and not known.list:
         parser.error(f"--config NAME is missing; there are: {', '.join(list_configs())}")
@@ -121,15 +129,39 @@ def choose_data(
 
     if config.data.name != "people":
         try:
-            find_set(data_dir, config.data.name)
+            for name in config.data.name.split("+"):
+                find_set(data_dir, name)
             return config, data_dir, config.data.name
         except FileNotFoundError as error:
             if "data.name" in dict(overrides):
                 raise
             logger.info("%s", error)
             logger.info("Its place is taken by the built-in set `people`: rendered heads, not photos of real people.")
-    people = dataclasses.replace(config.data, name="people", train_split="train", eval_split="validation")
-    return dataclasses.replace(config, data=people), prepare_people(config, data_dir), "people (built-in, rendered)"
+    data = dataclasses.replace(config.data, name="people", train_split="train", eval_split="validation")
+    model = dataclasses.replace(config.model, identities=0)
+    config = dataclasses.replace(config, data=data, model=model)
+    return config, prepare_people(config, data_dir), "people (built-in, rendered)"
+
+
+def choose_start(config: Config, overrides: list[tuple[str, str]], workdir: pathlib.Path) -> Config:
+    """The config with the weights to start from that are there.
+
+    Raises:
+        FileNotFoundError: They were named on the command line and are not there.
+    """
+    from facejax.train.setup import load_initial
+
+    if not config.model.init_from:
+        return config
+    try:
+        load_initial(config.model.init_from, workdir)
+        return config
+    except FileNotFoundError as error:
+        if "model.init_from" in dict(overrides):
+            raise
+        logger.info("%s", error)
+        logger.info("It starts from RANDOM WEIGHTS: do not expect the numbers of the paper.")
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, init_from="", keep_heads=()))
 
 
 def prepare_people(config: Config, data_dir: pathlib.Path) -> pathlib.Path:
@@ -137,12 +169,32 @@ def prepare_people(config: Config, data_dir: pathlib.Path) -> pathlib.Path:
     from facejax.datasets.prepare import is_prepared, prepare_dataset
 
     train, validation = config.data.people_train, config.data.people_validation
-    directory = data_dir / f"people_{train}_{validation}"
+    # Persons are recognised among those of the training photos; all else is tested on people never seen.
+    same_people = "identity" in config.model.tasks
+    directory = data_dir / f"people_{train}_{validation}{'_same' if same_people else ''}"
     if not is_prepared(directory, "people"):
         logger.info("rendering %d + %d photos of people into %s, once", train, validation, directory)
-        options = {"num_train": train, "num_validation": validation}
+        options = {"num_train": train, "num_validation": validation, "same_people": same_people}
         prepare_dataset("people", None, directory, reader_options=options, log=logger.info)
     return directory
+
+
+def print_plan(name: str, config: Config, data_dir: pathlib.Path) -> None:
+    """Says what a run would be: shapes, parameters, work, memory, steps, time."""
+    from facejax.data.metadata import find_set, read_splits
+    from facejax.train import dry_run
+
+    num_train, of = config.data.num_train, "as published"
+    try:
+        sets = [find_set(data_dir, part) for part in config.data.name.split("+")]
+        num_train = sum(length for path in sets for _, length in read_splits(path)[config.data.train_split])
+        of = "prepared"
+    except FileNotFoundError:
+        if config.profile == "cpu":
+            num_train, of = config.data.people_train, "of the built-in set `people`"
+    rate = dry_run.matmul_rate(config.model.dtype)
+    print(f"config {name} ({config.profile} profile) on {config.data.name}, {of}")
+    print(dry_run.in_words(dry_run.plan(config, num_train, rate), num_train, rate))
 
 
 def print_header(name: str, config: Config, data: str, workdir: pathlib.Path) -> None:
@@ -205,35 +257,49 @@ def main(arguments: list[str]) -> None:
     if named.list:
         print_list(named.config, overrides)
         return
+    from facejax.train import distributed
+
     started = time.monotonic()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logger.setLevel(logging.INFO)
     logging.captureWarnings(True)
+    if named.distributed or named.coordinator:
+        distributed.join(named.coordinator, named.num_processes, named.process_id)
+        if jax.process_index() > 0:
+            logger.setLevel(logging.WARNING)
     config = resolve(named.config, overrides)
     workdir = (named.workdir or REPOSITORY / "workdirs" / named.config).resolve()
     jax.config.update("jax_compilation_cache_dir", str(workdir.parent / ".jax_cache"))
-    config, data_dir, data = choose_data(config, overrides, named.data_dir.resolve())
-    print_header(named.config, config, data, workdir)
-    check_workdir(config, workdir)
+    if named.dry_run:
+        print_plan(named.config, config, named.data_dir.resolve())
+        return
+    with distributed.first_process_first("data and workdir"):
+        config, data_dir, data = choose_data(config, overrides, named.data_dir.resolve())
+        config = choose_start(config, overrides, workdir)
+        print_header(named.config, config, data, workdir)
+        check_workdir(config, workdir)
 
     from facejax.evals.report import write_report
     from facejax.train import loop
+    from facejax.train.checkpoint import DiskFullError
+    from facejax.train.integrity import CheckpointError
     from facejax.train.metrics_log import read_metrics
+    from facejax.train.preemption import EXIT_CODE, PreemptedError
     from facejax.train.setup import set_up
 
     setup = set_up(config, data_dir, workdir)
-    loop.train(setup)
-    report = write_report(workdir, config, setup.task, setup.eval_source, read_metrics(workdir), data)
+    try:
+        loop.train(setup, named.profile)
+    except PreemptedError as error:
+        logger.warning("%s", error)
+        sys.exit(EXIT_CODE)
+    except (DiskFullError, CheckpointError, loop.NonFiniteLossError) as error:
+        sys.exit(f"error: {error}")
+    if jax.process_index() > 0:
+        return
+    write_report(workdir, config, setup.tasks, setup.eval_source, read_metrics(workdir), data)
     print((workdir / "report.md").read_text())
-    logger.info(
-        "accuracy %.2f%% (best epoch %d), %.2f%% (last) on %s, after %.0f s in all; report: %s",
-        100 * report["best"]["accuracy"],
-        report["best"]["epoch"],
-        100 * report["last"]["accuracy"],
-        data,
-        time.monotonic() - started,
-        workdir / "report.md",
-    )
+    logger.info("trained on %s; %.0f s in all; report: %s", data, time.monotonic() - started, workdir / "report.md")
 
 
 if __name__ == "__main__":

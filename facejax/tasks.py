@@ -7,7 +7,7 @@ converted weights need no permutation. Standard library only: everything else in
 import dataclasses
 from typing import Literal
 
-Kind = Literal["categorical", "binary", "age", "regression"]
+Kind = Literal["categorical", "identity", "binary", "age", "regression"]
 
 EMOTION8 = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 EMOTION7 = tuple(label for label in EMOTION8 if label != "contempt")
@@ -21,12 +21,13 @@ class Task:
 
     Attributes:
         name: Name of the task and of its head.
-        kind: How the head's outputs are trained and read: ``categorical`` (softmax), ``binary`` (one logit, the
-            probability of ``labels[1]``), ``age`` (softmax over years, read by the paper's equation 1) or
-            ``regression`` (raw values).
+        kind: How the head's outputs are trained and read: ``categorical`` (softmax), ``identity`` (softmax over
+            thousands of persons, of whom the best few are read), ``binary`` (one logit, the probability of
+            ``labels[1]``), ``age`` (softmax over years, read by the paper's equation 1) or ``regression`` (raw values).
         label_key: The field of a prepared record that holds the label.
         labels: Class names in the order of the head's outputs; empty for identity, whose classes the data set gives.
         num_outputs: Width of the head; 0 where the data set decides it (identity).
+        weighted: Whether rare classes weigh more in the loss (paper eq. 2: expression and ethnicity).
         label_map: Class of each value of the label field, -1 for none, where the two differ (7 classes out of 8).
         hidden: Width of the extra hidden layer before the last one, 0 for none (paper section 3: age has one).
     """
@@ -37,23 +38,25 @@ class Task:
     labels: tuple[str, ...] = ()
     num_outputs: int = 0
     hidden: int = 0
+    weighted: bool = False
     label_map: tuple[int, ...] = ()
 
 
 TASKS = {
     task.name: task
     for task in (
-        Task("identity", "categorical", "identity"),
+        Task("identity", "identity", "identity"),
         Task("age", "age", "age", tuple(str(year) for year in range(1, 101)), 100, hidden=256),
         Task("gender", "binary", "gender", GENDER, 1),
-        Task("ethnicity", "categorical", "ethnicity", ETHNICITY, len(ETHNICITY)),
-        Task("emotion8", "categorical", "emotion", EMOTION8, len(EMOTION8)),
+        Task("ethnicity", "categorical", "ethnicity", ETHNICITY, len(ETHNICITY), weighted=True),
+        Task("emotion8", "categorical", "emotion", EMOTION8, len(EMOTION8), weighted=True),
         Task(
             "emotion7",
             "categorical",
             "emotion",
             EMOTION7,
             len(EMOTION7),
+            weighted=True,
             label_map=tuple(EMOTION7.index(label) if label in EMOTION7 else -1 for label in EMOTION8),
         ),
         Task("valence_arousal", "regression", "valence_arousal", ("valence", "arousal"), 2),

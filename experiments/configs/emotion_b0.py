@@ -1,17 +1,19 @@
-"""Expression, 8 classes, EfficientNet-B0 fine-tuned on AffectNet (paper Table 2: 61.32 %, 64.57 % for 7 from 8).
+"""Expression, 8 classes, EfficientNet-B0, fine-tuned, on AffectNet (paper Table 2: 61.32 %, 64.57 % for 7 from 8).
 
     python experiments/run.py --config emotion_b0
 
-The recipe is that of `emotion_b2`, at 224 px; its file says where the published code differs and what was run here.
-The paper starts from its VGGFace2 identity network: --config.model.init_from=workdirs/identity_b0/best.
+The recipe of `emotion_b2`, whose file says where the published code differs; input 224 px.
+Starts from the best model of `identity_b0`; without one, from random weights, and says so.
+
+Not run in full here: AffectNet is licence-gated.
 """
 
-from facejax.config import Config, ModelConfig, PaperResult
+from experiments.configs._expression import affectnet_run
+from facejax.config import Config, PaperResult
+
+PAPER = PaperResult("Table 2", "EfficientNet-B0 (VGGFace2)", "affectnet", accuracy=61.32, accuracy7=64.57)
 
 
 def get_config() -> Config:
     """Table 2, EfficientNet-B0 (VGGFace2)."""
-    return Config(
-        model=ModelConfig(backbone="tf_efficientnet_b0", task="emotion8"),
-        paper=PaperResult("Table 2", "EfficientNet-B0 (VGGFace2)", "affectnet", accuracy=61.32, accuracy7=64.57),
-    )
+    return affectnet_run("tf_efficientnet_b0", "identity_b0", PAPER)

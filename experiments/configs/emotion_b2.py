@@ -3,9 +3,8 @@
     python experiments/run.py --config emotion_b2
 
 Head 3 epochs at 1e-3 on the frozen base, then all weights 10 epochs at 1e-4; SAM (rho 0.05) over Adam, batch 32,
-class-weighted softmax (eq. 2), no augmentation; 260 px. The paper starts from its VGGFace2 identity network:
---config.model.init_from=workdirs/identity_b2/best. Without it the weights start at random, and the paper's number
-is not to be expected.
+class-weighted softmax (eq. 2), no augmentation; 260 px. It starts from the best model of `identity_b2`, as in the
+paper; where that was not run, from random weights: the run says so, and the paper's number is not to be expected.
 
 Where the published code differs from the paper: it trains all weights for 6 epochs (--config.stages.full.epochs=6), and
 its frozen base still moves BatchNorm statistics (--config.stages.head.batch_norm=batch, which forgoes computing the
@@ -15,12 +14,12 @@ Time: without an accelerator and without AffectNet the CPU profile trains on the
 10 minutes on 2 cores. The full recipe was not run here: AffectNet is licence-gated.
 """
 
-from facejax.config import Config, ModelConfig, PaperResult
+from experiments.configs._expression import affectnet_run
+from facejax.config import Config, PaperResult
+
+PAPER = PaperResult("Table 2", "EfficientNet-B2 (VGGFace2)", "affectnet", accuracy=62.42, accuracy7=66.17)
 
 
 def get_config() -> Config:
     """Table 2, EfficientNet-B2 (VGGFace2)."""
-    return Config(
-        model=ModelConfig(backbone="tf_efficientnet_b2", task="emotion8"),
-        paper=PaperResult("Table 2", "EfficientNet-B2 (VGGFace2)", "affectnet", accuracy=62.42, accuracy7=66.17),
-    )
+    return affectnet_run("tf_efficientnet_b2", "identity_b2", PAPER)

@@ -78,7 +78,7 @@ class FaceSource:
             if chosen.shape != (len(self),):
                 raise ValueError(f"expected a boolean array of {len(self)} records, got {chosen.shape}")
             chosen = np.flatnonzero(chosen)
-        part = object.__new__(FaceSource)
+        part = object.__new__(type(self))
         part.__setstate__(self.__getstate__())
         part.corrupt = {}
         part._chosen = chosen.astype(np.int64) if self._chosen is None else self._chosen[chosen]

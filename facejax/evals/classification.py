@@ -53,6 +53,10 @@ class ClassificationResult:
         """Mean recall over the classes that have records."""
         return float(np.nanmean(self.recall)) if self.n else 0.0
 
+    def metrics(self) -> dict[str, float]:
+        """``accuracy`` and ``balanced_accuracy``."""
+        return {"accuracy": self.accuracy, "balanced_accuracy": self.balanced_accuracy}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for report.json; per-class recall is null where a class has no record."""
         return {

@@ -1,15 +1,19 @@
 """The report of a run: report.json, report.md and pictures, of the best and of the last epoch."""
 
+import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from facejax.config import Config
 from facejax.data.source import FaceSource
-from facejax.evals.classification import ClassificationResult, classify, seven_from_eight
+from facejax.decoding import expected_age
+from facejax.evals.classification import ClassificationResult, seven_from_eight
+from facejax.evals.tasks import AgeResult, RankResult, RegressionResult, TaskResult, evaluate_task, in_words
 from facejax.tasks import EMOTION8, Task
 
 CROPS = 48
@@ -18,60 +22,63 @@ CROPS = 48
 def write_report(
     workdir: pathlib.Path,
     config: Config,
-    task: Task,
+    tasks: Sequence[Task],
     source: FaceSource,
     history: list[dict[str, Any]],
     data_description: str,
 ) -> dict[str, Any]:
-    """Writes ``report.json``, ``report.md``, ``confusion.png``, ``curves.png`` and ``crops.png`` to the workdir.
+    """Writes ``report.json``, ``report.md``, ``curves.png`` and, by task, ``<task>.png`` and ``<task>_crops.png``.
 
     Args:
-        workdir: Holds ``scores_best.npz`` and ``scores_last.npz``: ``scores`` (n, classes) with nan rows for records
-            that could not be read, ``labels`` (n,), ``epoch`` and ``step``.
+        workdir: Holds ``scores_best.npz`` and ``scores_last.npz``: by task ``scores/<task>`` (n, outputs), with nan
+            rows for records that could not be read, and ``labels/<task>``; ``epoch`` and ``step``.
         config: Of the run.
-        task: The categorical task that was trained.
-        source: The evaluation split, in the order of the scores, for the contact sheet.
+        tasks: The tasks that were trained.
+        source: The evaluation split, in the order of the scores, for the contact sheets.
         history: Lines of metrics.jsonl.
         data_description: What the run was trained and evaluated on, in words.
 
     Returns:
-        What report.json holds. For ``best`` and ``last``: ``accuracy``, ``balanced_accuracy``, ``n``, ``dataset``,
-        ``epoch`` and more; and ``paper``, the row of the paper with the data set that it is about.
+        What report.json holds. For ``best`` and ``last``: ``epoch``, ``step``, ``dataset``, ``split``, and ``tasks``,
+        by task the result's `to_dict`; and ``paper``, the row of the paper with the data set that it is about.
     """
-    report: dict[str, Any] = {"task": task.name, "backbone": config.model.backbone, "data": data_description}
-    kept = {name: _load_scores(workdir / f"scores_{name}.npz") for name in ("best", "last")}
-    results = {}
-    for name, stored in kept.items():
-        results[name] = classify(stored["scores"], stored["labels"], task.labels)
+    report: dict[str, Any] = {
+        "tasks": [task.name for task in tasks],
+        "backbone": config.model.backbone,
+        "data": data_description,
+    }
+    results: dict[str, dict[str, TaskResult]] = {}
+    kept = {}
+    for name in ("best", "last"):
+        with np.load(workdir / f"scores_{name}.npz") as stored:
+            kept[name] = dict(stored)
+        results[name], of_tasks = {}, {}
+        for task in tasks:
+            scores, labels = kept[name][f"scores/{task.name}"], kept[name][f"labels/{task.name}"]
+            results[name][task.name] = evaluate_task(task, scores, labels)
+            of_tasks[task.name] = results[name][task.name].to_dict()
+            if task.labels == EMOTION8:
+                readable = np.where(np.isfinite(scores).all(axis=1), labels, -1)
+                of_tasks[task.name]["seven_from_eight"] = seven_from_eight(scores, readable).to_dict()
         report[name] = {
-            "epoch": int(stored["epoch"]),
-            "step": int(stored["step"]),
+            "epoch": int(kept[name]["epoch"]),
+            "step": int(kept[name]["step"]),
             "dataset": config.data.name,
             "split": config.data.eval_split,
-            **results[name].to_dict(),
+            "tasks": of_tasks,
         }
-        if task.labels == EMOTION8:
-            report[name]["seven_from_eight"] = seven_from_eight(stored["scores"], stored["labels"]).to_dict()
-    paper = config.paper
     report["paper"] = {
-        "table": paper.table,
-        "row": paper.row,
-        "dataset": paper.dataset,
-        "accuracy": paper.accuracy / 100,
-        "accuracy7": paper.accuracy7 / 100,
-        "comparable": config.data.name == paper.dataset,
+        **dataclasses.asdict(config.paper),
+        "comparable": bool(config.paper.dataset) and config.data.name == config.paper.dataset,
     }
     _write(workdir / "report.json", json.dumps(report, indent=2) + "\n")
-    _write(workdir / "report.md", _markdown(report, results, config))
-    _draw(workdir, task, source, results, kept, history)
+    _write(workdir / "report.md", _markdown(report, tasks, results, config))
+    _draw_curves(workdir / "curves.png", history)
+    for task in tasks:
+        _draw_result(workdir / f"{task.name}.png", task, {name: results[name][task.name] for name in results})
+        scores, labels = kept["best"][f"scores/{task.name}"], kept["best"][f"labels/{task.name}"]
+        _draw_crops(workdir / f"{task.name}_crops.png", task, source, scores, labels)
     return report
-
-
-def _load_scores(path: pathlib.Path) -> dict[str, np.ndarray]:
-    with np.load(path) as stored:
-        values = dict(stored)
-    values["labels"] = np.where(np.isfinite(values["scores"]).all(axis=1), values["labels"], -1)
-    return values
 
 
 def _write(path: pathlib.Path, text: str) -> None:
@@ -85,79 +92,101 @@ def _percent(result: dict[str, Any]) -> str:
     return f"{100 * result['accuracy']:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
 
 
-def _markdown(report: dict[str, Any], results: dict[str, ClassificationResult], config: Config) -> str:
-    paper = report["paper"]
+def _markdown(
+    report: dict[str, Any], tasks: Sequence[Task], results: dict[str, dict[str, TaskResult]], config: Config
+) -> str:
+    paper, first = report["paper"], tasks[0]
+    chosen_by = {"age": "error in years", "regression": "concordance"}.get(first.kind, config.select.replace("_", " "))
     lines = [
-        f"# {report['task']} with {report['backbone']}",
+        f"# {', '.join(report['tasks'])} with {report['backbone']}",
         "",
         f"Trained and evaluated on: **{report['data']}**.",
         "",
-        "| epoch | n | accuracy % [95 % interval] | balanced accuracy % | 7 from 8, accuracy % [95 % interval] |",
-        "|---|---|---|---|---|",
+        "| task | epoch | n | result |",
+        "|---|---|---|---|",
     ]
-    for name in ("best", "last"):
-        result = report[name]
-        seven = result.get("seven_from_eight")
-        lines.append(
-            f"| {name} ({result['epoch']}) | {result['n']} | {_percent(result)} | "
-            f"{100 * result['balanced_accuracy']:.2f} | {_percent(seven) if seven else '-'} |"
-        )
+    for task in tasks:
+        for name in ("best", "last"):
+            result = results[name][task.name]
+            lines.append(f"| {task.name} | {name} ({report[name]['epoch']}) | {result.n} | {in_words(result)} |")
     lines += [
         "",
-        f"The best epoch is the one with the highest {config.select.replace('_', ' ')} on this very split, so it "
-        "flatters; the last epoch does not.",
+        f"The best epoch is the one with the best {chosen_by} of {first.name} on this very split, so it flatters; the "
+        "last epoch does not.",
         "",
     ]
     if paper["row"]:
-        numbers = f"{100 * paper['accuracy']:.2f} %" if paper["accuracy"] else "-"
-        seven = f"{100 * paper['accuracy7']:.2f} %" if paper["accuracy7"] else "-"
-        lines.append(
-            f"Paper, {paper['table']}, {paper['row']}, on {paper['dataset']}: 8 classes {numbers}, 7: {seven}."
-        )
+        numbers = [f"{first.name} {paper['accuracy']:.2f} %"] if paper["accuracy"] else []
+        numbers += [f"7 classes {paper['accuracy7']:.2f} %"] if paper["accuracy7"] else []
+        if numbers:
+            lines.append(f"Paper, {paper['table']}, {paper['row']}, on {paper['dataset']}: {', '.join(numbers)}.")
         if not paper["comparable"]:
             lines.append(
-                f"**This run is on {report['best']['dataset']}, not on {paper['dataset']}: "
-                "the two numbers cannot be compared.**"
+                f"**This run is on {config.data.name}, not on {paper['dataset']}: the numbers cannot be compared.**"
             )
-    lines += ["", "| class | n | recall %, best | recall %, last |", "|---|---|---|---|"]
-    for label, best in report["best"]["per_class"].items():
-        last = report["last"]["per_class"][label]
-        cells = ["-" if r["recall"] is None else f"{100 * r['recall']:.1f}" for r in (best, last)]
-        lines.append(f"| {label} | {best['n']} | {cells[0]} | {cells[1]} |")
-    lines += ["", "![Confusion matrices](confusion.png)", "![Curves](curves.png)", "![Crops](crops.png)", ""]
+    for task in tasks:
+        lines += ["", f"## {task.name}", ""]
+        of_task = {name: report[name]["tasks"][task.name] for name in ("best", "last")}
+        if "per_class" in of_task["best"]:
+            lines += _class_table(of_task)
+        lines += ["", f"![{task.name}]({task.name}.png)", f"![Crops]({task.name}_crops.png)"]
+    lines += ["", "## Training", "", "![Curves](curves.png)", ""]
     return "\n".join(lines)
 
 
-def _draw(
-    workdir: pathlib.Path,
-    task: Task,
-    source: FaceSource,
-    results: dict[str, ClassificationResult],
-    kept: dict[str, dict[str, np.ndarray]],
-    history: list[dict[str, Any]],
-) -> None:
+def _class_table(of_task: dict[str, dict[str, Any]]) -> list[str]:
+    lines = [f"Accuracy % [95 % interval]: best epoch {_percent(of_task['best'])}, last {_percent(of_task['last'])}."]
+    if "seven_from_eight" in of_task["best"]:
+        seven = {name: _percent(result["seven_from_eight"]) for name, result in of_task.items()}
+        lines.append(f"7 classes from these 8: best epoch {seven['best']}, last {seven['last']}.")
+    lines += ["", "| class | n | recall %, best | recall %, last |", "|---|---|---|---|"]
+    for label, best in of_task["best"]["per_class"].items():
+        recalls = [of_task[name]["per_class"][label]["recall"] for name in ("best", "last")]
+        cells = ["-" if recall is None else f"{100 * recall:.1f}" for recall in recalls]
+        lines.append(f"| {label} | {best['n']} | {cells[0]} | {cells[1]} |")
+    return lines
+
+
+def _draw_result(path: pathlib.Path, task: Task, results: dict[str, TaskResult]) -> None:
+    """The best and the last epoch side by side: confusion matrices, or predicted against true values, or ranks."""
     import matplotlib.figure  # not pyplot: no global state, no display
 
     figure = matplotlib.figure.Figure(figsize=(13, 6), layout="constrained")
     for axes, (name, result) in zip(figure.subplots(1, 2), results.items(), strict=True):
-        rates = result.confusion / np.maximum(result.confusion.sum(axis=1, keepdims=True), 1)
-        axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
-        ticks = range(len(task.labels))
-        axes.set_xticks(ticks, task.labels, rotation=45, ha="right")
-        axes.set_yticks(ticks, task.labels)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true")
-        axes.set_title(f"{name} epoch {int(kept[name]['epoch'])}: accuracy {100 * result.accuracy:.1f} %, n={result.n}")
-        for (row, column), count in np.ndenumerate(result.confusion):
-            axes.text(
-                column,
-                row,
-                str(count),
-                ha="center",
-                va="center",
-                color="white" if rates[row, column] > 0.5 else "black",
-            )
-    _save(figure, workdir / "confusion.png")
+        axes.set_title(f"{name} epoch: {in_words(result)}", fontsize=9)
+        if isinstance(result, ClassificationResult):
+            _draw_confusion(axes, task, result)
+        elif isinstance(result, RankResult):
+            axes.bar(range(1, len(result.hits) + 1), result.hits / max(result.n, 1))
+            axes.set(xlabel="rank", ylabel="records whose person is among the first", ylim=(0, 1))
+        elif isinstance(result, AgeResult):
+            axes.plot(result.ages, result.ages + result.errors, ".", alpha=0.4)
+            axes.axline((0, 0), slope=1, color="grey")
+            axes.set(xlabel="true age, years", ylabel="predicted age, years", xlim=(0, 100), ylim=(0, 100))
+        elif isinstance(result, RegressionResult):
+            for index, label in enumerate(result.names):
+                axes.plot(result.target[:, index], result.predicted[:, index], ".", alpha=0.4, label=label)
+            axes.axline((0, 0), slope=1, color="grey")
+            axes.set(xlabel="true", ylabel="predicted", xlim=(-1, 1), ylim=(-1, 1))
+            axes.legend()
+    _save(figure, path)
+
+
+def _draw_confusion(axes: Any, task: Task, result: ClassificationResult) -> None:
+    rates = result.confusion / np.maximum(result.confusion.sum(axis=1, keepdims=True), 1)
+    axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(len(task.labels))
+    axes.set_xticks(ticks, task.labels, rotation=45, ha="right")
+    axes.set_yticks(ticks, task.labels)
+    axes.set(xlabel="predicted", ylabel="true")
+    for (row, column), count in np.ndenumerate(result.confusion):
+        colour = "white" if rates[row, column] > 0.5 else "black"
+        axes.text(column, row, str(count), ha="center", va="center", color=colour)
+
+
+def _draw_curves(path: pathlib.Path, history: list[dict[str, Any]]) -> None:
+    """The training loss, and the figures of every evaluation (of training too, where a head has an accuracy)."""
+    import matplotlib.figure
 
     train = [line for line in history if line.get("phase") == "train"]
     evaluated = [line for line in history if line.get("phase") == "eval"]
@@ -168,35 +197,54 @@ def _draw(
         steps = np.array([line["step"] for line in lines])
         width = max(len(lines) // 100, 1)
         left.plot(steps, _smooth([line["loss"] for line in lines], width), label=f"{stage} stage")
-        right.plot(
-            steps, _smooth([line["accuracy"] for line in lines], width), alpha=0.6, label=f"train, {stage} stage"
-        )
-    for key in ("accuracy", "balanced_accuracy"):
-        right.plot(
-            [line["step"] for line in evaluated], [line[key] for line in evaluated], "o-", label=key.replace("_", " ")
-        )
+        for key in (key for key in lines[0] if key.endswith("/accuracy")):
+            right.plot(steps, _smooth([line[key] for line in lines], width), alpha=0.6, label=f"train, {stage}: {key}")
+    ages = right.twinx() if any(key.endswith("/mae") for line in evaluated for key in line) else None
+    for key in dict.fromkeys(
+        key for line in evaluated for key in line if "/" in key and not key.endswith("/n") and "rmse" not in key
+    ):
+        points = [(line["step"], line[key]) for line in evaluated if key in line]
+        axes = ages if ages is not None and key.endswith("/mae") else right
+        axes.plot(*zip(*points, strict=True), "s--" if axes is ages else "o-", label=key)
     left.set(xlabel="step", ylabel="training loss")
-    right.set(xlabel="step", ylabel="accuracy", ylim=(0, 1))
     left.legend()
-    right.legend()
-    _save(figure, workdir / "curves.png")
+    right.set(xlabel="step", ylabel="fraction", ylim=(0, 1))
+    right.legend(fontsize=7)
+    if ages is not None:
+        ages.set(ylabel="years", ylim=(0, None))
+        ages.legend(fontsize=7, loc="lower right")
+    _save(figure, path)
 
-    stored = kept["best"]
-    known = np.flatnonzero(stored["labels"] >= 0)
-    chosen = np.random.default_rng(0).permutation(known)[:CROPS]
+
+def _draw_crops(path: pathlib.Path, task: Task, source: FaceSource, scores: np.ndarray, labels: np.ndarray) -> None:
+    """A sample of the evaluation split with what is true and what the best epoch says."""
+    import matplotlib.figure
+
+    labelled = np.isfinite(labels).all(axis=1) if labels.ndim > 1 else labels >= 0
+    known = np.flatnonzero(labelled & np.isfinite(scores).all(axis=1))
     figure = matplotlib.figure.Figure(figsize=(14, 1.95 * -(-CROPS // 12)), layout="constrained")
-    for axes in (grid := figure.subplots(-(-CROPS // 12), 12)).flat:
+    grid = figure.subplots(-(-CROPS // 12), 12)
+    for axes in grid.flat:
         axes.axis("off")
-    for axes, index in zip(grid.flat, chosen, strict=False):
-        predicted = int(stored["scores"][index].argmax())
-        truth = int(stored["labels"][index])
+    for axes, index in zip(grid.flat, np.random.default_rng(0).permutation(known)[:CROPS], strict=False):
+        text, right = _caption(task, scores[index], labels[index])
         axes.imshow(source.read(int(index))["image"])
-        axes.set_title(
-            f"{task.labels[truth]}\n→ {task.labels[predicted]} {stored['scores'][index, predicted]:.2f}",
-            fontsize=7,
-            color="green" if predicted == truth else "red",
-        )
-    _save(figure, workdir / "crops.png")
+        axes.set_title(text, fontsize=7, color="green" if right else "red")
+    _save(figure, path)
+
+
+def _caption(task: Task, scores: np.ndarray, label: Any) -> tuple[str, bool]:
+    """(truth and prediction in words, whether they agree; ages within five years, values within a quarter)."""
+    if task.kind == "regression":
+        words = [" ".join(f"{value:+.2f}" for value in values) for values in (label, scores)]
+        return f"{words[0]}\n→ {words[1]}", bool(np.abs(scores - label).max() <= 0.25)
+    if task.kind == "age":
+        years = float(expected_age(scores[None])[0])
+        return f"{label}\n→ {years:.0f}", abs(years - label) <= 5
+    predicted = int(scores[0]) if task.kind == "identity" else int(scores.argmax())
+    names = [task.labels[value] if task.labels else f"person {value}" for value in (int(label), predicted)]
+    probability = "" if task.kind == "identity" else f" {scores[predicted]:.2f}"
+    return f"{names[0]}\n→ {names[1]}{probability}", predicted == int(label)
 
 
 def _smooth(values: list[float], width: int) -> np.ndarray:

@@ -334,7 +334,9 @@ class _Stage:
         for name in ("best",) * is_best + ("last",):
             self.keep(name, step, state, scores)
         metrics = {
-            f"{task}/{name}": figure for task, result in results.items() for name, figure in result.metrics().items()
+            f"{task}/{name}": value
+            for task, result in results.items()
+            for name, value in {"n": result.n, **result.metrics()}.items()
         }
         self.log.write(step, phase="eval", stage=self.name, epoch=progress.epoch, **metrics)
         logger.info(
@@ -355,7 +357,7 @@ class _Stage:
             save_inference_checkpoint(self.setup.workdir / name, variables, self.setup.cfg)
             path = self.setup.workdir / f"scores_{name}.npz"
             partial = path.with_suffix(".partial.npz")
-            arrays = {f"scores/{task}": values for task, values in scores.items()}
+            arrays: dict[str, Any] = {f"scores/{task}": values for task, values in scores.items()}
             arrays |= {f"labels/{task}": values for task, values in self.setup.eval_labels.items()}
             np.savez(partial, step=step, epoch=self.progress.epoch, **arrays)
             os.replace(partial, path)

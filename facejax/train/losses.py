@@ -1,10 +1,15 @@
-"""Class-weighted softmax cross-entropy (paper section 3, equation 2) and the weights it takes from the data."""
+"""The losses of the heads: class-weighted softmax cross-entropy (paper eq. 2), binary cross-entropy, concordance.
+
+Each takes a mask, since a batch may mix records of several sets that lack each other's labels, and gives 0 where no
+record has the label.
+"""
 
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, Int
 
 Normalization = Literal["batch", "example", "none"]
@@ -61,3 +66,40 @@ def cross_entropy(
         nll = (1 - label_smoothing) * nll + label_smoothing * smooth
     total = record_weights.sum() if normalization == "batch" else mask.sum()
     return nll.sum() / jnp.maximum(total, 1e-12)
+
+
+def binary_cross_entropy(
+    logits: Float[Array, "batch"], labels: Int[Array, "batch"], mask: Float[Array, "batch"]
+) -> Float[Array, ""]:
+    """Mean sigmoid cross-entropy of the records that count (the paper's loss for gender).
+
+    Args:
+        logits: Logit of label 1, any range.
+        labels: 0 or 1; those of masked records are ignored.
+        mask: 1 for records that count, 0 for others.
+    """
+    nll = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), labels.astype(jnp.float32))
+    return jnp.where(mask > 0, nll, 0).sum() / jnp.maximum(mask.sum(), 1)
+
+
+def concordance(
+    predicted: Float[Array, "batch values"], target: Float[Array, "batch values"], mask: Float[Array, "batch"]
+) -> Float[Array, "values"]:
+    """Lin's concordance correlation coefficient of each value over the records that count, in [-1, 1].
+
+    2 cov(x, y) / (var x + var y + (mean x - mean y)^2), with the population's variances (divided by n), as the
+    AffectNet challenge and the published successor models use it; 0 where nothing varies or counts.
+
+    Args:
+        predicted: Any range.
+        target: Any range, NaN in records that do not count.
+        mask: 1 for records that count, 0 for others.
+    """
+    weights = (mask / jnp.maximum(mask.sum(), 1))[:, None]
+    x = predicted.astype(jnp.float32)
+    y = jnp.where(mask[:, None] > 0, target, 0).astype(jnp.float32)
+    mean_x, mean_y = (weights * x).sum(axis=0), (weights * y).sum(axis=0)
+    dx, dy = x - mean_x[None, :], y - mean_y[None, :]
+    covariance = (weights * dx * dy).sum(axis=0)
+    spread = (weights * (dx**2 + dy**2)).sum(axis=0) + (mean_x - mean_y) ** 2
+    return 2 * covariance / jnp.maximum(spread, 1e-8)

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,13 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from facejax.config import Config, DataConfig
+from facejax.data.mixture import open_source
 from facejax.data.source import FaceSource
 from facejax.data.transforms import RandomHorizontalFlip, RandomResizedCrop, Resize, Transform
+from facejax.datasets.registry import get_dataset
+from facejax.models import list_models
 from facejax.models.face_model import FaceModel, create_model, init_variables
 from facejax.models.pretrained import PretrainedCfg, pretrained_cfg
+from facejax.naming import nearest
 from facejax.tasks import TASKS, Task
 from facejax.train import losses
-from facejax.weights.checkpoint import load_inference_checkpoint
+from facejax.train.batch_norm import is_folded, restore_batch_norm
+from facejax.weights.checkpoint import CFG, load_inference_checkpoint
+from facejax.weights.convert import load_published
 from facejax.weights.merge import merge_variables
 
 logger = logging.getLogger(__name__)
@@ -29,95 +36,209 @@ class Setup:
     Attributes:
         config: The run's config.
         workdir: Where everything is written.
-        task: The task that is trained.
+        tasks: The tasks that are trained; the first one chooses the best epoch.
         cfg: What is saved beside the weights.
         model: The network.
-        train_source: Records of the train split that have a label.
+        train_source: Records of the train split that have a label of at least one of the tasks.
         eval_source: The same of the evaluation split.
-        eval_labels: (records,) class indices of `eval_source`.
-        class_weights: (classes,) of the loss (eq. 2), from the counts of the train split.
+        eval_labels: By task, the labels of `eval_source` as `class_labels` gives them.
+        class_weights: By task, (classes,) of the loss (eq. 2), from the counts of the train split; ones where the
+            task's classes are not weighed.
+        initial: Variables and configuration that the run starts from; None for random weights.
     """
 
     config: Config
     workdir: pathlib.Path
-    task: Task
+    tasks: tuple[Task, ...]
     cfg: PretrainedCfg
     model: FaceModel
     train_source: FaceSource
     eval_source: FaceSource
-    eval_labels: np.ndarray
-    class_weights: jax.Array
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Class names in the order of the head's outputs."""
-        return self.task.labels
+    eval_labels: dict[str, np.ndarray]
+    class_weights: dict[str, jax.Array]
+    initial: tuple[dict[str, Any], PretrainedCfg] | None
 
 
-def labelled(source: FaceSource, task: Task) -> tuple[FaceSource, np.ndarray]:
-    """The records that have a label of the task, and these labels as class indices, int64."""
-    labels = source.labels(task.label_key).astype(np.int64)
-    if task.label_map:
-        labels = np.where(labels >= 0, np.asarray(task.label_map)[labels], -1)
-    return source.select(labels >= 0), labels[labels >= 0]
+def class_labels(source: FaceSource, task: Task) -> np.ndarray:
+    """The task's label of every record of a source.
+
+    Class indices, int64, -1 where missing (ages: years); or (records, outputs) float32, nan where missing.
+
+    Raises:
+        KeyError: The set has no such label.
+    """
+    labels = source.labels(task.label_key)
+    if task.kind == "regression":
+        return labels
+    labels = np.rint(np.where(np.isfinite(labels), labels, -1)).astype(np.int64)
+    return np.where(labels >= 0, np.asarray(task.label_map)[labels], -1) if task.label_map else labels
+
+
+def labelled(source: FaceSource, tasks: Sequence[Task]) -> tuple[FaceSource, dict[str, np.ndarray]]:
+    """The records that have a label of at least one of the tasks, and their labels by task."""
+    labels = {task.name: class_labels(source, task) for task in tasks}
+    known = np.any([np.isfinite(v).all(axis=1) if v.ndim > 1 else v >= 0 for v in labels.values()], axis=0)
+    return source.select(known), {name: values[known] for name, values in labels.items()}
 
 
 def set_up(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> Setup:
     """Opens the data and builds the network of a run.
 
     Raises:
-        FileNotFoundError: The set is not prepared in `data_dir`; the message has the command that prepares it.
-        ValueError: The batch does not divide over the devices, or is larger than the split.
+        FileNotFoundError: The set, or the model to start from, is not there; the message has the command that makes it.
+        ValueError: The batch does not divide over the devices, or is larger than the split; a task is unknown or the
+            set has no label of it.
     """
-    task, data = TASKS[config.model.task], config.data
-    train_source, train_labels = labelled(
-        FaceSource(data_dir, data.name, data.train_split, on_corrupt=data.on_corrupt), task
-    )
-    eval_source, eval_labels = labelled(
-        FaceSource(data_dir, data.name, data.eval_split, on_corrupt=data.on_corrupt), task
-    )
+    data, tasks = config.data, trained_tasks(config)
     for name in ("batch_size", "eval_batch_size"):
         if getattr(config, name) % jax.device_count():
             raise ValueError(
                 f"{name} {getattr(config, name)} is no multiple of the {jax.device_count()} devices; "
                 f"set --config.{name} to one that is"
             )
+    sources, labels = {}, {}
+    for split in (data.train_split, data.eval_split):
+        source = open_source(data_dir, data.name, split, on_corrupt=data.on_corrupt)
+        for task in tasks:
+            if task.label_key not in source.fields:
+                raise ValueError(f"{source.name} has no {task.label_key!r}, which task {task.name} learns from")
+        sources[split], labels[split] = labelled(source, tasks)
+    train_source, train_labels = sources[data.train_split], labels[data.train_split]
     if len(train_source) < config.batch_size:
         raise ValueError(
             f"{train_source.name} has {len(train_source)} labelled records, fewer than one batch of {config.batch_size}"
         )
-    cfg = pretrained_cfg(config.model.backbone)
-    size = config.model.image_size or cfg.preprocessing.image_size
-    cfg = dataclasses.replace(
-        cfg,
-        tag="",
-        preprocessing=dataclasses.replace(cfg.preprocessing, image_size=size),
-        tasks=(task.name,),
-        labels={task.name: task.labels},
-        source="",
-        sha256="",
-        licence="",
-        notes=f"trained by facejax on {data.name}",
+    persons = int(max(split["identity"].max() for split in labels.values())) + 1 if "identity" in train_labels else 0
+    model, cfg, initial = build_model(config, workdir, persons)
+    weights = {}
+    for task in tasks:
+        weights[task.name], line = _class_weights(task, train_labels[task.name])
+        logger.info("%s of %s: %s", task.name, train_source.name, line)
+    eval_source, eval_labels = sources[data.eval_split], labels[data.eval_split]
+    return Setup(config, workdir, tasks, cfg, model, train_source, eval_source, eval_labels, weights, initial)
+
+
+def trained_tasks(config: Config) -> tuple[Task, ...]:
+    """The tasks of a config.
+
+    Raises:
+        ValueError: One is unknown, or their weights in the loss are fewer or more.
+    """
+    names = config.model.tasks
+    for name in (*names, *config.model.keep_heads):
+        if name not in TASKS:
+            raise ValueError(f"no task called {name!r}{nearest(name, TASKS)}")
+    if not names:
+        raise ValueError("--config.model.tasks names no task")
+    if config.loss.task_weights and len(config.loss.task_weights) != len(names):
+        raise ValueError(f"--config.loss.task_weights needs {len(names)} values, one for each of {', '.join(names)}")
+    return tuple(TASKS[name] for name in names)
+
+
+def build_model(
+    config: Config, workdir: pathlib.Path | None, persons: int = 0
+) -> tuple[FaceModel, PretrainedCfg, tuple[dict[str, Any], PretrainedCfg] | None]:
+    """(network, what is saved beside its weights, what it starts from or None).
+
+    Args:
+        config: Of the run.
+        workdir: Its folder; runs that `init_from` names are looked for beside it. None looks for nothing.
+        persons: Outputs of an identity head, where `config.model.identities` is 0.
+
+    Raises:
+        FileNotFoundError: The model to start from is not there.
+        ValueError: It is of another architecture, or lacks a head that is to be kept.
+    """
+    wanted, tasks = config.model, trained_tasks(config)
+    initial = load_initial(wanted.init_from, workdir) if wanted.init_from and workdir else None
+    base = pretrained_cfg(wanted.backbone)
+    shared_hidden = wanted.shared_hidden
+    num_classes = {"identity": wanted.identities or persons} if "identity" in wanted.tasks else {}
+    if initial is not None:
+        if initial[1].architecture != base.architecture:
+            raise ValueError(
+                f"--config.model.init_from={wanted.init_from} holds a {initial[1].architecture}, "
+                f"the config's backbone is {base.architecture}"
+            )
+        missing = [name for name in wanted.keep_heads if name not in initial[1].tasks]
+        if missing:
+            raise ValueError(
+                f"--config.model.init_from={wanted.init_from} has no head {', '.join(missing)} to keep; it has "
+                f"{', '.join(initial[1].tasks) or 'none'}"
+            )
+        base = initial[1]
+        shared_hidden += tuple(name for name in base.shared_hidden if name in wanted.keep_heads)
+        num_classes |= {name: n for name, n in base.num_classes.items() if name in wanted.keep_heads}
+    elif wanted.keep_heads:
+        raise ValueError("--config.model.keep_heads needs --config.model.init_from, where the heads come from")
+    names = (*wanted.keep_heads, *(task.name for task in tasks))
+    size = wanted.image_size or pretrained_cfg(wanted.backbone).preprocessing.image_size
+    cfg = PretrainedCfg(
+        architecture=base.architecture,
+        # What the weights were trained on is what they are fed again, but for the size.
+        preprocessing=dataclasses.replace(base.preprocessing, image_size=size),
+        tasks=names,
+        num_classes=num_classes,
+        labels={name: TASKS[name].labels for name in names},
+        shared_hidden=shared_hidden,
+        num_features=base.num_features,
+        licence=_licence(config, initial),
+        notes=f"trained by facejax on {config.data.name}" + (f", from {wanted.init_from}" if wanted.init_from else ""),
     )
     model = create_model(
-        config.model.backbone,
-        tasks=(task.name,),
-        dropout_rate=config.model.dropout_rate,
-        dtype=jnp.dtype(config.model.dtype),
+        cfg.architecture,
+        tasks=names,
+        num_classes=num_classes,
+        shared_hidden=shared_hidden,
+        dropout_rate=wanted.dropout_rate,
+        dtype=jnp.dtype(wanted.dtype),
     )
-    counts = np.bincount(train_labels, minlength=len(task.labels))
-    logger.info("%d records of %s by class: %s", len(train_source), train_source.name, _by_class(task, counts))
-    return Setup(
-        config,
-        workdir,
-        task,
-        cfg,
-        model,
-        train_source,
-        eval_source,
-        eval_labels,
-        jnp.asarray(losses.class_weights(counts)),
+    return model, cfg, initial
+
+
+def load_initial(init_from: str, workdir: pathlib.Path) -> tuple[dict[str, Any], PretrainedCfg]:
+    """Variables and configuration that a run starts from; see `facejax.config.ModelConfig.init_from`.
+
+    Raises:
+        FileNotFoundError: There is no such folder, run, or downloaded file; says what was looked for.
+    """
+    for directory in (pathlib.Path(init_from), workdir.parent / init_from / "best"):
+        if (directory / CFG).is_file():
+            return load_inference_checkpoint(directory)
+    if init_from in list_models(pretrained=True):
+        try:
+            return load_published(init_from)
+        except ConnectionError as error:
+            raise FileNotFoundError(str(error)) from error
+    raise FileNotFoundError(
+        f"--config.model.init_from={init_from} is neither a folder with a saved model, nor a finished run "
+        f"({workdir.parent / init_from / 'best'}), nor published weights. Train it first "
+        f"(python experiments/run.py --config {init_from}), or start from random weights: --config.model.init_from="
     )
+
+
+def _class_weights(task: Task, labels: np.ndarray) -> tuple[jax.Array, str]:
+    """Weights of the task's classes, and how many records there are, in words."""
+    if task.kind == "regression":
+        return jnp.ones(task.num_outputs), f"{np.isfinite(labels).all(axis=1).sum()} labelled records"
+    known = labels[labels >= 0]
+    if not len(known):
+        raise ValueError(f"no record has a label of task {task.name}")
+    if task.kind == "identity":
+        return jnp.ones(1), f"{len(known)} records of {len(np.unique(known))} persons"
+    if task.kind == "age":
+        return jnp.ones(task.num_outputs), f"{len(known)} records of {known.min()} to {known.max()} years"
+    counts = np.bincount(known, minlength=len(task.labels))
+    words = ", ".join(f"{label} {count}" for label, count in zip(task.labels, counts, strict=True))
+    weights = losses.class_weights(counts) if task.weighted else np.ones(len(counts), np.float32)
+    return jnp.asarray(weights), f"{len(known)} records: {words}"
+
+
+def _licence(config: Config, initial: tuple[dict[str, Any], PretrainedCfg] | None) -> str:
+    """Licences that bear on weights trained on these sets from those weights; the model cards say more."""
+    sets = [f"{name}: {get_dataset(name).licence}" for name in config.data.name.split("+")]
+    first = f"initial weights: {initial[1].licence}" if initial is not None and initial[1].licence else ""
+    return "; ".join(filter(None, [*sets, first]))
 
 
 def augmentation(config: DataConfig, image_size: int) -> tuple[Transform, ...]:
@@ -129,22 +250,20 @@ def augmentation(config: DataConfig, image_size: int) -> tuple[Transform, ...]:
     return (Resize(round(image_size * 8 / 7)), RandomResizedCrop(image_size), RandomHorizontalFlip())
 
 
-def _by_class(task: Task, counts: np.ndarray) -> str:
-    return ", ".join(f"{label} {count}" for label, count in zip(task.labels, counts, strict=True))
-
-
 def initial_variables(setup: Setup) -> dict[str, Any]:
-    """Random variables, with the backbone of `init_from` where the config names one."""
+    """Random variables, with the backbone (and the heads to be kept) of `init_from` where the config names one."""
     config = setup.config
     variables = init_variables(setup.model, config.seed, setup.cfg.preprocessing.image_size)
-    if config.model.init_from:
-        loaded, cfg = load_inference_checkpoint(pathlib.Path(config.model.init_from))
-        if cfg.architecture != setup.cfg.architecture:
-            raise ValueError(
-                f"--config.model.init_from={config.model.init_from} holds a {cfg.architecture}, "
-                f"the config's backbone is {setup.cfg.architecture}"
-            )
-        heads = [name for name in {**variables["params"], **loaded["params"]} if name != "backbone"]
-        variables = merge_variables(variables, loaded, leave_out=heads)
-        logger.info("backbone taken from %s", config.model.init_from)
+    if setup.initial is None:
+        return variables
+    loaded, cfg = setup.initial
+    kept = {"backbone", *(f"head_{name}" for name in config.model.keep_heads)}
+    if set(cfg.shared_hidden) & set(config.model.keep_heads):
+        kept.add("head_shared")
+    heads = [name for name in {**variables["params"], **loaded["params"]} if name not in kept]
+    variables = merge_variables(variables, loaded, leave_out=heads)
+    logger.info("%s taken from %s", ", ".join(sorted(kept)), config.model.init_from)
+    if config.model.restore_batch_norm and is_folded(variables):
+        logger.info("its BatchNorm was folded into the convolutions: measuring the statistics of the training photos")
+        variables = restore_batch_norm(setup.model, variables, setup.cfg.preprocessing, setup.train_source, config.seed)
     return variables

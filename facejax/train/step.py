@@ -63,8 +63,8 @@ def task_labels(task: Task, batch: Batch) -> tuple[jax.Array, jax.Array]:
         labels = jnp.where(labels >= 0, jnp.asarray(task.label_map)[labels], -1)
     mask = batch["mask"] * (labels >= 0)
     if task.kind == "age":
-        labels = jnp.clip(labels, 1, task.num_outputs) - 1
-    return labels, mask
+        labels = jnp.clip(jnp.rint(jnp.where(mask > 0, labels, 1)), 1, task.num_outputs) - 1
+    return labels.astype(jnp.int32), mask
 
 
 def head_loss(

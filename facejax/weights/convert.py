@@ -13,6 +13,7 @@ from typing import Any
 from facejax.models import PretrainedCfg, abstract_variables, list_models, model_from_cfg, pretrained_cfg
 from facejax.naming import nearest
 from facejax.weights import hse_facerec, hsemotion, keras, timm
+from facejax.weights.checkpoint import load_inference_checkpoint, save_inference_checkpoint
 from facejax.weights.merge import merge_variables
 
 FORMATS = ("timm", "keras", "hsemotion")
@@ -42,6 +43,30 @@ def convert_file(
     template = abstract_variables(model_from_cfg(cfg), cfg.preprocessing.image_size)
     variables = merge_variables(template, _read(format_, path, cfg, unsafe_pickle))
     return variables, dataclasses.replace(cfg, sha256=sha256)
+
+
+def load_published(name: str, cache: pathlib.Path | str | None = None) -> tuple[dict[str, Any], PretrainedCfg]:
+    """Variables and configuration of published weights, converted once and kept.
+
+    Args:
+        name: ``architecture.tag`` (`facejax.models.list_models`, pretrained).
+        cache: Folder that files and conversions are kept in: ``$FACEJAX_CACHE``, or ``~/.cache/facejax``. A file that
+            was brought there by other means (``CACHE/<name>/<file>``) is taken instead of a download.
+
+    Raises:
+        ConnectionError: The file is not there and cannot be downloaded.
+        ValueError: There are no such weights, or the file's hash is not the published one.
+    """
+    cfg = pretrained_cfg(name)
+    if not cfg.source:
+        raise ValueError(f"no weights are published for {name!r}{nearest(name, list_models(pretrained=True))}")
+    cache = pathlib.Path(cache or os.environ.get("FACEJAX_CACHE") or pathlib.Path.home() / ".cache" / "facejax")
+    converted = cache / name / "converted"
+    if not converted.is_dir():
+        path = fetch(cfg, cache)
+        format_ = "keras" if path.suffix == ".h5" else "hsemotion" if path.suffix in (".pb", ".onnx") else "timm"
+        save_inference_checkpoint(converted, *convert_file(format_, path, name))
+    return load_inference_checkpoint(converted)
 
 
 def fetch(cfg: PretrainedCfg, cache: pathlib.Path | str) -> pathlib.Path:

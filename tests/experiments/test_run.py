@@ -12,7 +12,7 @@ from facejax.tasks import TASKS
 def test_every_config_resolves_and_says_what_it_reproduces(name):
     config = run.load_config(name)
     assert config.model.backbone in list_models()
-    assert config.model.task in TASKS
+    assert {*config.model.tasks, *config.model.keep_heads} <= set(TASKS)
     assert config.paper.row
     module = __import__(f"experiments.configs.{name}", fromlist=["x"])
     assert f"python experiments/run.py --config {name}" in module.__doc__

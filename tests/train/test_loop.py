@@ -46,31 +46,32 @@ def test_learns_and_logs_every_step(finished):
     assert steps == list(range(1, 3 * per_epoch + 1))
     evaluations = [line for line in lines if line["phase"] == "eval"]
     assert [line["epoch"] for line in evaluations] == [1, 2, 3]
-    assert all(line["n"] == len(setup.eval_source) for line in evaluations)
-    assert evaluations[-1]["accuracy"] > 0.8
+    assert all(line["emotion8/n"] == len(setup.eval_source) for line in evaluations)
+    assert evaluations[-1]["emotion8/accuracy"] > 0.8
 
 
 def test_logged_accuracy_is_that_of_the_saved_model(finished):
     setup, workdir = finished
     crops = [setup.eval_source.read(i)["image"] for i in range(len(setup.eval_source))]
     predicted = load_model(workdir / "last").predict(crops)["emotion8"].argmax(axis=1)
-    logged = [line for line in read_metrics(workdir) if line["phase"] == "eval"][-1]["accuracy"]
-    assert (predicted == setup.eval_labels).mean() == pytest.approx(logged)
+    logged = [line for line in read_metrics(workdir) if line["phase"] == "eval"][-1]["emotion8/accuracy"]
+    assert (predicted == setup.eval_labels["emotion8"]).mean() == pytest.approx(logged)
 
 
 def test_report_holds_best_and_last(finished):
     setup, workdir = finished
-    report = write_report(workdir, setup.config, setup.task, setup.eval_source, read_metrics(workdir), "squares")
+    report = write_report(workdir, setup.config, setup.tasks, setup.eval_source, read_metrics(workdir), "squares")
     assert json.loads((workdir / "report.json").read_text()) == report
     evaluations = [line for line in read_metrics(workdir) if line["phase"] == "eval"]
-    assert report["last"]["accuracy"] == pytest.approx(evaluations[-1]["accuracy"])
+    assert report["last"]["tasks"]["emotion8"]["accuracy"] == pytest.approx(evaluations[-1]["emotion8/accuracy"])
     assert report["last"]["epoch"] == 3
-    assert report["best"]["accuracy"] == pytest.approx(max(line["accuracy"] for line in evaluations))
+    assert report["best"]["tasks"]["emotion8"]["accuracy"] == pytest.approx(max(line["emotion8/accuracy"] for line in evaluations))
     for name in ("best", "last"):
         assert report[name]["dataset"] == "facial_expressions"
-        assert report[name]["n"] == len(setup.eval_source)
-        assert {"balanced_accuracy", "seven_from_eight", "interval95"} <= report[name].keys()
-    for picture in ("confusion.png", "curves.png", "crops.png"):
+        of_task = report[name]["tasks"]["emotion8"]
+        assert of_task["n"] == len(setup.eval_source)
+        assert {"balanced_accuracy", "seven_from_eight", "interval95"} <= of_task.keys()
+    for picture in ("emotion8.png", "curves.png", "emotion8_crops.png"):
         assert (workdir / picture).stat().st_size > 10_000
 
 
@@ -136,15 +137,16 @@ def test_init_from_takes_the_backbone_only(data_dir, finished, tmp_path):
 
 
 def test_seven_classes_leave_contempt_out(data_dir, tmp_path):
-    model = ModelConfig(backbone="toy_net", task="emotion7")
+    model = ModelConfig(backbone="toy_net", tasks=("emotion7",))
     setup = set_up(prepared.toy_config(model=model), data_dir, tmp_path)
     eight = set_up(prepared.toy_config(), data_dir, tmp_path)
-    contempt = (eight.eval_labels == 1).sum()
+    eight_labels, seven_labels = eight.eval_labels["emotion8"], setup.eval_labels["emotion7"]
+    contempt = (eight_labels == 1).sum()
     assert contempt > 0
     assert len(setup.eval_source) == len(eight.eval_source) - contempt
     np.testing.assert_array_equal(
-        np.asarray(setup.task.labels)[setup.eval_labels],
-        np.delete(np.asarray(eight.task.labels)[eight.eval_labels], np.flatnonzero(eight.eval_labels == 1)),
+        np.asarray(setup.tasks[0].labels)[seven_labels],
+        np.delete(np.asarray(eight.tasks[0].labels)[eight_labels], np.flatnonzero(eight_labels == 1)),
     )
 
 

@@ -1,0 +1,18 @@
+"""The recipe of the identity networks (paper section 3, stage "identity")."""
+
+from facejax.config import Config, CpuProfile, DataConfig, ModelConfig, PaperResult, StageConfig, StagesConfig
+
+
+def vggface2_run(backbone: str, init_from: str, paper: PaperResult) -> Config:
+    """9131 persons of VGGFace2, a random tenth of each one's photos held out; head 1 epoch, then all weights 10."""
+    return Config(
+        batch_size=48,
+        data=DataConfig(name="vggface2", augmentation="random_resized_crop", num_train=3067564, num_eval=243722),
+        model=ModelConfig(backbone=backbone, tasks=("identity",), identities=9131, init_from=init_from),
+        stages=StagesConfig(
+            head=StageConfig(epochs=1, lr=1e-3, trainable="heads", batch_norm="running"),
+            full=StageConfig(epochs=10, lr=1e-4),
+        ),
+        cpu=CpuProfile(full_epochs=12),
+        paper=paper,
+    )

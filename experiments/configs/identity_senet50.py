@@ -1,0 +1,20 @@
+"""Identity, 9131 persons, SENet-50, on VGGFace2 (the paper takes it ready-made from VGGFace2).
+
+    python experiments/run.py --config identity_senet50
+
+Batch 48, SAM over Adam, RandomResizedCrop and flip; head 1 epoch at 1e-3 on the frozen base, all weights 10 epochs at
+1e-4; input 224 px. Starts from random weights: no ImageNet file of this layout is listed in docs/weights.md.
+
+Not run in full here: VGGFace2 is licence-gated. Without it, on a CPU, the profile learns the 200 persons of the
+built-in set from six photos each.
+"""
+
+from experiments.configs._identity import vggface2_run
+from facejax.config import Config, PaperResult
+
+PAPER = PaperResult("section 3", "identity, SENet-50", "vggface2")
+
+
+def get_config() -> Config:
+    """Section 3, identity, SENet-50."""
+    return vggface2_run("senet50", "", PAPER)

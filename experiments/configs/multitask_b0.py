@@ -1,0 +1,22 @@
+"""Expression, valence and arousal at once, EfficientNet-B0, on AffectNet (EmotiEffLib: 61.93 %, CCC 0.594, 0.549).
+
+    python experiments/run.py --config multitask_b0
+
+The successor of `emotion_b0`: two heads on one pass of the backbone, class-weighted softmax for the 8 expressions and
+one minus the concordance coefficient for valence and arousal; else the recipe of `emotion_b2`. The numbers are those
+that the EmotiEffLib repository states for its model of this kind.
+
+Not run in full here: AffectNet is licence-gated.
+"""
+
+from facejax.config import Config, ModelConfig, PaperResult
+
+
+def get_config() -> Config:
+    """EmotiEffLib, EfficientNet-B0, expression with valence and arousal."""
+    return Config(
+        model=ModelConfig(
+            backbone="tf_efficientnet_b0", tasks=("emotion8", "valence_arousal"), init_from="identity_b0"
+        ),
+        paper=PaperResult("EmotiEffLib", "enet_b0_8_va_mtl", "affectnet", accuracy=61.93, accuracy7=64.94),
+    )

@@ -1,0 +1,102 @@
+"""Several prepared sets as one: their records mixed within each batch, labels that a set lacks marked as missing."""
+
+import os
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from facejax.data.source import FaceSource
+
+
+class MixedSource(FaceSource):
+    """The records of several sources one after another; identities of different sources are different persons.
+
+    `labels`, `read` and the rest are those of `FaceSource`; a record holds the labels of all sources, with the missing
+    value (-1 or NaN) where its own set has none.
+    """
+
+    def __init__(self, sources: Sequence[FaceSource]):
+        """Joins the sources.
+
+        Raises:
+            ValueError: There is none, or two of them have a label of the same name and different type.
+        """
+        if not sources:
+            raise ValueError("a mixture needs at least one source")
+        self.sources = tuple(sources)
+        self.name = "+".join(source.name for source in sources)
+        self.on_corrupt = sources[0].on_corrupt
+        self.corrupt = {}
+        self.fields = {}
+        for source in sources:
+            for key, field in source.fields.items():
+                if self.fields.setdefault(key, field) != field:
+                    raise ValueError(
+                        f"{source.name} stores {key!r} as {field}, another set of the mixture as {self.fields[key]}"
+                    )
+        self.label_keys = list(dict.fromkeys(key for source in sources for key in source.label_keys))
+        self._offsets = np.cumsum([0, *(len(source) for source in sources)])
+        self._first_identity = np.cumsum([0, *(_identities(source) for source in sources)])
+        self._chosen = None
+        self._lock = threading.Lock()
+
+    def labels(self, key: str) -> np.ndarray:
+        """All records' values of a label; see `FaceSource.labels`."""
+        if key not in self.fields:
+            raise KeyError(f"{self.name} has no label {key!r}; it has {', '.join(sorted(self.fields))}")
+        field, columns = self.fields[key], []
+        for source, first in zip(self.sources, self._first_identity, strict=False):
+            if key in source.fields:
+                column = source.labels(key)
+                columns.append(np.where(column >= 0, column + first, -1) if key == "identity" else column)
+            else:
+                columns.append(field.column([field.missing] * len(source)))
+        column = np.concatenate(columns)
+        return column if self._chosen is None else column[self._chosen]
+
+    def ids(self) -> list[str]:
+        """All records' ids, each behind its set's name."""
+        ids = [f"{source.name}/{name}" for source in self.sources for name in source.ids()]
+        return [ids[self._place(index)] for index in range(len(self))]
+
+    def read(self, index: int) -> dict[str, np.ndarray]:
+        """One record, decoded; see `FaceSource.read`."""
+        place = self._place(index)
+        number = int(np.searchsorted(self._offsets, place, side="right")) - 1
+        record = self.sources[number].read(place - int(self._offsets[number]))
+        for key in self.label_keys:
+            if key not in record:
+                field = self.fields[key]
+                record[key] = np.asarray(field.missing, np.int32 if field.dtype == "int64" else np.float32)
+        if "identity" in record and record["identity"] >= 0:
+            record["identity"] = record["identity"] + np.int32(self._first_identity[number])
+        record["index"] = np.asarray(index, np.int64)
+        return record
+
+    def __len__(self) -> int:
+        return int(self._offsets[-1]) if self._chosen is None else len(self._chosen)
+
+    def __repr__(self) -> str:
+        return f"MixedSource({self.name}, {len(self)} records)"
+
+
+def _identities(source: FaceSource) -> int:
+    return int(source.labels("identity").max(initial=-1)) + 1 if "identity" in source.fields else 0
+
+
+def open_source(data_dir: str | os.PathLike, name: str, split: str, on_corrupt: str = "raise") -> FaceSource:
+    """The split of a prepared set, or of several whose names are joined by ``+``.
+
+    Args:
+        data_dir: Folder of the prepared sets.
+        name: ``affectnet``, or ``imdb_wiki+adience``.
+        split: The split; each set must have it.
+        on_corrupt: See `FaceSource`.
+
+    Raises:
+        FileNotFoundError: A set is not prepared there.
+        ValueError: There is no such split, or the sets do not fit together.
+    """
+    sources = [FaceSource(data_dir, part, split, on_corrupt) for part in name.split("+")]
+    return sources[0] if len(sources) == 1 else MixedSource(sources)

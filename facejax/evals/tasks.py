@@ -1,0 +1,173 @@
+"""One result a task: what the evaluation split says of a head, in the terms of its kind."""
+
+import dataclasses
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from facejax.decoding import expected_age
+from facejax.evals.classification import Z95, ClassificationResult, classify, wilson_interval
+from facejax.tasks import Task
+
+
+@runtime_checkable
+class TaskResult(Protocol):
+    """What every kind of result can say."""
+
+    @property
+    def n(self) -> int:
+        """Number of records that count."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """Its figures by name, for the log and the tables: fractions in [0, 1], ages in years."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for report.json."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class RankResult:
+    """Closed-set identification: is the true person the best, among the best few?
+
+    Attributes:
+        hits: (ranks,) int64: records whose person is among the first 1, 2, ... .
+        n: Number of records.
+    """
+
+    hits: np.ndarray
+    n: int
+
+    def metrics(self) -> dict[str, float]:
+        """``accuracy`` (rank 1) and that of the last rank."""
+        ranks = len(self.hits)
+        return {"accuracy": self.hits[0] / max(self.n, 1), f"rank{ranks}": self.hits[-1] / max(self.n, 1)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"n": self.n, **self.metrics(), "interval95": list(wilson_interval(int(self.hits[0]), self.n))}
+
+
+@dataclasses.dataclass(frozen=True)
+class AgeResult:
+    """Ages against true ages.
+
+    Attributes:
+        ages: (n,) true years.
+        errors: (n,) predicted less true years.
+        class_hits: Records whose most probable year is the true one (the paper's "13 %" for age).
+    """
+
+    ages: np.ndarray
+    errors: np.ndarray
+    class_hits: int
+
+    @property
+    def n(self) -> int:
+        """Number of records."""
+        return len(self.errors)
+
+    def metrics(self) -> dict[str, float]:
+        """``mae``, ``rmse`` (years) and ``class_accuracy``; nan without records."""
+        if not self.n:
+            return {"mae": np.nan, "rmse": np.nan, "class_accuracy": np.nan}
+        return {
+            "mae": float(np.abs(self.errors).mean()),
+            "rmse": float(np.sqrt((self.errors**2).mean())),
+            "class_accuracy": self.class_hits / self.n,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, with a 95 % interval of the mean absolute error (normal approximation)."""
+        values: dict[str, Any] = {"n": self.n, **self.metrics()}
+        if self.n > 1:
+            half = Z95 * np.abs(self.errors).std(ddof=1) / np.sqrt(self.n)
+            values["interval95"] = [values["mae"] - half, values["mae"] + half]
+        return values
+
+
+@dataclasses.dataclass(frozen=True)
+class RegressionResult:
+    """Continuous values against true ones.
+
+    Attributes:
+        names: What the columns are.
+        predicted: (n, values).
+        target: (n, values).
+    """
+
+    names: tuple[str, ...]
+    predicted: np.ndarray
+    target: np.ndarray
+
+    @property
+    def n(self) -> int:
+        """Number of records."""
+        return len(self.target)
+
+    def metrics(self) -> dict[str, float]:
+        """``ccc_<name>`` (Lin 1989, population variances) and ``rmse_<name>`` of each value; nan without records."""
+        if not self.n:
+            return {f"{metric}_{name}": np.nan for name in self.names for metric in ("ccc", "rmse")}
+        x, y = self.predicted.astype(np.float64), self.target.astype(np.float64)
+        covariance = ((x - x.mean(axis=0)) * (y - y.mean(axis=0))).mean(axis=0)
+        spread = x.var(axis=0) + y.var(axis=0) + (x.mean(axis=0) - y.mean(axis=0)) ** 2
+        ccc = 2 * covariance / np.where(spread > 0, spread, 1)
+        rmse = np.sqrt(((x - y) ** 2).mean(axis=0))
+        by_name = {}
+        for index, name in enumerate(self.names):
+            by_name |= {f"ccc_{name}": float(ccc[index]), f"rmse_{name}": float(rmse[index])}
+        return by_name
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"n": self.n, **self.metrics()}
+
+
+def evaluate_task(task: Task, scores: Float[np.ndarray, "n outputs"], labels: np.ndarray) -> TaskResult:
+    """Result of a head on a set of records.
+
+    Args:
+        task: What the head says.
+        scores: As `facejax.train.step.scores` gives them; rows of nan for records that could not be read.
+        labels: Class indices, -1 for none (categorical, binary, identity); years, -1 for none (age); (n, outputs)
+            values, nan for none (regression).
+    """
+    readable = np.isfinite(scores).all(axis=1)
+    if task.kind == "regression":
+        known = readable & np.isfinite(labels).all(axis=1)
+        return RegressionResult(task.labels, scores[known], labels[known])
+    known = readable & (labels >= 0)
+    scores, labels = scores[known], labels[known]
+    if task.kind == "identity":
+        found = np.cumsum(scores.astype(np.int64) == labels[:, None], axis=1) > 0
+        return RankResult(found.sum(axis=0), len(labels))
+    if task.kind == "age":
+        classes = np.clip(labels, 1, scores.shape[1]) - 1
+        hits = int((scores.argmax(axis=1) == classes).sum())
+        return AgeResult(labels, expected_age(scores) - labels, hits)
+    return classify(scores, labels, task.labels)
+
+
+def selection_value(task: Task, result: TaskResult, select: Literal["accuracy", "balanced_accuracy"]) -> float:
+    """What the best epoch has most of: accuracy, or less error in years, or the mean concordance."""
+    metrics = result.metrics()
+    if task.kind == "age":
+        return -metrics["mae"]
+    if task.kind == "regression":
+        return float(np.mean([metrics[f"ccc_{name}"] for name in task.labels]))
+    if isinstance(result, ClassificationResult):
+        return metrics[select]
+    return metrics["accuracy"]
+
+
+def in_words(result: TaskResult) -> str:
+    """The figures in a line: fractions in percent, ages in years, and n."""
+    parts = []
+    for name, value in result.metrics().items():
+        plain = name in ("mae", "rmse") or name.startswith(("ccc", "rmse"))
+        parts.append(f"{name.replace('_', ' ')} {f'{value:.3f}' if plain else f'{100 * value:.2f}%'}")
+    return f"{', '.join(parts)} (n={result.n})"

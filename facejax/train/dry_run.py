@@ -1,0 +1,155 @@
+"""What a run would be, without data and without training: shapes, parameters, work, memory, steps, time."""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from facejax.config import Config
+from facejax.models.face_model import abstract_variables
+from facejax.train.loop import stage_list
+from facejax.train.setup import build_model
+from facejax.train.state import split_params
+
+# Of the rate of one large matrix product: what convolutional networks of this kind reach, roughly. An assumption.
+ASSUMED_UTILISATION = 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class StagePlan:
+    """One stage.
+
+    Attributes:
+        name: Of the stage.
+        steps: Over all epochs.
+        trainable: Parameters that learn.
+        step_flops: Floating-point operations of a step, estimated: a forward pass, or three times that where the base
+            learns (the backward pass costs two forward passes), and all twice with SAM.
+        memory_bytes: Parameters, their gradient, SAM's perturbed copy, Adam's moments, and the outputs of all layers,
+            estimated before the compiler fuses any of them.
+        seconds: At `ASSUMED_UTILISATION` of the measured rate of a matrix product.
+    """
+
+    name: str
+    steps: int
+    trainable: int
+    step_flops: float
+    memory_bytes: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A whole run.
+
+    Attributes:
+        input_shape: (batch, height, width, 3).
+        outputs: Shape of each of the network's outputs for a batch.
+        parameters: Number of parameters by part (backbone and heads).
+        forward_flops: Of one photo, two for each multiplication with its addition.
+        stages: Its stages.
+    """
+
+    input_shape: tuple[int, ...]
+    outputs: dict[str, tuple[int, ...]]
+    parameters: dict[str, int]
+    forward_flops: float
+    stages: tuple[StagePlan, ...]
+
+
+def plan(config: Config, num_train: int, flops_per_second: float) -> Plan:
+    """The plan of a run; traces the network, computes and compiles nothing.
+
+    Args:
+        config: Of the run. What it starts from does not matter here and is not looked for.
+        num_train: Records of the train split.
+        flops_per_second: Of a matrix product on the device, `matmul_rate`.
+
+    Raises:
+        ValueError: The config's backbone, tasks or sizes do not fit together.
+    """
+    tasks = (*config.model.keep_heads, *config.model.tasks)
+    wanted = dataclasses.replace(config.model, init_from="", keep_heads=(), tasks=tasks)
+    loss = dataclasses.replace(config.loss, task_weights=())
+    model, cfg, _ = build_model(dataclasses.replace(config, model=wanted, loss=loss), None, persons=1)
+    size, dtype = cfg.preprocessing.image_size, jnp.dtype(config.model.dtype)
+    variables = abstract_variables(model, size)
+    batch = jax.ShapeDtypeStruct((config.batch_size, size, size, 3), jnp.float32)
+
+    def forward(variables: Any, images: jax.Array) -> Any:
+        return model.apply(variables, images)
+
+    def every_layer(variables: Any, images: jax.Array) -> Any:
+        return model.apply(variables, images, capture_intermediates=True, mutable=["intermediates"])
+
+    one = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    forward_flops = float(jax.jit(forward).lower(variables, one).cost_analysis()["flops"])  # pyright: ignore
+    outputs, kept = jax.eval_shape(every_layer, variables, batch)
+    activations = sum(leaf.size for leaf in jax.tree.leaves(kept)) * dtype.itemsize
+    parameters = {name: _size(part) for name, part in variables["params"].items()}
+    passes = 2 if config.sam.rho else 1
+    stages = []
+    for name, stage in stage_list(config):
+        trainable = _size(split_params(variables["params"], stage.trainable)[0])
+        learns_base = stage.trainable == "all"
+        flops = forward_flops * config.batch_size * (3 * passes if learns_base else 1)
+        memory = 4 * (sum(parameters.values()) + (3 + passes) * trainable) + activations * learns_base
+        steps = num_train // config.batch_size * stage.epochs
+        seconds = steps * flops / (ASSUMED_UTILISATION * flops_per_second)
+        stages.append(StagePlan(name, steps, trainable, flops, int(memory), seconds))
+    shapes = {name: tuple(output.shape) for name, output in outputs.items()}
+    return Plan(batch.shape, shapes, parameters, forward_flops, tuple(stages))
+
+
+def _size(tree: Any) -> int:
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+def matmul_rate(dtype: str) -> float:
+    """Floating-point operations a second of a 2048 x 2048 matrix product on the default device, best of five."""
+    x = jnp.ones((2048, 2048), dtype)
+    product = jax.jit(lambda x: x @ x)
+    product(x).block_until_ready()
+    best = np.inf
+    for _ in range(5):
+        started = time.perf_counter()
+        product(x).block_until_ready()
+        best = min(best, time.perf_counter() - started)
+    return 2 * 2048**3 / best
+
+
+def in_words(plan: Plan, num_train: int, flops_per_second: float) -> str:
+    """The plan as lines of text."""
+    count = sum(plan.parameters.values())
+    lines = [
+        f"input            {_shape(plan.input_shape)} uint8 RGB",
+        *(f"output           {name} {_shape(shape)}" for name, shape in plan.outputs.items()),
+        f"parameters       {count:,} ({', '.join(f'{name} {n:,}' for name, n in plan.parameters.items())})",
+        f"forward          {plan.forward_flops / 1e9:.3f} GFLOP a photo",
+        f"train split      {num_train:,} records",
+    ]
+    for stage in plan.stages:
+        lines.append(
+            f"{stage.name + ' stage':16} {stage.steps:,} steps, {stage.trainable:,} trainable parameters, "
+            f"{stage.step_flops / 1e9:.1f} GFLOP a step, about {stage.memory_bytes / 2**30:.2f} GiB, about "
+            f"{_duration(stage.seconds)}"
+        )
+    lines.append(
+        f"Times assume {ASSUMED_UTILISATION:.0%} of the {flops_per_second / 1e9:.0f} GFLOP/s that a matrix product "
+        "reaches on this device, and no wait for data; memory is counted before the compiler fuses layers."
+    )
+    return "\n".join(lines)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _duration(seconds: float) -> str:
+    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{seconds:.0f} s"
