@@ -1,0 +1,52 @@
+"""Many processes, usually one a host, that train as one."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import jax
+from jax.experimental import multihost_utils
+
+
+def join(
+    coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Joins the other processes of the run; to be called before anything else asks JAX for its devices.
+
+    What is None is taken from ``JAX_COORDINATOR_ADDRESS``, ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID`` where these are
+    set, and else found by JAX itself: on Cloud TPU, in Kubernetes jobs, under Slurm and Open MPI.
+
+    Args:
+        coordinator_address: ``host:port`` of process 0, reachable by all.
+        num_processes: Of the whole run.
+        process_id: Of this one, from 0.
+
+    Raises:
+        ValueError: JAX does not know the place where it runs and the arguments do not say it all.
+    """
+    variables = {"JAX_NUM_PROCESSES": num_processes, "JAX_PROCESS_ID": process_id}
+    for name, value in variables.items():
+        if value is None and name in os.environ:
+            variables[name] = int(os.environ[name])
+    try:
+        jax.distributed.initialize(coordinator_address, variables["JAX_NUM_PROCESSES"], variables["JAX_PROCESS_ID"])
+    except ValueError as error:
+        raise ValueError(
+            f"cannot join the other processes: {error} JAX finds them itself on Cloud TPU, in Kubernetes jobs "
+            "(pip install 'jax[k8s]'), under Slurm and Open MPI; elsewhere pass --coordinator HOST:PORT "
+            "--num_processes N --process_id I (docs/devices.md)"
+        ) from error
+
+
+@contextlib.contextmanager
+def first_process_first(what: str) -> Iterator[None]:
+    """A context that process 0 goes through before the others, so that they find the files that it writes.
+
+    Args:
+        what: Name of what is done, the same on all processes and used once in a run.
+    """
+    if jax.process_index() > 0:
+        multihost_utils.sync_global_devices(what)
+    yield
+    if jax.process_index() == 0:
+        multihost_utils.sync_global_devices(what)
