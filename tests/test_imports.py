@@ -12,6 +12,7 @@ BASE = {"config", "naming", "tasks", "preprocessing", "decoding"}
 ALLOWED = {
     "naming": set(),
     "config": {"naming"},
+    "protocol_config": set(),
     "tasks": set(),
     "preprocessing": set(),
     "decoding": {"tasks"},

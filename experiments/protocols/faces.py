@@ -1,0 +1,142 @@
+"""Detector and cropping of a `DetectionConfig`, and the faces of a set's clips on disk, found once for all networks."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import logging
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from facejax.data.records import Record
+from facejax.datasets import get_dataset
+from facejax.detect import MTCNN, crop_face, warp_five_points
+from facejax.protocol_config import ClipsConfig, DetectionConfig
+from facejax.video.faces import ClipFaces, clip_faces, find_faces
+from facejax.video.features import Clip
+from facejax.video.frames import Frame, VideoError, array_frames, read_frames
+
+logger = logging.getLogger("facejax")
+FORMAT = 1  # raised when the same clips and settings begin to give other files
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+def make_detector(config: DetectionConfig) -> MTCNN:
+    """The detector with the config's thresholds."""
+    first, second, third = config.thresholds
+    return MTCNN(config.min_face, (first, second, third))
+
+
+def make_cutter(config: DetectionConfig) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """(image, bbox, landmarks) -> crop."""
+    if config.cut == "five_points":
+        return lambda image, bbox, landmarks: warp_five_points(image, landmarks)
+    return functools.partial(crop_face, align=config.cut == "eyes")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipSet:
+    """The clips that a config means, and where they come from.
+
+    Attributes:
+        name: Name of the set that is read.
+        description: In words, for reports.
+        records: Of its clips, train before validation.
+        labels: Names of the classes.
+    """
+
+    name: str
+    description: str
+    records: tuple[Record, ...]
+    labels: tuple[str, ...]
+
+
+def open_clips(config: ClipsConfig) -> ClipSet:
+    """The set of the config, or clips of `people` in its place where no folder is given.
+
+    Raises:
+        FileNotFoundError: The folder is not that of the set.
+    """
+    from facejax.datasets.people.clip import GROUP_EMOTIONS
+    from facejax.tasks import EMOTION8
+
+    labels = EMOTION8 if config.label == "emotion" else GROUP_EMOTIONS
+    if config.raw and config.name != "people":
+        records = tuple(get_dataset(config.name).clips(pathlib.Path(config.raw)))
+        return ClipSet(config.name, config.name, records, labels)
+    if config.name != "people":
+        logger.info(
+            "%s is not given (--config.clips.raw=DIR; docs/datasets.md says where to get it). Its place is taken by "
+            "clips of the built-in set `people`: rendered heads, not films of real people.",
+            config.name,
+        )
+    options = {"kind": config.people_kind, "num_train": config.people_train, "num_validation": config.people_validation}
+    options |= {"size": config.people_size, "num_frames": config.people_frames}
+    records = tuple(get_dataset("people").clips(None, **options))
+    return ClipSet("people", f"people, {config.people_kind} clips (built-in, rendered)", records, labels)
+
+
+def faces_of_clips(
+    config: ClipsConfig, detection: DetectionConfig, clips: ClipSet, data_dir: pathlib.Path
+) -> Iterator[tuple[Clip, ClipFaces]]:
+    """Yields each clip with its faces, from ``data_dir/clips/<set>-<digest>/`` where they were found before.
+
+    One file a clip, written whole: a run that was stopped goes on where it was, and the next network starts at once. A
+    clip that cannot be read is logged, and counts as one without a face.
+    """
+    directory = data_dir / "clips" / f"{clips.name}-{_digest(config, detection, clips)}"
+    directory.mkdir(parents=True, exist_ok=True)
+    detector: MTCNN | None = None
+    cut = make_cutter(detection)
+    found = frames = 0
+    started = last = time.monotonic()
+    for number, record in enumerate(clips.records):
+        path = directory / f"{number:06d}.npz"
+        if path.exists():
+            faces = ClipFaces.load(path)
+        else:
+            detector = detector or make_detector(detection)
+            faces = _faces(record, config, detection, detector, cut)
+            faces.save(path)
+            found, frames = found + 1, frames + faces.num_frames
+        if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            speed = frames / (last - started)
+            logger.info("faces of %d/%d clips; %.1f frames a second", number + 1, len(clips.records), speed)
+        label = record.labels[config.label]
+        assert isinstance(label, int)
+        yield Clip(record.id, record.split, label, faces.num_frames), faces
+    if found:
+        seconds = time.monotonic() - started
+        logger.info("faces of %d clips (%d frames) found in %.0f s, kept in %s", found, frames, seconds, directory)
+
+
+def _faces(record: Record, config: ClipsConfig, detection: DetectionConfig, detector: MTCNN, cut) -> ClipFaces:
+    try:
+        return clip_faces(find_faces(_frames(record, config), detector, cut, choose=detection.choose))
+    except (VideoError, FileNotFoundError) as error:
+        logger.warning("%s counts as a clip without a face: %s", record.id, error)
+        return clip_faces([])
+
+
+def _frames(record: Record, config: ClipsConfig) -> Iterator[Frame]:
+    if callable(record.image):
+        return array_frames(record.image(), every=config.every)
+    return read_frames(record.image, every=config.every, max_side=config.max_side)
+
+
+def _digest(config: ClipsConfig, detection: DetectionConfig, clips: ClipSet) -> str:
+    """Short name of everything that the files depend on."""
+    settings = {
+        "format": FORMAT,
+        "clips": [record.id for record in clips.records],
+        "detection": dataclasses.asdict(detection),
+        "every": config.every,
+        "max_side": config.max_side,
+    }
+    if clips.name == "people":
+        settings |= {"frames": config.people_frames, "size": config.people_size}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,254 @@
+"""The paper's classifiers on clip descriptors (scikit-learn), how C is chosen, and files that hold them, no pickle."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from facejax.naming import nearest
+from facejax.video.descriptors import Descriptor, describe_clips
+
+CLASSIFIERS = ("linear_svc", "svc_rbf", "random_forest", "logistic")
+_FORMAT = 1
+# Holds arrays only, but follows the indices in them without looking: `_check_tree` looks.
+_TREE = "sklearn.tree._tree.Tree"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a classifier is fitted.
+
+    Attributes:
+        name: ``linear_svc``, ``svc_rbf``, ``random_forest`` (the paper's three) or ``logistic``: softmax regression,
+            which is a new fully connected layer trained to the optimum.
+        costs: Values of C to choose among; not used by the forest.
+        folds: Of the cross-validation that chooses; fewer where a class has fewer examples.
+        trees: Of the forest.
+        max_depth: Of its trees, 0 for no limit.
+        balanced: Weighs classes inversely to their frequency (the paper for ethnicity).
+        seed: Of folds and forest.
+    """
+
+    name: str = "linear_svc"
+    costs: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    folds: int = 5
+    trees: int = 1000
+    max_depth: int = 0
+    balanced: bool = False
+    seed: int = 0
+
+    def estimator(self, cost: float | None = None) -> Any:
+        """An unfitted scikit-learn classifier, with C = `cost` where it has a C.
+
+        Raises:
+            ValueError: There is no classifier of this name.
+        """
+        from sklearn.ensemble import RandomForestClassifier
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.svm import SVC, LinearSVC
+
+        weight: Any = "balanced" if self.balanced else None
+        cost = 1.0 if cost is None else cost
+        if self.name == "linear_svc":
+            return LinearSVC(C=cost, class_weight=weight, random_state=self.seed, max_iter=20000)
+        if self.name == "svc_rbf":
+            return SVC(C=cost, kernel="rbf", class_weight=weight, random_state=self.seed)
+        if self.name == "logistic":
+            return LogisticRegression(C=cost, class_weight=weight, max_iter=5000)
+        if self.name == "random_forest":
+            depth = self.max_depth or None
+            return RandomForestClassifier(
+                self.trees, max_depth=depth, class_weight=weight, random_state=self.seed, n_jobs=-1
+            )
+        raise ValueError(f"no classifier {self.name!r}{nearest(self.name, CLASSIFIERS)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A fitted classifier.
+
+    Attributes:
+        estimator: Of scikit-learn.
+        num_classes: Classes of the task; those that no training example showed score -inf.
+        cost: The chosen C, None for the forest.
+        chosen_by: ``cross_validation``, ``peeking_at_validation``, or ``fixed`` where there was nothing to choose.
+        cost_accuracy: Accuracy of each C by which it was chosen.
+    """
+
+    estimator: Any
+    num_classes: int
+    cost: float | None
+    chosen_by: str
+    cost_accuracy: dict[float, float]
+
+    def scores(self, vectors: Float[np.ndarray, "n features"]) -> Float[np.ndarray, "n classes"]:
+        """Higher is likelier: probabilities of the forest and of logistic, decision values of the SVMs."""
+        if not len(vectors):
+            return np.zeros((0, self.num_classes))
+        probabilistic = hasattr(self.estimator, "predict_proba")
+        found = self.estimator.predict_proba(vectors) if probabilistic else self.estimator.decision_function(vectors)
+        if found.ndim == 1:  # two classes: one value, of the second
+            found = np.stack([-found, found], axis=1)
+        scores = np.full((len(vectors), self.num_classes), -np.inf)
+        scores[:, self.estimator.classes_] = found
+        return scores
+
+
+def fit(
+    recipe: Recipe,
+    vectors: Float[np.ndarray, "n features"],
+    labels: Int[np.ndarray, " n"],
+    num_classes: int,
+    *,
+    peek: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Fitted:
+    """Fits a classifier; C is chosen by cross-validation on these very examples, the smallest among equals.
+
+    Args:
+        recipe: Which and how.
+        vectors: Training examples.
+        labels: Their classes, 0 <= label < num_classes.
+        num_classes: Classes of the task.
+        peek: Vectors and labels of the validation split, to choose the C that is best *on them*, as the published
+            code's constants were chosen. The accuracy on that split is then no estimate of anything.
+
+    Raises:
+        ValueError: Fewer than two classes, or a class with one example where C must be cross-validated.
+    """
+    if len(np.unique(labels)) < 2:
+        raise ValueError(f"expected training examples of two classes or more, got labels {np.unique(labels).tolist()}")
+    if recipe.name == "random_forest" or len(recipe.costs) == 1:
+        cost = None if recipe.name == "random_forest" else recipe.costs[0]
+        return Fitted(recipe.estimator(cost).fit(vectors, labels), num_classes, cost, "fixed", {})
+    if peek is not None:
+        fitted = {cost: recipe.estimator(cost).fit(vectors, labels) for cost in recipe.costs}
+        accuracy = {cost: float(estimator.score(*peek)) for cost, estimator in fitted.items()}
+        best = max(accuracy, key=lambda cost: accuracy[cost])
+        return Fitted(fitted[best], num_classes, best, "peeking_at_validation", accuracy)
+    accuracy = cross_validated_costs(recipe, vectors, labels)
+    best = max(accuracy, key=lambda cost: accuracy[cost])
+    estimator = recipe.estimator(best).fit(vectors, labels)
+    return Fitted(estimator, num_classes, best, "cross_validation", accuracy)
+
+
+def cross_validated_costs(
+    recipe: Recipe, vectors: Float[np.ndarray, "n features"], labels: Int[np.ndarray, " n"]
+) -> dict[float, float]:
+    """Accuracy of each C by stratified cross-validation, mean over the folds."""
+    from sklearn.model_selection import GridSearchCV
+
+    search = GridSearchCV(
+        recipe.estimator(), {"C": list(recipe.costs)}, cv=stratified(labels, recipe.folds, recipe.seed)
+    )
+    search.fit(vectors, labels)
+    return dict(zip(recipe.costs, map(float, search.cv_results_["mean_test_score"]), strict=True))
+
+
+def stratified(labels: Int[np.ndarray, " n"], folds: int, seed: int) -> Any:
+    """Shuffled stratified folds, as many as asked for or as the rarest class has examples.
+
+    Raises:
+        ValueError: A class has one example only.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    values, counts = np.unique(labels, return_counts=True)
+    if counts.min() < 2:
+        rare = int(values[counts.argmin()])
+        raise ValueError(f"class {rare} has one training example: no cross-validation; name one C (costs=1.0)")
+    return StratifiedKFold(min(folds, int(counts.min())), shuffle=True, random_state=seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipClassifier:
+    """From the features of a clip's faces to a class; what a file holds.
+
+    Attributes:
+        fitted: The classifier.
+        descriptor: What a clip's vector is.
+        labels: Class names.
+        source: Which network and weights made the features; those of another one mean nothing to it.
+    """
+
+    fitted: Fitted
+    descriptor: Descriptor
+    labels: tuple[str, ...]
+    source: str
+
+    def scores(self, clips: Iterable[tuple[np.ndarray, np.ndarray]]) -> Float[np.ndarray, "clips classes"]:
+        """Scores of clips, each (features (n, D), numbers of the frames (n,)); n may be 0."""
+        return self.fitted.scores(describe_clips(clips, self.descriptor))
+
+    def predict(self, clips: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[str]:
+        """Name of each clip's class."""
+        return [self.labels[index] for index in self.scores(clips).argmax(axis=1)]
+
+    def save(self, path: pathlib.Path | str) -> None:
+        """Writes a ``.skops`` file (zip of JSON and arrays), whole or not at all."""
+        import skops.io
+
+        path = pathlib.Path(path)
+        content = {
+            "format": _FORMAT,
+            "estimator": self.fitted.estimator,
+            "num_classes": self.fitted.num_classes,
+            "cost": self.fitted.cost,
+            "chosen_by": self.fitted.chosen_by,
+            "cost_accuracy": [[cost, value] for cost, value in self.fitted.cost_accuracy.items()],
+            "levels": self.descriptor.levels,
+            "statistics": list(self.descriptor.statistics),
+            "labels": list(self.labels),
+            "source": self.source,
+        }
+        partial = path.with_name(path.name + ".partial")
+        skops.io.dump(content, partial)
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: pathlib.Path | str) -> "ClipClassifier":
+        """What `save` wrote. Runs no code of the file: types beyond scikit-learn's own are refused.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It holds something else.
+        """
+        import skops.io
+
+        path = pathlib.Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no clip classifier {path}: experiments/run.py --config video_afew_b0 writes one")
+        try:
+            foreign = set(skops.io.get_untrusted_types(file=path)) - {_TREE}
+            if foreign:
+                raise ValueError(f"it holds types that are not trusted: {', '.join(sorted(foreign))}")
+            content = skops.io.load(path, trusted=[_TREE])
+            if content["format"] != _FORMAT:
+                raise ValueError(f"it is of format {content['format']}, expected {_FORMAT}")
+            for member in getattr(content["estimator"], "estimators_", ()):
+                _check_tree(member.tree_)
+        except Exception as error:
+            raise ValueError(f"{path} is no clip classifier of facejax: {error}") from error
+        fitted = Fitted(
+            content["estimator"],
+            content["num_classes"],
+            content["cost"],
+            content["chosen_by"],
+            dict(content["cost_accuracy"]),
+        )
+        descriptor = Descriptor(content["levels"], tuple(content["statistics"]))
+        return cls(fitted, descriptor, tuple(content["labels"]), content["source"])
+
+
+def _check_tree(tree: Any) -> None:
+    """Raises ValueError where a tree of a file would lead its reader in circles or out of its arrays."""
+    count, place = tree.node_count, np.arange(tree.node_count)
+    left, right = tree.children_left, tree.children_right
+    leaf = left == -1
+    inside = (left > place) & (left < count) & (right > place) & (right < count)
+    features = (tree.feature >= 0) & (tree.feature < tree.n_features)
+    if count < 1 or not (np.where(leaf, right == -1, inside & features)).all():
+        raise ValueError("a tree of its forest is damaged")

@@ -1,0 +1,162 @@
+"""Features of all faces of all clips as one table, which other tools can read (npz, Parquet)."""
+
+import dataclasses
+import io
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from facejax.video.faces import ClipFaces
+
+# Crops that are embedded at once; `LoadedModel` splits them into batches of the device.
+CROPS_AT_ONCE = 256
+
+# Crops, uint8 RGB of any size -> (n, D) float32: `facejax.inference.LoadedModel.features`.
+Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """What is known of a clip beside its faces.
+
+    Attributes:
+        id: Unique in its set.
+        split: ``train`` or ``validation``.
+        label: Index of its class, -1 for unknown.
+        num_frames: Frames that were looked at.
+    """
+
+    id: str
+    split: str
+    label: int
+    num_frames: int
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureTable:
+    """One row a face, ordered by clip and frame; clips without a face have no row.
+
+    Attributes:
+        clips: All clips.
+        clip: Index in `clips` of each face, ascending.
+        frame: Number of its frame.
+        time: Seconds from the start of the clip.
+        bbox: [x1, y1, x2, y2] in pixels of the frame.
+        score: The detector's probability.
+        features: Penultimate layer of the network.
+        source: Which network and weights made them, in words.
+    """
+
+    clips: tuple[Clip, ...]
+    clip: Int[np.ndarray, " n"]
+    frame: Int[np.ndarray, " n"]
+    time: Float[np.ndarray, " n"]
+    bbox: Float[np.ndarray, "n 4"]
+    score: Float[np.ndarray, " n"]
+    features: Float[np.ndarray, "n features"]
+    source: str
+
+    @property
+    def labels(self) -> Int[np.ndarray, " clips"]:
+        """Class index of each clip."""
+        return np.array([clip.label for clip in self.clips], np.int64)
+
+    @property
+    def has_faces(self) -> np.ndarray:
+        """(clips,) bool: whether a face was found in the clip."""
+        return np.isin(np.arange(len(self.clips)), self.clip)
+
+    def of_split(self, split: str) -> np.ndarray:
+        """(clips,) bool: whether the clip is in the split."""
+        return np.array([clip.split == split for clip in self.clips], bool)
+
+    def per_clip(self) -> Iterator[tuple[Float[np.ndarray, "k features"], Int[np.ndarray, " k"]]]:
+        """Yields features and frame numbers of each clip's faces, in the order of `clips`; k may be 0."""
+        starts = np.searchsorted(self.clip, np.arange(len(self.clips) + 1))
+        for start, end in itertools.pairwise(starts):
+            yield self.features[start:end], self.frame[start:end]
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes ``.npz`` (arrays and text, no pickle): this table and nothing lost. Appears whole or not at all."""
+        stored = io.BytesIO()
+        np.savez(
+            stored,
+            **{name: getattr(self, name) for name in _COLUMNS},
+            clips=np.array(json.dumps([dataclasses.asdict(clip) for clip in self.clips])),
+            source=np.array(self.source),
+        )
+        partial = path.with_name(path.name + ".partial")
+        partial.write_bytes(stored.getvalue())
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> "FeatureTable":
+        """What `save` wrote."""
+        with np.load(path, allow_pickle=False) as stored:
+            clips = tuple(Clip(**clip) for clip in json.loads(str(stored["clips"])))
+            return cls(clips, **{name: stored[name] for name in _COLUMNS}, source=str(stored["source"]))
+
+    def save_parquet(self, path: pathlib.Path) -> None:
+        """Writes one row a face: clip, split, label, frame, time, x1, y1, x2, y2, score, feature (list of float).
+
+        The file's metadata hold ``facejax.source`` and ``facejax.clips`` (JSON: all clips, also those without a face).
+        """
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        width = self.features.shape[1]
+        columns = {
+            "clip": pa.array([self.clips[index].id for index in self.clip], pa.string()),
+            "split": pa.array([self.clips[index].split for index in self.clip], pa.string()),
+            "label": pa.array(self.labels[self.clip]),
+            "frame": pa.array(self.frame),
+            "time": pa.array(self.time),
+            **{name: pa.array(self.bbox[:, side]) for side, name in enumerate(("x1", "y1", "x2", "y2"))},
+            "score": pa.array(self.score),
+            "feature": pa.FixedSizeListArray.from_arrays(pa.array(self.features.ravel()), width),
+        }
+        clips = json.dumps([dataclasses.asdict(clip) for clip in self.clips])
+        table = pa.table(columns).replace_schema_metadata({"facejax.source": self.source, "facejax.clips": clips})
+        partial = path.with_name(path.name + ".partial")
+        pyarrow.parquet.write_table(table, partial)
+        os.replace(partial, path)
+
+
+_COLUMNS = ("clip", "frame", "time", "bbox", "score", "features")
+
+
+def embed_clips(clips: Iterable[tuple[Clip, ClipFaces]], embed: Embed, source: str) -> FeatureTable:
+    """Features of all faces of all clips; crops of short clips share the device's batches.
+
+    Args:
+        clips: Clips with their faces; read one after another, so that a generator of any length will do.
+        embed: Features of crops, e.g. `facejax.load_model(...).features`.
+        source: Which network and weights that is, in words.
+    """
+    known: list[Clip] = []
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
+    waiting: list[np.ndarray] = []
+
+    def flush() -> None:
+        columns["features"].append(np.asarray(embed(waiting), np.float32))
+        waiting.clear()
+
+    for clip, faces in clips:
+        columns["clip"].append(np.full(len(faces), len(known), np.int64))
+        known.append(clip)
+        for name in ("frame", "time", "bbox", "score"):
+            columns[name].append(getattr(faces, name))
+        for crop in faces.crops:
+            waiting.append(crop)
+            if len(waiting) == CROPS_AT_ONCE:
+                flush()
+    if waiting or not columns["features"]:
+        flush()
+    if not known:
+        raise ValueError("expected one clip or more, got none")
+    return FeatureTable(tuple(known), **{name: np.concatenate(parts) for name, parts in columns.items()}, source=source)

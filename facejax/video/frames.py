@@ -1,0 +1,153 @@
+"""Frames of a video, one after another: decoded ahead in a thread, never more than a few of them in memory."""
+
+import pathlib
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+# Decoded frames that wait for the consumer: enough that detection and decoding overlap, 50 MB at 1080p.
+_AHEAD = 8
+# A broken frame in the middle of a file: decoders report a failed read where the next one may work again.
+_MAX_FAILURES = 30
+
+
+class Frame(NamedTuple):
+    """One frame.
+
+    Attributes:
+        index: Number in the file, from 0; frames that were left out count.
+        time: Seconds from the start.
+        image: uint8 RGB (height, width, 3).
+        scale: Factor from the file's pixels to the image's (1 unless `max_side` made it smaller).
+    """
+
+    index: int
+    time: float
+    image: UInt8[np.ndarray, "height width 3"]
+    scale: float
+
+
+class VideoError(ValueError):
+    """A file that is no video that OpenCV can read; the message names it."""
+
+
+def read_frames(
+    path: pathlib.Path | str, *, every: int = 1, max_side: int = 0, max_frames: int = 0, ahead: int = _AHEAD
+) -> Iterator[Frame]:
+    """Yields the frames of a video file in order; memory does not grow with its length.
+
+    Frames between those that are wanted are grabbed and not converted. Rotation that the file asks for is applied
+    (OpenCV does so). Damaged frames are left out, their numbers stay free.
+
+    Args:
+        path: A file that OpenCV's FFmpeg can read (mp4, avi, mov, webm, ...).
+        every: Yields every n-th frame; 1 for all, as the paper does.
+        max_side: Larger frames are reduced to this many pixels on their longer side; 0 for never.
+        max_frames: Stops after this many; 0 for the whole file.
+        ahead: Frames that are decoded before they are asked for.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        VideoError: It cannot be opened or holds no readable frame.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no video file {path}")
+    if every < 1:
+        raise ValueError(f"expected every >= 1 (1 for all frames), got {every}")
+    return _ahead(_decode(path, every, max_side, max_frames), ahead)
+
+
+def array_frames(images: Iterable[np.ndarray], *, fps: float | int = 30, every: int = 1) -> Iterator[Frame]:
+    """Yields images that are in memory already as frames, e.g. a clip of the set `people`.
+
+    Args:
+        images: uint8 RGB (height, width, 3) each.
+        fps: Images a second, for the times.
+        every: Yields every n-th.
+    """
+    for index, image in enumerate(images):
+        if index % every == 0:
+            yield Frame(index, index / fps, image, 1.0)
+
+
+def _decode(path: pathlib.Path, every: int, max_side: int, max_frames: int) -> Iterator[Frame]:
+    capture = cv2.VideoCapture(str(path))
+    try:
+        if not capture.isOpened():
+            raise VideoError(f"{path} is no video that OpenCV can open; `ffprobe FILE` says what it is")
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        seconds_a_frame = 1 / fps if fps > 0 else 0.0
+        index, given, failures = -1, 0, 0
+        while failures < _MAX_FAILURES and not (max_frames and given == max_frames):
+            index += 1
+            if not capture.grab():
+                failures += 1
+                continue
+            if index % every:
+                failures = 0
+                continue
+            whole, image = capture.retrieve()
+            if not whole or image is None:
+                failures += 1
+                continue
+            failures = 0
+            given += 1
+            yield _frame(index, index * seconds_a_frame, image, max_side)
+        if not given:
+            raise VideoError(f"{path} holds no frame that OpenCV can read")
+    finally:
+        capture.release()
+
+
+def _frame(index: int, time: float, bgr: np.ndarray, max_side: int) -> Frame:
+    scale = max_side / max(bgr.shape[:2]) if max_side else 1.0
+    if scale < 1:
+        size = (max(round(bgr.shape[1] * scale), 1), max(round(bgr.shape[0] * scale), 1))
+        bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
+    return Frame(index, time, np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)), min(scale, 1.0))
+
+
+def _ahead(frames: Iterator[Frame], size: int) -> Iterator[Frame]:
+    """The same items, made in a thread that is at most `size` of them ahead; it ends with the consumer."""
+    ready: queue.Queue = queue.Queue(maxsize=max(size, 1))
+    stopped = threading.Event()
+
+    def put(item: tuple[str, object]) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def produce() -> None:
+        try:
+            for frame in frames:
+                if not put(("frame", frame)):
+                    return
+            put(("end", None))
+        except Exception as error:  # raised again where the frames are consumed
+            put(("error", error))
+
+    thread = threading.Thread(target=produce, name="facejax-decode", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = ready.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                assert isinstance(value, Exception)
+                raise value
+            assert isinstance(value, Frame)
+            yield value
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,179 @@
+"""Fitting the networks of `attention` on exported features, scoring clips with them, and files that hold them."""
+
+import dataclasses
+import io
+import json
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from facejax.video.attention import SequenceRecipe, apply, initial_state, train_step
+
+# (features (n, D), numbers of the frames (n,)) of a clip's faces; n may be 0.
+ClipArrays = tuple[np.ndarray, np.ndarray]
+_FORMAT = 1
+_WARMUP = 0.1  # part of the steps
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedSequence:
+    """Trained networks over the frames of a clip.
+
+    Attributes:
+        recipe: How they were trained.
+        num_classes: Classes of the task.
+        mean: Of each feature over the faces of the training clips; features are standardised with it.
+        std: Standard deviation likewise.
+        params: Of each repeat.
+    """
+
+    recipe: SequenceRecipe
+    num_classes: int
+    mean: Float[np.ndarray, " features"]
+    std: Float[np.ndarray, " features"]
+    params: tuple[Any, ...]
+
+    def scores(self, clips: Sequence[ClipArrays]) -> Float[np.ndarray, "clips classes"]:
+        """Probabilities, averaged over the repeats, float32."""
+        network, size = self.recipe.network(self.num_classes), self.recipe.batch_size
+        parts = [np.zeros((0, self.num_classes), np.float32)]
+        for start in range(0, len(clips), size):
+            some = clips[start : start + size]
+            batch = pad_clips(some, self.recipe.max_frames, size, self.mean, self.std)
+            found = np.mean([np.asarray(apply(network, params, batch)) for params in self.params], axis=0)
+            parts.append(found[: len(some)])
+        return np.concatenate(parts)
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes ``.npz`` (arrays and JSON text, no pickle), whole or not at all."""
+        arrays: dict[str, Any] = {
+            f"{repeat}/{name}": value
+            for repeat, params in enumerate(self.params)
+            for name, value in _flatten(params).items()
+        }
+        about = {"format": _FORMAT, "num_classes": self.num_classes, "recipe": dataclasses.asdict(self.recipe)}
+        stored = io.BytesIO()
+        np.savez(stored, about=np.array(json.dumps(about)), mean=self.mean, std=self.std, **arrays)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_bytes(stored.getvalue())
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> "FittedSequence":
+        """What `save` wrote.
+
+        Raises:
+            ValueError: The file is of another format.
+        """
+        with np.load(path, allow_pickle=False) as stored:
+            if "about" not in stored or (about := json.loads(str(stored["about"])))["format"] != _FORMAT:
+                raise ValueError(f"{path} holds no sequence network of facejax in format {_FORMAT}")
+            params: list[dict] = [{} for _ in range(about["recipe"]["repeats"])]
+            for name in set(stored.files) - {"about", "mean", "std"}:
+                repeat, *keys = name.split("/")
+                place = params[int(repeat)]
+                for key in keys[:-1]:
+                    place = place.setdefault(key, {})
+                place[keys[-1]] = stored[name]
+            recipe = SequenceRecipe(**about["recipe"])
+            return cls(recipe, about["num_classes"], stored["mean"], stored["std"], tuple(params))
+
+
+def fit_sequence(
+    recipe: SequenceRecipe, clips: Sequence[ClipArrays], labels: Int[np.ndarray, " clips"], num_classes: int
+) -> FittedSequence:
+    """Trains the networks of a recipe; the same clips, labels and seed give the same networks.
+
+    Args:
+        recipe: Network and training.
+        clips: Training clips, each with a face at least.
+        labels: Their classes.
+        num_classes: Classes of the task.
+
+    Raises:
+        ValueError: A clip has no face.
+    """
+    empty = [index for index, (features, _) in enumerate(clips) if not len(features)]
+    if empty or not len(clips):
+        raise ValueError(f"expected training clips with faces; {len(empty)} of {len(clips)} have none: leave them out")
+    faces = np.concatenate([features for features, _ in clips])
+    mean, std = faces.mean(axis=0), np.maximum(faces.std(axis=0), 1e-6)
+    everything = pad_clips(clips, recipe.max_frames, len(clips), mean, std)
+    everything["labels"] = np.asarray(labels, np.int32)
+    params = tuple(_train(recipe, everything, num_classes, recipe.seed + repeat) for repeat in range(recipe.repeats))
+    return FittedSequence(recipe, num_classes, mean, std, params)
+
+
+def _train(recipe: SequenceRecipe, clips: dict[str, np.ndarray], num_classes: int, seed: int) -> Any:
+    import jax
+
+    count = len(clips["labels"])
+    steps_per_epoch = -(-count // recipe.batch_size)
+    steps = steps_per_epoch * recipe.epochs
+    network = recipe.network(num_classes)
+    first: Any = {name: value[:1] for name, value in clips.items()}
+    params, state = initial_state(network, recipe.weight_decay, first, seed)
+    order_rng, dropout = np.random.default_rng(seed), jax.random.key(seed)
+    for step in range(steps):
+        if step % steps_per_epoch == 0:
+            # The last batch is filled with clips of the epoch's beginning, so that one shape is compiled.
+            order = np.resize(order_rng.permutation(count), steps_per_epoch * recipe.batch_size)
+        start = step % steps_per_epoch * recipe.batch_size
+        batch: Any = {name: value[order[start : start + recipe.batch_size]] for name, value in clips.items()}
+        rate = np.float32(recipe.lr * _schedule(step, steps))
+        rng = jax.random.fold_in(dropout, step)
+        params, state, _ = train_step(network, recipe.weight_decay, params, state, batch, rate, rng)
+    return jax.device_get(params)
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Linear warm-up, then half a cosine down to zero."""
+    warmup = max(round(_WARMUP * steps), 1)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+def pad_clips(
+    clips: Sequence[ClipArrays],
+    max_frames: int,
+    count: int,
+    mean: Float[np.ndarray, " features"],
+    std: Float[np.ndarray, " features"],
+) -> dict[str, Any]:
+    """``features`` (count, max_frames, D), standardised, ``frames`` and ``mask`` (count, max_frames); else zeros.
+
+    Longer clips are thinned evenly. Frame numbers count from the clip's first face.
+    """
+    batch = {
+        "features": np.zeros((count, max_frames, len(mean)), np.float32),
+        "frames": np.zeros((count, max_frames), np.int32),
+        "mask": np.zeros((count, max_frames), bool),
+    }
+    for index, (features, frames) in enumerate(clips):
+        length = len(features)
+        if not length:
+            continue
+        chosen = np.arange(length)
+        if length > max_frames:
+            chosen = np.linspace(0, length - 1, max_frames).round().astype(int)
+        used = len(chosen)
+        batch["features"][index, :used] = (features[chosen] - mean) / std
+        batch["frames"][index, :used] = frames[chosen] - frames[0]
+        batch["mask"][index, :used] = True
+    return batch
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}/")
+        else:
+            flat[prefix + key] = np.asarray(value)
+    return flat

@@ -1,0 +1,68 @@
+"""Smoothing of per-frame outputs over time: causal for live video, symmetric for files; frames may be missing."""
+
+import math
+
+import numpy as np
+from jaxtyping import Float
+
+
+class ExponentialSmoother:
+    """Smooths scores as they come; after a gap it trusts what is new, since weights fade with time and not with calls.
+
+    The mean of all scores so far, each weighted by exp(-age / seconds): the first output equals the first input, and
+    frames that come late or are missing need no special case.
+    """
+
+    def __init__(self, seconds: float):
+        """`seconds`: age at which a score weighs 1/e of a new one.
+
+        Raises:
+            ValueError: It is not positive.
+        """
+        if not seconds > 0:
+            raise ValueError(f"expected seconds > 0, got {seconds}")
+        self.seconds = seconds
+        self._time = -math.inf
+        self._sum: np.ndarray | float = 0.0
+        self._weight = 0.0
+
+    def __call__(self, time: float, scores: Float[np.ndarray, " classes"]) -> Float[np.ndarray, " classes"]:
+        """Smoothed scores at `time` (seconds), float64; probabilities stay probabilities.
+
+        Raises:
+            ValueError: `time` is before that of the last call.
+        """
+        if time < self._time:
+            raise ValueError(f"expected times in order, got {time} after {self._time}")
+        fade = math.exp(-(time - self._time) / self.seconds)
+        self._sum = fade * self._sum + scores.astype(np.float64)
+        self._weight = fade * self._weight + 1
+        self._time = time
+        return self._sum / self._weight
+
+
+def smooth_scores(
+    times: Float[np.ndarray, " n"], scores: Float[np.ndarray, "n classes"], seconds: float
+) -> Float[np.ndarray, "n classes"]:
+    """Gaussian-weighted mean of the scores around each time, float64: no delay, but it looks ahead.
+
+    Args:
+        times: Seconds, ascending, at any distance from each other.
+        scores: One row a time, e.g. probabilities of one face's track.
+        seconds: Standard deviation of the weights.
+
+    Raises:
+        ValueError: `seconds` is not positive, or the times are not in order.
+    """
+    if not seconds > 0:
+        raise ValueError(f"expected seconds > 0, got {seconds}")
+    if (np.diff(times) < 0).any():
+        raise ValueError("expected ascending times")
+    reach = 4 * seconds  # weights beyond are below 4e-4
+    smoothed = np.empty(scores.shape, np.float64)
+    for index, time in enumerate(times):
+        start = np.searchsorted(times, time - reach, side="left")
+        end = np.searchsorted(times, time + reach, side="right")
+        weights = np.exp(-0.5 * ((times[start:end] - time) / seconds) ** 2)
+        smoothed[index] = weights @ scores[start:end] / weights.sum()
+    return smoothed

@@ -1,0 +1,99 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from facejax.video.attention import SEQUENCE_NETWORKS, SequenceRecipe, initial_state, time_code
+from facejax.video.sequences import FittedSequence, fit_sequence, pad_clips
+
+RECIPE = SequenceRecipe(width=16, heads=2, epochs=30, batch_size=16, max_frames=8, dropout=0.1, lr=3e-3)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    """The class shows in one frame of five only: an average over the clip's frames hides it in noise."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(96) % 2
+    made = []
+    for label in labels:
+        features = rng.normal(size=(rng.integers(3, 8), 6)).astype(np.float32)
+        features[rng.integers(len(features))] += np.array([4, 0, 0, 0, 0, 0]) + 4 * label * np.eye(6)[1]
+        made.append((features, np.arange(len(features))))
+    return made, labels
+
+
+@pytest.mark.parametrize("name", SEQUENCE_NETWORKS)
+def test_networks_learn_what_one_frame_shows_and_survive_a_file(name, clips, tmp_path):
+    features, labels = clips
+    fitted = fit_sequence(dataclasses.replace(RECIPE, name=name), features[:64], labels[:64], 2)
+    scores = fitted.scores(features[64:])
+    np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
+    assert (scores.argmax(axis=1) == labels[64:]).mean() > 0.8
+    fitted.save(tmp_path / "n.npz")
+    np.testing.assert_array_equal(FittedSequence.load(tmp_path / "n.npz").scores(features[64:]), scores)
+    empty = np.zeros((0, 6), np.float32), np.zeros(0, np.int64)
+    assert np.isfinite(fitted.scores([empty])).all()
+
+
+@pytest.mark.parametrize("name", SEQUENCE_NETWORKS)
+def test_padding_and_other_clips_change_nothing(name, clips):
+    features, labels = clips
+    fitted = fit_sequence(dataclasses.replace(RECIPE, name=name, epochs=1), features[:32], labels[:32], 2)
+    alone = np.concatenate([fitted.scores([clip]) for clip in features[:5]])
+    np.testing.assert_allclose(fitted.scores(features[:5]), alone, atol=1e-6)
+    longer = dataclasses.replace(fitted, recipe=dataclasses.replace(fitted.recipe, max_frames=20))
+    np.testing.assert_allclose(longer.scores(features[:5]), alone, atol=1e-5)
+
+
+def test_training_is_reproducible(clips):
+    features, labels = clips
+    recipe = dataclasses.replace(RECIPE, epochs=2, repeats=2)
+    first, second = (fit_sequence(recipe, features[:32], labels[:32], 2) for _ in range(2))
+    np.testing.assert_array_equal(first.scores(features), second.scores(features))
+    leaves = [jax.tree.leaves(params) for params in first.params]
+    assert any((a != b).any() for a, b in zip(*leaves, strict=True))  # repeats differ
+
+
+def test_attention_pools_as_written(clips):
+    """One clip by hand, in NumPy, from the weights."""
+    recipe = RECIPE
+    network = recipe.network(2)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(1, 3, 6)).astype(np.float32)
+    batch = {"features": x, "frames": np.arange(3)[None], "mask": np.array([[True, True, False]])}
+    params, _ = initial_state(network, 0.0, batch, 0)
+    p = jax.device_get(params)
+
+    def dense(layer, v):
+        return v @ p[layer]["kernel"] + p[layer]["bias"]
+
+    tokens = np.asarray(jax.nn.gelu(dense("project", x[0])))
+    relevance = dense("relevance", np.tanh(dense("look", tokens)))[:2, 0]
+    weights = np.exp(relevance) / np.exp(relevance).sum()
+    expected = dense("logits", weights @ tokens[:2])
+    found = network.apply({"params": params}, batch["features"], batch["frames"], batch["mask"], False)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_padding_thins_long_clips_evenly():
+    features = np.arange(9, dtype=np.float32)[:, None]
+    batch = pad_clips([(features, np.arange(9) + 5), (features[:2], np.arange(2))], 5, 3, np.zeros(1), np.ones(1))
+    assert batch["features"][0, :, 0].tolist() == [0, 2, 4, 6, 8]
+    assert batch["frames"][0].tolist() == [0, 2, 4, 6, 8]
+    assert batch["mask"].sum(axis=1).tolist() == [5, 2, 0]
+
+
+def test_time_code_tells_frames_apart():
+    code = np.asarray(time_code(np.arange(200)[None], 16))[0]
+    distances = np.linalg.norm(code[:, None] - code[None], axis=-1) + 9 * np.eye(200)
+    assert distances.min() > 0.05
+
+
+def test_mistakes(clips):
+    features, labels = clips
+    with pytest.raises(ValueError, match="multiple of 2 x heads"):
+        SequenceRecipe(width=20, heads=4)
+    empty = np.zeros((0, 6), np.float32), np.zeros(0, np.int64)
+    with pytest.raises(ValueError, match="1 of 3 have none"):
+        fit_sequence(RECIPE, [*features[:2], empty], labels[:3], 2)

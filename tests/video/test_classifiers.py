@@ -1,0 +1,130 @@
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.svm import SVC, LinearSVC
+
+from facejax.video import classifiers
+from facejax.video.classifiers import CLASSIFIERS, ClipClassifier, Fitted, Recipe, fit
+from facejax.video.descriptors import AFEW, describe_clips
+
+BY_HAND = {
+    "linear_svc": lambda c: LinearSVC(C=c, random_state=0, max_iter=20000),
+    "svc_rbf": lambda c: SVC(C=c, random_state=0),
+    "logistic": lambda c: LogisticRegression(C=c, max_iter=5000),
+}
+
+
+@pytest.fixture(scope="module")
+def clips():
+    rng = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    centres = rng.normal(size=(3, 6))
+    lengths = rng.integers(1, 9, 90)
+    return [
+        (rng.normal(centres[label], 1.5, (n, 6)).astype(np.float32), np.arange(n))
+        for label, n in zip(labels, lengths, strict=True)
+    ], labels
+
+
+@pytest.mark.parametrize("name", sorted(BY_HAND))
+def test_results_equal_scikit_learn_by_hand(name, clips):
+    features, labels = clips
+    vectors = describe_clips(features, AFEW)
+    recipe = Recipe(name, costs=(0.1, 1.0, 10.0), folds=4, seed=0)
+    fitted = fit(recipe, vectors[:60], labels[:60], 3)
+    folds = StratifiedKFold(4, shuffle=True, random_state=0)
+    by_hand = {
+        cost: cross_val_score(BY_HAND[name](cost), vectors[:60], labels[:60], cv=folds).mean() for cost in recipe.costs
+    }
+    assert fitted.cost_accuracy == pytest.approx(by_hand)
+    assert fitted.cost == max(by_hand, key=by_hand.get)
+    assert fitted.chosen_by == "cross_validation"
+    expected = BY_HAND[name](fitted.cost).fit(vectors[:60], labels[:60]).predict(vectors[60:])
+    np.testing.assert_array_equal(fitted.scores(vectors[60:]).argmax(axis=1), expected)
+
+
+def test_forest_equals_scikit_learn_by_hand(clips):
+    features, labels = clips
+    vectors = describe_clips(features, AFEW)
+    fitted = fit(Recipe("random_forest", trees=20, max_depth=7, seed=3), vectors[:60], labels[:60], 3)
+    by_hand = RandomForestClassifier(20, max_depth=7, random_state=3).fit(vectors[:60], labels[:60])
+    np.testing.assert_allclose(fitted.scores(vectors[60:]), by_hand.predict_proba(vectors[60:]))
+    assert fitted.cost is None
+
+
+def test_peeking_takes_the_best_cost_of_the_validation_clips_and_says_so(clips):
+    features, labels = clips
+    vectors = describe_clips(features, AFEW)
+    peek = vectors[60:], labels[60:]
+    recipe = Recipe("linear_svc", costs=(0.001, 0.1, 1.0, 100.0))
+    fitted = fit(recipe, vectors[:60], labels[:60], 3, peek=peek)
+    by_hand = {c: BY_HAND["linear_svc"](c).fit(vectors[:60], labels[:60]).score(*peek) for c in recipe.costs}
+    assert fitted.chosen_by == "peeking_at_validation"
+    assert by_hand[fitted.cost] == max(by_hand.values())
+
+
+def test_two_classes_and_classes_that_were_never_seen(clips):
+    features, labels = clips
+    vectors, two = describe_clips(features, AFEW), np.where(labels == 2, 0, 2 * labels)  # 0 and 2 of four
+    scores = fit(Recipe("linear_svc", costs=(1.0,)), vectors, two, 4).scores(vectors)
+    assert scores.shape == (90, 4)
+    assert np.isneginf(scores[:, [1, 3]]).all()
+    np.testing.assert_array_equal(scores.argmax(1), BY_HAND["linear_svc"](1.0).fit(vectors, two).predict(vectors))
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_saved_classifier_says_the_same(name, clips, tmp_path):
+    features, labels = clips
+    fitted = fit(Recipe(name, costs=(0.1, 1.0), trees=5), describe_clips(features, AFEW), labels, 3)
+    classifier = ClipClassifier(fitted, AFEW, ("a", "b", "c"), "toy network")
+    classifier.save(tmp_path / "c.skops")
+    loaded = ClipClassifier.load(tmp_path / "c.skops")
+    empty = np.zeros((0, 6), np.float32), np.zeros(0, np.int64)
+    np.testing.assert_array_equal(loaded.scores([*features, empty]), classifier.scores([*features, empty]))
+    assert (loaded.descriptor, loaded.labels, loaded.source) == (AFEW, ("a", "b", "c"), "toy network")
+    assert loaded.fitted.cost_accuracy == fitted.cost_accuracy
+    assert set(loaded.predict(features)) <= {"a", "b", "c"}
+
+
+class Foreign(BaseEstimator):
+    pass
+
+
+def test_files_of_others_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"video_afew_b0"):
+        ClipClassifier.load(tmp_path / "none.skops")
+    (tmp_path / "p.skops").write_bytes(pickle.dumps({"estimator": 1}))
+    with pytest.raises(ValueError, match="no clip classifier of facejax"):
+        ClipClassifier.load(tmp_path / "p.skops")
+    ClipClassifier(Fitted(Foreign(), 2, None, "fixed", {}), AFEW, ("a", "b"), "").save(tmp_path / "f.skops")
+    with pytest.raises(ValueError, match="not trusted"):
+        ClipClassifier.load(tmp_path / "f.skops")
+
+
+def test_damaged_trees_are_refused(clips):
+    features, labels = clips
+    fitted = fit(Recipe("random_forest", trees=2), describe_clips(features, AFEW), labels, 3)
+    tree = fitted.estimator.estimators_[0].tree_
+    classifiers._check_tree(tree)
+    for array, value in ((tree.children_left, 0), (tree.children_right, tree.node_count), (tree.feature, 24)):
+        kept, array[0] = array[0], value
+        with pytest.raises(ValueError, match="damaged"):
+            classifiers._check_tree(tree)
+        array[0] = kept
+
+
+def test_mistakes(clips):
+    features, labels = clips
+    vectors = describe_clips(features, AFEW)
+    with pytest.raises(ValueError, match="did you mean 'linear_svc'"):
+        fit(Recipe("linear_svm"), vectors, labels, 3)
+    with pytest.raises(ValueError, match="two classes"):
+        fit(Recipe(), vectors, labels * 0, 3)
+    with pytest.raises(ValueError, match="class 2 has one"):
+        fit(Recipe(), vectors[:10], np.array([0, 1] * 4 + [0, 2]), 3)
+    assert classifiers.stratified(np.array([0, 0, 1, 1, 1]), 5, 0).n_splits == 2

@@ -1,0 +1,121 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from facejax.video.faces import chosen_faces, clip_faces, find_faces
+from facejax.video.features import Clip, FeatureTable, embed_clips
+from facejax.video.frames import Frame, array_frames
+
+
+@dataclasses.dataclass
+class Found:
+    bboxes: np.ndarray
+    scores: np.ndarray
+    landmarks: np.ndarray
+
+
+class ToyDetector:
+    """As many faces as the first pixel says: side by side, each wider and less probable than the one before."""
+
+    def __init__(self):
+        self.seen = []
+
+    def detect(self, images):
+        self.seen.append(len(images))
+        return [self.one(int(image[0, 0, 0])) for image in images]
+
+    def one(self, count):
+        left = np.arange(count, dtype=np.float32) * 10
+        boxes = np.stack([left, left * 0, left + 3 + np.arange(count), left * 0 + 8], axis=1)
+        return Found(boxes, np.linspace(0.99, 0.9, count).astype(np.float32), np.zeros((count, 5, 2), np.float32))
+
+
+def cut(image, bbox, landmarks):
+    if bbox[0] >= 20:
+        raise ValueError("outside")
+    left, top, right, bottom = bbox.astype(int)
+    return image[top:bottom, left:right]
+
+
+def images(counts):
+    return [np.full((16, 40, 3), count, np.uint8) for count in counts]
+
+
+def test_choice_of_faces():
+    boxes = np.array([[0, 0, 4, 4], [0, 0, 9, 9], [0, 0, 2, 9]], np.float32)
+    scores = np.array([0.9, 0.8, 0.95], np.float32)
+    assert chosen_faces(boxes, scores, "largest").tolist() == [1]
+    assert chosen_faces(boxes, scores, "probable").tolist() == [2]
+    assert chosen_faces(boxes, scores, "all").tolist() == [0, 1, 2]
+    assert chosen_faces(boxes[:0], scores[:0], "largest").tolist() == []
+    with pytest.raises(ValueError, match="largest, probable, all"):
+        list(find_faces([], ToyDetector(), cut, choose="best"))
+
+
+def test_frames_come_in_groups_and_keep_their_faces():
+    detector = ToyDetector()
+    pairs = list(find_faces(array_frames(images([1, 0, 2, 1, 2])), detector, cut, choose="all", at_once=2))
+    assert detector.seen == [2, 2, 1]
+    assert [len(faces) for _, faces in pairs] == [1, 0, 2, 1, 2]
+    assert [face.frame for _, faces in pairs for face in faces] == [0, 2, 2, 3, 4, 4]
+    assert pairs[2][1][1].crop.shape == (8, 4, 3)
+
+
+def test_a_face_outside_the_frame_is_dropped_and_boxes_are_in_pixels_of_the_file():
+    frame = Frame(7, 0.5, images([3])[0], 0.5)
+    ((_, faces),) = find_faces([frame], ToyDetector(), cut, choose="all")
+    assert [face.bbox.tolist() for face in faces] == [[0, 0, 6, 16], [20, 0, 28, 16]]
+    assert (faces[0].frame, faces[0].time) == (7, 0.5)
+
+
+def test_faces_survive_a_file(tmp_path):
+    clip = clip_faces(find_faces(array_frames(images([1, 0, 2])), ToyDetector(), cut, choose="all"))
+    clip.save(tmp_path / "clip.npz")
+    loaded = type(clip).load(tmp_path / "clip.npz")
+    assert (loaded.num_frames, len(loaded)) == (3, 3)
+    for name in ("frame", "time", "bbox", "score", "landmarks"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(clip, name))
+    assert [crop.shape for crop in loaded.crops] == [crop.shape for crop in clip.crops]
+    assert max(np.abs(a.astype(int) - b).max() for a, b in zip(loaded.crops, clip.crops, strict=True)) <= 2  # JPEG
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.fixture
+def table():
+    clips = []
+    for number, counts in enumerate(([1, 2], [0, 0], [2])):
+        faces = clip_faces(find_faces(array_frames(images(counts)), ToyDetector(), cut, choose="all"))
+        clips.append((Clip(f"c{number}", "train" if number < 2 else "validation", number % 2, len(counts)), faces))
+    return embed_clips(
+        iter(clips), lambda crops: np.array([[c.shape[1], c.mean()] for c in crops]).reshape(-1, 2), "toy"
+    )
+
+
+def test_features_stay_with_their_clip(table):
+    assert table.clip.tolist() == [0, 0, 0, 2, 2]
+    assert table.features.tolist() == [[3, 1], [3, 2], [4, 2], [3, 2], [4, 2]]
+    assert table.has_faces.tolist() == [True, False, True]
+    assert table.labels.tolist() == [0, 1, 0]
+    assert table.of_split("validation").tolist() == [False, False, True]
+    assert [len(features) for features, _ in table.per_clip()] == [3, 0, 2]
+    assert [frames.tolist() for _, frames in table.per_clip()] == [[0, 1, 1], [], [0, 0]]
+
+
+def test_npz_and_parquet_hold_the_table(table, tmp_path):
+    import json
+
+    import pyarrow.parquet
+
+    table.save(tmp_path / "t.npz")
+    loaded = FeatureTable.load(tmp_path / "t.npz")
+    assert loaded.clips == table.clips
+    assert loaded.source == "toy"
+    np.testing.assert_array_equal(loaded.features, table.features)
+    table.save_parquet(tmp_path / "t.parquet")
+    read = pyarrow.parquet.read_table(tmp_path / "t.parquet")
+    assert read.column("clip").to_pylist() == ["c0", "c0", "c0", "c2", "c2"]
+    assert read.column("feature").to_pylist() == table.features.tolist()
+    assert read.column("x2").to_pylist() == table.bbox[:, 2].tolist()
+    clips = json.loads(read.schema.metadata[b"facejax.clips"])
+    assert [clip["id"] for clip in clips] == ["c0", "c1", "c2"]
