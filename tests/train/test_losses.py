@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -66,3 +67,37 @@ def test_all_masked_batch_is_zero_and_finite():
         jnp.ones((3, 8)), jnp.full(3, -1, jnp.int32), jnp.zeros(3), jnp.ones(8), label_smoothing=0.1
     )
     assert float(loss) == 0
+
+
+def test_binary_cross_entropy_is_torchs_and_ignores_what_is_masked():
+    torch = pytest.importorskip("torch")
+    logits, labels = np.array([2.0, -1.0, 0.3, 9.0], np.float32), np.array([1, 0, 0, -1])
+    mask = np.array([1.0, 1.0, 1.0, 0.0], np.float32)
+    ours = losses.binary_cross_entropy(jnp.asarray(logits), jnp.asarray(labels), jnp.asarray(mask))
+    theirs = torch.nn.functional.binary_cross_entropy_with_logits(
+        torch.tensor(logits[:3]), torch.tensor(labels[:3], dtype=torch.float32)
+    )
+    assert float(ours) == pytest.approx(float(theirs), rel=1e-6)
+    assert float(losses.binary_cross_entropy(jnp.asarray(logits), jnp.asarray(labels), jnp.zeros(4))) == 0
+
+
+def test_concordance_is_the_closed_form_of_numpy():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 50, 2)).astype(np.float32)
+    y = 0.5 * y + x
+    y[40:] = np.nan
+    mask = (np.arange(50) < 40).astype(np.float32)
+    a, b = x[:40].astype(np.float64), y[:40].astype(np.float64)
+    covariance = np.array([np.cov(a[:, i], b[:, i], bias=True)[0, 1] for i in range(2)])
+    expected = 2 * covariance / (a.var(0) + b.var(0) + (a.mean(0) - b.mean(0)) ** 2)
+    ours = losses.concordance(jnp.asarray(x), jnp.asarray(y), jnp.asarray(mask))
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+    gradient = jax.grad(lambda x: losses.concordance(x, jnp.asarray(y), jnp.asarray(mask)).sum())(jnp.asarray(x))
+    assert np.isfinite(gradient).all()
+    assert not gradient[40:].any()
+
+
+def test_concordance_of_equal_values_is_one_and_of_none_is_zero():
+    x = jnp.linspace(-1, 1, 12).reshape(6, 2)
+    np.testing.assert_allclose(losses.concordance(x, x, jnp.ones(6)), 1, rtol=1e-6)
+    np.testing.assert_allclose(losses.concordance(x, x, jnp.zeros(6)), 0, atol=1e-6)

@@ -1,0 +1,173 @@
+"""Asks what each part of the paper's recipe brings: ``python experiments/ablate.py sam --seeds 0,1,2``.
+
+    python experiments/ablate.py all --config emotion_mobilenet --data_dir data --workdir workdirs/ablations \\
+        --config.data.name=facial_expressions --config.model.init_from=weights/age_gender
+
+Every ablation trains the config as it is and with one thing changed, for each seed, through ``experiments/run.py`` (so that
+a run that was stopped continues, and one that is finished is not repeated), and tells the last epoch's result: mean over
+the seeds, 95 % interval by Student's t, and the interval of the difference within a seed. Overrides
+(``--config.field=value``) hold for all runs. Centre crops of a set other than `people` must be prepared beforehand, in
+``DATA_DIR/centre`` (tools/prepare_dataset.py NAME --crop centre --out DATA_DIR/centre).
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import scipy.stats
+
+EXPERIMENTS = pathlib.Path(__file__).resolve().parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """One question.
+
+    Attributes:
+        question: In words.
+        baseline: What the recipe does, in a few words.
+        variant: What the changed run does.
+        changes: Overrides of the changed run.
+        crop: Folder of the changed run's photos within the data folder, where they are cut otherwise.
+        figures: Paths in report.json's ``last`` of the baseline and of the changed run.
+    """
+
+    question: str
+    baseline: str
+    variant: str
+    changes: tuple[str, ...] = ()
+    crop: str = ""
+    figures: tuple[str, str] = ("tasks.emotion8", "tasks.emotion8")
+
+
+ABLATIONS = {
+    "crop": Ablation(
+        "Does the detected face beat the photo's middle (Table 1)?",
+        "MTCNN crop",
+        "centre crop",
+        ("--config.data.people_crop=centre",),
+        crop="centre",
+    ),
+    "init": Ablation(
+        "Does pre-training on identities help?", "identity weights", "random weights", ("--config.model.init_from=",)
+    ),
+    "head_only": Ablation(
+        "Do all weights beat the head alone (Table 2)?", "all weights", "head only", ("--config.stages.full.epochs=0",)
+    ),
+    "sam": Ablation("Does SAM beat plain Adam?", "SAM", "Adam", ("--config.sam.rho=0",)),
+    "class_weights": Ablation(
+        "Do class weights help?", "weighted", "unweighted", ("--config.loss.class_weights=none",)
+    ),
+    "seven": Ablation(
+        "Is training on 7 classes better than 7 of 8?",
+        "7 of 8",
+        "trained on 7",
+        ("--config.model.tasks=emotion7",),
+        figures=("tasks.emotion8.seven_from_eight", "tasks.emotion7"),
+    ),
+}
+METRICS = ("accuracy", "balanced_accuracy")
+
+
+def run(arguments: argparse.Namespace, overrides: list[str], arm: str, seed: int, crop: str, changes: tuple[str, ...]):
+    """Trains one arm with one seed unless it is done; returns ``last`` of its report."""
+    workdir = arguments.workdir / f"{arm}_{seed}"
+    if not (workdir / "report.json").exists():
+        print(f"{arm}, seed {seed}: {workdir}", flush=True)
+        command = [sys.executable, str(EXPERIMENTS / "run.py"), "--config", arguments.config]
+        command += ["--workdir", str(workdir), "--data_dir", str(arguments.data_dir / crop)]
+        command += [*overrides, *changes, f"--config.seed={seed}"]
+        workdir.parent.mkdir(parents=True, exist_ok=True)
+        with open(workdir.parent / f"{workdir.name}.log", "w") as log:
+            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+        if done.returncode:
+            sys.exit(f"error: {' '.join(command)} ended with {done.returncode}; see {workdir}.log")
+    return json.loads((workdir / "report.json").read_text())["last"]
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """(mean, half width of Student's 95 % interval; nan for a single value)."""
+    if len(values) < 2:
+        return float(values.mean()), float("nan")
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean()), float(half)
+
+
+def ablate(arguments: argparse.Namespace, overrides: list[str], name: str) -> dict:
+    """Result of one ablation: by metric, percent of both arms for each seed."""
+    ablation, by_arm = ABLATIONS[name], {}
+    is_people = any(override == "--config.data.name=people" for override in overrides)
+    for arm, crop, changes, path in (
+        ("baseline", "", (), ablation.figures[0]),
+        (name, "" if is_people else ablation.crop, ablation.changes, ablation.figures[1]),
+    ):
+        by_arm[arm] = {metric: [] for metric in METRICS}
+        for seed in arguments.seeds:
+            figures = run(arguments, overrides, arm, seed, crop, changes)
+            for key in path.split("."):
+                figures = figures[key]
+            for metric in METRICS:
+                by_arm[arm][metric].append(100 * figures[metric])
+            by_arm[arm]["n"] = figures["n"]
+    return {"question": ablation.question, "baseline": by_arm["baseline"], "variant": by_arm[name]}
+
+
+def in_words(results: dict[str, dict]) -> str:
+    """The results as a Markdown table."""
+    lines = [
+        "| question | arm | n | accuracy % | balanced accuracy % |",
+        "|---|---|---|---|---|",
+    ]
+    for name, result in results.items():
+        ablation = ABLATIONS[name]
+        rows = {ablation.baseline: result["baseline"], ablation.variant: result["variant"]}
+        for index, (arm, figures) in enumerate(rows.items()):
+            cells = [_plus_minus(np.array(figures[metric])) for metric in METRICS]
+            question = ablation.question if index == 0 else ""
+            lines.append(f"| {question} | {arm} | {figures['n']} | {' | '.join(cells)} |")
+        gains = [_plus_minus(np.subtract(result["baseline"][m], result["variant"][m]), sign="+") for m in METRICS]
+        lines.append(f"| | *difference* | | {' | '.join(gains)} |")
+    return "\n".join(lines)
+
+
+def _plus_minus(values: np.ndarray, sign: str = "") -> str:
+    mean, half = interval(values)
+    return f"{mean:{sign}.2f} ± {half:.2f}"
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("name", choices=(*ABLATIONS, "all"))
+    parser.add_argument("--config", default="emotion_mobilenet")
+    parser.add_argument("--seeds", type=lambda text: tuple(map(int, text.split(","))), default=(0, 1, 2))
+    parser.add_argument("--data_dir", type=pathlib.Path, default=EXPERIMENTS.parent / "data")
+    parser.add_argument("--workdir", type=pathlib.Path, default=EXPERIMENTS.parent / "workdirs" / "ablations")
+    parser.add_argument("--out", type=pathlib.Path, help="also write NAME.json and NAME.md here")
+    arguments, overrides = parser.parse_known_args()
+    wrong = [override for override in overrides if not override.startswith("--config.")]
+    if wrong:
+        parser.error(f"unknown arguments: {' '.join(wrong)} (overrides are written --config.field=value)")
+    names = list(ABLATIONS) if arguments.name == "all" else [arguments.name]
+    results = {name: ablate(arguments, overrides, name) for name in names}
+    print(in_words(results))
+    if arguments.out:
+        record = {"config": arguments.config, "overrides": overrides, "seeds": arguments.seeds, "results": results}
+        for path, text in (
+            (arguments.out.with_suffix(".json"), json.dumps(record, indent=2)),
+            (arguments.out.with_suffix(".md"), in_words(results)),
+        ):
+            partial = path.with_name(path.name + ".partial")
+            partial.write_text(text + "\n")
+            os.replace(partial, path)
+
+
+if __name__ == "__main__":
+    main()

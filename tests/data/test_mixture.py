@@ -1,0 +1,89 @@
+import functools
+
+import numpy as np
+import pytest
+
+from facejax.data.loader import eval_batches, train_loader
+from facejax.data.mixture import MixedSource, open_source
+from facejax.data.records import Record
+from facejax.datasets import registry
+from facejax.datasets.prepare import prepare_dataset
+from facejax.preprocessing import Preprocessing
+
+
+def reader(name, labels):
+    class Toy(registry.Dataset):
+        description, licence, url, tasks, expected_counts = "toy", "none", "", (), {"train": None}
+        default_crop = "none"
+
+        def records(self, raw=None, **options):
+            for index, values in enumerate(labels):
+                yield Record(f"{index}.png", "train", functools.partial(colour, index), values)
+
+    Toy.name = name
+    Toy.__module__ = __name__
+    return registry.register_dataset(Toy)
+
+
+def colour(index):
+    return np.full((16, 16, 3), 20 * index + 10, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("mixture")
+    reader("toy_faces", [{"identity": i // 2, "age": 20 + i, "gender": i % 2} for i in range(6)])
+    reader("toy_moods", [{"identity": i, "emotion": i, "valence_arousal": (0.1 * i, -0.1)} for i in range(4)])
+    try:
+        for name in ("toy_faces", "toy_moods"):
+            prepare_dataset(name, None, directory, workers=0, image_format="bmp", log=lambda line: None)
+    finally:
+        for name in ("toy_faces", "toy_moods"):
+            del registry._registered[name]
+    return directory
+
+
+def test_labels_that_a_set_lacks_are_missing_and_persons_stay_apart(data_dir):
+    source = open_source(data_dir, "toy_faces+toy_moods", "train")
+    assert isinstance(source, MixedSource)
+    assert len(source) == 10
+    ages, emotions, persons = (source.labels(key) for key in ("age", "emotion", "identity"))
+    assert sorted(ages) == [-1] * 4 + [20, 21, 22, 23, 24, 25]
+    assert sorted(emotions) == [-1] * 6 + [0, 1, 2, 3]
+    assert sorted(persons) == [0, 0, 1, 1, 2, 2, 3, 4, 5, 6]
+    assert np.isnan(source.labels("valence_arousal")).all(axis=1).sum() == 6
+    for index in range(10):
+        record = source.read(index)
+        for key in ("age", "emotion", "identity", "gender"):
+            assert record[key] == source.labels(key)[index]
+        np.testing.assert_array_equal(record["valence_arousal"], source.labels("valence_arousal")[index])
+    with pytest.raises(KeyError, match="no label 'ethnicity'"):
+        source.labels("ethnicity")
+
+
+def test_selected_records_keep_their_labels_and_persons(data_dir):
+    source = open_source(data_dir, "toy_faces+toy_moods", "train")
+    part = source.select(source.labels("emotion") >= 0)
+    assert len(part) == 4
+    assert sorted(part.labels("identity")) == [3, 4, 5, 6]
+    assert [part.read(i)["emotion"] for i in range(4)] == part.labels("emotion").tolist()
+    assert all(name.startswith("toy_moods/") for name in part.ids())
+
+
+def test_batches_mix_the_sets_and_evaluation_counts_each_record_once(data_dir):
+    source = open_source(data_dir, "toy_faces+toy_moods", "train")
+    preprocessing = Preprocessing(image_size=16)
+    stream = iter(train_loader(source, preprocessing, 5, seed=0))
+    seen = [next(stream) for _ in range(2)]
+    assert sorted(np.concatenate([batch["index"] for batch in seen])) == list(range(10))
+    assert any(0 < (batch["age"] >= 0).sum() < 5 for batch in seen)
+    counted = [batch["index"] for batch in eval_batches(source, preprocessing, 4)]
+    assert sorted(np.concatenate(counted)) == [-1, -1, *range(10)]
+
+
+def test_one_name_is_that_set_and_an_empty_mixture_is_refused(data_dir):
+    assert not isinstance(open_source(data_dir, "toy_moods", "train"), MixedSource)
+    with pytest.raises(ValueError, match="at least one"):
+        MixedSource([])
+    with pytest.raises(FileNotFoundError):
+        open_source(data_dir, "toy_moods+affectnet", "train")

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.metrics
+
+from facejax.evals.tasks import evaluate_task, in_words, selection_value
+from facejax.tasks import TASKS
+
+RNG = np.random.default_rng(0)
+
+
+def one_hot_like(labels, classes):
+    scores = RNG.random((len(labels), classes)).astype(np.float32)
+    return scores / scores.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_has_a_result_and_a_value_to_select_by(name):
+    task = TASKS[name]
+    labels = RNG.integers(1, 5 if task.kind != "binary" else 2, 40)
+    scores = one_hot_like(labels, {"binary": 2, "identity": 5}.get(task.kind, task.num_outputs))
+    if task.kind == "regression":
+        labels = RNG.normal(size=(40, 2)).astype(np.float32)
+    result = evaluate_task(task, scores, labels)
+    assert result.n == 40
+    assert np.isfinite(selection_value(task, result, "accuracy"))
+    assert "(n=40)" in in_words(result)
+
+
+def test_gender_is_scikit_learns_accuracy_and_leaves_the_unlabelled_out():
+    labels, scores = RNG.integers(-1, 2, 200), one_hot_like(range(200), 2)
+    scores[7] = np.nan
+    result = evaluate_task(TASKS["gender"], scores, labels)
+    known = (labels >= 0) & np.isfinite(scores[:, 0])
+    predicted = scores[known].argmax(axis=1)
+    assert result.n == known.sum()
+    assert result.metrics()["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels[known], predicted))
+    expected = sklearn.metrics.balanced_accuracy_score(labels[known], predicted)
+    assert result.metrics()["balanced_accuracy"] == pytest.approx(expected)
+
+
+def test_age_by_equation_1_with_two_ages():
+    scores = np.zeros((3, 100), np.float32)
+    scores[0, [29, 39, 79]] = 0.4, 0.4, 0.2  # 30 and 40 count, 80 does not: 35
+    scores[1, 9] = 1
+    scores[2, 99] = 1
+    metrics = evaluate_task(TASKS["age"], scores, np.array([36, 10, 103])).metrics()
+    assert metrics["mae"] == pytest.approx((1 + 0 + 3) / 3)
+    assert metrics["rmse"] == pytest.approx(np.sqrt(10 / 3))
+    assert metrics["class_accuracy"] == pytest.approx(2 / 3)  # 103 years are in the last class
+    assert selection_value(TASKS["age"], evaluate_task(TASKS["age"], scores, np.array([36, 10, 103])), "accuracy") < 0
+
+
+def test_identity_counts_ranks():
+    best = np.array([[3, 1, 2, 0, 4], [9, 8, 7, 6, 5], [1, 2, 3, 4, 5]], np.float32)
+    metrics = evaluate_task(TASKS["identity"], best, np.array([3, 5, 9])).metrics()
+    assert metrics == {"accuracy": pytest.approx(1 / 3), "rank5": pytest.approx(2 / 3)}
+
+
+def test_valence_and_arousal():
+    target = RNG.normal(size=(60, 2)).astype(np.float32)
+    predicted = (0.7 * target + 0.2 * RNG.normal(size=(60, 2)) + 0.1).astype(np.float32)
+    target[50:] = np.nan
+    metrics = evaluate_task(TASKS["valence_arousal"], predicted, target).metrics()
+    for index, name in enumerate(("valence", "arousal")):
+        x, y = predicted[:50, index].astype(float), target[:50, index].astype(float)
+        r = scipy.stats.pearsonr(x, y).statistic
+        ccc = 2 * r * x.std() * y.std() / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+        assert metrics[f"ccc_{name}"] == pytest.approx(ccc, rel=1e-5)
+        assert metrics[f"rmse_{name}"] == pytest.approx(sklearn.metrics.root_mean_squared_error(y, x), rel=1e-5)
