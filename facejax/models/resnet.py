@@ -73,7 +73,7 @@ class ResNet(Backbone):
         self, images: Float[Array, "batch height width 3"], use_running_average: bool = True
     ) -> Float[Array, "batch features"]:
         """Features of normalised photos: the pooled output of the last stage."""
-        x = Conv(64, 7, 2, 3, dtype=self.dtype, name="conv1")(images)
+        x = Conv(64, 7, 2, 3, implementation=self.depthwise, dtype=self.dtype, name="conv1")(images)
         x = nn.relu(batch_norm("bn1", use_running_average, self.dtype, BN_EPSILON)(x))
         x = max_pool(x, 3, 2, ((1, 1), (1, 1)))
         for stage, depth in enumerate(self.depths):

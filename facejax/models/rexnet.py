@@ -82,7 +82,8 @@ class LinearBottleneck(nn.Module):
             y = SqueezeExciteNorm(width // SQUEEZE_RATIO, name="se", **options)(y, use_running_average)
         y = ConvNormAct(self.features, activation=None, name="conv_pwl", **options)(nn.relu6(y), use_running_average)
         if self.stride == 1 and inputs <= self.features:
-            y = jnp.concatenate([y[..., :inputs] + x, y[..., inputs:]], axis=-1)
+            first, rest = jnp.split(y, [inputs], axis=-1)
+            y = jnp.concatenate([first + x, rest], axis=-1)
         return y
 
 

@@ -23,9 +23,11 @@ class Stem(nn.Module):
     """7 x 7 convolution with stride 2 and BatchNorm with ReLU.
 
     Attributes:
+        implementation: See `Conv`.
         dtype: Compute type.
     """
 
+    implementation: Implementation
     dtype: Dtype
 
     @nn.compact
@@ -33,7 +35,7 @@ class Stem(nn.Module):
         self, x: Float[Array, "batch height width 3"], use_running_average: bool
     ) -> Float[Array, "batch out_height out_width 64"]:
         """Maps of 64 channels."""
-        x = Conv(64, 7, 2, 3, dtype=self.dtype, name="conv1")(x)
+        x = Conv(64, 7, 2, 3, implementation=self.implementation, dtype=self.dtype, name="conv1")(x)
         return nn.relu(batch_norm("bn1", use_running_average, self.dtype, BN_EPSILON)(x))
 
 
@@ -91,7 +93,7 @@ class SENet(Backbone):
         self, images: Float[Array, "batch height width 3"], use_running_average: bool = True
     ) -> Float[Array, "batch features"]:
         """Features of normalised photos: the pooled output of the last stage."""
-        x = Stem(self.dtype, name="layer0")(images, use_running_average)
+        x = Stem(self.depthwise, self.dtype, name="layer0")(images, use_running_average)
         # Caffe rounds the size of the pooled maps up: an even side needs one more row or column.
         x = max_pool(x, 3, 2, ((0, 1 - x.shape[1] % 2), (0, 1 - x.shape[2] % 2)))
         for stage, depth in enumerate(DEPTHS):

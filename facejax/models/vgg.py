@@ -53,10 +53,11 @@ class VGG(Backbone):
         """Features of normalised photos of at least 224 px: the output of the second dense layer, after its ReLU."""
         if min(images.shape[1:3]) < MIN_IMAGE_SIZE:
             raise ValueError(f"vgg16 needs images of at least {MIN_IMAGE_SIZE} px, got {images.shape[1:3]}")
+        options = {"use_bias": True, "implementation": self.depthwise, "dtype": self.dtype}
         x, index = images, 0
         for stage in STAGES:
             for channels in stage:
-                x = nn.relu(Conv(channels, 3, use_bias=True, dtype=self.dtype, name=f"features_{index}")(x))
+                x = nn.relu(Conv(channels, 3, name=f"features_{index}", **options)(x))
                 index += 2  # timm counts the ReLU as a layer,
             x = max_pool(x, 2, 2)
             index += 1  # and the pooling.
