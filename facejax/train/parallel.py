@@ -135,7 +135,10 @@ def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sh
         return {name: jax.make_array_from_process_local_data(by_record, value) for name, value in batch.items()}
 
     def put_state(state: TrainState) -> TrainState:
-        return jax.device_put(state, state_shardings(state, mesh, sharing))
+        # Arrays of keys cannot be put on other processes' devices, their numbers can.
+        state = dataclasses.replace(state, rng=jax.random.key_data(state.rng))
+        state = jax.device_put(state, state_shardings(state, mesh, sharing))
+        return dataclasses.replace(state, rng=jax.random.wrap_key_data(state.rng))
 
     # The variables come as they lie, whole or shared out.
     evaluation = {"in_shardings": (None, None, by_record), "out_shardings": everywhere}

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -33,7 +34,7 @@ def save_inference_checkpoint(directory: pathlib.Path | str, variables: Mapping[
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        with _checkpointer() as checkpointer:
             # Orbax stores no empty dict, which batch_stats of a network without BatchNorm is.
             checkpointer.save(temporary / "new" / VARIABLES, {key: tree for key, tree in variables.items() if tree})
         (temporary / "new" / CFG).write_text(json.dumps(cfg.to_dict(), indent=2) + "\n")
@@ -59,12 +60,20 @@ def load_inference_checkpoint(directory: pathlib.Path | str) -> tuple[dict[str, 
         )
     cfg = PretrainedCfg.from_dict(json.loads((directory / CFG).read_text()))
     template = abstract_variables(model_from_cfg(cfg), cfg.preprocessing.image_size)
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with _checkpointer() as checkpointer:
         path = directory / VARIABLES
         tree = checkpointer.metadata(path).item_metadata.tree
         restore_args = _map(tree, lambda _: ocp.RestoreArgs(restore_type=np.ndarray))
         variables = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=restore_args))
     return merge_variables(template, variables), cfg
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    """Orbax for this process alone: one process saves, any may load, and none waits for the others."""
+    this = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=this, active_processes={this})
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _fitted(variables, cfg, what):
