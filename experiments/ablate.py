@@ -1,10 +1,10 @@
-"""Asks what each part of the paper's recipe brings: ``python experiments/ablate.py sam --seeds 0,1,2``.
+r"""Asks what each part of the paper's recipe brings: ``python experiments/ablate.py sam --seeds 0,1,2``.
 
-    python experiments/ablate.py all --config emotion_mobilenet --data_dir data --workdir workdirs/ablations \\
+    python experiments/ablate.py all --config emotion_mobilenet --data_dir data --workdir workdirs/ablations \
         --config.data.name=facial_expressions --config.model.init_from=weights/age_gender
 
-Every ablation trains the config as it is and with one thing changed, for each seed, through ``experiments/run.py`` (so that
-a run that was stopped continues, and one that is finished is not repeated), and tells the last epoch's result: mean over
+Every ablation trains the config as it is and with one thing changed, for each seed, through ``experiments/run.py`` (so
+that a run that was stopped continues, and a finished one is not repeated), and tells the last epoch's result: mean over
 the seeds, 95 % interval by Student's t, and the interval of the difference within a seed. Overrides
 (``--config.field=value``) hold for all runs. Centre crops of a set other than `people` must be prepared beforehand, in
 ``DATA_DIR/centre`` (tools/prepare_dataset.py NAME --crop centre --out DATA_DIR/centre).
