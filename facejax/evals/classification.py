@@ -53,9 +53,20 @@ class ClassificationResult:
         """Mean recall over the classes that have records."""
         return float(np.nanmean(self.recall)) if self.n else 0.0
 
+    @property
+    def f1(self) -> np.ndarray:
+        """(classes,) F1 of each class, 0 for one that is never predicted rightly; nan for a class without records."""
+        hits, true, predicted = np.diag(self.confusion), self.confusion.sum(axis=1), self.confusion.sum(axis=0)
+        return np.where(true > 0, 2 * hits / np.maximum(true + predicted, 1), np.nan)
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 over the classes that have records."""
+        return float(np.nanmean(self.f1)) if self.n else 0.0
+
     def metrics(self) -> dict[str, float]:
-        """``accuracy`` and ``balanced_accuracy``."""
-        return {"accuracy": self.accuracy, "balanced_accuracy": self.balanced_accuracy}
+        """``accuracy``, ``balanced_accuracy`` and ``macro_f1``."""
+        return {"accuracy": self.accuracy, "balanced_accuracy": self.balanced_accuracy, "macro_f1": self.macro_f1}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for report.json; per-class recall is null where a class has no record."""
@@ -64,6 +75,7 @@ class ClassificationResult:
             "accuracy": self.accuracy,
             "interval95": list(self.interval),
             "balanced_accuracy": self.balanced_accuracy,
+            "macro_f1": self.macro_f1,
             "per_class": {
                 label: {"n": int(count), "recall": None if math.isnan(recall) else float(recall)}
                 for label, count, recall in zip(self.labels, self.confusion.sum(axis=1), self.recall, strict=True)

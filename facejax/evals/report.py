@@ -12,6 +12,7 @@ import numpy as np
 from facejax.config import Config
 from facejax.data.source import FaceSource
 from facejax.decoding import expected_age
+from facejax.evals.calibration import CalibrationResult, draw_reliability, reliability
 from facejax.evals.classification import ClassificationResult, seven_from_eight
 from facejax.evals.tasks import AgeResult, RankResult, RegressionResult, TaskResult, evaluate_task, in_words
 from facejax.tasks import EMOTION8, Task
@@ -27,7 +28,8 @@ def write_report(
     history: list[dict[str, Any]],
     data_description: str,
 ) -> dict[str, Any]:
-    """Writes ``report.json``, ``report.md``, ``curves.png`` and, by task, ``<task>.png`` and ``<task>_crops.png``.
+    """Writes ``report.json``, ``report.md``, ``curves.png`` and, by task, ``<task>.png``, ``<task>_crops.png``
+    and for classes ``<task>_calibration.png``.
 
     Args:
         workdir: Holds ``scores_best.npz`` and ``scores_last.npz``: by task ``scores/<task>`` (n, outputs), with nan
@@ -48,6 +50,7 @@ def write_report(
         "data": data_description,
     }
     results: dict[str, dict[str, TaskResult]] = {}
+    calibrations: dict[str, dict[str, CalibrationResult]] = {task.name: {} for task in tasks}
     kept = {}
     for name in ("best", "last"):
         with np.load(workdir / f"scores_{name}.npz") as stored:
@@ -57,6 +60,10 @@ def write_report(
             scores, labels = kept[name][f"scores/{task.name}"], kept[name][f"labels/{task.name}"]
             results[name][task.name] = evaluate_task(task, scores, labels)
             of_tasks[task.name] = results[name][task.name].to_dict()
+            if isinstance(results[name][task.name], ClassificationResult):
+                readable = np.where(np.isfinite(scores).all(axis=1), labels, -1)
+                calibrations[task.name][name] = reliability(scores, readable)
+                of_tasks[task.name]["calibration"] = calibrations[task.name][name].to_dict()
             if task.labels == EMOTION8:
                 readable = np.where(np.isfinite(scores).all(axis=1), labels, -1)
                 of_tasks[task.name]["seven_from_eight"] = seven_from_eight(scores, readable).to_dict()
@@ -76,6 +83,8 @@ def write_report(
     _draw_curves(workdir / "curves.png", history)
     for task in tasks:
         _draw_result(workdir / f"{task.name}.png", task, {name: results[name][task.name] for name in results})
+        if calibrations[task.name]:
+            _draw_calibration(workdir / f"{task.name}_calibration.png", calibrations[task.name])
         scores, labels = kept["best"][f"scores/{task.name}"], kept["best"][f"labels/{task.name}"]
         _draw_crops(workdir / f"{task.name}_crops.png", task, source, scores, labels)
     return report
@@ -129,7 +138,12 @@ def _markdown(
         of_task = {name: report[name]["tasks"][task.name] for name in ("best", "last")}
         if "per_class" in of_task["best"]:
             lines += _class_table(of_task)
-        lines += ["", f"![{task.name}]({task.name}.png)", f"![Crops]({task.name}_crops.png)"]
+        lines += ["", f"![{task.name}]({task.name}.png)"]
+        if "calibration" in of_task["best"]:
+            errors = [f"{100 * of_task[name]['calibration']['ece']:.1f} %" for name in ("best", "last")]
+            lines += [f"![Calibration]({task.name}_calibration.png)", ""]
+            lines += [f"Expected calibration error (15 bins): best epoch {errors[0]}, last {errors[1]}.", ""]
+        lines += [f"![Crops]({task.name}_crops.png)"]
     lines += ["", "## Training", "", "![Curves](curves.png)", ""]
     return "\n".join(lines)
 
@@ -169,6 +183,16 @@ def _draw_result(path: pathlib.Path, task: Task, results: dict[str, TaskResult])
             axes.axline((0, 0), slope=1, color="grey")
             axes.set(xlabel="true", ylabel="predicted", xlim=(-1, 1), ylim=(-1, 1))
             axes.legend()
+    _save(figure, path)
+
+
+def _draw_calibration(path: pathlib.Path, results: dict[str, CalibrationResult]) -> None:
+    """Reliability diagrams of the best and the last epoch."""
+    import matplotlib.figure
+
+    figure = matplotlib.figure.Figure(figsize=(11, 5), layout="constrained")
+    for axes, (name, result) in zip(figure.subplots(1, 2), results.items(), strict=True):
+        draw_reliability(axes, result, f"{name} epoch")
     _save(figure, path)
 
 

@@ -21,6 +21,7 @@ def test_metrics_equal_scikit_learns(scored):
     assert result.accuracy == pytest.approx(metrics.accuracy_score(labels, predicted))
     assert result.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(labels, predicted))
     np.testing.assert_array_equal(result.confusion, metrics.confusion_matrix(labels, predicted))
+    assert result.macro_f1 == pytest.approx(metrics.f1_score(labels, predicted, average="macro"))
 
 
 def test_records_without_a_label_and_empty_classes_do_not_count(scored):
@@ -31,6 +32,9 @@ def test_records_without_a_label_and_empty_classes_do_not_count(scored):
     assert result.to_dict()["per_class"]["disgust"]["recall"] is None
     recalls = metrics.recall_score(labels, scores.argmax(1), average=None, labels=range(8))
     assert result.balanced_accuracy == pytest.approx(np.delete(recalls, 2).mean())
+    known = labels != 2
+    f1 = metrics.f1_score(labels[known], scores[known].argmax(1), average=None, labels=range(8), zero_division=0)
+    assert result.macro_f1 == pytest.approx(np.delete(f1, 2).mean())
 
 
 def test_seven_from_eight_drops_contempt(scored):

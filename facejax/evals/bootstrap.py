@@ -1,0 +1,49 @@
+"""Bootstrap intervals of any metric, by record or by person: photos of one person are no independent evidence."""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, Int
+
+# From the indices of some records to a number, which may be nan where it is not defined on them.
+Metric = Callable[[np.ndarray], float]
+
+
+def resample(
+    metric: Metric,
+    records: Int[np.ndarray, " n"],
+    clusters: np.ndarray | None = None,
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+) -> Float[np.ndarray, " samples"]:
+    """The metric on `samples` draws with replacement, each as large as the original.
+
+    Args:
+        metric: Of the indices of records; an index may occur several times.
+        records: Indices that are drawn from.
+        clusters: (n,) who or what each of them belongs to, such as the person: whole clusters are drawn. None draws
+            single records.
+        samples: Number of draws.
+        seed: Of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    if clusters is None:
+        return np.array([metric(rng.choice(records, len(records))) for _ in range(samples)], np.float64)
+    _, member = np.unique(clusters, return_inverse=True)
+    order = np.argsort(member, kind="stable")
+    parts = np.split(records[order], np.cumsum(np.bincount(member))[:-1])
+    values = []
+    for _ in range(samples):
+        drawn = rng.integers(len(parts), size=len(parts))
+        values.append(metric(np.concatenate([parts[index] for index in drawn])))
+    return np.array(values, np.float64)
+
+
+def interval95(values: Float[np.ndarray, " samples"]) -> tuple[float, float]:
+    """The percentile interval of bootstrap values, nan among them left out; (nan, nan) where all are."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)

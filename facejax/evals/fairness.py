@@ -1,0 +1,147 @@
+"""A metric by group of people: n, value, interval of each group, the gap, and who is served worst."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from facejax.evals.bootstrap import Metric, interval95, resample
+
+# Groups with fewer records are shown, but neither best nor worst: their value is mostly chance.
+MIN_RECORDS = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupResult:
+    """One group.
+
+    Attributes:
+        name: What it is called.
+        n: Records.
+        clusters: Different persons among them; n where persons are not told apart.
+        value: The metric; nan without records.
+        interval95: Bootstrap percentile interval.
+        counted: Whether it is large enough for gap and worst group.
+    """
+
+    name: str
+    n: int
+    clusters: int
+    value: float
+    interval95: tuple[float, float]
+    counted: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class FairnessResult:
+    """A metric by the groups of one attribute.
+
+    Attributes:
+        metric: Name of the metric.
+        attribute: ``gender``, ``ethnicity``, ``age`` or a combination.
+        higher_is_better: Of the metric.
+        groups: All groups with records, in the attribute's order.
+        unknown: Records without the attribute; they are left out.
+        best: Name of the group served best; empty where fewer than two groups are large enough.
+        worst: Name of the group served worst.
+        gap: Absolute difference of the two; nan likewise.
+        gap_interval95: Bootstrap interval of the difference of these two groups. They were picked as
+            the extremes: a gap between many small groups is partly chance.
+    """
+
+    metric: str
+    attribute: str
+    higher_is_better: bool
+    groups: tuple[GroupResult, ...]
+    unknown: int
+    best: str
+    worst: str
+    gap: float
+    gap_interval95: tuple[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for report.json."""
+        return dataclasses.asdict(self)
+
+    def markdown(self, percent: bool = True) -> list[str]:
+        """Lines of a table; `percent` for fractions."""
+        factor = 100 if percent else 1
+        unit = " %" if percent else ""
+        lines = [f"| {self.attribute} | n | persons | {self.metric}{unit} [95 % interval] |", "|---|---|---|---|"]
+        for group in self.groups:
+            low, high = (factor * side for side in group.interval95)
+            note = "" if group.counted else f" (fewer than {MIN_RECORDS}: not compared)"
+            value = f"{factor * group.value:.2f} [{low:.2f}, {high:.2f}]"
+            lines.append(f"| {group.name} | {group.n} | {group.clusters} | {value}{note} |")
+        if self.worst:
+            low, high = (factor * side for side in self.gap_interval95)
+            gap = f"{factor * self.gap:.2f} [{low:.2f}, {high:.2f}]"
+            lines += ["", f"Gap {gap}{unit}: {self.best} is served best, {self.worst} worst. {self.unknown} unknown."]
+        return lines
+
+
+def by_group(
+    name: str,
+    metric: Metric,
+    attribute: str,
+    group: Int[np.ndarray, " n"],
+    names: Sequence[str],
+    *,
+    clusters: np.ndarray | None = None,
+    higher_is_better: bool = True,
+    samples: int = 1000,
+    seed: int = 0,
+) -> FairnessResult:
+    """The metric within each group of people.
+
+    Args:
+        name: Of the metric.
+        metric: From indices of records to its value.
+        attribute: What the groups are of.
+        group: Index of each record's group in `names`, -1 for unknown.
+        names: Of the groups.
+        clusters: (n,) person of each record, so that the bootstrap draws persons; None draws records.
+        higher_is_better: Of the metric: accuracy is, an error is not.
+        samples: Bootstrap draws.
+        seed: Of the draws.
+    """
+    results, draws = [], {}
+    for index, label in enumerate(names):
+        records = np.flatnonzero(group == index)
+        if not len(records):
+            continue
+        persons = None if clusters is None else clusters[records]
+        draws[label] = resample(metric, records, persons, samples=samples, seed=seed + index)
+        count = len(records) if persons is None else len(np.unique(persons))
+        value, enough = float(metric(records)), len(records) >= MIN_RECORDS
+        results.append(GroupResult(label, len(records), count, value, interval95(draws[label]), enough))
+    compared = sorted((result for result in results if result.counted), key=lambda result: result.value)
+    best = worst = ""
+    gap, gap_interval = float("nan"), (float("nan"), float("nan"))
+    if len(compared) > 1:
+        low, high = compared[0], compared[-1]
+        best, worst = (high.name, low.name) if higher_is_better else (low.name, high.name)
+        gap, gap_interval = high.value - low.value, interval95(draws[high.name] - draws[low.name])
+    unknown = int((group < 0).sum())
+    return FairnessResult(name, attribute, higher_is_better, tuple(results), unknown, best, worst, gap, gap_interval)
+
+
+def intersection(
+    first: Int[np.ndarray, " n"], first_names: Sequence[str], second: Int[np.ndarray, " n"], second_names: Sequence[str]
+) -> tuple[Int[np.ndarray, " n"], tuple[str, ...]]:
+    """Group and names of two attributes together ("female, black"); -1 where either is unknown."""
+    names = tuple(f"{a}, {b}" for a in first_names for b in second_names)
+    known = (first >= 0) & (second >= 0)
+    return np.where(known, first * len(second_names) + second, -1), names
+
+
+def age_groups(
+    years: Float[np.ndarray, " n"] | Int[np.ndarray, " n"], edges: Sequence[int] = (0, 10, 20, 30, 40, 50, 60, 70)
+) -> tuple[Int[np.ndarray, " n"], tuple[str, ...]]:
+    """Group and names of ages: ``0-9``, ``10-19``, ..., ``70+``; -1 for unknown (negative or nan)."""
+    names = (*(f"{low}-{high - 1}" for low, high in itertools.pairwise(edges)), f"{edges[-1]}+")
+    group = np.searchsorted(np.asarray(edges), years, side="right") - 1
+    return np.where(np.isfinite(years) & (years >= 0), group, -1), names

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from facejax.evals.age import age_errors
+from facejax.evals.bootstrap import interval95, resample
+from facejax.evals.fairness import age_groups, by_group, intersection
+
+
+def test_bootstrap_of_a_mean_is_near_its_closed_form():
+    values = np.random.default_rng(0).normal(5, 2, 400)
+    draws = resample(lambda i: float(values[i].mean()), np.arange(400), samples=2000)
+    assert draws.std() == pytest.approx(values.std() / 20, rel=0.06)
+    low, high = interval95(draws)
+    expected = stats.norm.interval(0.95, values.mean(), values.std() / 20)
+    assert (low, high) == pytest.approx(expected, abs=0.03)
+
+
+def test_photos_of_one_person_count_as_one():
+    """100 persons with 10 equal photos each: the error of the mean is that of 100 values, not of 1000."""
+    persons = np.repeat(np.arange(100), 10)
+    values = np.random.default_rng(0).normal(size=100)[persons]
+    order = np.random.default_rng(1).permutation(1000)
+    mean = lambda i: float(values[order][i].mean())  # noqa: E731
+    by_person = resample(mean, np.arange(1000), persons[order]).std()
+    assert by_person == pytest.approx(values.std() / 10, rel=0.15)
+    assert resample(mean, np.arange(1000)).std() == pytest.approx(values.std() / 1000**0.5, rel=0.15)
+    assert np.isnan(interval95(np.array([np.nan]))).all()
+
+
+def test_groups_gap_and_worst():
+    rng = np.random.default_rng(0)
+    group = np.repeat([0, 1, 2, -1], [200, 300, 10, 40])
+    hits = rng.random(550) < np.array([0.9, 0.6, 0.1, 0.5])[group]
+    result = by_group("accuracy", lambda i: float(hits[i].mean()), "gender", group, ("a", "b", "c"))
+    assert [g.n for g in result.groups] == [200, 300, 10]
+    assert [g.value for g in result.groups] == pytest.approx([hits[group == k].mean() for k in range(3)])
+    assert (result.best, result.worst, result.unknown) == ("a", "b", 40)  # c is too small to be compared
+    assert result.gap == pytest.approx(hits[:200].mean() - hits[200:500].mean())
+    p, q = hits[:200].mean(), hits[200:500].mean()
+    half = 1.96 * (p * (1 - p) / 200 + q * (1 - q) / 300) ** 0.5
+    assert result.gap_interval95 == pytest.approx((p - q - half, p - q + half), abs=0.02)
+    text = "\n".join(result.markdown())
+    assert "| c | 10 | 10 |" in text
+    assert "not compared" in text
+    error = by_group(
+        "error", lambda i: float(1 - hits[i].mean()), "gender", group, ("a", "b", "c"), higher_is_better=False
+    )
+    assert (error.best, error.worst) == ("a", "b")
+
+
+def test_one_group_has_no_gap():
+    result = by_group("m", lambda i: 1.0, "x", np.zeros(50, int), ("a", "b"))
+    assert (result.best, result.worst) == ("", "")
+    assert np.isnan(result.gap)
+
+
+def test_intersections_and_age_groups():
+    group, names = intersection(np.array([0, 1, -1, 1]), ("f", "m"), np.array([2, 0, 1, -1]), ("x", "y", "z"))
+    assert [names[g] if g >= 0 else None for g in group] == ["f, z", "m, x", None, None]
+    group, names = age_groups(np.array([0, 9, 10, 69, 70, 101, -1]))
+    assert [names[g] if g >= 0 else None for g in group] == ["0-9", "0-9", "10-19", "60-69", "70+", "70+", None]
+    assert age_groups(np.array([np.nan, 3.0]))[0].tolist() == [-1, 0]
+
+
+def test_age_errors_of_the_paper_s_ranges():
+    true = np.array([10, 21, 40, 60, 61, -1])
+    predicted = np.array([20.0, 22, 38, 70, 61, 5])
+    everyone, paper = age_errors(predicted, true), age_errors(predicted, true, 21, 60)
+    assert (everyone.n, everyone.mae, everyone.bias, everyone.within5) == pytest.approx((5, 4.6, 3.8, 0.6))
+    assert (paper.n, paper.mae) == pytest.approx((3, 13 / 3))
+    assert paper.interval95[0] <= paper.mae <= paper.interval95[1]
+    assert age_errors(predicted, true, 100).n == 0
