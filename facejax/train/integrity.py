@@ -33,13 +33,15 @@ def write_manifest(folder: pathlib.Path) -> None:
 def damage(folder: pathlib.Path) -> str | None:
     """What is wrong with a checkpoint, in words; None where every file holds the bytes that were written."""
     try:
-        written, found = json.loads((folder / MANIFEST).read_text()), _hashes(folder)
+        written, found = dict(json.loads((folder / MANIFEST).read_text())), _hashes(folder)
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         return f"it cannot be read: {error}"
     if missing := written.keys() - found.keys():
         return f"{min(missing)} is missing"
+    if added := found.keys() - written.keys():
+        return f"{min(added)} is not in {MANIFEST}"
     if changed := [name for name, value in written.items() if found[name] != value]:
         return f"{changed[0]} does not hold the bytes that were written"
     return None
