@@ -110,11 +110,12 @@ def _inside(path: pathlib.Path, folder: pathlib.Path) -> bool:
 def _reduced(record: Record, image: np.ndarray) -> Photo:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"{record.id}: expected a uint8 RGB photo, its function made {image.dtype} {image.shape}")
-    image, scale = _fit(image, MAX_PHOTO_SIDE)
+    image, scale = fit_image(image, MAX_PHOTO_SIDE)
     return Photo(record, image, scale)
 
 
-def _fit(image: np.ndarray, max_side: int) -> tuple[np.ndarray, float]:
+def fit_image(image: np.ndarray, max_side: int) -> tuple[np.ndarray, float]:
+    """The photo reduced to at most `max_side` pixels on its longer side, and the factor by which it was reduced."""
     scale = max_side / max(image.shape[:2])
     if scale >= 1:
         return image, 1.0
@@ -228,7 +229,7 @@ def _cut(image: np.ndarray, bbox, landmarks, settings: CropSettings) -> np.ndarr
 
 
 def _encode(crop: np.ndarray, settings: CropSettings) -> bytes:
-    crop, _ = _fit(crop, settings.max_side)
+    crop, _ = fit_image(crop, settings.max_side)
     extension = {"jpeg": ".jpg", "bmp": ".bmp"}[settings.image_format]
     options = [cv2.IMWRITE_JPEG_QUALITY, settings.quality] if settings.image_format == "jpeg" else []
     encoded, data = cv2.imencode(extension, cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), options)

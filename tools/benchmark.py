@@ -1,0 +1,83 @@
+r"""Measures facejax beside a peer: in turn, several rounds, medians and their ratio.
+
+    python tools/benchmark.py --list
+    python tools/benchmark.py train_step --model tf_efficientnet_b0 --size 224 --batch 16
+    python tools/benchmark.py loader --data DATA --set facial_expressions --tf_python VENV/bin/python
+
+Each side runs in a process of its own, that is made ready and warmed up first; then they take turns, so that what
+disturbs the machine disturbs both. The figures go to experiments/results/benchmarks/NAME-DEVICE.json with the device,
+all versions and the command. Rows and their options: `python tools/benchmark.py NAME --help`.
+"""
+
+import argparse
+import importlib
+import pathlib
+import shutil
+import sys
+
+ROWS = (
+    "train_step",
+    "sam_ratio",
+    "head_only",
+    "onnx",
+    "one_face",
+    "mtcnn",
+    "loader",
+    "video",
+    "first_step",
+    "people",
+    "memory",
+    "prepare",
+)
+RESULTS = pathlib.Path(__file__).parents[1] / "experiments" / "results" / "benchmarks"
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    """The command line; the row's own options follow its name."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="list the rows and their goals, and end")
+    rows = parser.add_subparsers(dest="row", metavar="NAME")
+    for name in ROWS:
+        module = importlib.import_module(f"benchmarks.{name}")
+        row = rows.add_parser(name, help=module.GOAL, description=module.__doc__)
+        row.add_argument("--rounds", type=int, default=5, help="turns of each side (default: %(default)s)")
+        row.add_argument("--threads", type=int, help="cores that each side may use (default: all)")
+        row.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: %(default)s)")
+        row.add_argument("--only", metavar="WORD", help="run only sides whose name holds this")
+        row.add_argument("--out", type=pathlib.Path, default=RESULTS, help="folder of the JSON (default: %(default)s)")
+        row.add_argument("--tag", default="", help="added to the JSON's name")
+        row.add_argument("--no_save", action="store_true", help="write no JSON")
+        module.add_arguments(row)
+    parsed = parser.parse_args(arguments)
+    if parsed.row is None and not parsed.list:
+        parser.error("name a row, or --list")
+    return parsed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the tool; returns its exit status."""
+    from benchmarks import harness
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = parse_arguments(arguments)
+    if args.list:
+        for name in ROWS:
+            print(f"{name:12s} {importlib.import_module(f'benchmarks.{name}').GOAL}")
+        return 0
+    if args.device == "auto":
+        args.device = "gpu" if shutil.which("nvidia-smi") else "cpu"
+    row = importlib.import_module(f"benchmarks.{args.row}")
+    try:
+        sides = [side for side in row.sides(args) if not args.only or args.only in side.name]
+        result = harness.run(args.row, row, sides, args, ["tools/benchmark.py", *arguments])
+    except (harness.SideError, FileNotFoundError, ValueError) as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 1
+    print(harness.describe(result))
+    if not args.no_save:
+        print(f"written to {harness.save(result, args.out, args.tag)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

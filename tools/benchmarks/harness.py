@@ -1,0 +1,185 @@
+"""Runs the sides of a row in turn, and sums up, describes and saves what they measured."""
+
+import argparse
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+TOOLS = pathlib.Path(__file__).parents[1]
+
+
+class SideError(RuntimeError):
+    """A side ended with an error; the message has the end of what it said."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One of those that are compared.
+
+    Attributes:
+        name: For people; the first side of a row is facejax.
+        function: ``module.function`` in this package, that gets ready; see `benchmarks.worker`.
+        settings: Its keyword arguments, JSON values.
+        python: Interpreter, for peers that need an environment of their own.
+        environment: Variables beside the parent's.
+        cores: That this side may use, where fewer than `--threads`.
+    """
+
+    name: str
+    function: str
+    settings: Mapping[str, Any]
+    python: str = sys.executable
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    cores: int | None = None
+
+
+class _Process:
+    """The process of one side."""
+
+    def __init__(self, side: Side, cores: int, device: str, log: Any):
+        self.side, self._log = side, log
+        environment = {**os.environ, "OMP_NUM_THREADS": str(cores), "PYTHONPATH": str(TOOLS)}
+        # Two libraries share the accelerator here: JAX must not take three quarters of its memory.
+        environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+        if device == "cpu":
+            environment |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+        module, _, function = side.function.rpartition(".")
+        self._process = subprocess.Popen(
+            [side.python, "-m", "benchmarks.worker", f"benchmarks.{module}", function, str(cores)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**environment, **side.environment},
+        )
+        self._say(json.dumps(side.settings))
+
+    def _say(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # then `answer` says why
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        """The next line that the side says.
+
+        Raises:
+            SideError: It ended instead.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            status = self._process.wait()
+            self._log.seek(0)
+            said = self._log.read().strip().splitlines()[-15:]
+            raise SideError("\n".join([f"{self.side.name} ended with status {status}; it said:", *said]))
+        return json.loads(line)
+
+    def round(self) -> dict[str, Any]:
+        """What one round measured."""
+        self._say("round")
+        return self.answer()
+
+    def close(self) -> None:
+        """Ends the process."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
+
+
+def run(
+    name: str, row: ModuleType, sides: Sequence[Side], args: argparse.Namespace, command: Sequence[str]
+) -> dict[str, Any]:
+    """Makes all sides ready, one after another, lets them take turns, and returns what is saved.
+
+    Raises:
+        SideError: One of them failed.
+        ValueError: There is no side.
+    """
+    if not sides:
+        raise ValueError("no side is left to run; see --only")
+    available = len(os.sched_getaffinity(0))
+    cores = min(args.threads or available, available)
+    measured: list[dict[str, Any]] = []
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for side in sides:
+            log = stack.enter_context(tempfile.TemporaryFile("w+"))
+            process = _Process(side, min(side.cores or cores, cores), args.device, log)
+            stack.callback(process.close)
+            measured.append({"name": side.name, "settings": dict(side.settings), **process.answer(), "rounds": []})
+            processes.append(process)
+        for number in range(args.rounds):
+            # The one that begins changes: what runs first after a pause finds a cooler machine.
+            for place in range(len(sides)):
+                index = (place + number) % len(sides)
+                measured[index]["rounds"].append(processes[index].round())
+    key = getattr(row, "MEASURE", "wall_s")
+    for side in measured:
+        side["summary"] = summarise(side["rounds"])
+    first = measured[0]["summary"]
+    return {
+        "row": name,
+        "goal": row.GOAL,
+        "unit": row.UNIT,
+        "measure": key,
+        "command": "python " + shlex.join(command),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": args.device,
+        "machine": platform.processor() or platform.machine(),
+        "load_average": os.getloadavg()[0],
+        "sides": measured,
+        # Of the first side's to each other's: below 1 it is faster (or smaller).
+        "ratios": {side["name"]: first[key] / side["summary"][key] for side in measured[1:]},
+    }
+
+
+def summarise(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Medians over rounds: seconds of wall and processor for one item (with the least and most), peak memory."""
+    walls = [one["wall_s"] / one["items"] for one in rounds]
+    summary = {"wall_s": statistics.median(walls), "wall_s_least": min(walls), "wall_s_most": max(walls)}
+    summary["cpu_s"] = statistics.median(one["cpu_s"] / one["items"] for one in rounds)
+    summary["peak_mb"] = max(one["peak_mb"] for one in rounds)
+    others = {key for one in rounds for key in one} - {"wall_s", "cpu_s", "items", "peak_mb"}
+    return summary | {key: statistics.median(one[key] for one in rounds) for key in sorted(others)}
+
+
+def describe(result: Mapping[str, Any]) -> str:
+    """Lines for people."""
+    unit = result["unit"]
+    lines = [f"{result['row']} on {result['sides'][0]['device']}; goal: {result['goal']}"]
+    for side in result["sides"]:
+        figures = side["summary"]
+        spread = f"{1e3 * figures['wall_s_least']:.4g}-{1e3 * figures['wall_s_most']:.4g}"
+        lines.append(
+            f"  {side['name']}: {1e3 * figures['wall_s']:.4g} ms a {unit} ({spread}, {len(side['rounds'])} rounds), "
+            f"{1 / figures['wall_s']:.4g} a second; CPU {1e3 * figures['cpu_s']:.4g} ms; "
+            f"peak {figures['peak_mb']:.0f} MB; ready in {side['ready_s']:.1f} s"
+        )
+    what = {"wall_s": "time", "cpu_s": "CPU time", "peak_mb": "peak memory"}[result["measure"]]
+    for name, ratio in result["ratios"].items():
+        lines.append(f"  {result['sides'][0]['name']} / {name}: {ratio:.3f} of its {what}, {1 / ratio:.3f} x as good")
+    return "\n".join(lines)
+
+
+def save(result: Mapping[str, Any], folder: pathlib.Path, tag: str = "") -> pathlib.Path:
+    """Writes the JSON atomically; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result['row']}-{result['device']}{'-' * bool(tag)}{tag}.json"
+    partial = path.with_suffix(".tmp")
+    partial.write_text(json.dumps(result, indent=1) + "\n")
+    os.replace(partial, path)
+    return path

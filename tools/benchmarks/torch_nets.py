@@ -1,0 +1,90 @@
+"""timm and facenet-pytorch, imported also where torchvision's compiled operators do not load."""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+_TIMM_NAMES = {"mobilenet_v1": "mobilenetv1_100"}  # the others have timm's name
+_declared: list[Any] = []  # torch keeps operators as long as their library lives
+
+
+def create_timm(model: str, **options: Any) -> Any:
+    """The network of timm of the same architecture as facejax's `model`, with random weights."""
+    _load_torchvision()
+    import timm
+
+    return timm.create_model(_TIMM_NAMES.get(model, model), **options)
+
+
+def import_facenet() -> ModuleType:
+    """The module facenet_pytorch."""
+    _load_torchvision()
+    import facenet_pytorch
+
+    return facenet_pytorch
+
+
+def _load_torchvision() -> None:
+    """Imports torchvision; declares the operators that its CUDA wheel lacks beside PyTorch for CPU.
+
+    Non-maximum suppression, which facenet-pytorch needs, is then NumPy's: for its few hundred boxes as fast as any.
+    """
+    import torch
+
+    try:
+        import torchvision.extension
+    except RuntimeError:
+        operators = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        operators.impl("nms", _nms, "CPU")
+        _declared.append(operators)
+        import torchvision.extension
+        import torchvision.ops.boxes
+
+        torchvision.extension._assert_has_ops = lambda: None
+        torchvision.ops.boxes._assert_has_ops = lambda: None
+
+
+def _nms(dets: Any, scores: Any, iou_threshold: float) -> Any:
+    import torch
+
+    boxes, order = dets.numpy(), np.argsort(-scores.numpy(), kind="stable")
+    x1, y1, x2, y2 = boxes.T
+    areas = (x2 - x1) * (y2 - y1)
+    kept = []
+    while len(order):
+        best, order = order[0], order[1:]
+        kept.append(int(best))
+        width = np.minimum(x2[best], x2[order]) - np.maximum(x1[best], x1[order])
+        height = np.minimum(y2[best], y2[order]) - np.maximum(y1[best], y1[order])
+        shared = width.clip(0) * height.clip(0)
+        order = order[shared / (areas[best] + areas[order] - shared) <= iou_threshold]
+    return torch.tensor(kept, dtype=torch.long)
+
+
+def set_threads(threads: int | None) -> None:
+    """Limits PyTorch's own threads; None for one a core that the process may use."""
+    import os
+
+    import torch
+
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+
+
+def timm_onnx(model: str, size: int, batch: int = 1) -> bytes:
+    """The network of timm as an ONNX file with the input ``images`` (batch, 3, size, size), already normalised."""
+    import io
+    import warnings
+
+    import torch
+
+    network = create_timm(model, num_classes=8, exportable=True).eval()
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        # The exporter that needs no further package; it says that it is old.
+        warnings.simplefilter("ignore")
+        example = (torch.zeros(batch, 3, size, size),)
+        torch.onnx.export(network, example, file, input_names=["images"], dynamo=False, opset_version=17)  # pyright: ignore
+    return file.getvalue()

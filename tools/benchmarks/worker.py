@@ -1,0 +1,87 @@
+"""One side of a benchmark in a process of its own. Standard library only, so that any Python can run it.
+
+    python -m benchmarks.worker MODULE FUNCTION CORES     with one line of JSON settings on standard input
+
+``FUNCTION(**settings)`` gets ready and returns a function that does one round of work and returns the number of items
+done, or a dict with ``items`` and further figures. Then each line ``round`` on standard input is answered by one line
+of JSON; the process ends with its input.
+"""
+
+import importlib
+import importlib.metadata
+import json
+import os
+import resource
+import sys
+import time
+
+_LIBRARIES = (
+    "facejax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "grain",
+    "numpy",
+    "opencv-python-headless",
+    "torch",
+    "torchvision",
+    "timm",
+    "facenet-pytorch",
+    "onnxruntime",
+    "tensorflow-cpu",
+    "tensorflow",
+)
+
+
+def versions() -> dict[str, str]:
+    """Version of Python and of each library that this process imported."""
+    found = {"python": sys.version.split()[0]}
+    owners = importlib.metadata.packages_distributions()
+    loaded = {owner for module in list(sys.modules) for owner in owners.get(module, ())}
+    for name in _LIBRARIES:
+        if name in loaded or (name == "facejax" and "facejax" in sys.modules):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def device() -> str:
+    """The accelerator that this process computes on, or the processor."""
+    if "jax" in sys.modules and sys.modules["jax"].default_backend() != "cpu":
+        return sys.modules["jax"].devices()[0].device_kind
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        return sys.modules["torch"].cuda.get_device_name()
+    with open("/proc/cpuinfo") as file:
+        names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    return f"{names[0] if names else 'CPU'}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores"
+
+
+def measured(work) -> dict[str, float]:
+    """Seconds of wall and processor (all threads), items, and peak resident memory of the process so far."""
+    wall, processor = time.perf_counter(), time.process_time()
+    done = work()
+    figures = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - processor}
+    figures |= done if isinstance(done, dict) else {"items": done}
+    # Kilobytes on Linux.
+    return {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, **figures}
+
+
+def main() -> None:
+    """Serves the rounds of one side."""
+    module, function, cores = sys.argv[1:4]
+    # Before anything is imported: the libraries size their pools of threads by it.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print goes to standard error
+    settings = json.loads(sys.stdin.readline())
+    start = time.perf_counter()
+    work = getattr(importlib.import_module(module), function)(**settings)
+    ready = time.perf_counter() - start
+    first = measured(work)
+    print(json.dumps({"ready_s": ready, "first": first, "versions": versions(), "device": device()}), file=answers)
+    answers.flush()
+    for _ in iter(sys.stdin.readline, ""):
+        print(json.dumps(measured(work)), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
