@@ -88,8 +88,8 @@ def fetch(cfg: PretrainedCfg, cache: pathlib.Path | str) -> pathlib.Path:
             os.replace(temporary, target)
         except (urllib.error.URLError, TimeoutError) as error:
             raise ConnectionError(
-                f"cannot download {cfg.source} ({error}). Bring the file here by other means, then: "
-                f"python tools/convert_weights.py FORMAT FILE --name {cfg.name} --out DIR"
+                f"cannot download {cfg.source} ({error}). Bring the file here by other means, as {target}; or convert "
+                f"it where it is: python tools/convert_weights.py FORMAT FILE --name {cfg.name} --out DIR"
             ) from error
         finally:
             pathlib.Path(temporary).unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from facejax.models import abstract_variables, create_model, pretrained_cfg
+from facejax.weights.merge import check_tensors
 
 _LEAVES = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance", "kernel": "kernel"}
 
@@ -43,19 +44,7 @@ def from_keras(architecture: str, tensors: Mapping[str, np.ndarray]) -> dict[str
     """
     tensors = {name.replace("/depthwise_kernel", "/kernel"): np.asarray(array) for name, array in tensors.items()}
     expected = keras_shapes(architecture)
-    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
-    misshapen = [
-        f"{name} {tensors[name].shape} (expected {shape})"
-        for name, (_, shape) in expected.items()
-        if name in tensors and tensors[name].shape != shape
-    ]
-    if missing or extra or misshapen:
-        raise ValueError(
-            f"these are not the weights of Keras's {architecture}."
-            f"\nMissing ({len(missing)}): {', '.join(missing)}"
-            f"\nNot of this network ({len(extra)}): {', '.join(extra)}"
-            f"\nMisshapen ({len(misshapen)}): {', '.join(misshapen)}"
-        )
+    check_tensors(f"Keras's {architecture}", {name: shape for name, (_, shape) in expected.items()}, tensors)
     leaves = {
         path: tensors[name].transpose(0, 1, 3, 2) if _is_depthwise(path) else tensors[name]
         for name, (path, _) in expected.items()

@@ -57,3 +57,29 @@ def _heads(names: Iterable[str]) -> list[str]:
 
 def _listing(title: str, lines: list[str]) -> str:
     return f"\n{title} ({len(lines)}):\n  " + "\n  ".join(sorted(lines)) if lines else ""
+
+
+def check_tensors(what: str, expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, np.ndarray]) -> None:
+    """Checks that a file's tensors are exactly those of a network.
+
+    Args:
+        what: The network, for the message.
+        expected: Shape by name.
+        tensors: Array by name.
+
+    Raises:
+        ValueError: A tensor is missing, extra or misshapen; lists all of them.
+    """
+    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    misshapen = [
+        f"{name} {tensors[name].shape} (expected {shape})"
+        for name, shape in expected.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    if missing or extra or misshapen:
+        raise ValueError(
+            f"these are not the weights of {what}."
+            f"\nMissing ({len(missing)}): {', '.join(missing)}"
+            f"\nNot of this network ({len(extra)}): {', '.join(extra)}"
+            f"\nMisshapen ({len(misshapen)}): {', '.join(misshapen)}"
+        )

@@ -14,6 +14,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from facejax.models import abstract_variables, create_model, pretrained_cfg
+from facejax.weights.merge import check_tensors
 
 CLASSIFIERS = ("classifier", "head.fc", "fc", "last_linear")
 """Names that timm gives to the last layer."""
@@ -61,19 +62,7 @@ def from_timm(architecture: str, state_dict: Mapping[str, np.ndarray], head: str
     classifier = next((name for name in CLASSIFIERS if f"{name}.weight" in tensors), None)
     logits = {key: tensors.pop(f"{classifier}.{key}") for key in ("weight", "bias")} if classifier else None
     expected = expected_tensors(architecture)
-    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
-    misshapen = [
-        f"{name} {tensors[name].shape} (expected {shape})"
-        for name, (_, shape) in expected.items()
-        if name in tensors and tensors[name].shape != shape
-    ]
-    if missing or extra or misshapen:
-        raise ValueError(
-            f"the state dict is not one of timm's {architecture}."
-            f"\nMissing from it ({len(missing)}): {', '.join(missing)}"
-            f"\nNot of this network ({len(extra)}): {', '.join(extra)}"
-            f"\nMisshapen ({len(misshapen)}): {', '.join(misshapen)}"
-        )
+    check_tensors(f"timm's {architecture}", {name: shape for name, (_, shape) in expected.items()}, tensors)
     leaves = {path: _to_flax(path[-1], tensors[name]) for name, (path, _) in expected.items()}
     if head is not None:
         if logits is None:

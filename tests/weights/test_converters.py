@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import struct
+import subprocess
+import sys
 import warnings
 
 import jax
@@ -11,13 +13,14 @@ import pytest
 
 from facejax.models import abstract_variables, model_from_cfg, pretrained_cfg
 from facejax.weights.checkpoint import load_inference_checkpoint, save_inference_checkpoint
-from facejax.weights.convert import convert_file, fetch
+from facejax.weights.convert import convert_file, fetch, load_published
 from facejax.weights.graphdef import read_graph
 from facejax.weights.hse_facerec import from_frozen_graph, load_frozen_graph
 from facejax.weights.hsemotion import from_onnx, load_onnx
 from facejax.weights.keras import from_keras, keras_shapes, load_h5
 from facejax.weights.merge import merge_variables
 from facejax.weights.timm import expected_tensors, from_timm, load_state_dict, torch_name
+from tests.conftest import REPOSITORY
 from tests.models.torchvision_stub import import_timm, skip_without
 from tools.make_goldens import random_images, random_tensors
 
@@ -51,7 +54,7 @@ def test_timm_lists_what_does_not_fit():
     tensors["conv1.weight"] = np.zeros((64, 3, 3, 3))
     with pytest.raises(ValueError, match=r"resnet18") as error:
         from_timm("resnet18", tensors)
-    assert "Missing from it (1): layer1.0.bn2.running_mean" in str(error.value)
+    assert "Missing (1): layer1.0.bn2.running_mean" in str(error.value)
     assert "Not of this network (1): layer9.weight" in str(error.value)
     assert "conv1.weight (64, 3, 3, 3) (expected (64, 3, 7, 7))" in str(error.value)
 
@@ -193,6 +196,36 @@ def test_fetch_checks_the_hash_and_leaves_nothing_behind(tmp_path):
     with pytest.raises(ConnectionError, match=r"tools/convert_weights\.py FORMAT FILE --name"):
         fetch(dataclasses.replace(cfg, source=(tmp_path / "none.pb").as_uri()), tmp_path / "other")
     assert not list((tmp_path / "other" / cfg.name).iterdir())
+
+
+def test_published_weights_by_name_from_a_file_in_the_cache(shared_dir, tmp_path):
+    """A file brought by hand is converted once; a wrong one is refused by its hash."""
+    place = tmp_path / "cache" / MOBILENET / GRAPH.rsplit("/", 1)[-1]
+    place.parent.mkdir(parents=True)
+    place.write_bytes((shared_dir / GRAPH).read_bytes())
+    variables, cfg = load_published(MOBILENET, tmp_path / "cache")
+    assert cfg.tasks == ("age", "gender")
+    place.unlink()
+    again, _ = load_published(MOBILENET, tmp_path / "cache")  # needs the file no more
+    assert jax.tree.all(jax.tree.map(np.array_equal, variables, again))
+    place.parent.joinpath("converted").rename(tmp_path / "moved")
+    place.write_bytes(b"something else")
+    with pytest.raises(ValueError, match="expected 2a917c62"):
+        load_published(MOBILENET, tmp_path / "cache")
+
+
+def test_the_tool_converts_and_says_what_came_out(shared_dir, tmp_path):
+    tool = [sys.executable, "tools/convert_weights.py"]
+    out = tmp_path / "age_gender"
+    good = [*tool, "hsemotion", str(shared_dir / GRAPH), "--out", str(out)]
+    done = subprocess.run(good, check=True, capture_output=True, text=True, cwd=REPOSITORY)
+    assert f"{MOBILENET}: {out} (heads: age, gender; SHA-256" in done.stdout
+    assert load_inference_checkpoint(out)[1].sha256.startswith("2a917c62")
+    bad = [*tool, "timm", str(tmp_path / "none.safetensors"), "--name", "resnet18.a1_in1k", "--out", str(out)]
+    failed = subprocess.run(bad, check=False, capture_output=True, text=True, cwd=REPOSITORY)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: ")
+    assert load_inference_checkpoint(out)[1].name == MOBILENET  # what was there is still there
 
 
 @pytest.mark.slow
