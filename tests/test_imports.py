@@ -25,7 +25,7 @@ ALLOWED = {
     "video": {*BASE, "data"},
     "train": {*BASE, "models", "weights", "data", "datasets", "evals", "video", "detect"},
     "inference": {*BASE, "models", "weights", "detect", "data", "video"},
-    "export": {*BASE, "models", "weights", "detect", "inference"},
+    "export": {*BASE, "models", "weights", "detect", "data", "inference"},
     "cli": {*BASE, "models", "weights", "detect", "video", "inference", "export", "data", "datasets"},
     "__init__": {"models", "inference"},
 }

@@ -12,7 +12,6 @@ from facejax.detect import MTCNN, Detections, crop_face
 from facejax.inference.images import Source, read_image
 from facejax.inference.model import LoadedModel, load_model
 from facejax.inference.results import Classification, Face, PhotoResult
-from facejax.tasks import TASKS
 
 # Attribute of a face that a task fills. Identity heads name people of a training set: their features are what is used.
 ATTRIBUTES = {
@@ -65,7 +64,7 @@ class FaceAnalyzer:
                 attribute = ATTRIBUTES[task]
                 if attribute in self.labels:
                     raise ValueError(f"two networks tell the {attribute} of a face; load one of them")
-                self.labels[attribute] = _labels(model, task)
+                self.labels[attribute] = model.class_names(task)
 
     @classmethod
     def load(
@@ -145,10 +144,6 @@ class FaceAnalyzer:
 
 def _path_or_name(name: str | os.PathLike) -> str | pathlib.Path:
     return name if isinstance(name, str) else pathlib.Path(name)
-
-
-def _labels(model: LoadedModel, task: str) -> tuple[str, ...]:
-    return tuple(model.cfg.labels[task]) if task in model.cfg.labels else TASKS[task].labels
 
 
 def _values(attribute: str, prediction: np.ndarray | np.floating, labels: dict[str, tuple[str, ...]]) -> dict[str, Any]:

@@ -63,6 +63,12 @@ class LoadedModel:
             parts.append(self._outputs(self.variables, images))
         return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
 
+    def class_names(self, task: str) -> tuple[str, ...]:
+        """Names of a task's outputs in their order: those that came with the weights, or the task's own."""
+        if task in self.cfg.labels:
+            return tuple(self.cfg.labels[task])
+        return TASKS[task].labels
+
     def features(self, faces: Sequence[np.ndarray] | np.ndarray) -> Float[np.ndarray, "n features"]:
         """Pooled output of the penultimate layer, (n, D) float32: the paper's face descriptor. Args as in `outputs`."""
         return self.outputs(faces)["features"]

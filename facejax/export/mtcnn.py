@@ -1,0 +1,165 @@
+"""MTCNN's three networks in the plain form that other runtimes know: NHWC convolutions, poolings, dense layers.
+
+`facejax.detect.networks` writes the same networks for XLA on CPU (planes, phases); here each takes RGB images with
+values of 0 to 255, fractional ones too: they are means over areas of a photo. Weights are those of the detector.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from facejax.detect import networks, weights
+from facejax.export.network import INPUT, Network
+
+Params = Mapping[str, Mapping[str, Any]]
+LICENCE = "MIT (Zhang et al. 2016; as shipped in the PyPI package mtcnn)"
+# Side of the crops; P-Net takes photos of any size.
+SIDES = {"pnet": None, "rnet": 24, "onet": 48}
+OUTPUTS = {
+    "pnet": ("probability", "offsets"),
+    "rnet": ("probability", "offsets"),
+    "onet": ("probability", "offsets", "landmarks"),
+}
+# What a program around the three networks has to know (examples/onnx_bundle.py is one).
+CASCADE = {
+    "min_face": 20,
+    "factor": 0.709,
+    "thresholds": [0.6, 0.7, 0.7],
+    "window": 12,
+    "stride": 2,
+    "sides": [24, 48],
+    "suppression": [0.5, 0.7, 0.7, 0.7],
+}
+
+
+def mtcnn_networks() -> tuple[Network, ...]:
+    """P-, R- and O-Net, in this order."""
+    return tuple(_network(name, weights.load(name)) for name in SIDES)
+
+
+def _network(name: str, params: Params) -> Network:
+    side = SIDES[name]
+    function = {"pnet": _pnet, "rnet": _rnet, "onet": _onet}[name]
+    shape = (side, side, 3)
+    return Network(
+        name=name,
+        function=lambda images: function(params, images),
+        reference=_reference(name, params),
+        prepare=lambda faces: _prepare(faces, side),
+        shape=shape,
+        dtype=np.float32,
+        outputs=OUTPUTS[name],
+        metadata={
+            "kind": name,
+            "input": {
+                "name": INPUT,
+                "shape": [
+                    "batch",
+                    *(side or letter for side, letter in zip(shape, ("height", "width", 3), strict=True)),
+                ],
+                "dtype": "float32",
+                "channels": "RGB",
+                "range": [0, 255],
+            },
+            "outputs": list(OUTPUTS[name]),
+            "cascade": CASCADE,
+        },
+        licence=LICENCE,
+    )
+
+
+def _pnet(params: Params, images: Any) -> tuple:
+    x = _max_pool(_conv(params, "conv1", _normalize(images)), 2)
+    x = _conv(params, "conv3", _conv(params, "conv2", x))
+    return _probability(_dense(params, "scores", x)), _dense(params, "offsets", x)
+
+
+def _rnet(params: Params, images: Any) -> tuple:
+    x = _max_pool(_conv(params, "conv1", _normalize(images)), 3)
+    x = _max_pool(_conv(params, "conv2", x), 3)
+    x = _prelu(params, "dense", _dense(params, "dense", _flatten(_conv(params, "conv3", x))))
+    return _probability(_dense(params, "scores", x)), _dense(params, "offsets", x)
+
+
+def _onet(params: Params, images: Any) -> tuple:
+    x = _max_pool(_conv(params, "conv1", _normalize(images)), 3)
+    x = _max_pool(_conv(params, "conv2", x), 3)
+    x = _max_pool(_conv(params, "conv3", x), 2)
+    x = _prelu(params, "dense", _dense(params, "dense", _flatten(_conv(params, "conv4", x))))
+    return _probability(_dense(params, "scores", x)), _dense(params, "offsets", x), _dense(params, "landmarks", x)
+
+
+def _normalize(images: Any) -> Any:
+    return (images - np.float32(127.5)) * np.float32(1 / 128)
+
+
+def _conv(params: Params, layer: str, x: Any) -> Any:
+    kernel = params[layer]["kernel"]
+    x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return _prelu(params, layer, x + params[layer]["bias"].reshape(1, 1, 1, -1))
+
+
+def _prelu(params: Params, layer: str, x: Any) -> Any:
+    slope = params[layer]["slope"].reshape((1,) * (x.ndim - 1) + (-1,))
+    return jnp.maximum(x, 0) + slope * jnp.minimum(x, 0)
+
+
+def _dense(params: Params, layer: str, x: Any) -> Any:
+    y = x @ params[layer]["kernel"]
+    return y + params[layer]["bias"].reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def _max_pool(x: Any, size: int) -> Any:
+    """Maximum of NHWC maps with stride 2, whose last window may hang over the edge: Caffe rounds sizes up.
+
+    Where a side is not known before (P-Net, windows of 2) it hangs over by one, which adds nothing to an even side.
+    """
+    overhangs = [-(side - size) % 2 if isinstance(side, int) else 1 for side in x.shape[1:3]]
+    pads = ((0, 0), *((0, overhang) for overhang in overhangs), (0, 0))
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, size, size, 1), (1, 2, 2, 1), pads)
+
+
+def _flatten(x: Any) -> Any:
+    """Rows in Caffe's order as trained in Matlab: width, height, channels."""
+    return jnp.transpose(x, (0, 2, 1, 3)).reshape(x.shape[0], -1)
+
+
+def _probability(logits: Any) -> Any:
+    no, yes = jnp.split(logits, 2, axis=-1)
+    return jax.nn.sigmoid(yes - no).squeeze(-1)
+
+
+def _prepare(faces: Sequence[np.ndarray], side: int | None) -> np.ndarray:
+    # P-Net: a size with an odd and an even side, so that both ways of rounding are seen.
+    size = (side, side) if side else (47, 60)
+    return np.stack([cv2.resize(face, size, interpolation=cv2.INTER_AREA) for face in faces]).astype(np.float32)
+
+
+def _reference(name: str, params: Params) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """The detector's own form of the network, on the same images."""
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        pixels = (images - np.float32(127.5)) / np.float32(128)
+        if name == "pnet":
+            outputs = networks.PNet().apply({"params": params}, *_phases(pixels))
+        else:
+            module = networks.RNet() if name == "rnet" else networks.ONet()
+            outputs = module.apply({"params": params}, pixels.transpose(3, 1, 2, 0))
+        return {key: np.asarray(value) for key, value in zip(OUTPUTS[name], outputs, strict=True)}
+
+    return run
+
+
+def _phases(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """P-Net's input there: [channel, y % 2, x % 2, image, y // 2, x // 2], and where whole 3 x 3 windows lie."""
+    count, height, width, _ = pixels.shape
+    even = np.pad(pixels, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
+    cells = even.reshape(count, even.shape[1] // 2, 2, even.shape[2] // 2, 2, 3)
+    y, x = np.arange(even.shape[1]), np.arange(even.shape[2])
+    whole = (y[:, None] < height - 2) & (x[None] < width - 2)
+    valid = whole.reshape(len(y) // 2, 2, len(x) // 2, 2).transpose(1, 3, 0, 2)
+    return cells.transpose(5, 2, 4, 0, 1, 3), np.repeat(valid[:, :, None], count, axis=2)

@@ -1,0 +1,178 @@
+"""What is exported: a function from images to named outputs, what it must equal, and the words that go with it.
+
+The input is uint8 RGB of the network's size and the outputs are probabilities and years: channel order, normalisation
+and the reading of the heads lie inside the file, so that an app cannot get them wrong. Only the resize lies outside.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from facejax.inference import LoadedModel
+from facejax.models import model_from_cfg
+from facejax.models.depthwise import Implementation
+from facejax.tasks import TASKS, Task
+
+INPUT = "images"
+USE = (
+    "Reads the look of an expression and the perceived age, gender and ethnicity; not what a person feels or is. "
+    "Inferring emotions at work and in schools is prohibited in the EU (AI Act, Art. 5(1)(f))."
+)
+# Identity heads name people of a training set; the features are what is used.
+_EXPORTED_KINDS = ("age", "binary", "categorical", "regression")
+# Largest difference from Flax that a float32 export may have; features by their own size, ages in years.
+_TOLERANCE = 1e-3
+_AGE_TOLERANCE = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """One network to be exported.
+
+    Attributes:
+        name: A file's name without suffix.
+        function: Traceable: images (n, height, width, 3) -> a tuple of arrays, in the order of `outputs`.
+        reference: What the outputs must equal: images -> arrays by output, computed by the package's own path.
+        prepare: From face crops, uint8 RGB of any size, to a batch of images for `function`.
+        shape: Height, width and channels of an image; None where any number will do.
+        dtype: Type of the images' pixels.
+        outputs: Names.
+        metadata: JSON-serialisable; written into the file.
+        licence: Of the weights, as their publisher states it.
+    """
+
+    name: str
+    function: Callable[..., tuple]
+    reference: Callable[[np.ndarray], Mapping[str, np.ndarray]]
+    prepare: Callable[[Sequence[np.ndarray]], np.ndarray]
+    shape: tuple[int | None, int | None, int]
+    dtype: type[np.generic]
+    outputs: tuple[str, ...]
+    metadata: dict[str, Any]
+    licence: str
+
+
+def face_network(model: LoadedModel, depthwise: Implementation = "conv") -> Network:
+    """A trained network: uint8 RGB (n, size, size, 3) -> ``features`` (n, D), probabilities by task, ``age`` in years.
+
+    Args:
+        model: The network.
+        depthwise: Formulation of its layers: ``conv`` for ONNX and LiteRT, ``shift`` for StableHLO on CPU.
+    """
+    cfg = model.cfg
+    module = model_from_cfg(cfg, depthwise=depthwise)
+    variables = jax.tree.map(np.asarray, model.variables)
+    tasks = [name for name in cfg.tasks if TASKS[name].kind in _EXPORTED_KINDS]
+    size = cfg.preprocessing.image_size
+
+    def function(images):
+        raw: Any = module.apply(variables, cfg.preprocessing.normalize(images))
+        return raw["features"], *(_read(TASKS[name], raw[name]) for name in tasks)
+
+    def reference(images: np.ndarray) -> dict[str, np.ndarray]:
+        raw = model.outputs(images)
+        decoded = model.decode(raw)
+        return {"features": raw["features"], **{name: decoded[name] for name in tasks}}
+
+    outputs = {"features": {"shape": ["batch", cfg.num_features], "meaning": "descriptor of the face"}}
+    outputs |= {name: _describe(model, TASKS[name]) for name in tasks}
+    metadata = {
+        "kind": "face",
+        "input": {
+            "name": INPUT,
+            "shape": ["batch", size, size, 3],
+            "dtype": "uint8",
+            "channels": "RGB",
+            "range": [0, 255],
+            "resize": cfg.preprocessing.interpolation,
+            "margin": cfg.preprocessing.margin,
+        },
+        "outputs": outputs,
+        "cfg": cfg.to_dict(),
+        "use": USE,
+    }
+    return Network(
+        name=file_stem(cfg.name),
+        function=function,
+        reference=reference,
+        prepare=lambda faces: np.stack([cfg.preprocessing.resize(face) for face in faces]),
+        shape=(size, size, 3),
+        dtype=np.uint8,
+        outputs=tuple(outputs),
+        metadata=metadata,
+        licence=cfg.licence,
+    )
+
+
+def file_stem(name: str) -> str:
+    """A name of weights as a file's name: what is no letter, digit, dot, dash or underscore becomes an underscore."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "network"
+
+
+def compare(
+    network: Network, run: Callable[[np.ndarray], Mapping[str, np.ndarray]], faces: Sequence[np.ndarray]
+) -> dict:
+    """How far an exported network is from the package's own, on faces.
+
+    Args:
+        network: The network.
+        run: The exported one: images -> arrays by output.
+        faces: Crops, uint8 RGB of any size.
+
+    Returns:
+        ``{"faces": n, "max_difference": {output: largest difference}, "mean_difference": ...}``; of ``features`` as a
+        part of their largest value.
+
+    Raises:
+        ValueError: There is no face to compare on.
+    """
+    if not len(faces):
+        raise ValueError("expected at least one face to check the export on, got none")
+    images = network.prepare(faces)
+    expected, got = network.reference(images), run(images)
+    largest, mean = {}, {}
+    for name in network.outputs:
+        if got[name].shape != expected[name].shape:
+            raise ValueError(f"{network.name}: {name} of shape {got[name].shape}, expected {expected[name].shape}")
+        difference = np.abs(got[name].astype(np.float64) - expected[name])
+        scale = max(float(np.abs(expected[name]).max()), 1e-12) if name == "features" else 1.0
+        largest[name], mean[name] = float(difference.max()) / scale, float(difference.mean()) / scale
+    return {"faces": len(faces), "max_difference": largest, "mean_difference": mean}
+
+
+def require_parity(network: Network, differences: Mapping[str, Any]) -> None:
+    """Raises ValueError where a float32 export differs from Flax by more than rounding; nothing is written then."""
+    for name, difference in differences["max_difference"].items():
+        allowed = _AGE_TOLERANCE if name == "age" else _TOLERANCE
+        if not difference <= allowed:
+            raise ValueError(
+                f"{network.name}: the export is not written, its {name!r} differs from Flax by {difference:.3g} on "
+                f"{differences['faces']} faces (allowed: {allowed:g})"
+            )
+
+
+def _read(task: Task, raw: jax.Array) -> jax.Array:
+    """`facejax.decoding` in the graph; the check before a file is written holds the two together."""
+    if task.kind == "regression":
+        return raw
+    if task.kind == "binary":
+        positive = jax.nn.sigmoid(raw)
+        return jnp.concatenate([1 - positive, positive], axis=1)
+    probabilities = jax.nn.softmax(raw, axis=1)
+    if task.kind == "categorical":
+        return probabilities
+    best, index = jax.lax.top_k(probabilities, 2)
+    return jnp.sum(best * (index + 1), axis=1) / jnp.sum(best, axis=1)
+
+
+def _describe(model: LoadedModel, task: Task) -> dict[str, Any]:
+    if task.kind == "age":
+        return {"shape": ["batch"], "meaning": "perceived age in years (paper eq. 1)"}
+    names = list(model.class_names(task.name))
+    meaning = "values" if task.kind == "regression" else "probabilities"
+    return {"shape": ["batch", len(names)], "meaning": meaning, "labels": names}

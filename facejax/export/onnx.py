@@ -1,0 +1,106 @@
+"""ONNX files: dynamic batch, one file each, checked in onnxruntime on faces before they are written."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from facejax.data.tfrecord import write_atomically
+from facejax.export.network import INPUT, Network, compare, require_parity
+
+# Operator set 21 and IR 10 run in onnxruntime (and onnxruntime-web) 1.18 and newer.
+OPSET, IR_VERSION = 21, 10
+METADATA_KEY = "facejax"
+
+
+def export_onnx(network: Network, path: str | os.PathLike, faces: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Writes an ONNX file; returns its metadata, with the differences from Flax under ``check``.
+
+    Args:
+        network: What to export.
+        path: The file.
+        faces: Crops, uint8 RGB of any size, on which onnxruntime must agree with Flax.
+
+    Raises:
+        ImportError: onnx or onnxruntime is not installed.
+        ValueError: The file would not compute what Flax does; nothing is written.
+        NotImplementedError: A layer has no ONNX form here.
+    """
+    model = convert(network)
+    session = start_session(model.SerializeToString())
+    check = compare(network, lambda images: run_session(session, images), faces)
+    require_parity(network, check)
+    metadata = {**network.metadata, "licence": network.licence, "check": check}
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, json.dumps(metadata)
+    write_atomically(pathlib.Path(path), model.SerializeToString())
+    return metadata
+
+
+def convert(network: Network) -> Any:
+    """The network as an `onnx.ModelProto`, unchecked and without metadata."""
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401  (needed for the check; said before the work, not after it)
+    except ImportError as error:
+        raise ImportError(f"exports to ONNX need {error.name}: pip install 'facejax[export]'") from error
+    from onnx import helper
+
+    from facejax.export.onnx_graph import Graph, constant
+    from facejax.export.onnx_rules import lower
+
+    free = iter(("height", "width"))
+    symbols = ["batch", *(next(free) if side is None else side for side in network.shape)]
+    shape = tuple(jax.export.symbolic_shape(", ".join(map(str, symbols))))
+    traced = jax.make_jaxpr(network.function)(jax.ShapeDtypeStruct(shape, network.dtype))
+    graph = Graph()
+    image = graph.tensor(INPUT, shape, np.dtype(network.dtype))
+    values = lower(graph, traced.jaxpr, [constant(np.asarray(c)) for c in traced.consts], [image])
+    outputs = []
+    for name, value in zip(network.outputs, values, strict=True):
+        graph.output(name, value)
+        sides = [side if isinstance(side, int) else str(side) for side in value.shape]
+        outputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), sides))
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(network.dtype))
+    body = graph.finish(network.name, [helper.make_tensor_value_info(INPUT, element, symbols)], outputs)
+    model = helper.make_model(
+        body,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="facejax",
+        doc_string=f"{network.name}; licence of the weights: {network.licence or 'none stated'}",
+    )
+    onnx.checker.check_model(model)
+    return model
+
+
+def start_session(model: bytes | str | os.PathLike) -> Any:
+    """An onnxruntime session on the CPU, of a file or of its bytes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def run_session(session: Any, images: np.ndarray) -> Mapping[str, np.ndarray]:
+    """All outputs by name."""
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {INPUT: images}), strict=True))
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
+    """What `export_onnx` wrote into a file beside the network.
+
+    Raises:
+        ValueError: The file is no export of facejax.
+    """
+    properties = start_session(path).get_modelmeta().custom_metadata_map
+    if METADATA_KEY not in properties:
+        raise ValueError(f"{path} carries no facejax metadata; its keys: {sorted(properties)}")
+    return json.loads(properties[METADATA_KEY])
