@@ -32,8 +32,9 @@ def export_bundle(
 ) -> dict[str, Any]:
     """Writes a bundle; returns its manifest.
 
-    ``manifest.json`` has ``format``, ``runtime``, ``use``, ``detector`` (``pnet``, ``rnet``, ``onet``, and the numbers of
-    their ``cascade``) and ``models``, a list; each network is ``{"file", "sha256", "bytes", **metadata}``, the metadata that its file also carries.
+    ``manifest.json`` has ``format``, ``runtime``, ``use``, ``detector`` (``pnet``, ``rnet``, ``onet``, and ``cascade``:
+    the numbers of the program around them) and ``models``, a list. Each network is ``{"file", "sha256", "bytes", ...}``
+    and the metadata that its file also carries.
 
     Args:
         models: Networks with different names.

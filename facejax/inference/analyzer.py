@@ -146,7 +146,7 @@ def _path_or_name(name: str | os.PathLike) -> str | pathlib.Path:
     return name if isinstance(name, str) else pathlib.Path(name)
 
 
-def _values(attribute: str, prediction: np.ndarray | np.floating, labels: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+def _values(attribute: str, prediction: Any, labels: dict[str, tuple[str, ...]]) -> dict[str, Any]:
     if attribute == "age":
         return {"age": float(prediction)}
     if attribute == "valence_arousal":

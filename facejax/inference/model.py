@@ -13,6 +13,7 @@ from facejax.models import PretrainedCfg, list_models, model_from_cfg
 from facejax.naming import nearest
 from facejax.tasks import TASKS
 from facejax.weights.checkpoint import load_inference_checkpoint
+from facejax.weights.convert import load_published
 
 # A call of any number of faces runs in batches of these sizes, the last one padded, so that nothing compiles anew.
 BATCH_SIZES = (1, 4, 16, 64)
@@ -94,17 +95,26 @@ class LoadedModel:
 
 
 def load_model(name_or_dir: str | pathlib.Path) -> LoadedModel:
-    """A trained model from a folder: ``workdirs/emotion_b2/best``, or what tools/convert_weights.py wrote.
+    """A trained model from a folder, or published weights by name.
+
+    Args:
+        name_or_dir: ``workdirs/emotion_b2/best``, what tools/convert_weights.py wrote, or a name such as
+            ``mobilenet_v1.vggface2_age_gender`` (docs/weights.md), which is downloaded and converted once
+            (`facejax.weights.convert.load_published`).
 
     Raises:
-        FileNotFoundError: There is no such folder, or it holds no model.
+        FileNotFoundError: There is no such folder or name, or the folder holds no model.
+        ConnectionError: The published file is not at hand and cannot be downloaded; says where to put it.
     """
-    directory = pathlib.Path(name_or_dir)
-    if not directory.is_dir():
-        published = list_models(pretrained=True)
+    directory, published = pathlib.Path(name_or_dir), list_models(pretrained=True)
+    if directory.is_dir():
+        variables, cfg = load_inference_checkpoint(directory)
+    elif str(name_or_dir) in published:
+        variables, cfg = load_published(str(name_or_dir))
+    else:
         raise FileNotFoundError(
-            f"no folder {str(name_or_dir)!r}{nearest(str(name_or_dir), published)}. A network's name has no weights by "
-            "itself: convert published ones with tools/convert_weights.py FORMAT FILE --out DIR, and load DIR"
+            f"no folder {str(name_or_dir)!r} and no published weights of that name"
+            f"{nearest(str(name_or_dir), published)}; they are: {', '.join(published)}. A network's name alone has no "
+            "weights: train it (experiments/run.py), or convert a file (tools/convert_weights.py FORMAT FILE --out DIR)"
         )
-    variables, cfg = load_inference_checkpoint(directory)
     return LoadedModel(cfg, variables)
