@@ -136,7 +136,9 @@ def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sh
 
     def put_state(state: TrainState) -> TrainState:
         # Arrays of keys cannot be put on other processes' devices, their numbers can.
-        state = dataclasses.replace(state, rng=jax.random.key_data(state.rng))
+        return put_numbers(dataclasses.replace(state, rng=jax.random.key_data(state.rng)))
+
+    def put_numbers(state: TrainState) -> TrainState:
         state = jax.device_put(state, state_shardings(state, mesh, sharing))
         return dataclasses.replace(state, rng=jax.random.wrap_key_data(state.rng))
 
@@ -190,9 +192,13 @@ def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sh
     def first_copy(state):
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
 
+    def from_step(state):
+        state = jax.tree.map(lambda leaf: leaf[0], first_copy(state))
+        return put_numbers(jax.device_get(dataclasses.replace(state, rng=jax.random.key_data(state.rng))))
+
     return Placement(
         to_step=lambda state: flax.jax_utils.replicate(first_copy(state), devices),
-        from_step=lambda state: put_state(jax.tree.map(lambda leaf: leaf[0], first_copy(state))),
+        from_step=from_step,
         put_batch=put_split,
         compile=compile_pmap,
         **shared,
