@@ -13,6 +13,7 @@ import os
 import pathlib
 import sys
 import time
+from typing import Any
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))  # the repository's own facejax, installed or not
@@ -27,6 +28,7 @@ import jax  # noqa: E402
 from facejax import config as config_lib  # noqa: E402
 from facejax.config import Config, ConfigError  # noqa: E402
 from facejax.naming import nearest  # noqa: E402
+from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig  # noqa: E402
 
 logger = logging.getLogger("facejax")
 
@@ -36,8 +38,8 @@ def list_configs() -> list[str]:
     return sorted(path.stem for path in (REPOSITORY / "experiments" / "configs").glob("[!_]*.py"))
 
 
-def load_config(name: str) -> Config:
-    """The config of a file in experiments/configs.
+def load_config(name: str) -> Any:
+    """The config of a file in experiments/configs: a `Config`, or one of `facejax.protocol_config`.
 
     Raises:
         ConfigError: There is none of this name; the message has the nearest.
@@ -69,12 +71,13 @@ def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
     return overrides
 
 
-def resolve(name: str, overrides: list[tuple[str, str]]) -> Config:
-    """The config with the profile of this machine and then the overrides applied."""
+def resolve(name: str, overrides: list[tuple[str, str]]) -> Any:
+    """The config with the profile of this machine (where it trains a network) and then the overrides applied."""
     config = load_config(name)
-    wanted = dict(overrides).get("profile", config.profile)
-    if wanted == "cpu" or (wanted == "auto" and jax.default_backend() == "cpu"):
-        config = config_lib.apply_cpu_profile(config)
+    if isinstance(config, Config):
+        wanted = dict(overrides).get("profile", config.profile)
+        if wanted == "cpu" or (wanted == "auto" and jax.default_backend() == "cpu"):
+            config = config_lib.apply_cpu_profile(config)
     for path, text in overrides:
         config = config_lib.override(config, path, text)
     return config
@@ -222,7 +225,7 @@ def print_header(name: str, config: Config, data: str, workdir: pathlib.Path) ->
         )
 
 
-def check_workdir(config: Config, workdir: pathlib.Path) -> None:
+def check_workdir(config: Any, workdir: pathlib.Path) -> None:
     """Writes config.json; a workdir of another config is refused rather than continued.
 
     Raises:
@@ -255,6 +258,14 @@ def _difference(before: dict, now: dict, prefix: str = "") -> set[str]:
     return names
 
 
+def run_protocol(config: Any, workdir: pathlib.Path, data_dir: pathlib.Path) -> None:
+    """Runs a protocol that trains no network: the one whose config it is."""
+    from experiments.protocols import attributes, lfw, video
+
+    protocols = {VideoConfig: video.run, LfwConfig: lfw.run, AttributesConfig: attributes.run}
+    protocols[type(config)](config, workdir, data_dir)
+
+
 def main(arguments: list[str]) -> None:
     """Runs the command line."""
     named, overrides = parse_arguments(arguments)
@@ -274,8 +285,14 @@ def main(arguments: list[str]) -> None:
     config = resolve(named.config, overrides)
     workdir = (named.workdir or REPOSITORY / "workdirs" / named.config).resolve()
     jax.config.update("jax_compilation_cache_dir", str(workdir.parent / ".jax_cache"))
-    if named.dry_run:
+    if named.dry_run and isinstance(config, Config):
         print_plan(named.config, config, named.data_dir.resolve())
+        return
+    if not isinstance(config, Config):
+        check_workdir(config, workdir)
+        run_protocol(config, workdir, named.data_dir.resolve())
+        print((workdir / "report.md").read_text())
+        logger.info("%.0f s in all; report: %s", time.monotonic() - started, workdir / "report.md")
         return
     with distributed.first_process_first("data and workdir"):
         config, data_dir, data = choose_data(config, overrides, named.data_dir.resolve())

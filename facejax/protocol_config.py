@@ -1,4 +1,4 @@
-"""Protocols that train no network, as values: LFW identification, and emotions of clips. See `facejax.config`.
+"""Protocols that train no network, as values: LFW, emotions of clips, attributes. See `facejax.config`.
 
 A config file's ``get_config()`` may return one of these instead of a `facejax.config.Config`; ``experiments/run.py``
 starts it the same way, and every field is overridden the same way. Standard library only.
@@ -244,3 +244,77 @@ class LfwConfig:
     detection: DetectionConfig = DetectionConfig()
     network: NetworkConfig = NetworkConfig(backbone="mobilenet_v1")
     paper: LfwPaper = LfwPaper()
+
+
+@dataclasses.dataclass(frozen=True)
+class FacesConfig:
+    """Which prepared set (tools/prepare_dataset.py), with ages, genders or ethnicities.
+
+    Attributes:
+        name: Its name; where it is not prepared in the data folder, `people` is rendered instead, and the report says
+            so.
+        train_split: Split on whose features the new classifiers are fitted.
+        eval_split: Split that is reported.
+        person: Label that tells persons apart, for intervals that draw persons instead of photos; empty for none.
+        people_train: Rendered training photos.
+        people_validation: Rendered photos that are reported.
+    """
+
+    name: str = "utkface"
+    train_split: str = "train"
+    eval_split: str = "validation"
+    person: str = ""
+    people_train: int = 600
+    people_validation: int = 300
+
+
+@dataclasses.dataclass(frozen=True)
+class AttributesPaper:
+    """Rows of the paper's Tables 6 and 7; 0 where it has no number.
+
+    Attributes:
+        table: Table.
+        row: Its row.
+        dataset: What it was measured on.
+        gender: Accuracy, percent.
+        age_mae: Mean absolute error of all photos, years.
+        gender_21_60: Accuracy on photos of people aged 21 to 60, percent.
+        age_mae_21_60: Error on them, years.
+        logistic: Accuracy of a new fully connected layer, percent; the next three: of the other classifiers.
+        random_forest: Of a random forest.
+        svc_rbf: Of an SVM with RBF kernel.
+        linear_svc: Of a linear SVM.
+    """
+
+    table: str = ""
+    row: str = ""
+    dataset: str = ""
+    gender: float = 0.0
+    age_mae: float = 0.0
+    gender_21_60: float = 0.0
+    age_mae_21_60: float = 0.0
+    logistic: float = 0.0
+    random_forest: float = 0.0
+    svc_rbf: float = 0.0
+    linear_svc: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class AttributesConfig:
+    """What a network's heads say of age, gender and expression, by group of people; and classifiers on its features.
+
+    Attributes:
+        seed: Of random weights, folds, forests and the bootstrap.
+        heads: Heads that are evaluated where the network has them and the set the label.
+        fit: Label that new classifiers learn from the features (Table 7: ethnicity); empty for none.
+        group_by: Attributes by whose groups every metric is also given.
+    """
+
+    seed: int = 0
+    heads: tuple[str, ...] = ("age", "gender", "ethnicity", "emotion8", "emotion7")
+    fit: Literal["ethnicity", "gender", "emotion", ""] = "ethnicity"
+    group_by: tuple[str, ...] = ("gender", "ethnicity", "age")
+    faces: FacesConfig = FacesConfig()
+    network: NetworkConfig = NetworkConfig(backbone="mobilenet_v1")
+    classifier: ClassifierConfig = ClassifierConfig(names=("logistic", "random_forest", "svc_rbf", "linear_svc"))
+    paper: AttributesPaper = AttributesPaper()

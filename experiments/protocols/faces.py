@@ -15,6 +15,7 @@ from facejax.data.records import Record
 from facejax.datasets import get_dataset
 from facejax.detect import MTCNN, crop_face, warp_five_points
 from facejax.protocol_config import ClipsConfig, DetectionConfig
+from facejax.tasks import EMOTION7, TASKS
 from facejax.video.faces import ClipFaces, clip_faces, find_faces
 from facejax.video.features import Clip
 from facejax.video.frames import Frame, VideoError, array_frames, read_frames
@@ -61,9 +62,8 @@ def open_clips(config: ClipsConfig) -> ClipSet:
         FileNotFoundError: The folder is not that of the set.
     """
     from facejax.datasets.people.clip import GROUP_EMOTIONS
-    from facejax.tasks import EMOTION8
 
-    labels = EMOTION8 if config.label == "emotion" else GROUP_EMOTIONS
+    labels = EMOTION7 if config.label == "emotion" else GROUP_EMOTIONS
     if config.raw and config.name != "people":
         records = tuple(get_dataset(config.name).clips(pathlib.Path(config.raw)))
         return ClipSet(config.name, config.name, records, labels)
@@ -108,6 +108,8 @@ def faces_of_clips(
             logger.info("faces of %d/%d clips; %.1f frames a second", number + 1, len(clips.records), speed)
         label = record.labels[config.label]
         assert isinstance(label, int)
+        if config.label == "emotion":
+            label = TASKS["emotion7"].label_map[label]
         yield Clip(record.id, record.split, label, faces.num_frames), faces
     if found:
         seconds = time.monotonic() - started

@@ -11,6 +11,8 @@ from facejax.tasks import TASKS
 @pytest.mark.parametrize("name", run.list_configs())
 def test_every_config_resolves_and_says_what_it_reproduces(name):
     config = run.load_config(name)
+    if not isinstance(config, Config):
+        pytest.skip("trains no network: see test_protocols.py")
     assert config.model.backbone in list_models()
     assert {*config.model.tasks, *config.model.keep_heads} <= set(TASKS)
     assert config.paper.row

@@ -1,0 +1,30 @@
+r"""VGAF, emotion of a group in a clip with EfficientNet-B2 (paper Table 5: 69.84 %).
+
+    python experiments/run.py --config video_vgaf_b2 --config.clips.raw=VGAF \
+        --config.network.init_from=emotion_b2
+
+All faces of every frame, warped onto ArcFace's five points; mean and std over the faces of a frame, then mean and std
+over the frames, L2-normed; classifiers and rules for clips without a face as in video_afew_b2. The published code:
+linear_svc with C=0.01, found on the validation clips; smallest face 64 px (--config.detection.min_face=64). Without
+VGAF (licence-gated) rendered clips of `people` take its place; without `init_from` the weights are random.
+"""
+
+from facejax.protocol_config import (
+    ClipsConfig,
+    DescriptorConfig,
+    DetectionConfig,
+    NetworkConfig,
+    VideoConfig,
+    VideoPaper,
+)
+
+
+def get_config() -> VideoConfig:
+    """Table 5, EfficientNet-B2."""
+    return VideoConfig(
+        clips=ClipsConfig("vgaf", label="group_emotion", people_kind="group"),
+        detection=DetectionConfig(choose="all", cut="five_points"),
+        network=NetworkConfig(backbone="tf_efficientnet_b2"),
+        descriptor=DescriptorConfig("faces_then_frames", ("mean", "std")),
+        paper=VideoPaper("Table 5", "EfficientNet-B2", "vgaf", accuracy=69.84, accuracy_with_faces=0.0),
+    )

@@ -1,0 +1,30 @@
+r"""VGAF, emotion of a group in a clip with MobileNet-v1 (paper Table 5: 68.92 %, 70.31 % of clips with faces).
+
+    python experiments/run.py --config video_vgaf_mobilenet --config.clips.raw=VGAF \
+        --config.network.init_from=emotion_mobilenet
+
+All faces of every frame, warped onto ArcFace's five points; mean and std over the faces of a frame, then mean and std
+over the frames, L2-normed; classifiers and rules for clips without a face as in video_afew_mobilenet. The published
+code: svc_rbf with C=1, found on the validation clips; smallest face 64 px (--config.detection.min_face=64). Without
+VGAF (licence-gated) rendered clips of `people` take its place; without `init_from` the weights are random.
+"""
+
+from facejax.protocol_config import (
+    ClipsConfig,
+    DescriptorConfig,
+    DetectionConfig,
+    NetworkConfig,
+    VideoConfig,
+    VideoPaper,
+)
+
+
+def get_config() -> VideoConfig:
+    """Table 5, MobileNet-v1."""
+    return VideoConfig(
+        clips=ClipsConfig("vgaf", label="group_emotion", people_kind="group"),
+        detection=DetectionConfig(choose="all", cut="five_points"),
+        network=NetworkConfig(backbone="mobilenet_v1"),
+        descriptor=DescriptorConfig("faces_then_frames", ("mean", "std")),
+        paper=VideoPaper("Table 5", "MobileNet-v1", "vgaf", accuracy=68.92, accuracy_with_faces=70.31),
+    )

@@ -1,0 +1,210 @@
+"""Age, gender, ethnicity and expression of prepared photos (paper Tables 6 and 7), each by group of people."""
+
+import dataclasses
+import logging
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from experiments.protocols.network import load_network
+from experiments.protocols.results import percent, write_results
+from facejax.config import Config, DataConfig
+from facejax.data.metadata import find_set
+from facejax.data.source import FaceSource
+from facejax.decoding import expected_age, probabilities
+from facejax.evals.age import PAPER_RANGE, age_errors
+from facejax.evals.bootstrap import Metric
+from facejax.evals.classification import classify
+from facejax.evals.fairness import FairnessResult, age_groups, by_group, intersection
+from facejax.evals.tasks import evaluate_task
+from facejax.inference.model import LoadedModel
+from facejax.protocol_config import AttributesConfig
+from facejax.tasks import EMOTION8, ETHNICITY, GENDER, TASKS
+from facejax.video.classifiers import Recipe, fit
+
+logger = logging.getLogger("facejax")
+_PHOTOS_AT_ONCE = 256
+_NAMES = {"gender": GENDER, "ethnicity": ETHNICITY, "emotion": EMOTION8}
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A metric that has a value for any subset of the photos.
+
+    Attributes:
+        name: For reports.
+        metric: From indices to its value; photos without the label do not count.
+        known: (n,) bool: photos with the label.
+        higher_is_better: Of the metric.
+    """
+
+    name: str
+    metric: Metric
+    known: np.ndarray
+    higher_is_better: bool
+
+
+def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> None:
+    """Runs the protocol and writes ``outputs_<split>.npz``, ``report.json`` and ``report.md``."""
+    directory, name, description = _open(config, data_dir)
+    source = FaceSource(directory, name, config.faces.eval_split, on_corrupt="skip")
+    model, network = load_network(config.network, config.seed, workdir)
+    logger.info("%d photos of %s; network: %s", len(source), source.name, network)
+    outputs = _outputs(model, source, workdir / f"outputs_{config.faces.eval_split}.npz")
+    has_person = bool(config.faces.person) and config.faces.person in source.fields
+    persons = np.asarray(source.labels(config.faces.person)) if has_person else None
+    report: dict[str, Any] = {
+        "protocol": "attributes",
+        "data": description,
+        "comparable": name == config.paper.dataset,
+        "network": network,
+        "paper": dataclasses.asdict(config.paper),
+        "heads": {},
+        "ages": {},
+        "fitted": {},
+    }
+    judged = []
+    for head in config.heads:
+        task = TASKS[head]
+        if head not in model.cfg.tasks or task.label_key not in source.label_keys:
+            continue
+        labels = source.labels(task.label_key)
+        if task.label_map:
+            labels = np.where(labels >= 0, np.asarray(task.label_map)[labels], -1)
+        scores = probabilities(task, outputs[head])
+        report["heads"][head] = evaluate_task(task, scores, labels).to_dict()
+        if task.kind == "age":
+            years = expected_age(scores)
+            for low, high in ((0, 200), PAPER_RANGE):
+                found = age_errors(years, labels, low, high, clusters=persons, seed=config.seed)
+                report["ages"][f"{low}-{high}"] = found.to_dict()
+            judged.append(_mean("age, mean absolute error in years", np.abs(years - labels), labels >= 0, False))
+        else:
+            judged.append(_mean(f"{head} accuracy", scores.argmax(axis=1) == labels, labels >= 0, True))
+            if head == "gender" and "age" in source.label_keys:
+                ages = source.labels("age")
+                chosen = np.where((ages >= PAPER_RANGE[0]) & (ages <= PAPER_RANGE[1]), labels, -1)
+                report["heads"]["gender, aged 21-60"] = classify(scores, chosen, GENDER).to_dict()
+    if config.fit and config.fit in source.label_keys:
+        train = FaceSource(directory, name, config.faces.train_split, on_corrupt="skip")
+        known = _outputs(model, train, workdir / f"outputs_{config.faces.train_split}.npz")["features"]
+        report["fitted"], predicted = _fit(config, known, train.labels(config.fit), outputs["features"], source)
+        truth = source.labels(config.fit)
+        judged += [_mean(f"{config.fit} accuracy, {k}", p == truth, truth >= 0, True) for k, p in predicted.items()]
+    results = [result for one in judged for result in _by_groups(config, one, source, persons)]
+    report["fairness"] = [result.to_dict() for result in results]
+    write_results(workdir, report, _markdown(config, report, results))
+
+
+def _open(config: AttributesConfig, data_dir: pathlib.Path) -> tuple[pathlib.Path, str, str]:
+    """(data folder, name, description) of the set of the config, or of `people` where it is not prepared."""
+    from experiments.run import prepare_people
+
+    faces = config.faces
+    if faces.name != "people":
+        try:
+            find_set(data_dir, faces.name)
+            return data_dir, faces.name, f"{faces.name}, {faces.eval_split}"
+        except FileNotFoundError as error:
+            logger.info("%s", error)
+            logger.info("Its place is taken by the built-in set `people`: rendered heads, not photos of real people.")
+    rendered = DataConfig(people_train=faces.people_train, people_validation=faces.people_validation)
+    directory = prepare_people(Config(data=rendered), data_dir)
+    return directory, "people", f"people, {faces.eval_split} (built-in, rendered)"
+
+
+def _outputs(model: LoadedModel, source: FaceSource, path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Features and raw outputs of all photos of a split; read back where they were made before."""
+    if not path.exists():
+        parts = []
+        for start in range(0, len(source), _PHOTOS_AT_ONCE):
+            indices = range(start, min(start + _PHOTOS_AT_ONCE, len(source)))
+            parts.append(model.outputs([source[index]["image"] for index in indices]))
+            logger.info("%s: photo %d of %d", source.name, indices[-1] + 1, len(source))
+        partial = path.with_suffix(".partial.npz")
+        merged: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        np.savez(partial, **merged)
+        partial.rename(path)
+    with np.load(path) as stored:
+        return dict(stored)
+
+
+def _fit(
+    config: AttributesConfig, known: np.ndarray, known_labels: np.ndarray, features: np.ndarray, source: FaceSource
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Table 7: classifiers on L2-normed features of the train split; (result, predicted classes) by classifier.
+
+    Classes weigh inversely to their frequency, as the paper has it for ethnicity.
+    """
+    of, names, truth = config.classifier, _NAMES[config.fit], source.labels(config.fit)
+    results, predicted = {}, {}
+    has_label = known_labels >= 0
+    train, evaluated = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (known[has_label], features))
+    for name in of.names:
+        recipe = Recipe(name, of.costs, of.folds, of.trees, of.max_depth, balanced=True, seed=config.seed)
+        fitted = fit(recipe, train, known_labels[has_label].astype(np.int64), len(names))
+        scores = fitted.scores(evaluated)
+        results[name] = {**classify(scores, truth, names).to_dict(), "cost": fitted.cost, "train_photos": len(train)}
+        predicted[name] = scores.argmax(axis=1)
+        logger.info("%s by %s: %s", config.fit, name, percent(results[name]["accuracy"], results[name]["interval95"]))
+    return results, predicted
+
+
+def _mean(name: str, values: np.ndarray, known: np.ndarray, higher_is_better: bool) -> Judged:
+    return Judged(name, lambda photos: float(np.mean(values[photos])), known, higher_is_better)
+
+
+def _by_groups(
+    config: AttributesConfig, judged: Judged, source: FaceSource, persons: np.ndarray | None
+) -> list[FairnessResult]:
+    """The metric by each attribute of the config that the set has, and by gender and ethnicity together."""
+    groups: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {}
+    for attribute in config.group_by:
+        if attribute in source.label_keys:
+            labels = source.labels(attribute)
+            groups[attribute] = age_groups(labels) if attribute == "age" else (labels, _NAMES[attribute])
+    if "gender" in groups and "ethnicity" in groups:
+        groups["gender, ethnicity"] = intersection(*groups["gender"], *groups["ethnicity"])
+    return [
+        by_group(
+            judged.name,
+            judged.metric,
+            attribute,
+            np.where(judged.known, group, -1),
+            names,
+            clusters=persons,
+            higher_is_better=judged.higher_is_better,
+            seed=config.seed,
+        )
+        for attribute, (group, names) in groups.items()
+    ]
+
+
+def _markdown(config: AttributesConfig, report: dict[str, Any], results: list[FairnessResult]) -> list[str]:
+    paper = report["paper"]
+    lines = [f"# Attributes: {report['network']}", "", f"On **{report['data']}**.", ""]
+    if not report["comparable"]:
+        lines += [f"**Not on {paper['dataset']}: the paper's numbers cannot be compared.**", ""]
+    lines += ["| what | n | ours [95 % interval] | paper |", "|---|---|---|---|"]
+    theirs = {"gender": paper["gender"], "gender, aged 21-60": paper["gender_21_60"]}
+    for head, found in report["heads"].items():
+        if "accuracy" in found:
+            ours, number = percent(found["accuracy"], found["interval95"]), theirs.get(head)
+            lines.append(f"| {head} accuracy % | {found['n']} | {ours} | {number or '-'} |")
+    for ages, number in zip(report["ages"].values(), (paper["age_mae"], paper["age_mae_21_60"]), strict=False):
+        low, high = ages["interval95"]
+        what = "all ages" if ages["low"] == 0 else f"ages {ages['low']}-{ages['high']}"
+        ours = f"{ages['mae']:.2f} [{low:.2f}, {high:.2f}], bias {ages['bias']:+.2f}"
+        lines.append(f"| age, mean absolute error in years, {what} | {ages['n']} | {ours} | {number or '-'} |")
+    for name, found in report["fitted"].items():
+        ours = percent(found["accuracy"], found["interval95"])
+        balanced = percent(found["balanced_accuracy"])
+        label = f"{config.fit} accuracy %, {name} on features (balanced {balanced})"
+        lines.append(f"| {label} | {found['n']} | {ours} | {paper[name] or '-'} |")
+    lines += ["", "## By group", ""]
+    lines += ["Intervals draw persons where the set tells them apart, photos otherwise (1000 draws).", ""]
+    for result in results:
+        lines += [f"### {result.metric}, by {result.attribute}", ""]
+        lines += [*result.markdown(percent=result.higher_is_better), ""]
+    return lines

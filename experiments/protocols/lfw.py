@@ -1,0 +1,218 @@
+"""LFW: identification with one training photo a person (paper Table 1), verification and 1:N search."""
+
+import logging
+import pathlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from experiments.protocols.faces import make_detector
+from experiments.protocols.network import load_network
+from experiments.protocols.results import percent, write_results
+from facejax.data.records import Record
+from facejax.datasets import get_dataset
+from facejax.datasets.crops import choose_face, load_photo
+from facejax.detect import centre_crop, crop_face
+from facejax.evals.identification import identify, normalize, search
+from facejax.evals.verification import draw_pairs, verify
+from facejax.protocol_config import LfwConfig, PhotosConfig
+
+logger = logging.getLogger("facejax")
+_PHOTOS_AT_ONCE = 64
+
+
+def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> None:
+    """Runs the protocol with each crop and writes ``report.json``, ``report.md``, ``roc.png`` and the features."""
+    records, description, comparable = open_photos(config.photos)
+    model, network = load_network(config.network, config.seed, workdir)
+    logger.info("%d photos of %s; features by %s", len(records), description, network)
+    report, curves = (
+        {"protocol": "lfw", "data": description, "network": network, "comparable": comparable, "crops": {}},
+        {},
+    )
+    for crop in config.crops:
+        path = workdir / f"features_{crop}.npz"
+        if not path.exists():
+            _embed(config, crop, records, model.features, path, network)
+        with np.load(path) as stored:
+            features, ids, missed = stored["features"], stored["ids"].tolist(), int(stored["without_face"])
+        person = {record.id: str(record.labels["person"]) for record in records}
+        names, identities = np.unique([person[photo] for photo in ids], return_inverse=True)
+        identified = identify(features, identities, config.repeats, config.seed)
+        pairs, same, fold, whose = _pairs(config, records, ids, identities)
+        rows = normalize(features)
+        verified = verify((rows[pairs[:, 0]] * rows[pairs[:, 1]]).sum(axis=1), same, fold)
+        found = search(features, identities, config.repeats, config.seed)
+        curves[crop] = verified
+        report["crops"][crop] = {
+            "photos": len(ids),
+            "persons_in_all": len(names),
+            "without_face": missed,
+            "identification": identified.to_dict(),
+            "verification": {"pairs": whose, **verified.to_dict()},
+            "search": found.to_dict(),
+        }
+    report["paper"] = _paper(config)
+    _draw(workdir / "roc.png", curves)
+    write_results(workdir, report, _markdown(config, report))
+
+
+def open_photos(config: PhotosConfig) -> tuple[list[Record], str, bool]:
+    """Records with a ``person``, what they are in words, and whether that is what the paper measured on."""
+    if not config.raw or config.name == "people":
+        if config.name != "people":
+            logger.info(
+                "%s is not given (--config.photos.raw=DIR; docs/datasets.md says where to get it). Its place is taken "
+                "by the built-in set `people`: rendered heads, not photos of real people.",
+                config.name,
+            )
+        options = {"num_train": 0, "num_validation": 0, "num_test": config.people_photos}
+        records = list(get_dataset("people").records(None, **options))
+        return records, "people (built-in, rendered)", False
+    raw = pathlib.Path(config.raw)
+    if config.name == "lfw":
+        subjects = pathlib.Path(config.subjects) if config.subjects else None
+        records = list(get_dataset("lfw").records(raw, subjects=subjects))
+        return records, "lfw" + (f", subjects of {subjects.name}" if subjects else ""), bool(subjects)
+    records = list(get_dataset(config.name).records(raw))
+    description = config.name
+    if config.subjects:
+        wanted = {name.strip().lower() for name in pathlib.Path(config.subjects).read_text().splitlines()}
+        records = [record for record in records if str(record.labels["person"]).lower() in wanted]
+        description += f", subjects of {pathlib.Path(config.subjects).name}"
+    if not records:
+        raise FileNotFoundError(f"{config.name} in {raw} holds no photo of the subjects in {config.subjects}")
+    return records, description, False
+
+
+def _embed(
+    config: LfwConfig,
+    crop: str,
+    records: list[Record],
+    embed: Callable[[list[np.ndarray]], np.ndarray],
+    path: pathlib.Path,
+    network: str,
+) -> None:
+    """Writes features of all readable photos.
+
+    One without a detected face keeps its centre crop: the protocol has to answer every photo.
+    """
+    detector = make_detector(config.detection) if crop == "mtcnn" else None
+    features, ids, missed = [], [], 0
+    for group in _groups(records, config):
+        if detector is None:
+            crops = [centre_crop(image) for _, image in group]
+        else:
+            crops = []
+            for (_, image), found in zip(group, detector.detect([image for _, image in group]), strict=True):
+                rule = "probable" if config.detection.choose == "probable" else "largest"
+                height, width = image.shape[:2]
+                chosen = choose_face(found.bboxes, found.scores, height, width, rule)
+                missed += chosen is None
+                if chosen is None:
+                    crops.append(centre_crop(image))
+                else:
+                    align = config.detection.cut == "eyes"
+                    crops.append(crop_face(image, found.bboxes[chosen], found.landmarks[chosen], align=align))
+        features.append(embed(crops))
+        ids += [record.id for record, _ in group]
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, features=np.concatenate(features), ids=np.array(ids), without_face=missed, network=network)
+    partial.rename(path)
+
+
+def _groups(records: list[Record], config: LfwConfig) -> Iterator[list[tuple[Record, np.ndarray]]]:
+    raw = pathlib.Path(config.photos.raw) if config.photos.raw else None
+    group = []
+    for number, record in enumerate(records):
+        photo = load_photo(record, raw)
+        if photo.image is None:
+            logger.warning("%s left out: %s", record.id, photo.problem)
+            continue
+        group.append((record, photo.image))
+        if len(group) == _PHOTOS_AT_ONCE:
+            yield group
+            group = []
+            if number % 512 < _PHOTOS_AT_ONCE:
+                logger.info("photo %d of %d", number + 1, len(records))
+    if group:
+        yield group
+
+
+def _pairs(config: LfwConfig, records: list[Record], ids: list[str], identities: np.ndarray):
+    """(pairs of places in `ids`, same, fold, what they are): of pairs.txt, or drawn the same way."""
+    if not config.photos.pairs:
+        several = int((np.bincount(identities) >= 2).sum())
+        pairs, same, fold = draw_pairs(identities, min(config.folds, several), config.pairs_per_fold, config.seed)
+        return pairs, same, fold, f"drawn (seed {config.seed}), nobody in two folds"
+    place = {photo: index for index, photo in enumerate(ids)}
+    listed = get_dataset("lfw").pairs(pathlib.Path(config.photos.pairs))  # pyright: ignore[reportAttributeAccessIssue]
+    known = [pair for pair in listed if pair.first in place and pair.second in place]
+    pairs = np.array([(place[pair.first], place[pair.second]) for pair in known], np.int64).reshape(-1, 2)
+    same = np.array([pair.same for pair in known], bool)
+    return pairs, same, np.array([pair.fold for pair in known], np.int64), f"pairs.txt, {len(known)} of {len(listed)}"
+
+
+def _paper(config: LfwConfig) -> dict:
+    paper = config.paper
+    return {
+        "table": paper.table,
+        "row": paper.row,
+        "dataset": paper.dataset,
+        "centre": {"accuracy": paper.centre / 100, "std": paper.centre_std / 100},
+        "mtcnn": {"accuracy": paper.mtcnn / 100, "std": paper.mtcnn_std / 100},
+    }
+
+
+def _markdown(config: LfwConfig, report: dict) -> list[str]:
+    lines = [
+        f"# Identification: {report['network']}",
+        "",
+        f"On **{report['data']}**. One random training photo a person, all others test; 1-NN, Euclidean, L2-normed; "
+        f"{config.repeats} repeats.",
+        "",
+        "| crop | persons | test photos | rank 1 %, mean ± std of repeats [95 % interval over persons] | rank 5 % | "
+        "paper, rank 1 % | photos without a found face |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for crop, found in report["crops"].items():
+        one, paper = found["identification"], report["paper"].get(crop, {"accuracy": 0, "std": 0})
+        low, high = (100 * side for side in one["interval95"])
+        ours = f"{100 * one['accuracy']:.2f} ± {100 * one['std']:.2f} [{low:.2f}, {high:.2f}]"
+        theirs = f"{100 * paper['accuracy']:.2f} ± {100 * paper['std']:.2f}" if paper["accuracy"] else "-"
+        missed = found["without_face"] if crop == "mtcnn" else "-"
+        lines.append(
+            f"| {crop} | {one['persons']} | {one['n']} | {ours} | {percent(one['rank5'])} | {theirs} | {missed} |"
+        )
+    if not report["comparable"]:
+        lines += ["", f"**Not the paper's photos ({report['paper']['dataset']}): the numbers cannot be compared.**"]
+    lines += [
+        "",
+        "| crop | pairs | verification accuracy %, mean ± std of folds | AUC | equal error % | true acceptance % at "
+        "false acceptance 0.1 / 1 / 10 % | search: found % at false alarm 1 / 10 % (persons enrolled) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for crop, found in report["crops"].items():
+        pair, one = found["verification"], found["search"]
+        tar = " / ".join("too few pairs" if rate is None else percent(rate) for rate in pair["tar_at_far"].values())
+        rates = " / ".join(percent(rate) for rate in one["rates"].values())
+        lines.append(
+            f"| {crop} | {pair['n']} ({pair['pairs']}) | {100 * pair['accuracy']:.2f} ± {100 * pair['std']:.2f} | "
+            f"{pair['auc']:.4f} | {percent(pair['equal_error'])} | {tar} | {rates} ({one['enrolled']}) |"
+        )
+    return [*lines, "", "![ROC](roc.png)"]
+
+
+def _draw(path: pathlib.Path, curves: dict) -> None:
+    import matplotlib.figure
+
+    figure = matplotlib.figure.Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    for crop, result in curves.items():
+        axes.plot(result.false_acceptance, result.true_acceptance, label=f"{crop}, AUC {result.auc:.4f}")
+    axes.set(xscale="log", xlim=(1e-3, 1), ylim=(0, 1), xlabel="false acceptance", ylabel="true acceptance")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    partial = path.with_name(path.stem + ".partial.png")
+    figure.savefig(partial, dpi=110)
+    partial.rename(path)

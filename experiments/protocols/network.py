@@ -1,0 +1,59 @@
+"""The network of a `NetworkConfig`: weights of an earlier run or of a folder, or random ones, said loudly."""
+
+import dataclasses
+import logging
+import pathlib
+
+from facejax.config import ConfigError
+from facejax.inference.model import LoadedModel
+from facejax.models import create_model, list_models, pretrained_cfg
+from facejax.models.face_model import init_variables
+from facejax.naming import nearest
+from facejax.protocol_config import NetworkConfig
+from facejax.train.setup import load_initial
+
+logger = logging.getLogger("facejax")
+RANDOM = "RANDOM weights"
+
+
+def load_network(config: NetworkConfig, seed: int, workdir: pathlib.Path) -> tuple[LoadedModel, str]:
+    """The network with its weights, and what it is in words.
+
+    Args:
+        config: Which.
+        seed: Of random weights.
+        workdir: Of this run; runs that `init_from` names are looked for beside it.
+
+    Raises:
+        ConfigError: No such network, or the weights are those of another one.
+        FileNotFoundError: There are no such weights; says how to get them.
+    """
+    if config.backbone not in list_models():
+        known = list_models()
+        raise ConfigError(f"--config.network.backbone: no network {config.backbone!r}{nearest(config.backbone, known)}")
+    if config.init_from:
+        try:
+            variables, cfg = load_initial(config.init_from, workdir)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(str(error).replace("--config.model", "--config.network")) from error
+        if cfg.architecture != config.backbone:
+            raise ConfigError(
+                f"--config.network.init_from={config.init_from} holds a {cfg.architecture}, "
+                f"not a {config.backbone} (--config.network.backbone={cfg.architecture})"
+            )
+        description = f"{cfg.name}, weights of {config.init_from}"
+    else:
+        logger.warning(
+            "THE FEATURES ARE OF RANDOM WEIGHTS: no --config.network.init_from is given. Name a run (emotion_b0), or a "
+            "folder that tools/convert_weights.py wrote. The figures below say nothing about the paper's networks."
+        )
+        cfg = pretrained_cfg(config.backbone)
+        variables = init_variables(
+            create_model(config.backbone), seed, config.image_size or cfg.preprocessing.image_size
+        )
+        cfg = dataclasses.replace(cfg, tasks=(), labels={}, num_classes={}, shared_hidden=())
+        description = f"{config.backbone}, {RANDOM}"
+    if config.image_size:
+        preprocessing = dataclasses.replace(cfg.preprocessing, image_size=config.image_size)
+        cfg = dataclasses.replace(cfg, preprocessing=preprocessing)
+    return LoadedModel(cfg, variables), f"{description}, {cfg.preprocessing.image_size} px"

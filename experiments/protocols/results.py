@@ -1,0 +1,36 @@
+"""The files that every protocol leaves in its workdir: report.json for `tables.py`, report.md for people."""
+
+import datetime
+import json
+import os
+import pathlib
+import shlex
+import sys
+from typing import Any
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def write_results(workdir: pathlib.Path, report: dict[str, Any], markdown: list[str]) -> dict[str, Any]:
+    """Writes ``report.json`` and ``report.md``; adds the date and the command. Returns the report."""
+    report = {"command": command(), "date": datetime.date.today().isoformat(), **report}
+    write_text(workdir / "report.json", json.dumps(report, indent=2) + "\n")
+    write_text(workdir / "report.md", "\n".join([*markdown, "", f"    {report['command']}", ""]))
+    return report
+
+
+def command() -> str:
+    """The command that runs this, as it was typed."""
+    arguments = [shlex.quote(argument) for argument in sys.argv[1:]]
+    return " ".join(["python", "experiments/run.py", *arguments])
+
+
+def percent(value: float, interval: tuple[float, float] | list[float] | None = None) -> str:
+    """``62.42 [60.1, 64.7]``: a fraction in percent, with its interval where there is one."""
+    text = f"{100 * value:.2f}"
+    return text if interval is None else f"{text} [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"

@@ -1,0 +1,217 @@
+"""AFEW and VGAF: emotion of a clip from the features of its frames (paper section 3.3, Tables 4 and 5), and beyond."""
+
+import dataclasses
+import logging
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+
+from experiments.protocols.faces import faces_of_clips, open_clips
+from experiments.protocols.network import load_network
+from experiments.protocols.results import percent, write_results
+from facejax.evals.classification import ClassificationResult, classify
+from facejax.protocol_config import VideoConfig
+from facejax.video.attention import SequenceRecipe
+from facejax.video.classifiers import ClipClassifier, Fitted, Recipe, fit, stratified
+from facejax.video.descriptors import Descriptor, describe_clips
+from facejax.video.features import FeatureTable, embed_clips
+from facejax.video.fusion import fuse
+from facejax.video.sequences import FittedSequence, fit_sequence
+
+logger = logging.getLogger("facejax")
+
+
+def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> None:
+    """Runs the protocol.
+
+    Writes ``features.npz`` and ``features.parquet``, ``<classifier>.skops`` and ``<network>.npz``, ``report.json`` and
+    ``report.md``. Features that are there already are taken: the workdir is of one config only.
+    """
+    clips = open_clips(config.clips)
+    path = workdir / "features.npz"
+    if not path.exists():
+        model, network = load_network(config.network, config.seed, workdir)
+        logger.info("%d clips of %s; features by %s", len(clips.records), clips.description, network)
+        found = faces_of_clips(config.clips, config.detection, clips, data_dir)
+        embed_clips(found, model.features, network).save(path)
+    table = FeatureTable.load(path)
+    table.save_parquet(workdir / "features.parquet")
+    report: dict[str, Any] = {
+        "protocol": "video",
+        "data": clips.description,
+        "comparable": clips.name == config.paper.dataset,
+        "network": table.source,
+        "clips": {
+            split: {"n": int(part.sum()), "with_faces": int((part & table.has_faces).sum())}
+            for split in ("train", "validation")
+            for part in [table.of_split(split)]
+        },
+        "faces": len(table.clip),
+        "paper": dataclasses.asdict(config.paper),
+    }
+    protocol = Protocol(config, table, clips.labels)
+    report["results"] = protocol.results(workdir)
+    if config.compare_folds:
+        report["comparison"] = protocol.compare()
+    write_results(workdir, report, _markdown(config, report))
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """The rules of the paper for one table of features: which clips train, which are answered, and by what.
+
+    Attributes:
+        config: Of the run.
+        table: Features of all faces of all clips.
+        labels: Names of the classes.
+    """
+
+    config: VideoConfig
+    table: FeatureTable
+    labels: tuple[str, ...]
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What a clip's vector is."""
+        return Descriptor(self.config.descriptor.levels, self.config.descriptor.statistics)
+
+    def names(self) -> tuple[str, ...]:
+        """All classifiers and networks of the config."""
+        return (*self.config.classifier.names, *self.config.sequence.names)
+
+    def fitted(self, name: str, train: np.ndarray, peek: np.ndarray | None = None) -> Fitted | FittedSequence:
+        """A classifier or network, fitted on the clips of `train` (indices) that have a face.
+
+        With `peek`, C is what is best on those clips: the flaw of the published code, on request only.
+        """
+        config, table = self.config, self.table
+        train = train[table.has_faces[train] & (table.labels[train] >= 0)]
+        clips = list(table.per_clip())
+        if name in config.sequence.names:
+            fields = dataclasses.asdict(config.sequence) | {"name": name, "seed": config.seed}
+            del fields["names"]
+            recipe = SequenceRecipe(**fields)
+            return fit_sequence(recipe, [clips[i] for i in train], table.labels[train], len(self.labels))
+        vectors = describe_clips(clips, self.descriptor)
+        of = config.classifier
+        recipe = Recipe(name, of.costs, of.folds, of.trees, of.max_depth, seed=config.seed)
+        known = None if peek is None else (vectors[peek], table.labels[peek])
+        return fit(recipe, vectors[train], table.labels[train], len(self.labels), peek=known)
+
+    def scores(self, fitted: Fitted | FittedSequence, chosen: np.ndarray) -> np.ndarray:
+        """Scores of the chosen clips; those without a face are answered too, from zeros."""
+        clips = list(self.table.per_clip())
+        some = [clips[index] for index in chosen]
+        if isinstance(fitted, FittedSequence):
+            return fitted.scores(some)
+        return fitted.scores(describe_clips(some, self.descriptor))
+
+    def results(self, workdir: pathlib.Path) -> dict[str, Any]:
+        """Train on the training clips, answer the validation clips: all, and those with faces (Tables 4 and 5)."""
+        table = self.table
+        train = np.flatnonzero(table.of_split("train"))
+        validation = np.flatnonzero(table.of_split("validation") & (table.labels >= 0))
+        truth, seen = table.labels[validation], table.has_faces[validation]
+        peek = validation if self.config.classifier.choose_by == "peeking_at_validation" else None
+        found, members = {}, []
+        for name in self.names():
+            started = time.process_time()
+            fitted = self.fitted(name, train, peek)
+            scores = self.scores(fitted, validation)
+            members.append(scores)
+            found[name] = {
+                "all": classify(scores, truth, self.labels).to_dict(),
+                "with_faces": classify(scores[seen], truth[seen], self.labels).to_dict(),
+                "fit_cpu_seconds": round(time.process_time() - started, 1),
+            }
+            if isinstance(fitted, Fitted):
+                found[name] |= {"cost": fitted.cost, "chosen_by": fitted.chosen_by}
+                found[name] |= {"cost_accuracy": {str(c): a for c, a in fitted.cost_accuracy.items()}}
+                classifier = ClipClassifier(fitted, self.descriptor, self.labels, table.source)
+                classifier.save(workdir / f"{name}.skops")
+            else:
+                fitted.save(workdir / f"{name}.npz")
+            logger.info("%s: %s", name, percent(found[name]["all"]["accuracy"], found[name]["all"]["interval95"]))
+        if len(members) > 1:
+            fused = fuse(members)
+            found["fusion of all"] = {
+                "all": classify(fused, truth, self.labels).to_dict(),
+                "with_faces": classify(fused[seen], truth[seen], self.labels).to_dict(),
+            }
+        return found
+
+    def compare(self) -> dict[str, Any]:
+        """Every classifier on the same folds of all clips with faces, against linear_svc, clip by clip.
+
+        C is chosen inside each training part. ``better`` and ``worse`` count the clips on which only one of the two is
+        right; ``p`` is McNemar's exact two-sided test of them.
+        """
+        from scipy.stats import binomtest
+
+        table = self.table
+        usable = np.flatnonzero(table.has_faces & (table.labels >= 0))
+        truth = table.labels[usable]
+        folds = list(stratified(truth, self.config.compare_folds, self.config.seed).split(usable, truth))
+        scores = {}
+        for name in self.names():
+            out = np.zeros((len(usable), len(self.labels)))
+            for train, test in folds:
+                out[test] = self.scores(self.fitted(name, usable[train]), usable[test])
+            scores[name] = out
+            logger.info("%s, cross-validated: %s", name, percent(classify(out, truth, self.labels).accuracy))
+        if len(scores) > 1:
+            scores["fusion of all"] = fuse(list(scores.values()))
+        right = {name: out.argmax(axis=1) == truth for name, out in scores.items()}
+        base = right.get("linear_svc")
+        compared = {}
+        for name, out in scores.items():
+            result: ClassificationResult = classify(out, truth, self.labels)
+            compared[name] = {"accuracy": result.accuracy, "interval95": list(result.interval), "n": result.n}
+            if base is not None and name != "linear_svc":
+                better, worse = int((right[name] & ~base).sum()), int((base & ~right[name]).sum())
+                p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
+                compared[name] |= {"better": better, "worse": worse, "p": p}
+        return compared
+
+
+def _markdown(config: VideoConfig, report: dict[str, Any]) -> list[str]:
+    clips, paper = report["clips"], report["paper"]
+    lines = [
+        f"# Emotion of clips: {report['network']}",
+        "",
+        f"On **{report['data']}**: {clips['train']['n']} training clips ({clips['train']['with_faces']} with faces), "
+        f"{clips['validation']['n']} validation clips ({clips['validation']['with_faces']} with faces), "
+        f"{report['faces']} faces.",
+        "",
+        "| classifier | C | accuracy % on all validation clips [95 % interval] | on clips with faces | balanced |",
+        "|---|---|---|---|---|",
+    ]
+    for name, found in report["results"].items():
+        cost = "-" if found.get("cost") is None else f"{found['cost']:g}"
+        if found.get("chosen_by") == "peeking_at_validation":
+            cost += ", chosen on these clips"
+        both = [percent(found[part]["accuracy"], found[part]["interval95"]) for part in ("all", "with_faces")]
+        lines.append(f"| {name} | {cost} | {both[0]} | {both[1]} | {percent(found['all']['balanced_accuracy'])} |")
+    if paper["row"]:
+        with_faces = (
+            f", {paper['accuracy_with_faces']:.2f} % of clips with faces" if paper["accuracy_with_faces"] else ""
+        )
+        lines += ["", f"Paper, {paper['table']}, {paper['row']}: {paper['accuracy']:.2f} %{with_faces}."]
+    if not report["comparable"]:
+        lines.append(f"**Not on {paper['dataset']}: the numbers cannot be compared.**")
+    if "comparison" in report:
+        lines += [
+            "",
+            f"All clips with faces, {config.compare_folds} folds, C chosen inside each training part; against "
+            "linear_svc clip by clip (McNemar's exact test; several comparisons: read p with care):",
+            "",
+            "| classifier | n | accuracy % [95 % interval] | only it is right | only linear_svc is right | p |",
+            "|---|---|---|---|---|---|",
+        ]
+        for name, found in report["comparison"].items():
+            versus = f"{found['better']} | {found['worse']} | {found['p']:.3f}" if "p" in found else "- | - | -"
+            accuracy = percent(found["accuracy"], found["interval95"])
+            lines.append(f"| {name} | {found['n']} | {accuracy} | {versus} |")
+    return lines
