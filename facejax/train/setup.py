@@ -90,10 +90,12 @@ def set_up(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> Set
             set has no label of it.
     """
     data, tasks = config.data, trained_tasks(config)
-    for name in ("batch_size", "eval_batch_size"):
-        if getattr(config, name) % jax.device_count():
+    devices, parts, microbatches = jax.device_count(), config.sam.parts, config.accumulate
+    for name, divisor in (("batch_size", devices * parts * microbatches), ("eval_batch_size", devices)):
+        if getattr(config, name) % divisor:
+            cut = f" x {parts} parts x {microbatches} microbatches" if divisor > devices else ""
             raise ValueError(
-                f"{name} {getattr(config, name)} is no multiple of the {jax.device_count()} devices; "
+                f"{name} {getattr(config, name)} is no multiple of the {devices} devices{cut}; "
                 f"set --config.{name} to one that is"
             )
     sources, labels = {}, {}

@@ -128,6 +128,12 @@ def test_profile_is_written(whole):
     assert list((whole / "profile").rglob("*.xplane.pb"))
 
 
+def test_batch_must_divide_over_devices_parts_and_microbatches(data_dir, tmp_path):
+    message = r"batch_size 16 is no multiple of the 8 devices x 2 parts x 2 microbatches; set --config.batch_size"
+    with pytest.raises(ValueError, match=message):
+        run(data_dir, tmp_path, sam=SamConfig(parts=2), accumulate=2)
+
+
 def test_accumulation_and_parts_run_in_the_loop(data_dir, tmp_path):
     for name, changes in (("accumulate", {"accumulate": 2}), ("parts", {"sam": SamConfig(parts=2)})):
         assert run(data_dir, tmp_path / name, sharding="full", **changes).epoch == 2
