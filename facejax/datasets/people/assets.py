@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Mapping
 
 import numpy as np
+import scipy.sparse
 from jaxtyping import Float, Int, UInt8
 
 PACK = pathlib.Path(__file__).parent / "pack.npz"
@@ -127,41 +128,38 @@ class Pack:
         return np.flatnonzero(self.skin & (z > 0.62) & (y > 6.22) & (y < 8.06) & (np.abs(x) < 0.72))
 
     @functools.cached_property
-    def _corner_order(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        corners = self.triangles.T.ravel()
-        order = np.argsort(corners, kind="stable")
-        present, starts = np.unique(corners[order], return_index=True)
-        return order % len(self.triangles), present, starts
+    def corners(self) -> Int[np.ndarray, "3 triangles"]:
+        """The first, second and third corners of all triangles, each as a row of memory."""
+        return np.ascontiguousarray(self.triangles.T, np.intp)
+
+    @functools.cached_property
+    def _triangles_around(self) -> scipy.sparse.csr_array:
+        """Vertices x triangles: 1 where the triangle has the vertex."""
+        count = len(self.triangles)
+        ones, triangle = np.ones(3 * count, np.float32), np.tile(np.arange(count), 3)
+        return scipy.sparse.csr_array((ones, (self.corners.ravel(), triangle)), (len(self.vertices), count))
 
     def normals(self, vertices: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "vertices 3"]:
         """Outward unit normals, weighted by the area of the triangles around each vertex."""
-        a, b, c = (vertices[corner] for corner in self.triangles.T)
-        u, v = b - a, c - a
-        face = np.stack(
-            [
-                u[:, 1] * v[:, 2] - u[:, 2] * v[:, 1],
-                u[:, 2] * v[:, 0] - u[:, 0] * v[:, 2],
-                u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0],
-            ],
-            1,
-        )
-        triangle, present, starts = self._corner_order
-        normal = np.zeros_like(vertices)
-        normal[present] = np.add.reduceat(face[triangle], starts, axis=0)
-        return normal / (np.sqrt((normal**2).sum(1, keepdims=True)) + 1e-9)
+        a, b, c = (np.ascontiguousarray(vertices.T)[:, corner] for corner in self.corners)
+        (ux, uy, uz), (vx, vy, vz) = b - a, c - a
+        face = np.stack([uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx], 1)
+        normal = self._triangles_around @ face
+        x, y, z = normal.T
+        return normal / (np.sqrt(x * x + y * y + z * z) + np.float32(1e-9))[:, None]
 
     @functools.cached_property
-    def _neighbours(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _neighbours(self) -> scipy.sparse.csr_array:
+        """Vertices x vertices: 1 where they share an edge."""
         edges = np.concatenate([self.triangles[:, pair] for pair in ([0, 1], [1, 2], [2, 0])])
         edges = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)
-        starts = np.searchsorted(edges[:, 0], np.arange(len(self.vertices)))
-        return edges[:, 1], starts, np.diff(np.append(starts, len(edges))).astype(np.float32)
+        count = len(self.vertices)
+        return scipy.sparse.csr_array((np.ones(len(edges), np.float32), (edges[:, 0], edges[:, 1])), (count, count))
 
     def neighbour_mean(self, values: np.ndarray) -> np.ndarray:
         """Mean over the vertices that share an edge, for each vertex (first axis)."""
-        index, starts, count = self._neighbours
-        total = np.add.reduceat(values[index], starts, axis=0)
-        return total / count.reshape(-1, *[1] * (values.ndim - 1))
+        count = np.diff(self._neighbours.indptr).astype(np.float32)
+        return (self._neighbours @ values) / count.reshape(-1, *[1] * (values.ndim - 1))
 
 
 @functools.cache

@@ -174,6 +174,11 @@ def cap_colour(
     return colour * lightness[:, None], cover[:, None].astype(np.float32)
 
 
+def _length(vectors: Float[np.ndarray, "points 3"]) -> Float[np.ndarray, "points 1"]:
+    x, y, z = vectors.T
+    return np.sqrt(x * x + y * y + z * z)[:, None]
+
+
 def _comb(
     root: np.ndarray, middle: np.ndarray, radius: np.ndarray, style: HairStyle, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -181,7 +186,7 @@ def _comb(
 
     def outward(p: np.ndarray) -> np.ndarray:
         n = (p - middle) / radius**2
-        return n / np.sqrt((n**2).sum(1, keepdims=True))
+        return n / _length(n)
 
     out = outward(root)
     if style.comb == "back":
@@ -195,10 +200,10 @@ def _comb(
     # Neighbours lie alike: most of the disorder varies slowly over the scalp.
     waves = np.sin(root @ rng.normal(0, 5, (3, 3)) + rng.uniform(0, 2 * np.pi, 3))
     low = np.clip((middle[1] + 0.1 - root[:, 1:2]) / 0.3, 0, 1)
-    wish = wish + low * np.array([0, -0.5, -0.9]) * np.sqrt((wish**2).sum(1, keepdims=True))
+    wish = wish + low * np.array([0, -0.5, -0.9]) * _length(wish)
     wish = wish + (0.15 + 0.3 * style.curl) * waves + rng.normal(0, 0.06 + 0.35 * style.curl**2, root.shape)
     wish -= out * (wish * out).sum(1, keepdims=True)
-    wish /= np.sqrt((wish**2).sum(1, keepdims=True)) + 1e-6
+    wish /= _length(wish) + 1e-6
     direction = wish + out * (0.15 + (1.5 if style.comb == "curls" else 0.0))
 
     length = style.length * rng.uniform(0.75, 1.1, count)
@@ -219,11 +224,11 @@ def _comb(
     point, points, normals = root, [root], [out]
     for k in range(1, STEPS):
         wave = np.stack([np.sin(phase[:, 0] + k * 1.5), np.zeros(count), np.cos(phase[:, 1] + k * 1.3)], 1)
-        direction = direction / np.sqrt((direction**2).sum(1, keepdims=True))
+        direction = direction / _length(direction)
         direction = direction + [0, -pull * (1 + 0.25 * k), 0] + style.curl * 0.4 * wave
-        point = point + step * direction / np.sqrt((direction**2).sum(1, keepdims=True))
+        point = point + step * direction / _length(direction)
         reach = (point - middle) / shell
-        inside = np.sqrt((reach**2).sum(1, keepdims=True))
+        inside = _length(reach)
         point = np.where(
             (inside < 1) & (point[:, 1:2] > middle[1] - radius[1] * 0.9), middle + reach / inside * shell, point
         )

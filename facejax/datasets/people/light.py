@@ -113,7 +113,8 @@ def irradiance(
     key = np.clip((facing[:, None] + wrap) / (1 + wrap), 0, None) ** 1.15
     lit = lit + (1 - lit) * min(0.9, light.softness)  # a wide light casts weak shadows
     arrives = lit[:, None] + (1 - lit[:, None]) * np.array([0.10, 0.03, 0.02], np.float32)
-    openness = np.sqrt((bent**2).sum(1, keepdims=True))
+    x, y, z = bent.T
+    openness = np.sqrt(x * x + y * y + z * z)[:, None]
     up = bent[:, 1:2]
     around = (
         np.array(light.above, np.float32) * (openness + up) / 2

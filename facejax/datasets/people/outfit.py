@@ -32,29 +32,32 @@ class Outfit:
         self, at: Float[np.ndarray, "points 3"], bare: Float[np.ndarray, "points 3"]
     ) -> Float[np.ndarray, "points 3"]:
         """Linear albedo at template positions of the bust, whose skin has the colour `bare`."""
-        x, y, z = np.abs(at[:, 0]), at[:, 1], at[:, 2]
+        side, y, z = np.ascontiguousarray(at.T)
+        x = np.abs(side)
         front = z > 0.35
         main, under, accent = (linear(np.array(c)) for c in (self.main, self.under, self.accent))
         cloth = np.broadcast_to(main, bare.shape).copy()
         if self.stripes:
             band = (np.sin(y * 2 * np.pi * self.stripes) > 0.2)[:, None]
             cloth = np.where(band, accent, cloth)
-        opening = self.neckline - 0.5 * np.exp(-((x / 0.35) ** 2)) * (self.kind == "vneck") + 0.18 * x
-        edge = opening + np.where(front, 0.0, 0.25)
+        edge = 0.18 * x + np.float32(self.neckline) + np.where(front, 0, np.float32(0.25))
+        if self.kind == "vneck":
+            edge -= 0.5 * np.exp(-((x / 0.35) ** 2))
         if self.kind in ("suit", "shirt"):
-            edge = np.where(front, self.neckline - 0.12 + 0.5 * x, self.neckline + 0.25)
+            edge = np.where(front, self.neckline - 0.12 + 0.5 * x, np.float32(self.neckline + 0.25))
         if self.kind == "suit":
             inner = front & (x < (y - 4.1) * 0.30)
             cloth = np.where(inner[:, None], under, cloth)
             tie = inner & (x < 0.11 + 0.05 * np.clip(5.4 - y, 0, 1)) & (y < self.neckline - 0.2)
             cloth = np.where(tie[:, None], accent, cloth)
         # Folds of the cloth, and the shadow of its edge on the skin.
-        fold = np.sin(at[:, 0] * 5 + 2.5 * np.sin(y * 3 + self.neckline * 9)) * np.sin(y * 7 + at[:, 0] * 3)
-        cloth = cloth * (1 + 0.22 * fold * np.clip((5.9 - y) * 2, 0, 1))[:, None]
-        cover = np.clip((edge - y) / 0.04, 0, 1)[:, None]
-        seam = 1 - 0.4 * np.exp(-(((edge - y - 0.04) / 0.035) ** 2))[:, None]
-        bare = bare * (1 - 0.35 * np.exp(-np.clip(y - edge, 0, None) / 0.06))[:, None]
-        return bare * (1 - cover) + cloth * seam * cover
+        fold = np.sin(side * 5 + 2.5 * np.sin(y * 3 + self.neckline * 9)) * np.sin(y * 7 + side * 3)
+        below = edge - y
+        cover = np.clip(below / 0.04, 0, 1)
+        seam = 1 - 0.4 * np.exp(-(((below - 0.04) / 0.035) ** 2))
+        of_cloth = (1 + 0.22 * fold * np.clip((5.9 - y) * 2, 0, 1)) * seam * cover
+        of_skin = (1 - 0.35 * np.exp(-np.clip(-below, 0, None) / 0.06)) * (1 - cover)
+        return bare * of_skin[:, None] + cloth * of_cloth[:, None]
 
 
 def sample_outfit(rng: np.random.Generator, skin: Float[np.ndarray, "3"]) -> Outfit:

@@ -46,7 +46,8 @@ def rasterize(
     """
     x, y = (np.ascontiguousarray(axis, np.float32) for axis in xy.T)
     depth = depth.astype(np.float32)
-    a, b, c = triangles.T
+    # Indices have the machine's own width: NumPy would convert others anew at every use.
+    a, b, c = np.ascontiguousarray(triangles.T, np.intp)
     area = (x[b] - x[a]) * (y[c] - y[a]) - (y[b] - y[a]) * (x[c] - x[a])
     first = np.ceil(np.minimum(np.minimum(y[a], y[b]), y[c]) - 0.5 - EDGE_SLACK).clip(0, height).astype(np.int32)
     last = np.floor(np.maximum(np.maximum(y[a], y[b]), y[c]) - 0.5 + EDGE_SLACK).clip(-1, height - 1).astype(np.int32)
@@ -58,7 +59,7 @@ def rasterize(
     slopes_x = (y[c] - y[a]) / area, (y[a] - y[b]) / area
     slopes_y = (x[a] - x[c]) / area, (x[b] - x[a]) / area
     rows_each = last - first + 1
-    owner = np.repeat(np.arange(len(seen), dtype=np.int32), rows_each)
+    owner = np.repeat(np.arange(len(seen)), rows_each)
     row = np.arange(len(owner), dtype=np.int32) + (first - np.cumsum(rows_each) + rows_each).astype(np.int32)[owner]
     down = row.astype(np.float32) + np.float32(0.5) - y[a][owner]
     sx_b, sx_c = slopes_x[0][owner], slopes_x[1][owner]
@@ -77,7 +78,7 @@ def rasterize(
     stop = np.floor(right - 0.5 + EDGE_SLACK).clip(-1, width - 1).astype(np.int32)
     span = np.maximum(stop - start + 1, 0)
 
-    line = np.repeat(np.arange(len(owner), dtype=np.int32), span)
+    line = np.repeat(np.arange(len(owner)), span)
     step = np.arange(len(line), dtype=np.int32) - (np.cumsum(span) - span).astype(np.int32)[line]
     pixel = (row * width + start)[line] + step
     right_of_start = step.astype(np.float32)
@@ -90,14 +91,14 @@ def rasterize(
 
     nearest = np.full(height * width, -np.inf, np.float32)
     np.maximum.at(nearest, pixel, fragment_depth)
-    winner = np.full(height * width, -1, np.int32)
+    winner = np.full(height * width, -1)
     front = np.flatnonzero(fragment_depth >= nearest[pixel])
     winner[pixel[front]] = front
     covered = np.flatnonzero(winner >= 0)
     chosen = winner[covered]
     line, step = line[chosen], right_of_start[chosen]
-    weights = np.empty((len(covered), 3), np.float32)
-    weights[:, 1] = weight_b[line] + sx_b[line] * step
-    weights[:, 2] = weight_c[line] + sx_c[line] * step
-    weights[:, 0] = 1 - weights[:, 1] - weights[:, 2]
-    return Fragments(covered, seen[owner[line]], weights, fragment_depth[chosen])
+    weights = np.empty((3, len(covered)), np.float32)  # a corner at a time: long rows are fast
+    weights[1] = weight_b[line] + sx_b[line] * step
+    weights[2] = weight_c[line] + sx_c[line] * step
+    weights[0] = 1 - weights[1] - weights[2]
+    return Fragments(covered, seen[owner[line]], weights.T, fragment_depth[chosen])

@@ -100,7 +100,7 @@ def _static() -> dict[str, np.ndarray]:
     eyes = np.zeros(len(x), bool)
     eyes[np.concatenate(pack.eye_vertices)] = True
     return {
-        "chart": np.stack([chart_x, chart_y, z], 1).astype(np.float32),
+        "chart": np.stack([chart_x, chart_y, z]).astype(np.float32),
         "front": np.clip((pack.normals(pack.vertices)[:, 2] - 0.05) / 0.3, 0, 1),
         "openness": openness.astype(np.float32),
         "inner": inner,
@@ -175,8 +175,9 @@ def draw(
     gain = (exposure / max(mean, 1e-3)) ** 0.6
     colour *= gain
     canvas = np.zeros((rows * columns, 4), np.uint8)
-    canvas[fragments.pixel, :3] = _encode(colour)
-    canvas[fragments.pixel, 3] = 255
+    opaque = np.full((1, len(fragments.pixel)), 255, np.uint8)
+    # Four bytes as one number: one scattered write a pixel.
+    canvas.view(np.uint32)[fragments.pixel] = np.stack([*_encode(colour), *opaque], 1).view(np.uint32)
     nearest = np.full(rows * columns, -np.inf, np.float32)
     nearest[fragments.pixel] = fragments.depth
     canvas = canvas.reshape(rows, columns, 4)
@@ -247,67 +248,65 @@ def _shade(
     received: np.ndarray,
     glint: np.ndarray,
 ) -> np.ndarray:
-    """Linear colour of every fragment."""
+    """Linear colour of every fragment, a row a channel: long rows are fast."""
     pack, static = load_pack(), _static()
-    corners = pack.triangles[fragments.triangle]
+    corners = pack.corners[:, fragments.triangle]
     attributes = np.concatenate(
-        [static["chart"], received, glint[:, None], look.hair.cap[:, None], static["front"][:, None]],
-        1,
-        dtype=np.float32,
+        [static["chart"], received.T, [glint, look.hair.cap, static["front"]]], dtype=np.float32
     )
-    values = np.take(attributes, corners[:, 0], 0) * fragments.weights[:, :1]
+    values = attributes[:, corners[0]] * fragments.weights[:, 0]
     for corner in (1, 2):
-        values += np.take(attributes, corners[:, corner], 0) * fragments.weights[:, corner : corner + 1]
+        values += attributes[:, corners[corner]] * fragments.weights[:, corner]
     material = pack.material[fragments.triangle]
-    chart_x, chart_y, z = values[:, 0], values[:, 1], values[:, 2]
+    chart_x, chart_y, z = values[:3]
     x, y = chart_x / CHART_SCALE + CHART_LEFT, CHART_TOP - chart_y / CHART_SCALE
-    albedo = np.empty((len(values), 3), np.float32)
-    gloss = values[:, 6].copy()
+    albedo = np.empty((3, len(material)), np.float32)
+    gloss = values[6]
 
     on_skin = np.flatnonzero(material == 0)
-    front = values[on_skin, 8:9]
+    cap, front = values[7:, on_skin]
     painted = _sample(_lit_chart(person, expression, camera, light), chart_x[on_skin], chart_y[on_skin])
-    bare = painted * front + person.skin.base * (1 - front)
+    bare = np.ascontiguousarray(painted.T) * front + person.skin.base[:, None] * (1 - front)
     # Hair and brows do not shine like skin, pigment shines less than light skin.
-    gloss[on_skin] *= np.clip(bare.mean(1) / person.skin.base.mean(), 0.1, 1.1) ** 1.5
-    capped = np.flatnonzero(values[on_skin, 7] > 0.02)
-    at = np.stack([x[on_skin][capped], y[on_skin][capped], z[on_skin][capped]], 1)
-    tint, cover = hairdo.cap_colour(
-        look.hair, at, values[on_skin, 7][capped], skins.linear(hair_colour(person.identity))
-    )
-    bare[capped] += (tint - bare[capped]) * cover
-    gloss[on_skin[capped]] *= 1 - 0.9 * cover[:, 0]
+    lightness = np.clip((bare[0] + bare[1] + bare[2]) / (3 * person.skin.base.mean()), 0.1, 1.1)
+    shine_of = gloss[on_skin] * lightness * np.sqrt(lightness)
+    capped = np.flatnonzero(cap > 0.02)
+    at = np.stack([axis[on_skin[capped]] for axis in (x, y, z)], 1)
+    tint, cover = hairdo.cap_colour(look.hair, at, cap[capped], skins.linear(hair_colour(person.identity)))
+    bare[:, capped] += (tint.T - bare[:, capped]) * cover[:, 0]
+    shine_of[capped] *= 1 - 0.9 * cover[:, 0]
     low = np.flatnonzero(y[on_skin] < 6.2)
-    at = np.stack([x[on_skin][low], y[on_skin][low], z[on_skin][low]], 1)
-    bare[low] = look.outfit.colour(at, bare[low])
-    gloss[on_skin[low]] *= 0.3
-    albedo[on_skin] = bare
+    at = np.stack([axis[on_skin[low]] for axis in (x, y, z)], 1)
+    bare[:, low] = look.outfit.colour(at, bare[:, low].T).T
+    shine_of[low] *= 0.3
+    gloss[on_skin] = shine_of
+    albedo[:, on_skin] = bare
 
     # Little light gets between lips that hardly part.
     units = expression.units
     parted = sum(units.get(unit, 0.0) for unit in ("mouthUpperUpLeft", "mouthUpperUpRight", "mouthLowerDownLeft"))
     entrance = float(np.clip(0.3 + 1.8 * units.get("jawOpen", 0.0) + 0.6 * parted, 0, 1))
-    deep = entrance * np.clip((z - 0.95) / 0.4, 0.12, 1)[:, None]
     for index, inner in ((3, TEETH), (4, TEETH * 0.92), (5, TONGUE), (7, MOUTH)):
-        own = material == index
-        albedo[own] = inner * (deep[own] * _tooth_gaps(x[own]) if index in (3, 4) else deep[own] ** 1.5)
+        own = np.flatnonzero(material == index)
+        deep = entrance * np.clip((z[own] - 0.95) / 0.4, 0.12, 1)
+        albedo[:, own] = inner[:, None] * (deep * _tooth_gaps(x[own]) if index in (3, 4) else deep**1.5)
         gloss[own] *= 1.5 if index in (3, 4, 5) else 0.3
     lashes = material == 6
-    albedo[lashes] = person.skin.base * 0.15 + 0.004
+    albedo[:, lashes] = (person.skin.base * 0.15 + 0.004)[:, None]
     gloss[lashes] = 0
     for index in (1, 2):
         own = np.flatnonzero(material == index)
         if len(own):
             offset = np.stack([x[own], y[own]], 1) - pack.eye_centers[index - 1][:2]
-            albedo[own] = _iris(person, offset, expression.gaze)
+            albedo[:, own] = _iris(person, offset, expression.gaze).T
             gloss[own] = 0
-    return albedo * values[:, 3:6] + gloss[:, None] * np.mean(light.key_colour).astype(np.float32)
+    return albedo * values[3:6] + gloss * np.mean(light.key_colour).astype(np.float32)
 
 
 def _tooth_gaps(x: np.ndarray) -> np.ndarray:
     """Darkening between neighbouring teeth."""
     between = np.abs((x / TOOTH) % 1 - 0.5) * 2
-    return 1 - 0.45 * np.clip((between - 0.75) / 0.25, 0, 1)[:, None]
+    return 1 - 0.45 * np.clip((between - 0.75) / 0.25, 0, 1)
 
 
 def _lit_chart(person: Person, expression: Expression, camera: Camera, light: Light) -> np.ndarray:
@@ -318,7 +317,7 @@ def _lit_chart(person: Person, expression: Expression, camera: Camera, light: Li
     slope_x = cv2.Sobel(relief, cv2.CV_32F, 1, 0, ksize=3, scale=float(key[0]) / 8)
     slope_y = cv2.Sobel(relief, cv2.CV_32F, 0, 1, ksize=3, scale=-float(key[1]) / 8)
     factor = (1 + 1.6 * (slope_x + slope_y) - 0.2 * depth).clip(0.3, 1.6)
-    return person.skin.colour * factor[..., None]
+    return cv2.multiply(person.skin.colour, cv2.merge([factor] * 3))
 
 
 def _iris(person: Person, offset: np.ndarray, gaze: tuple[float, float]) -> np.ndarray:

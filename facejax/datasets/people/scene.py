@@ -124,10 +124,7 @@ def finish(
 ) -> UInt8[np.ndarray, "rows columns 3"]:
     """The photo that a camera makes of a picture (sRGB 0 to 255)."""
     rows, columns = image.shape[:2]
-    image = image * np.array(camera.tint, np.float32) * np.float32(camera.brightness)
-    grey = (image @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
-    image = grey + (image - grey) * np.float32(0.0 if camera.grey else camera.saturation)
-    image = (image - 118) * np.float32(camera.contrast) + 118
+    image = cv2.transform(image, _colours(camera))
     if camera.shrink < 1:
         small = round(columns * camera.shrink), round(rows * camera.shrink)
         image = cv2.resize(
@@ -147,9 +144,18 @@ def finish(
     else:
         for channel in range(3):
             image[..., channel] += white(rng, rows, columns) * np.float32(camera.noise)
-    bytes_ = image.clip(0, 255).astype(np.uint8)
-    _, data = cv2.imencode(".jpg", bytes_[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, camera.quality])
+    bytes_ = cv2.cvtColor(image.clip(0, 255).astype(np.uint8), cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", bytes_, [cv2.IMWRITE_JPEG_QUALITY, camera.quality])
     return cv2.cvtColor(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
+
+
+def _colours(camera: Finish) -> Float[np.ndarray, "3 4"]:
+    """Tint, brightness, saturation and contrast as one affine map of a pixel's channels."""
+    saturation = 0.0 if camera.grey else camera.saturation
+    grey = np.array([0.299, 0.587, 0.114])
+    mixed = saturation * np.eye(3) + (1 - saturation) * grey
+    map_ = camera.contrast * mixed * np.array(camera.tint) * camera.brightness
+    return np.concatenate([map_, np.full((3, 1), 118 * (1 - camera.contrast))], 1).astype(np.float32)
 
 
 def put(image: Float[np.ndarray, "rows columns 3"], layer: Layer) -> None:
