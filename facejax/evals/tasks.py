@@ -43,8 +43,8 @@ class RankResult:
 
     def metrics(self) -> dict[str, float]:
         """``accuracy`` (rank 1) and that of the last rank."""
-        ranks = len(self.hits)
-        return {"accuracy": self.hits[0] / max(self.n, 1), f"rank{ranks}": self.hits[-1] / max(self.n, 1)}
+        ranks, n = len(self.hits), max(self.n, 1)
+        return {"accuracy": float(self.hits[0] / n), f"rank{ranks}": float(self.hits[-1] / n)}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

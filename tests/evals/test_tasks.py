@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -23,7 +25,9 @@ def test_every_task_has_a_result_and_a_value_to_select_by(name):
         labels = RNG.normal(size=(40, 2)).astype(np.float32)
     result = evaluate_task(task, scores, labels)
     assert result.n == 40
+    assert isinstance(selection_value(task, result, "accuracy"), float)
     assert np.isfinite(selection_value(task, result, "accuracy"))
+    json.dumps(result.to_dict())
     assert "(n=40)" in in_words(result)
 
 
