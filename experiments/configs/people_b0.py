@@ -1,0 +1,28 @@
+"""Expression, age, gender, ethnicity, valence and arousal at once, EfficientNet-B0, on the built-in set `people`.
+
+    python experiments/run.py --config people_b0
+
+Five heads on one pass, all trained from random weights on rendered photos with exact labels. Not a row of the paper: it
+shows that the set can be learnt (docs/people.md has its results beside those of a linear classifier on pixels), and
+`init_from=people_b0` is what its pre-training is worth for real photos (experiments/people_study.py).
+
+Time: the CPU profile was measured in experiments/results/README.md; the full recipe was not run.
+"""
+
+from facejax.config import Config, CpuProfile, DataConfig, ModelConfig, PaperResult, StageConfig, StagesConfig
+
+
+def get_config() -> Config:
+    """All five tasks of the built-in set."""
+    return Config(
+        data=DataConfig(name="people", num_train=24000, num_eval=4000),
+        model=ModelConfig(
+            backbone="tf_efficientnet_b0",
+            tasks=("emotion8", "gender", "age", "ethnicity", "valence_arousal"),
+        ),
+        stages=StagesConfig(
+            head=StageConfig(epochs=0), full=StageConfig(epochs=20, lr=1e-3, warmup_steps=500, schedule="cosine")
+        ),
+        cpu=CpuProfile(people_train=3600, people_validation=600, head_epochs=0, full_epochs=6),
+        paper=PaperResult("", "no row of the paper: the built-in set", "people"),
+    )
