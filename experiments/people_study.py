@@ -3,7 +3,7 @@
     python experiments/run.py --config people_b0 --data_dir data
     python experiments/people_study.py --people data/people_3600_600 --model workdirs/people_b0/best --real data
 
-The probe is scikit-learn's logistic (for ages and values: ridge) regression on the pixels of 48 px grey crops, fitted on
+The probe is scikit-learn's logistic (ages and values: ridge) regression on the pixels of 48 px grey crops, fitted on
 the train split of `people`; the network's figures are those of the same records. Both see the validation split's
 people for the first time. On the real photos (`facial_expressions`, prepared in the folder that ``--real`` names) both
 say what they learnt from rendered people alone. Prints the two tables of docs/people.md.
