@@ -12,7 +12,7 @@ from facejax.datasets.crops import CropSettings
 from facejax.datasets.registry import Dataset
 from facejax.datasets.survey import Survey
 
-FORMAT = 2  # raised when the same photos and settings begin to give other bytes
+FORMAT = 3  # raised when the same photos and settings begin to give other bytes
 _OWN_CODE = ("data/decode.py", "data/example.py", "data/metadata.py", "datasets/crops.py", "detect/align.py")
 _LIBRARIES = ("numpy", "opencv-python-headless")
 _DETECTOR_LIBRARIES = ("jax", "jaxlib")

@@ -18,6 +18,8 @@ from types import ModuleType
 from typing import Any
 
 TOOLS = pathlib.Path(__file__).parents[1]
+# What experiments/run.py starts itself with; facejax's sides get it, as a user has it.
+AS_RUN = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 class SideError(RuntimeError):

@@ -66,14 +66,14 @@ def part(raw: str | None, name: str, count: int, batch: int, part: str) -> Calla
     if part == "cut":
         return lambda: {"items": len(cut())}
     outcomes = cut()
-    kept = tempfile.TemporaryDirectory()
+    kept = tempfile.TemporaryDirectory()  # as long as `write` refers to it
     store = ChunkedShards(pathlib.Path(kept.name) / "1.0.0", name, {"train": len(outcomes)})
     store.partial.joinpath("chunks").mkdir(parents=True)
 
     def write() -> dict:
         for chunk in store.chunks:
             write_chunk(store, chunk, outcomes[chunk.start : chunk.stop], fields)
-        size = sum(path.stat().st_size for path in store.partial.rglob("*.tfrecord"))
+        size = sum(path.stat().st_size for path in pathlib.Path(kept.name).rglob("*.tfrecord"))
         return {"items": len(outcomes), "bytes_an_item": size / len(outcomes)}
 
     return write

@@ -7,7 +7,7 @@ channels-last memory; on a GPU also under torch.compile, both sides in bfloat16 
 import argparse
 from collections.abc import Callable
 
-from benchmarks.harness import Side
+from benchmarks.harness import AS_RUN, Side
 from benchmarks.torch_nets import create_timm, set_threads
 
 GOAL = "EfficientNet B0 and B2, SAM-Adam: >= 1.0x PyTorch + timm on a CPU, >= 1.4x on a GPU"
@@ -41,7 +41,7 @@ def sides(args: argparse.Namespace) -> list[Side]:
 
 def facejax_side(settings: dict, name: str = "facejax") -> Side:
     """The side of facejax, with the memory setting that experiments/run.py gives itself."""
-    return Side(name, "train_step.facejax_step", settings, environment={"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"})
+    return Side(name, "train_step.facejax_step", settings, environment=AS_RUN)
 
 
 def facejax_step(
