@@ -19,6 +19,7 @@ Params = Mapping[str, Mapping[str, Any]]
 LICENCE = "MIT (Zhang et al. 2016; as shipped in the PyPI package mtcnn)"
 # Side of the crops; P-Net takes photos of any size.
 SIDES = {"pnet": None, "rnet": 24, "onet": 48}
+_PNET_HEADS = ("scores", "offsets")
 OUTPUTS = {
     "pnet": ("probability", "offsets"),
     "rnet": ("probability", "offsets"),
@@ -38,7 +39,7 @@ CASCADE = {
 
 def mtcnn_networks() -> tuple[Network, ...]:
     """P-, R- and O-Net, in this order."""
-    return tuple(_network(name, weights.load(name)) for name in SIDES)
+    return tuple(_network(name, jax.tree.map(jnp.asarray, weights.load(name))) for name in SIDES)
 
 
 def _network(name: str, params: Params) -> Network:
@@ -75,7 +76,8 @@ def _network(name: str, params: Params) -> Network:
 def _pnet(params: Params, images: Any) -> tuple:
     x = _max_pool(_conv(params, "conv1", _normalize(images)), 2)
     x = _conv(params, "conv3", _conv(params, "conv2", x))
-    return _probability(_dense(params, "scores", x)), _dense(params, "offsets", x)
+    scores, offsets = (_pointwise(x, params[layer]["kernel"]) + _row(params[layer]["bias"], 4) for layer in _PNET_HEADS)
+    return _probability(scores), offsets
 
 
 def _rnet(params: Params, images: Any) -> tuple:
@@ -98,19 +100,30 @@ def _normalize(images: Any) -> Any:
 
 
 def _conv(params: Params, layer: str, x: Any) -> Any:
-    kernel = params[layer]["kernel"]
-    x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    return _prelu(params, layer, x + params[layer]["bias"].reshape(1, 1, 1, -1))
+    return _prelu(params, layer, _convolve(x, params[layer]["kernel"]) + _row(params[layer]["bias"], 4))
+
+
+def _pointwise(x: Any, matrix: Any) -> Any:
+    """A product over channels as a convolution: dense layers on maps would fix the maps' size in LiteRT."""
+    return _convolve(x, matrix[None, None])
+
+
+def _convolve(x: Any, kernel: Any) -> Any:
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _row(values: Any, ndim: int) -> Any:
+    """A vector over the last axis."""
+    return values.reshape((1,) * (ndim - 1) + (-1,))
 
 
 def _prelu(params: Params, layer: str, x: Any) -> Any:
-    slope = params[layer]["slope"].reshape((1,) * (x.ndim - 1) + (-1,))
+    slope = _row(params[layer]["slope"], x.ndim)
     return jnp.maximum(x, 0) + slope * jnp.minimum(x, 0)
 
 
 def _dense(params: Params, layer: str, x: Any) -> Any:
-    y = x @ params[layer]["kernel"]
-    return y + params[layer]["bias"].reshape((1,) * (x.ndim - 1) + (-1,))
+    return x @ params[layer]["kernel"] + _row(params[layer]["bias"], 2)
 
 
 def _max_pool(x: Any, size: int) -> Any:
@@ -129,13 +142,14 @@ def _flatten(x: Any) -> Any:
 
 
 def _probability(logits: Any) -> Any:
-    no, yes = jnp.split(logits, 2, axis=-1)
-    return jax.nn.sigmoid(yes - no).squeeze(-1)
+    # A sum, and neither an index nor a squeeze: those have no form in ONNX or LiteRT where sides are not known before.
+    signs = _row(np.array([-1, 1], np.float32), logits.ndim)
+    return jax.nn.sigmoid(jnp.sum(logits * signs, axis=-1))
 
 
 def _prepare(faces: Sequence[np.ndarray], side: int | None) -> np.ndarray:
-    # P-Net: a size with an odd and an even side, so that both ways of rounding are seen.
-    size = (side, side) if side else (47, 60)
+    # P-Net: even sides, which LiteRT's file wants; ONNX takes any (tests/export/test_onnx.py).
+    size = (side, side) if side else (46, 60)
     return np.stack([cv2.resize(face, size, interpolation=cv2.INTER_AREA) for face in faces]).astype(np.float32)
 
 
@@ -145,10 +159,10 @@ def _reference(name: str, params: Params) -> Callable[[np.ndarray], dict[str, np
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         pixels = (images - np.float32(127.5)) / np.float32(128)
         if name == "pnet":
-            outputs = networks.PNet().apply({"params": params}, *_phases(pixels))
+            outputs = networks.PNet().apply({"params": params}, *map(jnp.asarray, _phases(pixels)))
         else:
             module = networks.RNet() if name == "rnet" else networks.ONet()
-            outputs = module.apply({"params": params}, pixels.transpose(3, 1, 2, 0))
+            outputs = module.apply({"params": params}, jnp.asarray(pixels.transpose(3, 1, 2, 0)))
         return {key: np.asarray(value) for key, value in zip(OUTPUTS[name], outputs, strict=True)}
 
     return run

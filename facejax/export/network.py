@@ -66,12 +66,11 @@ def face_network(model: LoadedModel, depthwise: Implementation = "conv") -> Netw
     """
     cfg = model.cfg
     module = model_from_cfg(cfg, depthwise=depthwise)
-    variables = jax.tree.map(np.asarray, model.variables)
     tasks = [name for name in cfg.tasks if TASKS[name].kind in _EXPORTED_KINDS]
     size = cfg.preprocessing.image_size
 
     def function(images):
-        raw: Any = module.apply(variables, cfg.preprocessing.normalize(images))
+        raw: Any = module.apply(model.variables, cfg.preprocessing.normalize(images))
         return raw["features"], *(_read(TASKS[name], raw[name]) for name in tasks)
 
     def reference(images: np.ndarray) -> dict[str, np.ndarray]:

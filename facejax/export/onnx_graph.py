@@ -98,7 +98,7 @@ class Graph:
             self._initializers[key] = numpy_helper.from_array(array, self._name("c"))
         return self._initializers[key].name
 
-    def integers(self, *values: int) -> str:
+    def integers(self, *values: int | np.integer) -> str:
         """Name of a constant vector of int64."""
         return self.initializer(np.array(values, np.int64))
 

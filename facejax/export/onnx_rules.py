@@ -330,9 +330,13 @@ def _sliced(graph: Graph, value: Value, aval: Any, cut: list[tuple]) -> Value:
 
 @_rule("gather")
 def _gather(graph, operands, aval, params):
-    """Indexing of one axis by known numbers, which is how JAX writes ``x[..., ::-1]`` where a side is symbolic."""
+    """Indexing by known numbers: JAX writes ``x[..., ::-1]`` and ``x[:, 1:5]`` so where a side is symbolic."""
     value, indices = graph.plain(graph.full(operands[0])), operands[1]
     numbers = params["dimension_numbers"]
+    if indices.is_constant and len(indices.shape) == 1 and not numbers.collapsed_slice_dims:
+        starts = zip(numbers.start_index_map, indices.whole().tolist(), strict=True)
+        cut = [(axis, start, start + params["slice_sizes"][axis], 1) for axis, start in starts]
+        return _sliced(graph, value, aval, cut)
     axes = tuple(numbers.collapsed_slice_dims)
     whole = [size for axis, size in enumerate(params["slice_sizes"]) if axis not in axes]
     others = [side for axis, side in enumerate(value.shape) if axis not in axes]

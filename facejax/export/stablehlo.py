@@ -1,0 +1,61 @@
+"""StableHLO by `jax.export`: one file that any later JAX, or another StableHLO runtime, runs with any batch size.
+
+Beside ``NAME.stablehlo`` lies ``NAME.stablehlo.json`` with the metadata, as the format has no place for it.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from facejax.data.tfrecord import write_atomically
+from facejax.export.network import Network, compare, require_parity
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+def export_stablehlo(network: Network, path: str | os.PathLike, faces: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Writes the two files; returns the metadata, with the differences from Flax under ``check``.
+
+    Args:
+        network: What to export; made with ``depthwise="shift"``, the formulation that is fast on CPU.
+        path: The file, ending in ``.stablehlo``.
+        faces: Crops, uint8 RGB of any size, on which the file must agree with Flax.
+
+    Raises:
+        ValueError: The file would not compute what Flax does; nothing is written.
+    """
+    symbols = ["batch", *network.shape]
+    if None in symbols:
+        raise ValueError(f"{network.name} takes images of any size; StableHLO is exported for one size")
+    shape = jax.export.symbolic_shape(", ".join(map(str, symbols)))
+    traced = jax.export.export(jax.jit(network.function), platforms=PLATFORMS)(
+        jax.ShapeDtypeStruct(shape, network.dtype)
+    )
+    data = bytes(traced.serialize())
+    check = compare(
+        network, lambda images: _run(jax.export.deserialize(bytearray(data)), network.outputs, images), faces
+    )
+    require_parity(network, check)
+    metadata = {**network.metadata, "platforms": PLATFORMS, "licence": network.licence, "check": check}
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path.with_name(f"{path.name}.json"), (json.dumps(metadata, indent=1) + "\n").encode())
+    write_atomically(path, data)
+    return metadata
+
+
+def load_stablehlo(path: str | os.PathLike) -> tuple[Callable[[np.ndarray], Mapping[str, np.ndarray]], dict[str, Any]]:
+    """A function from images, uint8 RGB (n, size, size, 3), to arrays by output; and the metadata."""
+    path = pathlib.Path(path)
+    metadata = json.loads(path.with_name(f"{path.name}.json").read_text())
+    exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    return (lambda images: _run(exported, tuple(metadata["outputs"]), images)), metadata
+
+
+def _run(exported: jax.export.Exported, outputs: Sequence[str], images: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in zip(outputs, exported.call(images), strict=True)}

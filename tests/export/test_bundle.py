@@ -1,0 +1,98 @@
+"""A bundle is whole, and the example that runs it without JAX finds what the package finds."""
+
+import hashlib
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from facejax.export.bundle import export_bundle
+from facejax.export.onnx import export_onnx
+from facejax.inference import FaceAnalyzer
+from tests.inference.toy import noise, toy_model
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "onnx_bundle.py"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toy_model("age", "gender", "emotion7", channel_order="bgr")
+
+
+@pytest.fixture(scope="module")
+def bundle(model, tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("bundles") / "onnx"
+    export_bundle([model], folder, [noise(50, 40)], runtime="onnx", suffix=".onnx", export=export_onnx)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def example():
+    spec = importlib.util.spec_from_file_location("onnx_bundle", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_manifest_describes_every_file(bundle):
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    entries = [manifest["detector"][name] for name in ("pnet", "rnet", "onet")] + manifest["models"]
+    assert {entry["file"] for entry in entries} | {"manifest.json"} == {file.name for file in bundle.iterdir()}
+    for entry in entries:
+        data = (bundle / entry["file"]).read_bytes()
+        assert (entry["bytes"], entry["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+    assert manifest["models"][0]["outputs"]["emotion7"]["labels"][0] == "anger"
+
+
+def test_the_example_finds_what_the_package_finds(bundle, example, model):
+    astronaut = pytest.importorskip("skimage.data").astronaut()
+    photos = [astronaut, np.ascontiguousarray(astronaut[:, ::-1]), astronaut[:201, 120:340], noise(40, 40), noise(5, 5)]
+    results = FaceAnalyzer([model]).analyze(photos)
+    opened = example.Bundle(bundle)
+    assert sum(len(result.faces) for result in results) >= 3
+    for photo, result in zip(photos, results, strict=True):
+        got = opened.analyze(photo)
+        assert len(got) == len(result.faces)
+        for mine, face in zip(got, result.faces, strict=True):
+            np.testing.assert_allclose(mine["box"], face.box, atol=0.01)
+            np.testing.assert_allclose(mine["landmarks"], face.landmarks, atol=0.01)
+            assert mine["score"] == pytest.approx(face.score, abs=1e-4)
+            assert mine["age"] == pytest.approx(face.age, abs=0.02)
+            np.testing.assert_allclose(mine["emotion7"], [*face.emotion.probabilities.values()], atol=1e-3)
+
+
+def test_the_example_needs_neither_jax_nor_the_package():
+    code = f"import sys, runpy; runpy.run_path({str(EXAMPLE)!r}); print('jax' in sys.modules, 'facejax' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd="/").stdout
+    assert printed.split() == ["False", "False"]
+
+
+def test_the_example_refuses_files_outside_the_bundle(bundle, example, tmp_path):
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["detector"]["pnet"]["file"] = "../onnx/pnet.onnx"
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="lies in its folder"):
+        example.Bundle(tmp_path)
+
+
+def test_an_older_bundle_is_replaced_and_other_folders_are_not(model, bundle, tmp_path):
+    def broken(network, path, faces):
+        path.write_bytes(b"half")
+        raise ValueError("no")
+
+    before = sorted(bundle.iterdir())
+    with pytest.raises(ValueError, match="no"):
+        export_bundle([model], bundle, [noise(9, 9)], runtime="onnx", suffix=".onnx", export=broken)
+    assert sorted(bundle.iterdir()) == before
+    assert len(list(bundle.parent.iterdir())) == 1
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="choose another folder"):
+        export_bundle([model], tmp_path, [noise(9, 9)], runtime="onnx", suffix=".onnx", export=export_onnx)
+    with pytest.raises(ValueError, match="different names"):
+        export_bundle([model, model], tmp_path / "x", [noise(9, 9)], runtime="onnx", suffix=".onnx", export=export_onnx)

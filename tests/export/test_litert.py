@@ -1,0 +1,64 @@
+"""LiteRT files against Flax, in the LiteRT interpreter."""
+
+import json
+
+import numpy as np
+import pytest
+
+from facejax.export import litert
+from facejax.export.mtcnn import mtcnn_networks
+from facejax.export.network import face_network
+from tests.inference.toy import noise, toy_model
+
+pytest.importorskip("ai_edge_litert")
+pytest.importorskip("litert_converter")
+pytestmark = pytest.mark.filterwarnings("ignore")  # LiteRT's own
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toy_model("age", "gender", "emotion8", channel_order="bgr")
+
+
+def test_float32_predicts_what_the_model_does_and_carries_its_words(model, tmp_path):
+    faces = [noise(50, 40, seed=i) for i in range(3)]
+    path = tmp_path / "toy.tflite"
+    metadata = litert.export_litert(face_network(model), path, faces)
+    got = litert.run(path, face_network(model).prepare(faces))
+    expected = model.predict(faces)
+    for task in ("age", "gender", "emotion8"):
+        np.testing.assert_allclose(got[task], expected[task], rtol=1e-4, atol=1e-5)
+    assert litert.read_metadata(path) == json.loads(json.dumps(metadata))
+    assert metadata["input"]["shape"] == [1, 32, 32, 3]
+
+
+@pytest.mark.parametrize("kind", ["float16", "int8"])
+def test_smaller_kinds_are_smaller_and_say_how_far_they_are(model, tmp_path, kind):
+    pytest.importorskip("ai_edge_quantizer")
+    calibration, faces = ([noise(50, 40, seed=i) for i in range(start, start + 8)] for start in (0, 100))
+    network = face_network(model)
+    litert.export_litert(network, tmp_path / "whole.tflite", faces)
+    metadata = litert.export_litert(network, tmp_path / "small.tflite", faces, kind=kind, calibration=calibration)
+    assert (tmp_path / "small.tflite").stat().st_size < 0.6 * (tmp_path / "whole.tflite").stat().st_size
+    assert set(metadata["check"]["agreement"]) == {"gender", "emotion8"}
+    assert metadata["check"]["mean_difference"]["emotion8"] < 0.02
+    got = litert.run(tmp_path / "small.tflite", network.prepare(faces[:1]))
+    assert {values.dtype for values in got.values()} == {np.dtype(np.float32)}
+    assert litert.read_metadata(tmp_path / "small.tflite")["numbers"] == kind
+
+
+def test_mtcnn_and_a_p_net_of_other_even_sides(tmp_path):
+    for network in mtcnn_networks():
+        metadata = litert.export_litert(network, tmp_path / f"{network.name}.tflite", [noise(60, 50, seed=1)])
+        assert max(metadata["check"]["max_difference"].values()) < 1e-5
+    pnet = mtcnn_networks()[0]
+    for height, width in ((12, 12), (300, 130)):
+        images = np.random.default_rng(0).uniform(0, 255, (1, height, width, 3)).astype(np.float32)
+        got, expected = litert.run(tmp_path / "pnet.tflite", images), pnet.reference(images)
+        np.testing.assert_allclose(got["probability"], expected["probability"], atol=1e-5)
+
+
+def test_what_is_missing_is_said(model, tmp_path):
+    with pytest.raises(ValueError, match="calibration faces"):
+        litert.export_litert(face_network(model), tmp_path / "x.tflite", [noise(40, 40)], kind="int8")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,190 @@
+"""ONNX files against Flax, in onnxruntime; what has no ONNX form is refused by name."""
+
+import dataclasses
+import json
+import pathlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from facejax.export import network as exported
+from facejax.export import onnx as export
+from facejax.export.mtcnn import mtcnn_networks
+from facejax.export.network import Network, face_network, file_stem
+from facejax.inference import LoadedModel
+from facejax.models import init_variables, list_models, model_from_cfg, pretrained_cfg
+from facejax.preprocessing import Preprocessing
+from tests.inference.toy import noise, toy_model
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def faces() -> list[np.ndarray]:
+    return [noise(40 + 3 * i, 35 + 5 * i, seed=i) for i in range(5)]
+
+
+def as_network(function, height, width, channels=3, outputs=("y",), dtype=np.float32) -> Network:
+    return Network(
+        "toy",
+        lambda images: tuple(function(images)[: len(outputs)]),
+        lambda images: dict(zip(outputs, map(np.asarray, function(images)), strict=True)),
+        lambda faces: np.stack(faces),
+        (height, width, channels),
+        dtype,
+        outputs,
+        {},
+        "",
+    )
+
+
+def test_a_file_predicts_what_the_model_does_and_carries_its_words(tmp_path, faces):
+    model = toy_model(
+        "age", "gender", "emotion8", "valence_arousal", channel_order="bgr", mean=(9.0, 8.0, 7.0), scale=1.0
+    )
+    path = tmp_path / "toy.onnx"
+    metadata = export.export_onnx(face_network(model), path, faces)
+    session = export.start_session(path)
+    for count in (1, 2, 5):
+        images = np.stack([model.cfg.preprocessing.resize(face) for face in faces[:count]])
+        got = export.run_session(session, images)
+        expected = model.predict(faces[:count])
+        np.testing.assert_allclose(got["features"], model.features(faces[:count]), atol=1e-5)
+        for task in ("age", "gender", "emotion8", "valence_arousal"):
+            np.testing.assert_allclose(got[task], expected[task], rtol=1e-4, atol=1e-5)
+    read = export.read_metadata(path)
+    assert read == json.loads(json.dumps(metadata))
+    assert read["outputs"]["emotion8"]["labels"] == list(model.class_names("emotion8"))
+    assert read["outputs"]["gender"]["labels"] == ["female", "male"]
+    assert read["input"]["channels"] == "RGB"
+    assert read["cfg"] == json.loads(json.dumps(model.cfg.to_dict()))
+    assert "prohibited" in read["use"]
+    assert set(read["check"]["max_difference"]) == {"features", "age", "gender", "emotion8", "valence_arousal"}
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["toy.onnx"]
+
+
+def test_normalisations_and_layouts_are_gone_from_the_graph(faces):
+    body = export.convert(face_network(toy_model("emotion8"))).graph
+    operations = [node.op_type for node in body.node]
+    assert operations.count("Conv") == 27
+    assert operations.count("Transpose") == 1
+    assert not {"BatchNormalization", "Reciprocal", "Expand", "Sqrt"} & set(operations)
+
+
+def test_a_file_that_would_be_wrong_is_not_written(tmp_path, faces, monkeypatch):
+    network = face_network(toy_model("gender"))
+    monkeypatch.setattr(exported, "_TOLERANCE", 1e-12)
+    with pytest.raises(ValueError, match=r"not written.*on 5 faces"):
+        export.export_onnx(network, tmp_path / "toy.onnx", faces)
+    with pytest.raises(ValueError, match="at least one face"):
+        export.export_onnx(network, tmp_path / "toy.onnx", [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_mtcnn_equals_the_detector_at_any_size(tmp_path, faces):
+    """The reference is the detector's own form of each network (planes and phases)."""
+    for network in mtcnn_networks():
+        metadata = export.export_onnx(network, tmp_path / f"{network.name}.onnx", faces)
+        assert max(metadata["check"]["max_difference"].values()) < 1e-5
+    pnet = mtcnn_networks()[0]
+    session = export.start_session(tmp_path / "pnet.onnx")
+    for height, width in ((12, 12), (13, 12), (14, 31), (64, 45)):
+        images = np.random.default_rng(0).uniform(0, 255, (2, height, width, 3)).astype(np.float32)
+        got, expected = export.run_session(session, images), pnet.reference(images)
+        assert got["probability"].shape == (2, (height - 1) // 2 - 4, (width - 1) // 2 - 4)
+        for name in pnet.outputs:
+            np.testing.assert_allclose(got[name], expected[name], atol=1e-5)
+
+
+OPERATIONS = {
+    "relu6 and swish": lambda x: nn.relu6(x) + nn.swish(x),
+    "gelu, tanh, powers": lambda x: nn.gelu(x, approximate=False) + jnp.tanh(x) ** 3 + jnp.abs(x) ** 1.5,
+    "select and compare": lambda x: jnp.where(x > 0.2, x, -2 * x),
+    "clip": lambda x: jnp.clip(x, -0.5, 0.25),
+    "mean and broadcast": lambda x: x * jax.nn.sigmoid(jnp.mean(x, axis=(1, 2), keepdims=True)),
+    "mean over channels": lambda x: x - jnp.mean(x, axis=3, keepdims=True),
+    "concatenate and cut": lambda x: jnp.concatenate([x[:, 1:5, :3], 2 * x[:, 2:6, 3:6]], axis=3),
+    "flip channels": lambda x: x[..., ::-1],
+    "pool": lambda x: nn.max_pool(x, (3, 3), (2, 2), "SAME"),
+    "average": lambda x: nn.avg_pool(x, (2, 2), (2, 2)),
+    "pad": lambda x: jnp.pad(x, ((0, 0), (1, 2), (0, 3), (0, 0)), constant_values=0.5),
+    "flatten": lambda x: x.reshape(x.shape[0], -1) @ jnp.ones((8 * 6 * 3, 2)),
+    "shift of a convolution that is read twice": lambda x: (lambda y: (y + 1) * y)(convolve(x)),
+    "scale and shift of a convolution": lambda x: (convolve(x) - jnp.arange(4.0)) * 0.5 / jnp.arange(1.0, 5) + 2,
+    "a constant minus a convolution": lambda x: 1 - convolve(x),
+    "one over a convolution": lambda x: 1 / (50 + convolve(x)),
+    "scale in a convolution's result by a row": lambda x: convolve(x) * jnp.arange(6.0).reshape(1, 1, 6, 1),
+    "grouped and dilated": lambda x: convolve(jnp.concatenate([x, x], 3), groups=2, dilation=2),
+    "largest two": lambda x: lax.top_k(x.reshape(x.shape[0], -1), 2)[0],
+}
+
+
+def convolve(x, groups=1, dilation=1):
+    kernel = np.random.default_rng(1).standard_normal((3, 3, x.shape[-1] // groups, 4)).astype(np.float32)
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        "SAME",
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_rule_alone(name):
+    with jax.numpy_rank_promotion("allow"):
+        network = as_network(lambda x: (OPERATIONS[name](x),), 8, 6)
+        images = np.random.default_rng(2).standard_normal((3, 8, 6, 3)).astype(np.float32)
+        got = export.run_session(export.start_session(export.convert(network).SerializeToString()), images)["y"]
+        np.testing.assert_allclose(got, OPERATIONS[name](images), atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: (jnp.cumsum(x, axis=1),), "cumsum"),
+        (lambda x: (jnp.einsum("bhwc,bhwd->bcd", x, x),), "rows by columns"),
+    ],
+)
+def test_what_has_no_form_is_named(function, message):
+    with pytest.raises(NotImplementedError, match=message):
+        export.convert(as_network(function, 8, 6))
+
+
+def test_names_of_weights_become_harmless_file_names():
+    assert file_stem("mobilenet_v1.vggface2_age_gender") == "mobilenet_v1.vggface2_age_gender"
+    assert file_stem("../../etc/passwd") == "_.._etc_passwd"
+    assert file_stem("...") == "network"
+    assert pathlib.PurePath(file_stem("a\0b/c\\d")).name == "a_b_c_d"
+
+
+def test_another_file_has_no_words(tmp_path, faces):
+    model = export.convert(as_network(lambda x: (x * 2,), 8, 6))
+    (tmp_path / "other.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match="no facejax metadata"):
+        export.read_metadata(tmp_path / "other.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_models())
+def test_every_backbone(name, tmp_path):
+    """Random weights whose BatchNorm statistics are random too; features agree to 1e-4 of their size."""
+    size = {"inception_v3": 96, "vgg16": 224}.get(name, 64)
+    cfg = dataclasses.replace(
+        pretrained_cfg(name), tasks=("age", "emotion8"), num_classes={}, labels={}, preprocessing=Preprocessing(size)
+    )
+    variables = init_variables(model_from_cfg(cfg), seed=0, image_size=size)
+    rng = np.random.default_rng(0)
+    stats = jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), variables["batch_stats"])
+    model = LoadedModel(cfg, {**variables, "batch_stats": stats})
+    metadata = export.export_onnx(
+        face_network(model), tmp_path / "x.onnx", [noise(size, size, seed=i) for i in range(3)]
+    )
+    assert metadata["check"]["max_difference"]["features"] < 1e-4
