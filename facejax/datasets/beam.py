@@ -127,7 +127,7 @@ def _prepare_chunk(
     detect_batch: int,
 ) -> int:
     """Writes one chunk; returns its number of photos. Safe to run twice, also at once."""
-    from apache_beam.metrics import Metrics
+    from apache_beam.metrics.metric import Metrics
 
     chunk, records = element
     fields, settings = preparation.survey.fields, preparation.settings

@@ -1,7 +1,7 @@
 """One face through exported networks in onnxruntime, one thread: facejax's ONNX file beside timm's.
 
-facejax's file is one that its export wrote: it takes what the file's input declares (uint8 photos are normalised in
-the graph; timm's file is fed normalised ones).
+Each file is fed what its input declares: facejax's takes uint8 faces and normalises them in the graph, timm's takes
+normalised ones. Both have random weights, unless a file of facejax is given.
 """
 
 import argparse
@@ -17,27 +17,41 @@ UNIT = "face"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Network and files."""
-    parser.add_argument("--model", default="tf_efficientnet_b0", help="of the peer, in timm (default: %(default)s)")
+    parser.add_argument("--model", default="tf_efficientnet_b0", help="in facejax and timm (default: %(default)s)")
     parser.add_argument("--size", type=int, default=224, help="input side, pixels (default: %(default)s)")
-    parser.add_argument("--file", type=pathlib.Path, required=True, help="the ONNX file that facejax exported")
+    parser.add_argument("--file", type=pathlib.Path, help="an ONNX file that facejax exported, of this network")
     parser.add_argument("--calls", type=int, default=20, help="of a round (default: %(default)s)")
     parser.set_defaults(threads=1)
 
 
 def sides(args: argparse.Namespace) -> list[Side]:
     """Both files."""
-    if not args.file.is_file():
-        raise FileNotFoundError(f"no file {args.file}: export the network first, python -m facejax.cli export --help")
-    shared = {"size": args.size, "calls": args.calls, "device": args.device}
+    if args.file is not None and not args.file.is_file():
+        raise FileNotFoundError(f"no file {args.file}")
+    shared = {"model": args.model, "size": args.size, "calls": args.calls, "device": args.device}
+    file = None if args.file is None else str(args.file.resolve())
     return [
-        Side("facejax", "onnx.from_file", {**shared, "file": str(args.file.resolve())}),
-        Side("timm", "onnx.from_timm", {**shared, "model": args.model}),
+        Side("facejax", "onnx.from_facejax", {**shared, "file": file}),
+        Side("timm", "onnx.from_timm", shared),
     ]
 
 
-def from_file(file: str, size: int, calls: int, device: str) -> Callable[[], int]:
-    """Rounds of calls of an ONNX file."""
-    return _session(pathlib.Path(file).read_bytes(), size, calls, device)
+def from_facejax(model: str, size: int, calls: int, device: str, file: str | None) -> Callable[[], int]:
+    """Rounds of calls of a file, or of what facejax exports of a network with the head of eight expressions."""
+    if file is not None:
+        return _session(pathlib.Path(file).read_bytes(), size, calls, device)
+    import dataclasses
+
+    from facejax.export.network import face_network
+    from facejax.export.onnx import convert
+    from facejax.inference import LoadedModel
+    from facejax.models import init_variables, model_from_cfg, pretrained_cfg
+
+    cfg = pretrained_cfg(model)
+    preprocessing = dataclasses.replace(cfg.preprocessing, image_size=size)
+    cfg = dataclasses.replace(cfg, tasks=("emotion8",), preprocessing=preprocessing)
+    network = face_network(LoadedModel(cfg, init_variables(model_from_cfg(cfg), 0, size)))
+    return _session(convert(network).SerializeToString(), size, calls, device)
 
 
 def from_timm(model: str, size: int, calls: int, device: str) -> Callable[[], int]:

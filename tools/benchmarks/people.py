@@ -13,7 +13,7 @@ UNIT = "photo"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How many photos of which kind."""
-    parser.add_argument("--photos", type=int, default=48, help="of a round (default: %(default)s)")
+    parser.add_argument("--photos", type=int, default=96, help="of a round (default: %(default)s)")
     parser.add_argument("--size", type=int, default=256, help="pixels (default: %(default)s)")
     parser.add_argument("--setting", choices=("wild", "studio"), default="wild", help="(default: %(default)s)")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="processes, a side each")

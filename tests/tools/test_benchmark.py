@@ -1,0 +1,148 @@
+"""The benchmark's harness: turns, medians, ratios, errors, JSON; and every row has what the tool needs."""
+
+import importlib
+import inspect
+import json
+import pathlib
+import sys
+
+import pytest
+
+TOOLS = pathlib.Path(__file__).parents[2] / "tools"
+TOY = """
+import time
+
+GOAL, UNIT = "half the time", "nap"
+
+def nap(seconds, items):
+    def work():
+        time.sleep(seconds)
+        print("libraries may print")
+        return {"items": items, "faces": 3}
+    return work
+
+def fails():
+    raise ValueError("no such network")
+"""
+
+
+@pytest.fixture(autouse=True)
+def tools(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] in ("benchmark", "benchmarks")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A row outside the package, importable by the worker processes."""
+    package = tmp_path / "benchmarks"
+    package.mkdir()
+    for path in (TOOLS / "benchmarks").glob("*.py"):
+        (package / path.name).write_text(path.read_text())
+    (package / "toy.py").write_text(TOY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from benchmarks import harness
+
+    return importlib.import_module("benchmarks.toy"), harness
+
+
+def arguments(**changed):
+    import argparse
+
+    return argparse.Namespace(**{"rounds": 3, "threads": 1, "device": "cpu", **changed})
+
+
+def test_sides_take_turns_and_are_compared(toy, tmp_path):
+    row, harness = toy
+    sides = [
+        harness.Side("fast", "toy.nap", {"seconds": 0.01, "items": 4}),
+        harness.Side("slow", "toy.nap", {"seconds": 0.04, "items": 4}),
+    ]
+    result = harness.run("toy", row, sides, arguments(), ["tools/benchmark.py", "toy"])
+    assert [len(side["rounds"]) for side in result["sides"]] == [3, 3]
+    fast, slow = (side["summary"] for side in result["sides"])
+    # A sleep is never shorter than asked for; how much longer it is, a busy machine decides.
+    assert fast["wall_s"] >= 0.01 / 4
+    assert slow["wall_s"] >= 0.04 / 4
+    assert slow["wall_s_least"] <= slow["wall_s"] <= slow["wall_s_most"]
+    assert result["ratios"]["slow"] == pytest.approx(fast["wall_s"] / slow["wall_s"])
+    assert fast["faces"] == 3
+    assert fast["cpu_s"] < fast["wall_s"]
+    assert fast["peak_mb"] > 1
+    assert result["command"] == "python tools/benchmark.py toy"
+    assert result["sides"][0]["versions"]["python"] == sys.version.split()[0]
+    assert "1 of" in result["sides"][0]["device"]
+    path = harness.save(result, tmp_path / "results", "test")
+    assert path.name == "toy-cpu-test.json"
+    assert json.loads(path.read_text()) == result
+    assert not list(path.parent.glob("*.tmp"))
+    text = harness.describe(result)
+    assert "fast / slow: " in text
+    assert "ms a nap" in text
+
+
+def test_medians():
+    from benchmarks.harness import summarise
+
+    rounds = [
+        {"wall_s": wall, "cpu_s": 2 * wall, "items": 2, "peak_mb": peak} for wall, peak in ((4, 1), (2, 9), (8, 3))
+    ]
+    summary = summarise(rounds)
+    assert summary == {"wall_s": 2, "wall_s_least": 1, "wall_s_most": 4, "cpu_s": 4, "peak_mb": 9}
+
+
+def test_a_side_that_fails_says_why(toy):
+    row, harness = toy
+    with pytest.raises(harness.SideError, match=r"(?s)broken ended with status 1.*ValueError: no such network"):
+        harness.run("toy", row, [harness.Side("broken", "toy.fails", {})], arguments(), [])
+    with pytest.raises(ValueError, match="no side is left"):
+        harness.run("toy", row, [], arguments(), [])
+
+
+def test_every_row_is_complete():
+    import benchmark
+
+    files = {path.stem for path in (TOOLS / "benchmarks").glob("*.py")} - {
+        "__init__",
+        "harness",
+        "worker",
+        "torch_nets",
+    }
+    assert files == set(benchmark.ROWS)
+    for name in benchmark.ROWS:
+        row = importlib.import_module(f"benchmarks.{name}")
+        assert row.GOAL
+        assert row.UNIT
+        args = benchmark.parse_arguments([name])
+        if name in ("loader", "video"):  # these make their data
+            continue
+        args.device = "gpu"
+        for side in row.sides(args):
+            module, _, function = side.function.rpartition(".")
+            wanted = inspect.signature(getattr(importlib.import_module(f"benchmarks.{module}"), function))
+            wanted.bind(**side.settings)
+            json.dumps(side.settings)
+
+
+def test_the_tool(capsys):
+    import benchmark
+
+    assert benchmark.main(["--list"]) == 0
+    assert "train_step" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        benchmark.main([])
+    assert benchmark.main(["video", "--clip", "nowhere.mp4"]) == 1
+    assert "no video file" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_people_and_loader_run(tmp_path, capsys):
+    import benchmark
+
+    where = ["--rounds", "1", "--device", "cpu", "--out", str(tmp_path)]
+    assert benchmark.main(["people", "--photos", "2", "--size", "96", "--workers", "1", *where]) == 0
+    assert benchmark.main(["loader", "--crops", "120", "--batches", "2", "--torch_workers", *where]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"people-cpu.json", "loader-cpu.json"}
+    assert "crop" in capsys.readouterr().out
