@@ -73,6 +73,7 @@ def prepare_with_beam(
     try:
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
+        from apache_beam.pvalue import AsSingleton
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"--runner needs Apache Beam ({error}): pip install 'facejax[beam]'") from error
     if (crop or get_dataset(name).default_crop) != "mtcnn":
@@ -103,7 +104,7 @@ def prepare_with_beam(
             | "shards" >> beam.Create(preparation.store.shards)
             | "spread shards" >> beam.Reshuffle()
             # The number of photos is known when all are written: shards wait for it.
-            | "join" >> beam.Map(_join_shard, beam.pvalue.AsSingleton(written), preparation=work["preparation"])
+            | "join" >> beam.Map(_join_shard, AsSingleton(written), preparation=work["preparation"])
         )
         result = pipeline.run()
         state = result.wait_until_finish() or result.state
