@@ -12,6 +12,8 @@ from facejax.detect import MTCNN, Detections, crop_face
 from facejax.inference.images import Source, read_image
 from facejax.inference.model import LoadedModel, load_model
 from facejax.inference.results import Classification, Face, PhotoResult
+from facejax.inference.video import VIDEO_SUFFIXES, VideoFrame, analyze_frames
+from facejax.video.frames import read_frames
 
 # Attribute of a face that a task fills. Identity heads name people of a training set: their features are what is used.
 ATTRIBUTES = {
@@ -81,23 +83,26 @@ class FaceAnalyzer:
         return cls([load_model(_path_or_name(name)) for name in names_or_dirs], detector, align=align)
 
     @overload
-    def analyze(self, source: Source) -> PhotoResult: ...
+    def analyze(self, source: Source) -> PhotoResult | list[VideoFrame]: ...
     @overload
     def analyze(self, source: Sequence[Source]) -> list[PhotoResult]: ...
 
     def analyze(self, source):
-        """The faces of a photo, or of each photo of a list.
+        """The faces of a photo, of each photo of a list, or of a short video.
 
         Args:
-            source: What `read_image` takes (a path, bytes, an RGB array), or a list of these.
+            source: What `read_image` takes (a path, bytes, an RGB array), a list of these, or the path of a video. All
+                frames of a video are kept in memory: a long one is for `video`.
 
         Returns:
-            One `PhotoResult`, or a list of them in the same order.
+            One `PhotoResult`, a list of them in the same order, or the list of what `video` yields.
 
         Raises:
             ValueError: A photo cannot be read; the message names it.
             FileNotFoundError: The same.
         """
+        if isinstance(source, str | os.PathLike) and pathlib.PurePath(source).suffix.lower() in VIDEO_SUFFIXES:
+            return list(self.video(source))
         if isinstance(source, list | tuple):
             return list(self.photos(source))
         return next(self.photos([source]))
@@ -107,6 +112,31 @@ class FaceAnalyzer:
         for group in _groups((source, read_image(source)) for source in sources):
             for (source, image), faces in zip(group, self.faces([image for _, image in group]), strict=True):
                 yield PhotoResult(tuple(faces), image.shape[1], image.shape[0], source)
+
+    def video(
+        self,
+        path: str | os.PathLike,
+        *,
+        every: int = 1,
+        max_side: int = 0,
+        smoothing: float | int = 0.5,
+        max_gap: float | int = 1.0,
+    ) -> Iterator[VideoFrame]:
+        """The frames of a video file with their faces, numbered by track and smoothed, in flat memory.
+
+        Args:
+            path: A file that OpenCV's FFmpeg reads.
+            every: Looks at every n-th frame.
+            max_side: Larger frames are reduced to this many pixels on their longer side; 0 for never.
+            smoothing: Seconds after which what was seen of a face weighs 1/e; 0 for none.
+            max_gap: Seconds that a track outlives its face.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is no video.
+        """
+        frames = read_frames(pathlib.Path(path), every=every, max_side=max_side)
+        return analyze_frames(self, frames, smoothing=smoothing, max_gap=max_gap)
 
     def faces(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
         """The faces of decoded photos, uint8 RGB (height, width, 3), in one batch: a list for each photo."""
@@ -135,7 +165,7 @@ class FaceAnalyzer:
             outputs = model.outputs(crops)
             predictions = model.decode(outputs)
             for index, face in enumerate(faces):
-                face.setdefault("embedding", _unit(outputs["features"][index]))
+                face.setdefault("features", outputs["features"][index])
                 for task in model.cfg.tasks:
                     if task in ATTRIBUTES:
                         face |= _values(ATTRIBUTES[task], predictions[task][index], self.labels)
@@ -153,10 +183,6 @@ def _values(attribute: str, prediction: Any, labels: dict[str, tuple[str, ...]])
         return {"valence": float(prediction[0]), "arousal": float(prediction[1])}
     named = zip(labels[attribute], prediction.tolist(), strict=True)
     return {attribute: Classification(dict(named))}
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    return features / max(float(np.linalg.norm(features)), 1e-12)
 
 
 def _inside(found: Detections, height: int, width: int) -> np.ndarray:

@@ -68,7 +68,7 @@ class Face:
         emotion: The look of the expression, 8 or 7 classes.
         valence: -1 (unpleasant) to 1 (pleasant), as the expression looks.
         arousal: -1 (calm) to 1 (excited), as the expression looks.
-        embedding: Features of length 1 for comparing faces by their cosine.
+        features: The first network's features, as clip classifiers and the paper's protocols take them.
         track: The same number on the faces of one person in a video; None in photos.
     """
 
@@ -81,8 +81,15 @@ class Face:
     emotion: Classification | None = None
     valence: float | None = None
     arousal: float | None = None
-    embedding: Float[np.ndarray, " features"] | None = None
+    features: Float[np.ndarray, " features"] | None = None
     track: int | None = None
+
+    @property
+    def embedding(self) -> Float[np.ndarray, " features"] | None:
+        """The features at length 1, for comparing faces by their cosine."""
+        if self.features is None:
+            return None
+        return self.features / max(float(np.linalg.norm(self.features)), 1e-12)
 
     def to_dict(self, *, embedding: bool = False) -> dict[str, Any]:
         """A JSON-serialisable dict; names as in `WORDS`, fields that are None left out.

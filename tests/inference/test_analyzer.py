@@ -126,7 +126,7 @@ def face() -> Face:
         emotion=Classification({"anger": 0.75, "neutral": 0.25}),
         valence=-0.5,
         arousal=0.25,
-        embedding=np.array([0.6, 0.8], np.float32),
+        features=np.array([3, 4], np.float32),
     )
 
 

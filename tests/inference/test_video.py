@@ -1,0 +1,114 @@
+"""Tracks keep their numbers through gaps and crossings; videos stream, smooth and are written whole."""
+
+import pathlib
+
+import cv2
+import numpy as np
+import pytest
+
+from facejax.inference import FaceAnalyzer, FaceTracker
+from facejax.inference.video import VideoWriter, analyze_frames
+from facejax.video.frames import array_frames, read_frames
+from tests.inference.toy import FixedDetector, noise, toy_model
+
+
+def box(x: float, y: float, size: float = 40) -> list[float]:
+    return [x, y, x + size, y + size * 1.2]
+
+
+def follow(tracker: FaceTracker, places: list[list[list[float]]], fps: float = 25) -> list[list[int]]:
+    return [
+        tracker.update(index / fps, np.array(boxes, np.float64).reshape(-1, 4)) for index, boxes in enumerate(places)
+    ]
+
+
+def test_two_walkers_keep_their_numbers_whatever_the_order():
+    rng = np.random.default_rng(0)
+    places = []
+    for step in range(60):
+        both = [box(10 + 4 * step, 20), box(400 - 3 * step, 200, 60)]
+        places.append(both[:: rng.choice([-1, 1])])
+    uppers = {
+        numbers[min((0, 1), key=lambda i: boxes[i][1])]
+        for boxes, numbers in zip(places, follow(FaceTracker(), places), strict=True)
+    }
+    assert len(uppers) == 1
+
+
+def test_a_face_comes_back_after_a_gap_and_a_new_one_later():
+    moving = [[box(10 + 3 * step, 50)] for step in range(10)]
+    gap = [[]] * 12
+    back = [[box(10 + 3 * (step + 22), 52)] for step in range(5)]
+    assert follow(FaceTracker(max_gap=1.0), moving + gap + back)[-1] == [1]
+    assert follow(FaceTracker(max_gap=0.3), moving + gap + back)[-1] == [2]
+
+
+def test_a_far_face_and_one_of_another_size_are_new():
+    assert follow(FaceTracker(), [[box(10, 10)], [box(300, 10)]])[-1] == [2]
+    assert follow(FaceTracker(), [[box(10, 10)], [box(60, 10, 160)]])[-1] == [2]
+    assert FaceTracker().update(0.0, np.zeros((0, 4))) == []
+    with pytest.raises(ValueError, match="max_gap"):
+        FaceTracker(-1)
+
+
+def test_memory_of_ended_tracks_is_freed():
+    tracker = FaceTracker(max_gap=0.1)
+    follow(tracker, [[box(1000.0 * step, 0)] for step in range(200)])
+    assert len(tracker.alive) <= 4
+
+
+@pytest.fixture(scope="module")
+def analyzer() -> FaceAnalyzer:
+    return FaceAnalyzer([toy_model("age", "gender", "emotion8")], FixedDetector([box(10, 10), box(60, 20)]))
+
+
+def test_smoothing_is_an_average_over_the_track(analyzer):
+    images = [noise(90, 120, seed=seed) for seed in range(10)]
+    raw = list(analyze_frames(analyzer, array_frames(images), smoothing=0))
+    smooth = list(analyze_frames(analyzer, array_frames(images), smoothing=1e6))
+    assert [face.track for face in raw[-1].faces] == [1, 2]
+    expected = np.mean([frame.faces[0].emotion.probabilities["anger"] for frame in raw])
+    assert smooth[-1].faces[0].emotion.probabilities["anger"] == pytest.approx(expected, abs=1e-4)
+    assert smooth[0].faces[0].age == pytest.approx(raw[0].faces[0].age)
+    assert smooth[-1].faces[0].age == pytest.approx(np.mean([frame.faces[0].age for frame in raw]), abs=1e-3)
+
+
+def test_frames_stream(analyzer):
+    asked = 0
+
+    def images():
+        nonlocal asked
+        for seed in range(100):
+            asked = seed
+            yield noise(30, 30, seed=seed)
+
+    for done, _ in enumerate(analyze_frames(analyzer, array_frames(images()))):
+        assert asked - done <= 8
+
+
+def test_a_file_is_read_annotated_and_written(analyzer, tmp_path):
+    source, out = tmp_path / "in.mp4", tmp_path / "sub" / "out.mp4"
+    with VideoWriter(source, 10) as writer:
+        for seed in range(6):
+            writer.write(noise(96, 128, seed=seed))
+    results = analyzer.analyze(source)
+    assert [frame.index for frame in results] == list(range(6))
+    with VideoWriter(out, 10) as writer:
+        for frame in results:
+            writer.write(frame.draw())
+    assert len(list(read_frames(out))) == 6
+    assert [path.name for path in out.parent.iterdir()] == ["out.mp4"]
+    assert cv2.VideoCapture(str(out)).get(cv2.CAP_PROP_FPS) == pytest.approx(10)
+    row = results[1].to_rows()[0]
+    assert (row["frame"], row["time"], row["track"]) == (1, 0.1, 1)
+
+
+def test_an_error_leaves_no_video(tmp_path):
+    def write():
+        with VideoWriter(tmp_path / "out.mp4", 10) as writer:
+            writer.write(noise(96, 128))
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write()
+    assert not list(pathlib.Path(tmp_path).iterdir())
