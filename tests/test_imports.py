@@ -26,7 +26,7 @@ ALLOWED = {
     "train": {*BASE, "models", "weights", "data", "datasets", "evals", "video", "detect"},
     "inference": {*BASE, "models", "weights", "detect", "data", "video"},
     "export": {*BASE, "models", "weights", "detect", "data", "inference"},
-    "cli": {*BASE, "models", "weights", "detect", "video", "inference", "export", "data", "datasets"},
+    "cli": {*BASE, "models", "weights", "detect", "video", "inference", "export", "data", "datasets", "app"},
     "__init__": {"models", "inference"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

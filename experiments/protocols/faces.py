@@ -104,8 +104,8 @@ def faces_of_clips(
             found, frames = found + 1, frames + faces.num_frames
         if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            speed = frames / (last - started)
-            logger.info("faces of %d/%d clips; %.1f frames a second", number + 1, len(clips.records), speed)
+            speed = f"; {frames / (last - started):.1f} frames a second" if found else ""
+            logger.info("faces of %d/%d clips%s", number + 1, len(clips.records), speed)
         label = record.labels[config.label]
         assert isinstance(label, int)
         if config.label == "emotion":

@@ -9,20 +9,26 @@ import numpy as np
 from experiments.protocols.faces import make_detector
 from experiments.protocols.network import load_network
 from experiments.protocols.results import percent, write_results
+from facejax.config import ConfigError
 from facejax.data.records import Record
 from facejax.datasets import get_dataset
 from facejax.datasets.crops import choose_face, load_photo
 from facejax.detect import centre_crop, crop_face
 from facejax.evals.identification import identify, normalize, search
 from facejax.evals.verification import draw_pairs, verify
+from facejax.naming import nearest
 from facejax.protocol_config import LfwConfig, PhotosConfig
 
 logger = logging.getLogger("facejax")
 _PHOTOS_AT_ONCE = 64
+CROPS = ("centre", "mtcnn", "whole")
 
 
 def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> None:
     """Runs the protocol with each crop and writes ``report.json``, ``report.md``, ``roc.png`` and the features."""
+    for crop in config.crops:
+        if crop not in CROPS:
+            raise ConfigError(f"--config.crops: no crop {crop!r}{nearest(crop, CROPS)}")
     records, description, comparable = open_photos(config.photos)
     model, network = load_network(config.network, config.seed, workdir)
     logger.info("%d photos of %s; features by %s", len(records), description, network)
@@ -101,7 +107,7 @@ def _embed(
     features, ids, missed = [], [], 0
     for group in _groups(records, config):
         if detector is None:
-            crops = [centre_crop(image) for _, image in group]
+            crops = [centre_crop(image) if crop == "centre" else image for _, image in group]
         else:
             crops = []
             for (_, image), found in zip(group, detector.detect([image for _, image in group]), strict=True):

@@ -38,9 +38,7 @@ class Checkpointer:
             CheckpointError: All checkpoints are damaged.
         """
         if keep < 2:
-            raise ValueError(
-                f"--config.checkpoint.keep={keep}: expected 2 or more, one damaged and one before it"
-            )
+            raise ValueError(f"--config.checkpoint.keep={keep}: expected 2 or more, one damaged and one before it")
         self._directory = directory.absolute()
         if jax.process_index() == 0:
             integrity.set_damaged_aside(self._directory)

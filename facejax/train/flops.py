@@ -51,13 +51,13 @@ def _of_equation(equation: core.JaxprEqn) -> int:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
-        left = equation.invars[0].aval.shape
-        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[side] for side in contracted)
+        left = equation.invars[0].aval.shape  # pyright: ignore
+        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[side] for side in contracted)  # pyright: ignore
     if name == "conv_general_dilated":
         # Each output takes the inputs of its group under the filter: all of the kernel but its output side.
-        kernel = equation.invars[1].aval.shape
+        kernel = equation.invars[1].aval.shape  # pyright: ignore
         outputs = kernel[params["dimension_numbers"].rhs_spec[0]]
-        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // outputs
+        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // outputs  # pyright: ignore
     inner = [_of_jaxpr(jaxpr) for value in params.values() for jaxpr in _jaxprs(value)]
     if name == "cond":
         return max(inner)

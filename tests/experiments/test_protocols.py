@@ -18,7 +18,6 @@ from facejax.protocol_config import (
     SequenceConfig,
     VideoConfig,
 )
-from facejax.video.attention import SEQUENCE_NETWORKS
 from facejax.video.classifiers import CLASSIFIERS, ClipClassifier
 from facejax.video.descriptors import AFEW, VGAF, Descriptor
 from facejax.video.features import FeatureTable
@@ -50,7 +49,6 @@ def test_configs_of_the_paper_s_tables_are_there():
         config = run.load_config(name)
         if name.startswith("video"):
             assert set(config.classifier.names) <= set(CLASSIFIERS)
-            assert set(config.sequence.names) <= set(SEQUENCE_NETWORKS)
             described = Descriptor(config.descriptor.levels, config.descriptor.statistics)
             assert described == (AFEW if "afew" in name else VGAF)
 
@@ -66,7 +64,7 @@ def test_video_protocol_from_pixels_to_report(tmp_path, monkeypatch):
         clips=ClipsConfig(people_train=21, people_validation=14, people_frames=2),
         network=TINY,
         classifier=ClassifierConfig(trees=10, costs=(1.0,)),
-        sequence=SequenceConfig(epochs=2, max_frames=4),
+        sequence=SequenceConfig(("attention",), epochs=2, max_frames=4),
         paper=run.load_config("video_afew_mobilenet").paper,
     )
     run.run_protocol(config, tmp_path, tmp_path / "data")

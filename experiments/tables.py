@@ -1,0 +1,224 @@
+"""Prints every table of the paper beside what was measured here: ``python experiments/tables.py [--results DIR ...]``.
+
+Each cell of ours has its data, n and 95 % interval, and the command. A result is a ``report.json``: of a workdir
+(workdirs/NAME/report.json) or kept in experiments/results (NAME.json, or NAME@what.json for several of one config).
+Numbers on other data than the paper's stand in the table with that data's name and must not be compared.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))  # the repository's own facejax, installed or not
+
+from experiments.run import list_configs, load_config  # noqa: E402
+from facejax.config import Config  # noqa: E402
+from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig  # noqa: E402
+
+TITLES = {
+    "Table 1": "LFW, rank-1 identification %, mean ± std of 10 repeats",
+    "Table 2": "AffectNet, accuracy % of 8 classes / 7 classes",
+    "Table 3": "Size and time of one face",
+    "Table 4": "AFEW, accuracy % on all validation clips / on those with faces",
+    "Table 5": "VGAF, accuracy % on all validation clips / on those with faces",
+    "Table 6": "UTKFace in the wild, gender accuracy % / age error in years (all; aged 21-60)",
+    "Table 7": "UTKFace aligned, ethnicity accuracy %",
+    "section 3": "Networks of the text",
+}
+GATED = {
+    "lfw": "needs LFW",
+    "affectnet": "needs AffectNet (licence-gated)",
+    "afew": "needs AFEW (licence-gated)",
+    "vgaf": "needs VGAF (licence-gated)",
+    "utkface": "needs UTKFace (for research)",
+    "vggface2": "needs VGGFace2 (licence-gated)",
+    "imdb_wiki+adience": "needs IMDB-Wiki and Adience",
+}
+# Table 3: ms on an i7-8750H, parameters in millions, our name of the network.
+SIZES = (
+    ("VGG-16", 224.7, 134.3, "vgg16"),
+    ("ResNet-18", 58.7, 11.7, "resnet18"),
+    ("Inception-v3", 160.4, 19.7, "inception_v3"),
+    ("NFNet-F0", 621.1, 66.4, "nfnet_f0"),
+    ("SENet-50", 128.4, 25.5, "senet50"),
+    ("MobileNet-v1", 40.6, 3.2, "mobilenet_v1"),
+    ("EfficientNet-B0", 54.8, 4.3, "tf_efficientnet_b0"),
+    ("RexNet-150", 104.0, 8.3, "rexnet_150"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One number of ours.
+
+    Attributes:
+        row: Of the table, with what the number is of where a row has several.
+        paper: The paper's number, with its unit.
+        ours: Ours with its interval, or why there is none.
+        n: Records, clips or photos.
+        data: What it was measured on.
+        command: That measures it.
+    """
+
+    row: str
+    paper: str
+    ours: str
+    n: str = ""
+    data: str = ""
+    command: str = ""
+
+
+def percent(result: dict[str, Any], key: str = "accuracy") -> str:
+    """``62.42 [60.10, 64.70]``."""
+    low, high = result["interval95"]
+    return f"{100 * result[key]:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def find_reports(folders: Iterable[pathlib.Path]) -> dict[str, list[dict[str, Any]]]:
+    """Reports by name of their config."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for folder in folders:
+        for path in sorted([*folder.glob("*/report.json"), *folder.glob("*.json")]):
+            name = (path.parent.name if path.name == "report.json" else path.stem).split("@")[0]
+            report = json.loads(path.read_text())
+            if name in list_configs() and "data" in report:
+                found.setdefault(name, []).append(report)
+    return found
+
+
+def cells(name: str, config: Any, reports: list[dict[str, Any]]) -> Iterator[Cell]:
+    """The cells of a config: the paper's numbers, each beside ours of every report."""
+    numbers = dict(_paper_numbers(config))
+    for report in reports:
+        on = f"{report['data']}; {report['network']}" if "network" in report else f"{report['data']}"
+        command = report.get("command") or f"python experiments/run.py --config {name}"  # of training: the plain one
+        for what, (ours, n) in _our_numbers(config, report).items():
+            yield Cell(_row(config, what), numbers.get(what, "-"), ours, str(n), on, f"`{command}`")
+    if not reports:
+        why = GATED.get(config.paper.dataset, f"needs {config.paper.dataset}")
+        for what, number in (numbers or {"": "-"}).items():  # some configs fill a gap of the paper
+            yield Cell(_row(config, what), number, f"not run: {why}", command=f"`--config {name}`")
+
+
+def _row(config: Any, what: str) -> str:
+    return f"{config.paper.row}, {what}" if what else config.paper.row
+
+
+def _paper_numbers(config: Any) -> Iterator[tuple[str, str]]:
+    """(what, the paper's number) of a config."""
+    paper = config.paper
+    if isinstance(config, LfwConfig):
+        yield "centre crop", f"{paper.centre:.2f} ± {paper.centre_std:.2f}"
+        yield "MTCNN crop", f"{paper.mtcnn:.2f} ± {paper.mtcnn_std:.2f}"
+        return
+    if isinstance(config, VideoConfig):
+        numbers = {"all clips": paper.accuracy, "clips with faces": paper.accuracy_with_faces}
+    elif isinstance(config, AttributesConfig):
+        numbers = {
+            "gender": paper.gender,
+            "age": paper.age_mae,
+            "gender, aged 21-60": paper.gender_21_60,
+            "age, aged 21-60": paper.age_mae_21_60,
+            **{name: getattr(paper, name) for name in ("logistic", "random_forest", "svc_rbf", "linear_svc")},
+        }
+    else:
+        numbers = {config.model.tasks[0]: paper.accuracy, "7 classes": paper.accuracy7}
+    yield from ((what, f"{number:.2f}") for what, number in numbers.items() if number)
+
+
+def _our_numbers(config: Any, report: dict[str, Any]) -> dict[str, tuple[str, int]]:
+    """(number with interval, n) by what it is of."""
+    if isinstance(config, LfwConfig):
+        found = {}
+        for crop, label in (("centre", "centre crop"), ("mtcnn", "MTCNN crop"), ("whole", "photo as it is")):
+            if crop in report["crops"]:
+                one = report["crops"][crop]["identification"]
+                low, high = (100 * side for side in one["interval95"])
+                ours = f"{100 * one['accuracy']:.2f} ± {100 * one['std']:.2f} [{low:.2f}, {high:.2f}]"
+                found[label] = (f"{ours}, {one['persons']} persons", one["n"])
+        return found
+    if isinstance(config, VideoConfig):
+        # The paper's rows are the best of its classifiers on the validation clips; ours the one that is best in
+        # cross-validation of the training clips, which saw no validation clip.
+        return {
+            f"{label} ({name})" if name != "linear_svc" else label: (percent(result[part]), result[part]["n"])
+            for name, result in report["results"].items()
+            for part, label in (("all", "all clips"), ("with_faces", "clips with faces"))
+        }
+    if isinstance(config, AttributesConfig):
+        found = {
+            head: (percent(result), result["n"]) for head, result in report["heads"].items() if "accuracy" in result
+        }
+        for label, key in (("age", "0-200"), ("age, aged 21-60", "21-60")):
+            if key in report["ages"]:
+                ages = report["ages"][key]
+                low, high = ages["interval95"]
+                found[label] = (f"{ages['mae']:.2f} [{low:.2f}, {high:.2f}]", ages["n"])
+        return found | {name: (percent(result), result["n"]) for name, result in report["fitted"].items()}
+    found = {}
+    for task, result in report["last"]["tasks"].items():
+        if "accuracy" in result and "interval95" in result:
+            found[task] = (f"{percent(result)} (last epoch)", result["n"])
+        if "seven_from_eight" in result:
+            seven = result["seven_from_eight"]
+            found["7 classes"] = (f"{percent(seven)} (last epoch, from 8)", seven["n"])
+        if "mae" in result:
+            found[task] = (f"{result['mae']:.2f} years (last epoch)", result["n"])
+    return found
+
+
+def parameters(name: str) -> float:
+    """Parameters of a network without heads, in millions."""
+    import jax
+    import numpy as np
+
+    from facejax.models import create_model
+    from facejax.models.face_model import abstract_variables
+
+    leaves = jax.tree.leaves(abstract_variables(create_model(name), 224)["params"])
+    return sum(int(np.prod(leaf.shape)) for leaf in leaves) / 1e6
+
+
+def markdown(table: str, rows: list[Cell]) -> list[str]:
+    """Lines of one table."""
+    lines = [
+        f"## {table}: {TITLES.get(table, '')}",
+        "",
+        "| row | paper | ours | n | on | command |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [f"| {c.row} | {c.paper} | {c.ours} | {c.n} | {c.data} | {c.command} |" for c in rows]
+    return [*lines, ""]
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = [REPOSITORY / "experiments" / "results", REPOSITORY / "workdirs"]
+    parser.add_argument("--results", type=pathlib.Path, nargs="*", default=default, help="folders with reports")
+    parser.add_argument("--table", help='only this one, e.g. "Table 4"')
+    named = parser.parse_args(arguments)
+    reports = find_reports(folder for folder in named.results if folder.is_dir())
+    tables: dict[str, list[Cell]] = {}
+    for name in list_configs():
+        config = load_config(name)
+        if isinstance(config, Config | VideoConfig | LfwConfig | AttributesConfig) and config.paper.table:
+            table = config.paper.table if config.paper.table in TITLES else "section 3"
+            tables.setdefault(table, []).extend(cells(name, config, reports.get(name, [])))
+    if named.table in (None, "Table 3"):
+        tables["Table 3"] = [
+            Cell(row, f"{ms} ms, {size} M", f"{parameters(name):.1f} M without heads; times: docs/performance.md", "1")
+            for row, ms, size, name in SIZES
+        ]
+    for table in sorted(tables):
+        if named.table in (None, table):
+            print("\n".join(markdown(table, tables[table])))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

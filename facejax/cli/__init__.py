@@ -1,0 +1,32 @@
+"""The command ``facejax``: analyze photos, folders, videos and cameras; search for people; export; models; doctor; app.
+
+Exit status: 0 done; 1 an error, said in one line; 2 wrong usage; 3 done, but some photos could not be read; 130 stopped.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+DONE, FAILED, PARTLY, STOPPED = 0, 1, 3, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    from facejax.cli import analyze, app, doctor, export, models, search
+
+    parser = argparse.ArgumentParser(prog="facejax", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (analyze, search, export, models, doctor, app):
+        module.add_parser(commands)
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return STOPPED
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        sys.stderr.close()
+        return DONE
+    except (OSError, ValueError, ImportError, NotImplementedError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED

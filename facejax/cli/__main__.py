@@ -1,0 +1,8 @@
+"""``python -m facejax.cli`` is ``facejax``."""
+
+import sys
+
+from facejax.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""``facejax analyze``: photos, folders, videos and cameras."""
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from facejax.cli.options import add_model_options, add_output_options, load_analyzer, photos_of
+from facejax.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from facejax.inference import FaceAnalyzer, PhotoResult
+
+_NOTE = "perceived attributes and looks of expressions: not what a person feels or is (docs/responsible_use.md)"
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command."""
+    parser = commands.add_parser("analyze", help="faces of photos, folders, a video, a camera", description=__doc__)
+    parser.add_argument("source", nargs="+", help="photos and folders, or one video, or webcam, webcam:1, ...")
+    add_model_options(parser)
+    parser.add_argument(
+        "--out", type=pathlib.Path, metavar="FOLDER", help="writes results.jsonl and faces.csv; goes on"
+    )
+    parser.add_argument("--draw", action="store_true", help="with --out: annotated photos or video too")
+    parser.add_argument("--parquet", action="store_true", help="with --out: faces.parquet instead of faces.csv")
+    parser.add_argument("--embedding", action="store_true", help="embeddings too; they identify people")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="video: every n-th frame")
+    parser.add_argument("--seconds", type=float, default=0.0, help="video: stop after this long; 0 for never")
+    parser.add_argument("--clips", type=pathlib.Path, metavar="FILE", help="video: classifier of the clip's emotion")
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Returns the exit status."""
+    from facejax.inference.video import VIDEO_SUFFIXES
+
+    if args.draw and args.out is None:
+        raise ValueError("--draw writes files: say where by --out FOLDER")
+    first = args.source[0]
+    is_camera = first == "webcam" or first.startswith("webcam:")
+    is_video = is_camera or pathlib.PurePath(first).suffix.lower() in VIDEO_SUFFIXES
+    if is_video and len(args.source) > 1:
+        raise ValueError("one video or camera at a time")
+    if is_video:
+        from facejax.cli.analyze_video import run_video
+
+        return run_video(args, camera=is_camera)
+    return _run_photos(args)
+
+
+def _run_photos(args: argparse.Namespace) -> int:
+    from facejax.cli import DONE, PARTLY
+
+    paths = list(photos_of(args.source))
+    if not paths:
+        raise ValueError(f"no photo in {', '.join(args.source)}")
+    analyzer = load_analyzer(args)
+    failed = faces = 0
+    for path, result in _results(args, analyzer, paths):
+        if isinstance(result, str):
+            failed += 1
+            if not args.quiet:
+                print(f"not read: {result}", file=sys.stderr)
+        else:
+            faces += len(result.faces)
+        if args.out is None:
+            _print(args, path, result)
+    if not args.quiet:
+        print(f"{len(paths)} photos, {faces} faces, {failed} not read; {_NOTE}", file=sys.stderr)
+    return PARTLY if failed else DONE
+
+
+def _results(args, analyzer: "FaceAnalyzer", paths: list[pathlib.Path]) -> Iterator[tuple[pathlib.Path, Any]]:
+    """Results as they come; with ``--out`` they are written, and those that are there already left out."""
+    from facejax.cli.reading import analyze_files
+    from facejax.cli.results_file import ResultsFile, photo_key
+
+    if args.out is None:
+        with Progress("photos", len(paths), quiet=args.quiet) as progress:
+            for path, result, _ in analyze_files(analyzer, paths):
+                progress.add()
+                yield path, result
+        return
+    settings = {"models": [model.cfg.to_dict() for model in analyzer.models], "min_face": args.min_face}
+    settings = json.loads(json.dumps({**settings, "embedding": args.embedding}))
+    with ResultsFile(args.out, settings) as file:
+        left = [path for path in paths if photo_key(path) not in file.keys]
+        if len(left) < len(paths) and not args.quiet:
+            print(f"{len(paths) - len(left)} of {len(paths)} photos are in {file.path} already", file=sys.stderr)
+        with Progress("photos", len(left), quiet=args.quiet) as progress:
+            for path, result, image in analyze_files(analyzer, left):
+                if args.draw and image is not None and not isinstance(result, str):
+                    _draw(args.out / "annotated", path, result.draw(image))
+                file.add(photo_key(path), _told(path, result, args.embedding))
+                progress.add()
+                yield path, result
+    _write_faces(args, analyzer)
+
+
+def _told(path: pathlib.Path, result: "PhotoResult | str", embedding: bool) -> dict[str, Any]:
+    if isinstance(result, str):
+        return {"photo": str(path), "error": result}
+    return result.to_dict(embedding=embedding)
+
+
+def _draw(folder: pathlib.Path, path: pathlib.Path, image: Any) -> None:
+    import hashlib
+
+    import cv2
+
+    from facejax.data.tfrecord import write_atomically
+
+    # Photos of one name from several folders stay apart.
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.jpg"
+    folder.mkdir(parents=True, exist_ok=True)
+    _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+    write_atomically(folder / name, data.tobytes())
+
+
+def _write_faces(args: argparse.Namespace, analyzer: "FaceAnalyzer") -> None:
+    from facejax.cli.results_file import NAME, read_results, write_table
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for result in read_results(args.out / NAME):
+            for index, face in enumerate(result["faces"] if "faces" in result else []):
+                yield {"photo": result["photo"], "face": index, **flat(face)}
+
+    name = "faces.parquet" if args.parquet else "faces.csv"
+    write_table(args.out / name, rows(), ["photo", "face", *columns(analyzer)])
+
+
+def flat(face: dict[str, Any]) -> dict[str, Any]:
+    """One row of a table from a face's dict: the names of `Face.to_row`."""
+    row = dict(zip(("x1", "y1", "x2", "y2"), face["box"], strict=True))
+    row |= {
+        f"{name}_{axis}": value for name, xy in face["landmarks"].items() for axis, value in zip("xy", xy, strict=True)
+    }
+    for name, value in face.items():
+        if isinstance(value, dict) and "probabilities" in value:
+            row[name] = value["label"]
+            row |= {f"{name}_{label}": probability for label, probability in value["probabilities"].items()}
+        elif isinstance(value, int | float):
+            row[name] = value
+    return row
+
+
+def columns(analyzer: "FaceAnalyzer") -> list[str]:
+    """Columns of a table of faces that an analyzer finds."""
+    from facejax.inference.results import LANDMARKS, WORDS
+
+    names = ["x1", "y1", "x2", "y2", "score", *(f"{point}_{axis}" for point in LANDMARKS for axis in "xy")]
+    for attribute, labels in analyzer.labels.items():
+        if attribute == "valence_arousal":
+            names += ["valence", "arousal"]
+            continue
+        names.append(WORDS[attribute])
+        names += [] if attribute == "age" else [f"{WORDS[attribute]}_{label}" for label in labels]
+    return names
+
+
+def _print(args: argparse.Namespace, path: pathlib.Path, result: "PhotoResult | str") -> None:
+    if args.json:
+        print(json.dumps(_told(path, result, args.embedding)), flush=True)
+    elif not isinstance(result, str):
+        print(f"{path}: {len(result.faces)} face{'s' * (len(result.faces) != 1)}")
+        for face in result.faces:
+            x1, y1, x2, y2 = (round(float(edge)) for edge in face.box)
+            print(f"  [{x1}, {y1}, {x2}, {y2}] {'; '.join(face.caption()) or f'score {face.score:.3f}'}", flush=True)

@@ -1,0 +1,142 @@
+"""``facejax analyze`` of a video or a camera: streams; writes frames.jsonl, faces.csv and an annotated video."""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from facejax.cli import DONE
+from facejax.cli.analyze import columns, flat
+from facejax.cli.options import load_analyzer
+from facejax.cli.progress import Progress
+from facejax.cli.results_file import write_table
+from facejax.inference.video import VideoFrame, VideoWriter, analyze_frames, webcam_frames
+from facejax.video.frames import read_frames
+
+_CAMERA_FPS = 10
+
+
+def run_video(args: argparse.Namespace, *, camera: bool) -> int:
+    """Returns the exit status. Ctrl-C ends a camera's recording, which is kept."""
+    if args.clips is not None and camera:
+        raise ValueError("--clips needs a video file, not a camera")
+    analyzer = load_analyzer(args)
+    source = args.source[0]
+    if camera:
+        number = source.partition(":")[2] or "0"
+        if not number.isdecimal():
+            raise ValueError(f"expected webcam or webcam:NUMBER, got {source!r}")
+        frames = analyze_frames(analyzer, webcam_frames(int(number)), at_once=1)
+    else:
+        frames = analyze_frames(analyzer, read_frames(pathlib.Path(source), every=args.every))
+    clip = _ClipFaces()
+    tracks: set[int] = set()
+    with contextlib.ExitStack() as stack:
+        lines = writer = None
+        if args.out is not None:
+            args.out.mkdir(parents=True, exist_ok=True)
+            lines = stack.enter_context((args.out / ".frames.jsonl.partial").open("w"))
+            if args.draw:
+                fps = _CAMERA_FPS if camera else _fps(pathlib.Path(source)) / args.every
+                writer = stack.enter_context(VideoWriter(args.out / "annotated.mp4", fps))
+        progress = stack.enter_context(Progress("frames", quiet=args.quiet))
+        for frame in _until(frames, args.seconds, camera):
+            progress.add()
+            tracks |= {face.track for face in frame.faces if face.track is not None}
+            clip.add(frame) if args.clips is not None else None
+            _tell(args, frame, lines)
+            if writer is not None:
+                writer.write(frame.draw())
+    if args.out is not None:
+        partial = args.out / ".frames.jsonl.partial"
+        name = "faces.parquet" if args.parquet else "faces.csv"
+        write_table(args.out / name, _rows(partial), ["frame", "time", "track", *columns(analyzer)])
+        os.replace(partial, args.out / "frames.jsonl")
+    if args.clips is not None:
+        _tell_clip(args, clip, analyzer)
+    if not args.quiet:
+        print(f"{progress.done} frames, {len(tracks)} tracks of faces", file=sys.stderr)
+    return DONE
+
+
+def _until(frames: Iterator[VideoFrame], seconds: float, camera: bool) -> Iterator[VideoFrame]:
+    try:
+        for frame in frames:
+            if seconds and frame.time > seconds:
+                return
+            yield frame
+    except KeyboardInterrupt:
+        if not camera:
+            raise
+
+
+def _tell(args: argparse.Namespace, frame: VideoFrame, lines: Any) -> None:
+    if lines is not None:
+        lines.write(json.dumps(frame.to_dict(embedding=args.embedding)) + "\n")
+    elif args.json:
+        print(json.dumps(frame.to_dict(embedding=args.embedding)), flush=True)
+    else:
+        for face in frame.faces:
+            print(f"{frame.time:8.2f} s  #{face.track}  {'; '.join(face.caption())}", flush=True)
+
+
+def _rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+    with path.open() as file:
+        for line in file:
+            frame = json.loads(line)
+            for face in frame["faces"]:
+                yield {"frame": frame["frame"], "time": frame["time"], **flat(face)}
+
+
+def _fps(path: pathlib.Path) -> float:
+    import cv2
+
+    capture = cv2.VideoCapture(str(path))
+    try:
+        return capture.get(cv2.CAP_PROP_FPS) or 25.0
+    finally:
+        capture.release()
+
+
+class _ClipFaces:
+    """Features of all faces of a clip: some kilobytes a face, for clips of seconds or minutes."""
+
+    def __init__(self):
+        self.features: list[np.ndarray] = []
+        self.frames: list[int] = []
+        self.areas: list[float] = []
+
+    def add(self, frame: VideoFrame) -> None:
+        for face in frame.faces:
+            assert face.features is not None
+            self.features.append(face.features)
+            self.frames.append(frame.index)
+            self.areas.append(float(np.prod(face.box[2:] - face.box[:2])))
+
+    def largest(self) -> list[int]:
+        """Index of the largest face of each frame."""
+        best: dict[int, int] = {}
+        for index, frame in enumerate(self.frames):
+            if frame not in best or self.areas[index] > self.areas[best[frame]]:
+                best[frame] = index
+        return list(best.values())
+
+
+def _tell_clip(args: argparse.Namespace, clip: _ClipFaces, analyzer: Any) -> None:
+    """The clip's class, by a classifier that a video protocol saved (its features must be the first network's)."""
+    from facejax.video.classifiers import ClipClassifier
+
+    classifier = ClipClassifier.load(args.clips)
+    chosen = clip.largest() if classifier.descriptor.levels == "frames" else range(len(clip.frames))
+    width = analyzer.models[0].cfg.num_features
+    features = np.array([clip.features[index] for index in chosen], np.float32).reshape(-1, width)
+    frames = np.array([clip.frames[index] for index in chosen], np.int64)
+    label = classifier.predict([(features, frames)])[0]
+    told = {"clip_expression": label, "features_of": classifier.source}
+    print(json.dumps(told) if args.json else f"expression of the clip: {label} (features of {classifier.source})")

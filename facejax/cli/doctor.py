@@ -1,0 +1,86 @@
+"""``facejax doctor``: devices, versions, what is installed, what is prepared, and what to do about what is missing."""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import pathlib
+import platform
+from typing import Any
+
+from facejax.cli.options import add_output_options
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless", "mtcnn")
+_EXTRAS = {
+    "export": ("onnx", "onnxruntime"),
+    "litert": ("ai_edge_litert", "ai_edge_quantizer", "litert_converter"),
+    "tables": ("pandas", "pyarrow"),
+}
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command."""
+    parser = commands.add_parser("doctor", help="devices, versions, what is prepared", description=__doc__)
+    parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("data"), help="folder of prepared sets")
+    parser.add_argument("--workdirs", type=pathlib.Path, default=pathlib.Path("workdirs"), help="folder of runs")
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Returns the exit status: 1 where something is needed and missing."""
+    from facejax.cli import DONE, FAILED
+
+    report = examine(args.data, args.workdirs)
+    if args.json:
+        print(json.dumps(report, indent=1))
+    else:
+        for name, value in report.items():
+            print(f"{name}: {_words(value) or 'none'}")
+    return FAILED if report["problems"] else DONE
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {entry}" for key, entry in value.items())
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def examine(data: pathlib.Path, workdirs: pathlib.Path) -> dict[str, Any]:
+    """What there is, JSON-serialisable; ``problems`` lists what is needed and missing, with the mend."""
+    import jax
+
+    problems, versions = [], {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            problems.append(f"{name} is missing: pip install facejax")
+    extras = {
+        name: "installed"
+        if not (missing := [m for m in modules if importlib.util.find_spec(m) is None])
+        else f"pip install 'facejax[{name}]' (no {', '.join(missing)})"
+        for name, modules in _EXTRAS.items()
+    }
+    try:
+        from facejax.detect import weights
+
+        for network in ("pnet", "rnet", "onet"):
+            weights.load(network)
+        detector = "weights whole"
+    except (FileNotFoundError, ValueError) as error:
+        detector = "unusable"
+        problems.append(str(error))
+    cache = pathlib.Path(os.environ.get("FACEJAX_CACHE") or pathlib.Path.home() / ".cache" / "facejax")
+    return {
+        "python": platform.python_version(),
+        "packages": versions,
+        "devices": [str(device) for device in jax.devices()],
+        "extras": extras,
+        "detector": detector,
+        "prepared sets": sorted(path.parent.parent.name for path in data.glob("*/*/dataset_info.json")),
+        "trained models": sorted(str(path.parent) for path in workdirs.glob("*/*/model.json")),
+        "fetched weights": sorted(path.parent.name for path in cache.glob("*/converted")),
+        "problems": problems,
+    }

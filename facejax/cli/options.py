@@ -1,0 +1,60 @@
+"""Options that several commands share, and what they make."""
+
+import argparse
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from facejax.inference import FaceAnalyzer
+
+DEFAULT_MODEL = "mobilenet_v1.vggface2_age_gender"
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """``--model`` and ``--min-face``."""
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="FOLDER|NAME",
+        help=f"network, may be given several times: a trained folder, or published weights (default: {DEFAULT_MODEL})",
+    )
+    parser.add_argument("--min-face", type=int, default=20, metavar="PIXELS", help="smallest face looked for (20)")
+
+
+def load_analyzer(args: argparse.Namespace) -> "FaceAnalyzer":
+    """The networks of ``--model`` behind one detector."""
+    from facejax.detect import MTCNN
+    from facejax.inference import FaceAnalyzer
+
+    return FaceAnalyzer.load(*(args.model or [DEFAULT_MODEL]), detector=MTCNN(min_face=args.min_face))
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """``--json`` and ``--quiet``."""
+    parser.add_argument("--json", action="store_true", help="JSON on standard output, for programmes")
+    parser.add_argument("--quiet", action="store_true", help="no progress and no notes")
+
+
+def photos_of(sources: Sequence[str]) -> Iterator[pathlib.Path]:
+    """Photos among files and folders: files as given, folders through and through, in the order of their names.
+
+    Links to folders are not followed: a loop of them would never end.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder.
+    """
+    from facejax.inference.images import PHOTO_SUFFIXES
+
+    for source in map(pathlib.Path, sources):
+        if source.is_dir():
+            for folder, folders, files in os.walk(source):
+                folders.sort()
+                for name in sorted(files):
+                    if pathlib.PurePath(name).suffix.lower() in PHOTO_SUFFIXES:
+                        yield pathlib.Path(folder) / name
+        elif source.exists():
+            yield source
+        else:
+            raise FileNotFoundError(f"no file or folder {str(source)!r}")

@@ -1,0 +1,193 @@
+"""``facejax search``: an index of known people, and who of them is on other photos.
+
+    facejax search index PEOPLE --out INDEX       PEOPLE/NAME/photo.jpg, one folder a person
+    facejax search find INDEX PHOTO ...
+
+Similarity is the cosine between embeddings. The threshold is calibrated on the index itself: pairs of photos of
+different people exceed it in at most ``--false-matches`` of the cases. Identifying people needs a lawful reason and
+mostly their consent; see docs/responsible_use.md.
+"""
+
+import argparse
+import io
+import json
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from facejax.cli.options import DEFAULT_MODEL, add_output_options, load_analyzer, photos_of
+from facejax.cli.progress import Progress
+
+FORMAT = 1
+CONTENT, VECTORS = "index.json", "index.npz"
+# Rows that are compared at once.
+_BLOCK = 1024
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command and its two parts."""
+    parser = commands.add_parser(
+        "search",
+        help="index known people, find them",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parts = parser.add_subparsers(dest="part", required=True)
+    index = parts.add_parser("index", help="from a folder of folders, one a person")
+    index.add_argument("people", type=pathlib.Path)
+    index.add_argument("--out", type=pathlib.Path, required=True, metavar="FOLDER")
+    index.add_argument("--model", default=DEFAULT_MODEL, metavar="FOLDER|NAME", help=f"default: {DEFAULT_MODEL}")
+    index.add_argument("--min-face", type=int, default=20, metavar="PIXELS")
+    index.add_argument("--false-matches", type=float, default=0.001, metavar="RATE", help="at the threshold (0.001)")
+    add_output_options(index)
+    index.set_defaults(run=run_index)
+    find = parts.add_parser("find", help="who is on these photos")
+    find.add_argument("index", type=pathlib.Path)
+    find.add_argument("photo", nargs="+")
+    find.add_argument("--threshold", type=float, help="least similarity, instead of the calibrated one")
+    add_output_options(find)
+    find.set_defaults(run=run_find)
+
+
+def run_index(args: argparse.Namespace) -> int:
+    """Builds an index; returns the exit status."""
+    if not args.people.is_dir():
+        raise ValueError(f"{args.people} is no folder; expected one with a folder of photos for each person")
+    labelled = [
+        (path, folder.name)
+        for folder in sorted(args.people.iterdir())
+        if folder.is_dir()
+        for path in photos_of([str(folder)])
+    ]
+    if not labelled:
+        raise ValueError(f"no photo in {args.people}; expected PEOPLE/NAME/photo.jpg")
+    args.model = [args.model]
+    analyzer = load_analyzer(args)
+    embeddings, names, without = [], [], 0
+    with Progress("photos", len(labelled), quiet=args.quiet) as progress:
+        for (_, name), faces in zip(labelled, _faces(analyzer, [path for path, _ in labelled]), strict=True):
+            progress.add()
+            if isinstance(faces, str) or not faces:
+                without += 1
+                continue
+            embeddings.append(max(faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2]))).embedding)
+            names.append(name)
+    if not embeddings:
+        raise ValueError(f"no face was found in the photos of {args.people}")
+    vectors = np.stack(embeddings).astype(np.float32)
+    threshold, different, same = calibrate(vectors, np.array(names), args.false_matches)
+    _write(args.out, vectors, names, args, threshold)
+    told = {
+        "people": len(set(names)),
+        "faces": len(names),
+        "photos_without_face": without,
+        "threshold": threshold,
+        "pairs_of_different_people": different,
+        "pairs_of_one_person_found": same,
+    }
+    if args.json:
+        print(json.dumps(told))
+    else:
+        print("; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in told.items()))
+    if threshold is None and not args.quiet:
+        print(
+            f"{different} pairs of different people are too few to calibrate {args.false_matches:g}; "
+            "find needs --threshold",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def calibrate(
+    vectors: Float[np.ndarray, "n features"], names: np.ndarray, rate: float
+) -> tuple[float | None, int, float | None]:
+    """The threshold that at most `rate` of the pairs of different people exceed.
+
+    Args:
+        vectors: Embeddings of length 1.
+        names: Whose each is, (n,) text.
+        rate: Of false matches, 0 to 1.
+
+    Returns:
+        The threshold, None where there are fewer than 1 / rate such pairs; their number; and which part of the pairs of
+        one person reaches the threshold, None where there are none.
+    """
+    if not 0 < rate < 1:
+        raise ValueError(f"expected a rate of false matches between 0 and 1, got {rate}")
+    different, same = [], []
+    for start in range(0, len(vectors), _BLOCK):
+        similar = vectors[start : start + _BLOCK] @ vectors.T
+        later = np.arange(len(vectors))[None] > np.arange(start, start + len(similar))[:, None]
+        equal = names[start : start + _BLOCK, None] == names[None]
+        different.append(similar[later & ~equal])
+        same.append(similar[later & equal])
+    others, own = np.concatenate(different), np.concatenate(same)
+    if len(others) * rate < 1:
+        return None, len(others), None
+    allowed = int(len(others) * rate)
+    # The smallest similarity above all but `allowed` of the pairs.
+    threshold = float(np.nextafter(np.partition(others, -allowed - 1)[-allowed - 1], np.float32(2)))
+    return threshold, len(others), float((own >= threshold).mean()) if len(own) else None
+
+
+def run_find(args: argparse.Namespace) -> int:
+    """Says who is on photos; returns the exit status."""
+    from facejax.cli import DONE, PARTLY
+
+    content, vectors, names = _read(args.index)
+    threshold = content["threshold"] if args.threshold is None else args.threshold
+    if threshold is None:
+        raise ValueError("this index has no calibrated threshold: name one by --threshold")
+    paths = list(photos_of(args.photo))
+    analyzer = load_analyzer(argparse.Namespace(model=[content["model"]], min_face=content["min_face"]))
+    failed = 0
+    for path, faces in zip(paths, _faces(analyzer, paths), strict=True):
+        if isinstance(faces, str):
+            failed += 1
+            print(f"not read: {faces}", file=sys.stderr)
+            continue
+        found = []
+        for face in faces:
+            similar = vectors @ face.embedding
+            best = int(similar.argmax())
+            name = str(names[best]) if similar[best] >= threshold else None
+            found.append({"box": face.to_dict()["box"], "name": name, "similarity": float(similar[best])})
+        if args.json:
+            print(json.dumps({"photo": str(path), "threshold": threshold, "faces": found}))
+        else:
+            words = [f"{match['name'] or 'unknown'} ({match['similarity']:.2f})" for match in found]
+            print(f"{path}: {', '.join(words) or 'no face'}")
+    return PARTLY if failed else DONE
+
+
+def _faces(analyzer: Any, paths: list[pathlib.Path]) -> Iterator[Any]:
+    """The faces of each photo, or why it could not be read."""
+    from facejax.cli.reading import analyze_files
+
+    for _, result, _ in analyze_files(analyzer, paths):
+        yield result if isinstance(result, str) else result.faces
+
+
+def _write(folder: pathlib.Path, vectors: np.ndarray, names: list[str], args: argparse.Namespace, threshold) -> None:
+    from facejax.data.tfrecord import write_atomically
+
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = io.BytesIO()
+    np.savez(arrays, embeddings=vectors, names=np.array(names))
+    content = {"format": FORMAT, "model": args.model[0], "min_face": args.min_face, "threshold": threshold}
+    write_atomically(folder / VECTORS, arrays.getvalue())
+    write_atomically(folder / CONTENT, (json.dumps(content) + "\n").encode())
+
+
+def _read(folder: pathlib.Path) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    if not (folder / CONTENT).is_file():
+        raise FileNotFoundError(f"no index in {folder}: facejax search index PEOPLE --out {folder}")
+    content = json.loads((folder / CONTENT).read_text())
+    if content["format"] != FORMAT:
+        raise ValueError(f"{folder} is an index of format {content['format']}, expected {FORMAT}: build it again")
+    with np.load(folder / VECTORS, allow_pickle=False) as arrays:
+        return content, arrays["embeddings"], arrays["names"]

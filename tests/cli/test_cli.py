@@ -1,0 +1,219 @@
+"""The command as a user meets it: outputs, exit status, resuming, bad input. Networks are toys, MTCNN is not."""
+
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from facejax import cli
+from facejax.cli import results_file
+from facejax.inference.video import VideoWriter
+from facejax.weights.checkpoint import save_inference_checkpoint
+from tests.inference.toy import noise, toy_model
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory) -> str:
+    model = toy_model("age", "gender", "emotion8")
+    folder = tmp_path_factory.mktemp("models") / "toy"
+    save_inference_checkpoint(folder, model.variables, model.cfg)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> pathlib.Path:
+    """A face, its mirror image in a folder below, noise, and a file that is no photo."""
+    astronaut = pytest.importorskip("skimage.data").astronaut()[:250, 120:370]
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "below").mkdir()
+    cv2.imwrite(str(folder / "a.png"), astronaut[..., ::-1])
+    cv2.imwrite(str(folder / "below" / "b.jpg"), astronaut[:, ::-1, ::-1])
+    cv2.imwrite(str(folder / "c.png"), noise(60, 60))
+    (folder / "d.jpg").write_bytes(b"no photo")
+    (folder / "notes.txt").write_text("not looked at")
+    return folder
+
+
+def test_json_lines_of_a_folder(photos, model_dir, capsys):
+    assert cli.main(["analyze", str(photos), "--model", model_dir, "--json", "--quiet"]) == cli.PARTLY
+    out, err = capsys.readouterr()
+    results = {pathlib.Path(line["photo"]).name: line for line in map(json.loads, out.splitlines())}
+    assert err == ""
+    assert {name: len(result.get("faces", ())) for name, result in results.items()} == {
+        "a.png": 1,
+        "b.jpg": 1,
+        "c.png": 0,
+        "d.jpg": 0,
+    }
+    assert "no known image format" in results["d.jpg"]["error"]
+    face = results["a.png"]["faces"][0]
+    assert {"perceived_age", "perceived_gender", "expression"} <= face.keys()
+    assert "embedding" not in face
+
+
+def test_words_for_people(photos, model_dir, capsys):
+    assert cli.main(["analyze", str(photos / "a.png"), "--model", model_dir]) == cli.DONE
+    out, err = capsys.readouterr()
+    assert "perceived" in out
+    assert "expression: " in out
+    assert "not what a person feels" in err
+
+
+def test_a_folder_goes_on_where_it_stopped(photos, model_dir, tmp_path, capsys, monkeypatch):
+    arguments = ["analyze", str(photos), "--model", model_dir, "--out", str(tmp_path / "out"), "--draw"]
+    add, done = results_file.ResultsFile.add, []
+
+    def stop_at_third(self, key, result):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(key)
+        add(self, key, result)
+
+    monkeypatch.setattr(results_file.ResultsFile, "add", stop_at_third)
+    assert cli.main(arguments) == cli.STOPPED
+    monkeypatch.undo()
+    lines = tmp_path / "out" / "results.jsonl"
+    assert len(lines.read_text().splitlines()) == 2
+    lines.write_text(lines.read_text() + '{"key": "torn')
+    assert cli.main(arguments) == cli.PARTLY
+    assert "2 of 4 photos are in" in capsys.readouterr().err
+    results = [json.loads(line)["result"] for line in lines.read_text().splitlines()]
+    assert len({result["photo"] for result in results}) == len(results) == 4
+    assert len(list((tmp_path / "out" / "annotated").iterdir())) == 3
+    with (tmp_path / "out" / "faces.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [pathlib.Path(row["photo"]).name for row in rows] == ["a.png", "b.jpg"]
+    assert sum(float(rows[0][f"expression_{name}"]) for name in ("anger", "contempt", "disgust", "fear")) > 0
+    assert cli.main(arguments) == cli.DONE
+    assert len(lines.read_text().splitlines()) == 4
+
+
+def test_other_settings_are_refused(photos, model_dir, tmp_path, capsys):
+    arguments = ["analyze", str(photos / "c.png"), "--model", model_dir, "--out", str(tmp_path)]
+    assert cli.main(arguments) == cli.DONE
+    assert cli.main([*arguments, "--min-face", "40"]) == cli.FAILED
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_parquet(photos, model_dir, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert cli.main(["analyze", str(photos / "a.png"), "--model", model_dir, "--out", str(tmp_path), "--parquet"]) == 0
+    rows = parquet.read_table(tmp_path / "faces.parquet").to_pylist()
+    assert len(rows) == 1
+    assert rows[0]["perceived_gender"] in ("female", "male")
+
+
+def test_a_video(photos, model_dir, tmp_path, capsys):
+    face = cv2.cvtColor(cv2.imread(str(photos / "a.png")), cv2.COLOR_BGR2RGB)
+    with VideoWriter(tmp_path / "clip.mp4", 10) as writer:
+        for shift in range(6):
+            writer.write(np.roll(face, 2 * shift, axis=1))
+    arguments = ["analyze", str(tmp_path / "clip.mp4"), "--model", model_dir, "--quiet"]
+    assert cli.main([*arguments, "--out", str(tmp_path / "out"), "--draw", "--every", "2"]) == cli.DONE
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"frames.jsonl", "faces.csv", "annotated.mp4"}
+    frames = [json.loads(line) for line in (tmp_path / "out" / "frames.jsonl").read_text().splitlines()]
+    assert [frame["frame"] for frame in frames] == [0, 2, 4]
+    assert {face["track"] for frame in frames for face in frame["faces"]} == {1}
+    assert cli.main([*arguments, "--json", "--seconds", "0.15"]) == cli.DONE
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["analyze", "nowhere.jpg"], "no file or folder 'nowhere.jpg'"),
+        (["analyze", "nowhere.mp4"], "no video file"),
+        (["analyze", "webcam:x"], "webcam:NUMBER"),
+        (["analyze", "a.mp4", "b.mp4"], "one video"),
+        (["analyze", "a.jpg", "--draw"], "--out FOLDER"),
+        (["models", "resnet9999"], "nothing is called"),
+        (["search", "find", "nowhere", "a.jpg"], "no index"),
+    ],
+)
+def test_errors_are_one_line(arguments, words, capsys, tmp_path, monkeypatch, model_dir):
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] == "analyze":
+        arguments = [*arguments, "--model", model_dir]
+    assert cli.main(arguments) == cli.FAILED
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert words in error[0]
+
+
+def test_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["analyse"])
+    assert caught.value.code == 2
+
+
+def test_models_and_doctor(capsys, tmp_path):
+    assert cli.main(["models", "mobilenet*", "--json"]) == cli.DONE
+    listed = json.loads(capsys.readouterr().out)
+    assert "mobilenet_v1.vggface2_age_gender" in {weights["name"] for weights in listed["weights"]}
+    assert cli.main(["models"]) == cli.DONE
+    assert "Apache-2.0" in capsys.readouterr().out
+    assert cli.main(["doctor", "--json", "--data", str(tmp_path), "--workdirs", str(tmp_path)]) == cli.DONE
+    report = json.loads(capsys.readouterr().out)
+    assert report["problems"] == []
+    assert report["devices"]
+    assert cli.main(["doctor"]) == cli.DONE
+
+
+def test_people_are_found_again(photos, model_dir, tmp_path, capsys):
+    """One folder a person; the mirror image of a photo is nearer to it than another person is."""
+    people = tmp_path / "people"
+    (people / "Eileen").mkdir(parents=True)
+    (people / "Eileen" / "1.png").write_bytes((photos / "a.png").read_bytes())
+    (people / "Eileen" / "2.jpg").write_bytes((photos / "below" / "b.jpg").read_bytes())
+    index = tmp_path / "index"
+    assert cli.main(["search", "index", str(people), "--out", str(index), "--model", model_dir, "--quiet"]) == cli.DONE
+    capsys.readouterr()
+    found = ["search", "find", str(index), str(photos / "a.png"), "--json", "--quiet", "--threshold", "0.99"]
+    assert cli.main(found) == cli.DONE
+    line = json.loads(capsys.readouterr().out)
+    assert line["faces"][0]["name"] == "Eileen"
+    assert line["faces"][0]["similarity"] == pytest.approx(1, abs=1e-4)
+    assert sorted(path.name for path in index.iterdir()) == ["index.json", "index.npz"]
+
+
+def test_an_index_runs_no_code(tmp_path, photos, model_dir, capsys):
+    (tmp_path / "index.json").write_text(
+        json.dumps({"format": 1, "model": model_dir, "min_face": 20, "threshold": None})
+    )
+    np.savez(tmp_path / "index.npz", embeddings=np.array([object()], dtype=object), names=np.array(["x"]))
+    assert cli.main(["search", "find", str(tmp_path), str(photos / "a.png"), "--quiet"]) == cli.FAILED
+    assert "allow_pickle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("format_", ["onnx", "stablehlo", "orbax"])
+def test_exports(format_, photos, model_dir, tmp_path, capsys):
+    if format_ == "onnx":
+        pytest.importorskip("onnxruntime")
+    arguments = [
+        "export",
+        model_dir,
+        "--to",
+        format_,
+        "--out",
+        str(tmp_path),
+        "--photos",
+        str(photos / "a.png"),
+        "--json",
+    ]
+    assert cli.main([*arguments, "--quiet"]) == cli.DONE
+    told = json.loads(capsys.readouterr().out)
+    assert told["format"] == format_
+    assert all((tmp_path / format_ / name).exists() for name in told["files"])
+
+
+def test_import_of_the_command_is_light():
+    code = "import sys, facejax.cli; print('jax' in sys.modules or 'cv2' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+        == "False"
+    )

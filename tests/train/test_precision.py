@@ -1,0 +1,102 @@
+"""bfloat16 computation against float32: what stays float32, and how far the two may part."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from facejax.config import LossConfig, SamConfig, StageConfig
+from facejax.models import create_model, list_models
+from facejax.models.face_model import abstract_variables, init_variables
+from facejax.preprocessing import Preprocessing
+from facejax.tasks import TASKS
+from facejax.train import step
+from facejax.train.state import TrainState
+
+SIZE, BATCH, STEPS = 32, 16, 12
+FAST = "mobilenet_v1"
+
+
+def functions_of(name, dtype, tx, size=SIZE):
+    task = TASKS["emotion8"]
+    model = create_model(name, tasks=(task.name,), dtype=jnp.dtype(dtype))
+    weights = {task.name: jnp.ones(8)}
+    return model, step.make_step_functions(
+        model, [task], Preprocessing(image_size=size), tx, weights, StageConfig(), SamConfig(), LossConfig()
+    )
+
+
+def state_of(variables, tx):
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=tx.init(variables["params"]),
+        rng=jax.random.key(0),
+    )
+
+
+def batch_of(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 8, BATCH)
+    images = rng.integers(0, 60, (BATCH, SIZE, SIZE, 3)) + 24 * labels[:, None, None, None]
+    return {"image": images.astype(np.uint8), "emotion": labels.astype(np.int32), "mask": np.ones(BATCH, np.float32)}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == FAST else pytest.param(name, marks=pytest.mark.slow) for name in list_models()]
+)
+def test_parameters_statistics_moments_gradients_and_the_sam_norm_stay_float32(name, monkeypatch):
+    seen = []
+
+    def sam_gradient(grad_fn, *args, **kwargs):
+        def recorded(*at):
+            out = grad_fn(*at)
+            seen.extend(leaf.dtype for leaf in jax.tree.leaves(out))
+            return out
+
+        return sam.sam_gradient(recorded, *args, **kwargs)
+
+    sam = step.sam
+    monkeypatch.setattr(step, "sam", type("Recorded", (), {"sam_gradient": sam_gradient, "GradFn": sam.GradFn}))
+    tx, size = optax.adam(1e-3), 96
+    model, functions = functions_of(name, "bfloat16", tx, size)
+    state = jax.eval_shape(lambda v: state_of(v, tx), abstract_variables(model, size))
+    image = jax.ShapeDtypeStruct((4, size, size, 3), jnp.uint8)
+    batch = {"image": image, "emotion": jax.ShapeDtypeStruct((4,), jnp.int32), "mask": jax.ShapeDtypeStruct((4,), "f4")}
+    after, metrics = jax.eval_shape(functions.train, state, batch)
+    assert set(seen) == {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(metrics)} == {jnp.dtype("float32")}
+    assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(lambda leaf: leaf.dtype, state)
+    assert {leaf.dtype for leaf in jax.tree.leaves((after.params, after.batch_stats))} == {jnp.dtype("float32")}
+    assert "bf16" in str(jax.make_jaxpr(functions.train)(state, batch))  # the products are not quietly done in float32
+
+
+@functools.cache
+def curve(dtype):
+    """(losses, first gradient's direction, variables) of a few steps of SAM and Adam from the same weights."""
+    tx = optax.adam(1e-3)
+    model, functions = functions_of(FAST, dtype, tx)
+    state = state_of(jax.tree.map(jnp.asarray, init_variables(model, 0, SIZE)), tx)
+    start, train, losses = state, jax.jit(functions.train), []
+    for i in range(STEPS):
+        state, metrics = train(state, batch_of(i))
+        losses.append(float(metrics["loss"]))
+    scores = jax.jit(functions.evaluate)(start.params, start.batch_stats, batch_of(99))["emotion8"]
+    return np.asarray(losses), jax.device_get(state), np.asarray(scores)
+
+
+@pytest.mark.slow
+def test_loss_curve_of_bfloat16_follows_float32():
+    full, half = curve("float32"), curve("bfloat16")
+    print("losses", full[0], half[0])
+    assert full[0][-1] < 0.7 * full[0][0]
+    np.testing.assert_allclose(half[0], full[0], atol=0.1)
+    print("probabilities", np.abs(half[2] - full[2]).max())
+    np.testing.assert_allclose(half[2], full[2], atol=0.02)
+    stats = [np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(run[1].batch_stats)]) for run in (full, half)]
+    print("statistics", np.abs(stats[0] - stats[1]).max(), np.corrcoef(*stats)[0, 1])
+    assert np.corrcoef(*stats)[0, 1] > 0.99
