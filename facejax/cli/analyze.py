@@ -126,7 +126,9 @@ def _write_faces(args: argparse.Namespace, analyzer: "FaceAnalyzer") -> None:
 
     def rows() -> Iterator[dict[str, Any]]:
         for result in read_results(args.out / NAME):
-            for index, face in enumerate(result["faces"] if "faces" in result else []):
+            if "error" in result:
+                continue
+            for index, face in enumerate(result["faces"]):
                 yield {"photo": result["photo"], "face": index, **flat(face)}
 
     name = "faces.parquet" if args.parquet else "faces.csv"

@@ -67,7 +67,7 @@ def _export(name: str, models: Sequence[Any], folder: pathlib.Path, faces: Seque
     if name.startswith("litert"):
         from facejax.export.litert import KINDS, export_litert
 
-        kind = next((kind for kind in KINDS if name.endswith(kind)), KINDS[0])
+        kind: Any = next((kind for kind in KINDS if name.endswith(kind)), "float32")
         check, calibration = faces, ()
         if kind == "int8":  # what is checked was not calibrated with
             check, calibration = faces[: len(faces) // 5 or 1], faces[len(faces) // 5 :]
@@ -75,7 +75,7 @@ def _export(name: str, models: Sequence[Any], folder: pathlib.Path, faces: Seque
         def export(network: Any, path: pathlib.Path, faces: Sequence["np.ndarray"]) -> dict[str, Any]:
             # The detector is a tenth of the size, and its small faces would lose most.
             of_detector = network.metadata["kind"] != "face"
-            numbers = KINDS[0] if of_detector else kind
+            numbers = "float32" if of_detector else kind
             return export_litert(network, path, faces, kind=numbers, calibration=calibration)
 
         return _entries(export_bundle(models, folder, check, runtime="litert", suffix=".tflite", export=export))
@@ -134,6 +134,6 @@ def _rendered_faces(count: int) -> list["np.ndarray"]:
     """Photos of the built-in set of rendered people, whose heads fill most of the frame."""
     from facejax.datasets.people.reader import People
 
-    records = itertools.islice(People().records(num_train=count, num_validation=0), count)
+    records = itertools.islice(People().records(None, num_train=count, num_validation=0), count)
     made: list[Any] = [record.image for record in records]
     return [image() for image in made]
