@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import flax.jax_utils
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -171,17 +170,18 @@ def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sh
             **shared,
         )
 
-    devices = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
-    train = jax.pmap(functions.train, axis_name=PMAP_AXIS, devices=devices, donate_argnums=0)
+    # All devices of all processes, or the means would be those of one process.
+    train = jax.pmap(functions.train, axis_name=PMAP_AXIS, devices=list(mesh.devices.flat), donate_argnums=0)
+    local = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
 
     def put_split(batch: Batch) -> Batch:
-        return {
-            name: value.reshape(len(devices), value.shape[0] // len(devices), *value.shape[1:])
-            for name, value in batch.items()
-        }
+        split = {name: value.reshape(local, -1, *value.shape[1:]) for name, value in batch.items()}
+        return put_global(split)
 
     def compile_pmap(state, batch) -> CompiledStep:
-        compiled = _compile(train, state, batch)
+        # pmap is asked with this process's part of the arrays; what it compiles takes the whole ones.
+        part = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((local, *leaf.shape[1:]), leaf.dtype), (state, batch))
+        compiled = _compile(train, *part)
 
         def call(state, batch):
             state, metrics = compiled.call(state, batch)
@@ -189,16 +189,18 @@ def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sh
 
         return dataclasses.replace(compiled, call=call)
 
-    def first_copy(state):
-        return jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
+    def one_copy(state, select):
+        state = dataclasses.replace(state, rng=jax.random.key_data(state.rng))
+        return jax.tree.map(lambda leaf: select(np.asarray(leaf.addressable_data(0))), state)
 
-    def from_step(state):
-        state = jax.tree.map(lambda leaf: leaf[0], first_copy(state))
-        return put_numbers(jax.device_get(dataclasses.replace(state, rng=jax.random.key_data(state.rng))))
+    def to_step(state: TrainState) -> TrainState:
+        copies = one_copy(state, lambda array: np.broadcast_to(array, (local, *array.shape)))
+        state = jax.tree.map(lambda array: jax.make_array_from_process_local_data(by_record, array), copies)
+        return dataclasses.replace(state, rng=jax.random.wrap_key_data(state.rng))
 
     return Placement(
-        to_step=lambda state: flax.jax_utils.replicate(first_copy(state), devices),
-        from_step=from_step,
+        to_step=to_step,
+        from_step=lambda state: put_numbers(one_copy(state, lambda array: array[0])),
         put_batch=put_split,
         compile=compile_pmap,
         **shared,
