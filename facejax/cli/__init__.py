@@ -1,6 +1,6 @@
 """The command ``facejax``: analyze (photos, folders, videos, cameras), search, export, models, doctor, app.
 
-Exit status: 0 done; 1 an error, said in one line; 2 wrong usage; 3 done, but some photos could not be read;
+Exit status: 0 done; 1 an error, in one line; 2 wrong usage; 3 done, but some photos could not be read; 130 stopped.
 130 stopped.
 """
 

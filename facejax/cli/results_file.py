@@ -56,11 +56,11 @@ class ResultsFile:
             return keys
         with self.path.open("rb") as file:
             for line in file:
+                if not line.endswith(b"\n"):
+                    break
                 try:
                     keys.add(json.loads(line)["key"])
                 except (ValueError, KeyError, TypeError):
-                    break
-                if not line.endswith(b"\n"):
                     break
                 whole += len(line)
         os.truncate(self.path, whole)
