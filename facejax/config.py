@@ -331,13 +331,19 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted path of every field, with its value."""
+def flatten(config: Any, prefix: str = "") -> dict[str, str]:
+    """Dotted path of every field, with its value as `override` reads it."""
     flat = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             flat.update(flatten(value, f"{prefix}{field.name}."))
         else:
-            flat[prefix + field.name] = value
+            flat[prefix + field.name] = _as_text(value)
     return flat
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_as_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -2,6 +2,7 @@ import pytest
 
 from facejax import config as config_lib
 from facejax.config import Config, ConfigError, override
+from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig
 
 
 def test_override_replaces_one_field_of_its_type():
@@ -32,6 +33,7 @@ def test_mistakes_end_in_one_line_with_the_nearest_name(path, text, message):
     assert "\n" not in str(caught.value)
 
 
-def test_flatten_names_every_field_as_the_command_line_does():
-    for path, value in config_lib.flatten(Config()).items():
-        assert config_lib.flatten(override(Config(), path, str(value)))[path] == value
+def test_what_list_prints_of_every_field_can_be_typed_back():
+    for config in (Config(), LfwConfig(), VideoConfig(), AttributesConfig()):
+        for path, text in config_lib.flatten(config).items():
+            assert override(config, path, text) == config

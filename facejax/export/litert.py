@@ -5,6 +5,7 @@ One image a call, which is what LiteRT's CPU kernels want: a file with a variabl
 values measured on calibration faces. P-Net's image may be resized (``resize_tensor_input``) to any even sides.
 """
 
+import importlib
 import json
 import os
 import pathlib
@@ -74,15 +75,18 @@ def export_litert(
 def convert(network: Network) -> bytes:
     """The network as a float32 flatbuffer for one image, without metadata."""
     try:
-        from litert_converter.mlir import ir, passmanager
-        from litert_converter.mlir._mlir_libs import converter_api_ext as converter
+        # Compiled modules without types.
+        ir: Any = importlib.import_module("litert_converter.mlir.ir")
+        passmanager: Any = importlib.import_module("litert_converter.mlir.passmanager")
+        converter: Any = importlib.import_module("litert_converter.mlir._mlir_libs.converter_api_ext")
     except ImportError as error:
         raise ImportError(f"exports to LiteRT need {error.name}: pip install 'facejax[litert]'") from error
     shape = (1, *(_PNET_SIDE if side is None else side for side in network.shape))
     lowered = (
         jax.jit(network.function).trace(jax.ShapeDtypeStruct(shape, network.dtype)).lower(lowering_platforms=("cpu",))
     )
-    text = lowered.compiler_ir("stablehlo").operation.get_asm(large_elements_limit=None, enable_debug_info=False)
+    lowered_module: Any = lowered.compiler_ir("stablehlo")
+    text = lowered_module.operation.get_asm(large_elements_limit=None, enable_debug_info=False)
     context = ir.Context()
     converter.prepare_mlir_context(context)
     with context:
@@ -100,7 +104,7 @@ def run(model: bytes | str | os.PathLike, images: np.ndarray) -> Mapping[str, np
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise ImportError(f"LiteRT files are run by {error.name}: pip install 'facejax[litert]'") from error
-    source = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
+    source: dict[str, Any] = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
     interpreter = Interpreter(**source, num_threads=1)
     index = interpreter.get_input_details()[0]["index"]
     if tuple(interpreter.get_input_details()[0]["shape"][1:]) != images.shape[1:]:
@@ -143,14 +147,14 @@ def _quantized(data: bytes, network: Network, kind: Kind, calibration: Sequence[
                 granularity=qtyping.QuantGranularity.TENSORWISE,
                 algorithm_key="float_casting",
             )
-            return bytes(quantizing.quantize().quantized_model)
+            return bytes(quantizing.quantize().quantized_model or b"")
         for operation in _IN_8_BITS:
             quantizing.add_static_config(
                 ".*", qtyping.TFLOperationName(operation), activation_num_bits=8, weight_num_bits=8
             )
         samples = [{INPUT: image[None]} for image in network.prepare(calibration)]
         measured = quantizing.calibrate({SIGNATURE: samples})
-        return bytes(quantizing.quantize(measured).quantized_model)
+        return bytes(quantizing.quantize(measured).quantized_model or b"")
 
 
 def _agreement(network: Network, data: bytes, faces: Sequence[np.ndarray]) -> dict[str, float]:

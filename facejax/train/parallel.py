@@ -170,17 +170,21 @@ def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sh
             **shared,
         )
 
+    def train_numbers(state: TrainState, batch: Batch):
+        state = dataclasses.replace(state, rng=jax.random.wrap_key_data(state.rng))
+        state, metrics = functions.train(state, batch)
+        return dataclasses.replace(state, rng=jax.random.key_data(state.rng)), metrics
+
     # All devices of all processes, or the means would be those of one process.
-    train = jax.pmap(functions.train, axis_name=PMAP_AXIS, devices=list(mesh.devices.flat), donate_argnums=0)
+    train = jax.pmap(train_numbers, axis_name=PMAP_AXIS, devices=list(mesh.devices.flat), donate_argnums=0)
     local = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
 
     def put_split(batch: Batch) -> Batch:
-        split = {name: value.reshape(local, -1, *value.shape[1:]) for name, value in batch.items()}
-        return put_global(split)
+        return put_global({name: value.reshape(local, -1, *value.shape[1:]) for name, value in batch.items()})
 
     def compile_pmap(state, batch) -> CompiledStep:
-        # pmap is asked with this process's part of the arrays; what it compiles takes the whole ones.
-        part = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((local, *leaf.shape[1:]), leaf.dtype), (state, batch))
+        # pmap is asked with arrays of this process's part, for their shapes alone; its program takes the whole ones.
+        part = jax.tree.map(lambda leaf: np.zeros((local, *leaf.shape[1:]), leaf.dtype), (state, batch))
         compiled = _compile(train, *part)
 
         def call(state, batch):
@@ -189,18 +193,16 @@ def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sh
 
         return dataclasses.replace(compiled, call=call)
 
-    def one_copy(state, select):
-        state = dataclasses.replace(state, rng=jax.random.key_data(state.rng))
-        return jax.tree.map(lambda leaf: select(np.asarray(leaf.addressable_data(0))), state)
-
     def to_step(state: TrainState) -> TrainState:
-        copies = one_copy(state, lambda array: np.broadcast_to(array, (local, *array.shape)))
-        state = jax.tree.map(lambda array: jax.make_array_from_process_local_data(by_record, array), copies)
-        return dataclasses.replace(state, rng=jax.random.wrap_key_data(state.rng))
+        def copies(leaf):
+            one = np.asarray(leaf.addressable_data(0))
+            return jax.make_array_from_process_local_data(by_record, np.broadcast_to(one, (local, *one.shape)))
+
+        return jax.tree.map(copies, dataclasses.replace(state, rng=jax.random.key_data(state.rng)))
 
     return Placement(
         to_step=to_step,
-        from_step=lambda state: put_numbers(one_copy(state, lambda array: array[0])),
+        from_step=lambda state: put_numbers(jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0))[0], state)),
         put_batch=put_split,
         compile=compile_pmap,
         **shared,

@@ -1,6 +1,6 @@
 """Hostile input: every photo, array, name and result file either works or is a ValueError or OSError. Seeded.
 
-Quick: 600 mutated photos (8 formats x 5 kinds of damage x 15), 200 random byte strings, 200 arrays of odd types and shapes.
+Quick: 600 mutated photos (8 formats x 5 kinds of damage x 15), 200 random byte strings, 200 odd arrays.
 Slow: 40 times as many photos. Each must end within seconds, with no more memory than its header allows.
 """
 
