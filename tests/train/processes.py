@@ -12,8 +12,11 @@ import time
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
-def start(data_dir, workdir, processes=1, devices=1, **changes) -> list[subprocess.Popen]:
-    """Starts the processes of a run; their output goes to ``WORKDIR/log_<process>.txt``."""
+def start(data_dir, workdir, processes=1, devices=1, pause=0.0, **changes) -> list[subprocess.Popen]:
+    """Starts the processes of a run; their output goes to ``WORKDIR/log_<process>.txt``.
+
+    `pause` holds each batch of the full stage back by so many seconds.
+    """
     workdir.mkdir(exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
@@ -25,6 +28,7 @@ def start(data_dir, workdir, processes=1, devices=1, **changes) -> list[subproce
             "data_dir": str(data_dir),
             "workdir": str(workdir),
             "devices": devices,
+            "pause": pause,
             "changes": {path.replace("__", "."): str(value) for path, value in changes.items()},
         }
         if processes > 1:
@@ -58,12 +62,15 @@ def run(data_dir, workdir, processes=1, devices=1, **changes) -> None:
     assert codes == [0] * processes, (workdir / "log_0.txt").read_text()[-3000:]
 
 
+def count_lines(workdir) -> int:
+    """Lines of metrics.jsonl, none where there is no such file."""
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
 def wait_for_lines(workdir, lines, started) -> None:
     """Waits until metrics.jsonl has so many lines, or a process has ended."""
-    path = workdir / "metrics.jsonl"
-    while all(process.poll() is None for process in started):
-        if path.exists() and path.read_bytes().count(b"\n") >= lines:
-            return
+    while all(process.poll() is None for process in started) and count_lines(workdir) < lines:
         time.sleep(0.005)
 
 

@@ -38,7 +38,7 @@ def assert_same_run(workdir, other):
         assert [a[name] for name in numbers] == pytest.approx([b[name] for name in numbers], rel=1e-3, abs=1e-4)
     with np.load(workdir / "scores_last.npz") as a, np.load(other / "scores_last.npz") as b:
         for name in b:
-            np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=5e-3)  # probabilities
 
 
 @pytest.mark.parametrize("sharding", ["none", "full"])
@@ -73,8 +73,10 @@ def test_sigterm_to_one_of_them_stops_all_and_other_numbers_continue(data_dir, w
     """2 processes x 2 devices, then 4 x 1, then 1 x 2: the global order of the data never notices."""
     workdir = tmp_path / "run"
     orders = {}
-    for lines, count, devices in ((14, 2, 2), (24, 4, 1)):
-        started = processes.start(data_dir, workdir, count, devices)
+    for lines, count, devices in ((14, 2, 2), (3, 4, 1)):
+        # More lines than the stopped run has left: a process that is still starting would die of the signal.
+        lines += processes.count_lines(workdir)
+        started = processes.start(data_dir, workdir, count, devices, pause=0.3)
         processes.wait_for_lines(workdir, lines, started)
         started[-1].send_signal(signal.SIGTERM)
         assert processes.finish(started) == [EXIT_CODE] * count, (workdir / "log_0.txt").read_text()[-3000:]

@@ -1,7 +1,8 @@
 """A process of a run on the prepared squares, as tests start it: ``python -m tests.train.worker OPTIONS``.
 
 Options are one JSON object: `data_dir`, `workdir`; where there are several processes `coordinator`, `num_processes`,
-`process_id`; `devices` of this process; `changes`: fields of the config by path. The order of the data is appended to
+`process_id`; `devices` of this process; `pause`: seconds that each batch is held back, so that a signal meets a run
+under way; `changes`: fields of the config by path. The order of the data is appended to
 ``WORKDIR/order_<process>.txt``, one line a step: the step of the stage, then the records of this process.
 """
 
@@ -9,6 +10,7 @@ import json
 import logging
 import pathlib
 import sys
+import time
 
 import jax
 
@@ -19,8 +21,8 @@ from facejax.train.setup import set_up
 from . import prepared
 
 
-def note_order(workdir: pathlib.Path) -> None:
-    """Makes the loop's loader write down what it gives."""
+def note_order(workdir: pathlib.Path, pause: float) -> None:
+    """Makes the loop's loader write down what it gives, and give it slowly."""
     make = loop.train_loader
     path = workdir / f"order_{jax.process_index()}.txt"
 
@@ -29,6 +31,7 @@ def note_order(workdir: pathlib.Path) -> None:
             for step, batch in enumerate(make(*args, start_step=start_step, **kwargs), start_step):
                 file.write(f"{step} {' '.join(map(str, batch['index']))}\n")
                 file.flush()
+                time.sleep(pause)
                 yield batch
 
     loop.train_loader = loader
@@ -47,7 +50,7 @@ def main(options: dict) -> None:
     for path, text in options["changes"].items():
         config = override(config, path, text)
     with prepared.registered_toy_net():
-        note_order(workdir)
+        note_order(workdir, options["pause"])
         setup = set_up(config, pathlib.Path(options["data_dir"]), workdir)
         try:
             loop.train(setup)
