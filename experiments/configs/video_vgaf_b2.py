@@ -9,22 +9,12 @@ linear_svc with C=0.01, found on the validation clips; smallest face 64 px (--co
 VGAF (licence-gated) rendered clips of `people` take its place; without `init_from` the weights are random.
 """
 
-from facejax.protocol_config import (
-    ClipsConfig,
-    DescriptorConfig,
-    DetectionConfig,
-    NetworkConfig,
-    VideoConfig,
-    VideoPaper,
-)
+from experiments.configs._video import vgaf_run
+from facejax.protocol_config import VideoConfig, VideoPaper
 
 
 def get_config() -> VideoConfig:
     """Table 5, EfficientNet-B2."""
-    return VideoConfig(
-        clips=ClipsConfig("vgaf", label="group_emotion", people_kind="group"),
-        detection=DetectionConfig(choose="all", cut="five_points"),
-        network=NetworkConfig(backbone="tf_efficientnet_b2"),
-        descriptor=DescriptorConfig("faces_then_frames", ("mean", "std")),
-        paper=VideoPaper("Table 5", "EfficientNet-B2", "vgaf", accuracy=69.84, accuracy_with_faces=0.0),
+    return vgaf_run(
+        "tf_efficientnet_b2", VideoPaper("Table 5", "EfficientNet-B2", "vgaf", accuracy=69.84, accuracy_with_faces=0.0)
     )

@@ -9,22 +9,12 @@ code: svc_rbf with C=1, found on the validation clips; smallest face 64 px (--co
 VGAF (licence-gated) rendered clips of `people` take its place; without `init_from` the weights are random.
 """
 
-from facejax.protocol_config import (
-    ClipsConfig,
-    DescriptorConfig,
-    DetectionConfig,
-    NetworkConfig,
-    VideoConfig,
-    VideoPaper,
-)
+from experiments.configs._video import vgaf_run
+from facejax.protocol_config import VideoConfig, VideoPaper
 
 
 def get_config() -> VideoConfig:
     """Table 5, MobileNet-v1."""
-    return VideoConfig(
-        clips=ClipsConfig("vgaf", label="group_emotion", people_kind="group"),
-        detection=DetectionConfig(choose="all", cut="five_points"),
-        network=NetworkConfig(backbone="mobilenet_v1"),
-        descriptor=DescriptorConfig("faces_then_frames", ("mean", "std")),
-        paper=VideoPaper("Table 5", "MobileNet-v1", "vgaf", accuracy=68.92, accuracy_with_faces=70.31),
+    return vgaf_run(
+        "mobilenet_v1", VideoPaper("Table 5", "MobileNet-v1", "vgaf", accuracy=68.92, accuracy_with_faces=70.31)
     )

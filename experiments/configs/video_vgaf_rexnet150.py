@@ -8,22 +8,10 @@ over the frames, L2-normed; classifiers and rules for clips without a face as in
 (licence-gated) rendered clips of `people` take its place; without `init_from` the weights are random.
 """
 
-from facejax.protocol_config import (
-    ClipsConfig,
-    DescriptorConfig,
-    DetectionConfig,
-    NetworkConfig,
-    VideoConfig,
-    VideoPaper,
-)
+from experiments.configs._video import vgaf_run
+from facejax.protocol_config import VideoConfig, VideoPaper
 
 
 def get_config() -> VideoConfig:
     """Table 5, RexNet-150."""
-    return VideoConfig(
-        clips=ClipsConfig("vgaf", label="group_emotion", people_kind="group"),
-        detection=DetectionConfig(choose="all", cut="five_points"),
-        network=NetworkConfig(backbone="rexnet_150"),
-        descriptor=DescriptorConfig("faces_then_frames", ("mean", "std")),
-        paper=VideoPaper("Table 5", "RexNet-150", "vgaf", accuracy=63.58, accuracy_with_faces=0.0),
-    )
+    return vgaf_run("rexnet_150", VideoPaper("Table 5", "RexNet-150", "vgaf", accuracy=63.58, accuracy_with_faces=0.0))

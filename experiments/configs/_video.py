@@ -1,0 +1,21 @@
+"""What the rows of Table 5 share; what differs stands in each config's own file."""
+
+from facejax.protocol_config import (
+    ClipsConfig,
+    DescriptorConfig,
+    DetectionConfig,
+    NetworkConfig,
+    VideoConfig,
+    VideoPaper,
+)
+
+
+def vgaf_run(backbone: str, paper: VideoPaper) -> VideoConfig:
+    """All faces of a frame on ArcFace's five points; mean and std over the faces, then over the frames."""
+    return VideoConfig(
+        clips=ClipsConfig("vgaf", label="group_emotion", people_kind="group"),
+        detection=DetectionConfig(choose="all", cut="five_points"),
+        network=NetworkConfig(backbone=backbone),
+        descriptor=DescriptorConfig("faces_then_frames", ("mean", "std")),
+        paper=paper,
+    )
