@@ -171,18 +171,18 @@ def prepare_people(config: Config, data_dir: pathlib.Path) -> pathlib.Path:
     """Renders and prepares the built-in set at the config's size, once; returns the folder that holds it."""
     from facejax.datasets.prepare import is_prepared, prepare_dataset
 
-    train, validation = config.data.people_train, config.data.people_validation
+    train, validation, each = config.data.people_train, config.data.people_validation, config.data.people_photos_each
     # Persons are recognised among those of the training photos; all else is tested on people never seen.
     same_people = "identity" in config.model.tasks
-    directory = data_dir / f"people_{train}_{validation}{'_same' if same_people else ''}"
+    directory = data_dir / f"people_{train}_{validation}x{each}{'_same' if same_people else ''}"
     if config.data.people_crop != "mtcnn":
         directory = directory.with_name(f"{directory.name}_{config.data.people_crop}")
     if not is_prepared(directory, "people"):
         logger.info("rendering %d + %d photos of people into %s, once", train, validation, directory)
-        options = {"num_train": train, "num_validation": validation, "same_people": same_people}
-        prepare_dataset(
-            "people", None, directory, crop=config.data.people_crop, reader_options=options, log=logger.info
-        )
+        options = {"num_train": train, "num_validation": validation, "photos_per_person": each}
+        options["same_people"] = same_people
+        crop = config.data.people_crop
+        prepare_dataset("people", None, directory, crop=crop, reader_options=options, log=logger.info)
     return directory
 
 

@@ -33,6 +33,7 @@ class DataConfig:
         on_corrupt: What a damaged record does: ``raise`` names shard and offset, ``skip`` counts and replaces it.
         people_train: Photos rendered for the train split when the built-in set is used.
         people_validation: The same for the validation split.
+        people_photos_each: Of each rendered person.
         people_crop: How faces are cut from them: ``mtcnn``, or the photo's ``centre``.
         num_train: Records of the published train split, for what ``--dry_run`` says where the set is not prepared.
         num_eval: The same of the evaluation split.
@@ -46,6 +47,7 @@ class DataConfig:
     on_corrupt: Literal["raise", "skip"] = "raise"
     people_train: int = 24000
     people_validation: int = 4000
+    people_photos_each: int = 6
     people_crop: Literal["mtcnn", "centre"] = "mtcnn"
     num_train: int = 287651
     num_eval: int = 4000

@@ -7,7 +7,13 @@ def vggface2_run(backbone: str, init_from: str, paper: PaperResult) -> Config:
     """9131 persons of VGGFace2, a random tenth of each one's photos held out; head 1 epoch, then all weights 10."""
     return Config(
         batch_size=48,
-        data=DataConfig(name="vggface2", augmentation="random_resized_crop", num_train=3067564, num_eval=243722),
+        data=DataConfig(
+            name="vggface2",
+            augmentation="random_resized_crop",
+            people_photos_each=40,
+            num_train=3067564,
+            num_eval=243722,
+        ),
         model=ModelConfig(backbone=backbone, tasks=("identity",), identities=9131, init_from=init_from),
         stages=StagesConfig(
             head=StageConfig(epochs=1, lr=1e-3, trainable="heads", batch_norm="running"),

@@ -6,8 +6,8 @@ Batch 48, SAM over Adam, RandomResizedCrop and flip; head 1 epoch at 1e-3 on the
 1e-4; input 224 px. Starts from the ImageNet weights `mobilenet_v1.keras_in1k`.
 (The published code trains this one in Keras, without SAM: Adam 1e-3, batch 32.)
 
-Not run in full here: VGGFace2 is licence-gated. Without it, on a CPU, the profile learns the 200 persons of the
-built-in set from six photos each.
+Not run in full here: VGGFace2 is licence-gated. Without it, on a CPU, the profile learns 30 persons of the
+built-in set from 40 photos each.
 """
 
 from experiments.configs._identity import vggface2_run

@@ -5,8 +5,8 @@
 Batch 48, SAM over Adam, RandomResizedCrop and flip; head 1 epoch at 1e-3 on the frozen base, all weights 10 epochs at
 1e-4; input 224 px. Starts from random weights: no ImageNet file of this layout is listed in docs/weights.md.
 
-Not run in full here: VGGFace2 is licence-gated. Without it, on a CPU, the profile learns the 200 persons of the
-built-in set from six photos each.
+Not run in full here: VGGFace2 is licence-gated. Without it, on a CPU, the profile learns 30 persons of the
+built-in set from 40 photos each.
 """
 
 from experiments.configs._identity import vggface2_run

@@ -20,7 +20,6 @@ from facejax.datasets.people.scene import SETTINGS, photo, sample_camera
 from facejax.datasets.registry import Dataset, register_dataset
 from facejax.tasks import EMOTION7, EMOTION8
 
-PHOTOS_PER_PERSON = 6
 # Manually labelled training photos of AffectNet by expression, in the order of EMOTION8.
 AFFECTNET_COUNTS = (24882, 3750, 3803, 6378, 134415, 74874, 25459, 14090)
 # Streams of seeds, so that no two purposes ever share a person or photo.
@@ -91,19 +90,21 @@ class People(Dataset):
         num_train: int = 6000,
         num_validation: int = 1200,
         num_test: int = 0,
+        photos_per_person: int = 6,
         seed: int = 0,
         size: int = 256,
         imbalance: Literal["none", "affectnet"] = "none",
         same_people: bool = False,
         setting: Literal["wild", "studio"] = "wild",
     ) -> Iterator[Record]:
-        """Yields photos: first train, then validation, then test, six of each person in a row.
+        """Yields photos: first train, then validation, then test, those of a person in a row.
 
         Args:
             raw: Not used: the set is made, not read.
             num_train: Training photos.
             num_validation: Validation photos.
             num_test: Photos for identification as in LFW: other people, mostly calm or smiling.
+            photos_per_person: Of each person in a split.
             seed: Another seed is another world of people.
             size: Side of the photos, pixels.
             imbalance: ``none`` draws all expressions equally; ``affectnet`` as unequally as AffectNet's training
@@ -113,9 +114,11 @@ class People(Dataset):
                 nothing before the face. A small network learns it from few photos.
 
         Raises:
-            ValueError: `imbalance` or `setting` is unknown.
+            ValueError: `imbalance` or `setting` is unknown, or `photos_per_person` is less than 1.
         """
         del raw
+        if photos_per_person < 1:
+            raise ValueError(f"photos_per_person must be at least 1, got {photos_per_person}")
         if setting not in SETTINGS:
             raise ValueError(f"setting must be one of {', '.join(SETTINGS)}, got {setting!r}")
         if imbalance not in ("none", "affectnet"):
@@ -127,12 +130,12 @@ class People(Dataset):
             shares["train"] = tuple(map(float, AFFECTNET_COUNTS))
         first_label = 0
         for split in SPLITS:
-            people = -(-counts[split] // PHOTOS_PER_PERSON)
+            people = -(-counts[split] // photos_per_person)
             for index in range(counts[split]):
-                number = index // PHOTOS_PER_PERSON
+                number = index // photos_per_person
                 key, label = (seed, PEOPLE, SPLITS.index(split), number), first_label + number
                 if split == "validation" and same_people:
-                    number = label = number % max(-(-num_train // PHOTOS_PER_PERSON), 1)
+                    number = label = index * -(-num_train // photos_per_person) // num_validation
                     key = (seed, PEOPLE, SPLITS.index("train"), number)
                 photo_key = (seed, PHOTOS, SPLITS.index(split), index)
                 yield _photo(

@@ -13,7 +13,7 @@ import pytest
 from facejax.datasets import get_dataset
 from facejax.datasets.people.clip import envelope, moments
 from facejax.datasets.people.identity import sample_identity
-from facejax.datasets.people.reader import AFFECTNET_COUNTS, PHOTOS_PER_PERSON
+from facejax.datasets.people.reader import AFFECTNET_COUNTS
 from facejax.tasks import EMOTION7, EMOTION8, ETHNICITY, GENDER
 
 SIZE = 128
@@ -53,7 +53,7 @@ def test_identities_count_from_zero_and_nobody_is_in_two_splits(records):
     assert by_split["validation"] == set(range(20, 30))
     people = {s: {r.labels["person"] for r in records if r.split == s} for s in by_split}
     assert not people["train"] & people["validation"]
-    assert collections.Counter(r.labels["identity"] for r in records)[0] == PHOTOS_PER_PERSON
+    assert collections.Counter(r.labels["identity"] for r in records)[0] == 6
 
 
 def test_same_people_shows_them_again_in_other_photos():
@@ -61,6 +61,14 @@ def test_same_people_shows_them_again_in_other_photos():
     train, validation = both[:12], both[12:]
     assert [r.labels["person"] for r in train] == [r.labels["person"] for r in validation]
     assert not {r.image.key for r in train} & {r.image.key for r in validation}
+
+
+def test_same_people_shows_all_of_them_however_few_photos():
+    options = {"num_train": 40, "num_validation": 8, "photos_per_person": 10, "same_people": True}
+    both = list(get_dataset("people").records(**options))
+    assert [r.labels["identity"] for r in both[:40]] == [0] * 10 + [1] * 10 + [2] * 10 + [3] * 10
+    assert [r.labels["identity"] for r in both[40:]] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [r.labels["person"] for r in both[40::2]] == [r.labels["person"] for r in both[:40:10]]
 
 
 def test_more_photos_do_not_change_the_first_ones(records):
