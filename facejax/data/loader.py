@@ -7,7 +7,7 @@ split, -1 where there is none.
 """
 
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import grain
@@ -45,32 +45,45 @@ class _Augment:
         return {**record, "image": self.preprocessing.resize(image), "mask": np.ones((), np.float32)}
 
 
-class _ProcessShare(grain.MapDataset):
-    """This process's contiguous part of every global batch of an endless stream, from a given step on.
+class _Batches(grain.MapDataset):
+    """This process's contiguous part of every global batch of an endless stream of elements, from a given step on.
 
     Grain's own slicing gives process p the records p, p + P, ...: the same records in a batch, at other places. With
     contiguous parts the global array is the same whatever the number of processes, and so is everything that depends on
-    a record's place in it (dropout masks, the split into devices).
+    a record's place in it (dropout masks, the split into devices). Grain's own batching waits for all elements before
+    it copies them, when the first have left the cache: 0.05-0.1 ms a crop of 224 pixels.
     """
 
     def __init__(
         self, parent: grain.MapDataset, batch_size: int, process_index: int, process_count: int, start_step: int
     ):
         super().__init__(parent)
-        self._batch, self._local = batch_size, batch_size // process_count
+        self._batch, self._local = batch_size, _local_size(batch_size, process_index, process_count)
         self._start = start_step * batch_size + process_index * self._local
 
     def __len__(self) -> int:
-        return (len(self._parent) - self._start) // self._batch * self._local
+        return (len(self._parent) - self._start) // self._batch
 
     def __getitem__(self, index):
         if isinstance(index, slice):
             return self.slice(index)
-        step, place = divmod(index, self._local)
-        return self._parent[self._start + step * self._batch + place]
+        first = self._start + index * self._batch
+        elements = (self._parent[place] for place in range(first, first + self._local))
+        return _stacked(elements, self._local)  # pyright: ignore  # Grain's None is for filters
 
     def __str__(self) -> str:
-        return f"_ProcessShare(batch={self._batch}, start={self._start})"
+        return f"_Batches(batch={self._batch}, start={self._start})"
+
+
+def _stacked(elements: Iterable[Batch], count: int) -> Batch:
+    """The batch of `count` elements of equal shapes, each copied to its place before the next is asked for."""
+    batch: Batch = {}
+    for place, element in enumerate(elements):
+        if not batch:
+            batch = {key: np.empty((count, *value.shape), value.dtype) for key, value in element.items()}
+        for key, value in element.items():
+            batch[key][place] = value
+    return batch
 
 
 def train_loader(
@@ -115,12 +128,11 @@ def train_loader(
     Raises:
         ValueError: `batch_size` is no multiple of `process_count`, or the split is empty.
     """
-    local = _local_size(batch_size, process_index, process_count)
     if len(source) == 0:
         raise ValueError(f"{source.name} holds no records")
     stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     stream = stream.random_map(_Augment(source, preprocessing, augment))
-    stream = _ProcessShare(stream, batch_size, process_index, process_count, start_step).batch(local)
+    stream = _Batches(stream, batch_size, process_index, process_count, start_step)
     loader = stream.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads)))
     if workers:
         _parse_absl_flags()
@@ -144,10 +156,9 @@ def array_loader(
     Raises:
         ValueError: `batch_size` is no multiple of `process_count`.
     """
-    local = _local_size(batch_size, process_index, process_count)
     stream = grain.MapDataset.range(len(next(iter(arrays.values())))).seed(seed).shuffle().repeat()
-    stream = _ProcessShare(stream, batch_size, process_index, process_count, start_step)
-    stream = stream.map(lambda index: {name: array[index] for name, array in arrays.items()}).batch(local)
+    stream = stream.map(lambda index: {name: array[index] for name, array in arrays.items()})
+    stream = _Batches(stream, batch_size, process_index, process_count, start_step)
     return stream.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
 
 
@@ -215,14 +226,9 @@ def eval_batches(
         for indices in wanted:
             ahead.append([pool.submit(load, index) for index in indices])
             if len(ahead) > 2:
-                yield _stack(ahead.popleft())
+                yield _stacked((future.result() for future in ahead.popleft()), local)
         while ahead:
-            yield _stack(ahead.popleft())
-
-
-def _stack(futures: list) -> Batch:
-    elements = [future.result() for future in futures]
-    return {key: np.stack([element[key] for element in elements]) for key in elements[0]}
+            yield _stacked((future.result() for future in ahead.popleft()), local)
 
 
 def class_counts(source: FaceSource, label_key: str, num_classes: int) -> np.ndarray:

@@ -1,11 +1,14 @@
-"""Decoding: the stated size against the decoded one, in every format; bombs and damage."""
+"""Decoding: the stated size against the decoded one, in every format; JPEGs against OpenCV; bombs and damage."""
 
+import io
 import struct
 import zlib
 
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
+from PIL import Image
 
 from facejax.data.decode import CorruptImageError, decode_image, image_dimensions
 
@@ -44,6 +47,58 @@ def test_other_pixels_become_rgb(photo, kind):
     assert decoded.dtype == np.uint8
     expected = np.repeat(photo[..., :1], 3, axis=-1) if kind == "grey" else photo
     assert np.abs(decoded.astype(int) - expected).max() <= 1
+
+
+def by_opencv(data):
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (37, 53), (130, 67)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+def test_jpegs_are_those_of_opencv_bit_for_bit(size, mode, subsampling):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)).convert(mode)
+    for quality in (5, 60, 95):
+        for progressive in (False, True):
+            stream = io.BytesIO()
+            image.save(stream, "jpeg", quality=quality, subsampling=subsampling, progressive=progressive)
+            np.testing.assert_array_equal(decode_image(stream.getvalue()), by_opencv(stream.getvalue()))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_jpegs_are_turned_as_their_exif_says(photo, orientation):
+    exif, stream = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    Image.fromarray(photo).save(stream, "jpeg", exif=exif)
+    decoded = decode_image(stream.getvalue())
+    turned = np.rot90(photo, {1: 0, 3: 2, 6: 3, 8: 1}[orientation])
+    assert decoded.shape == turned.shape
+    assert np.abs(decoded.astype(int) - turned).mean() < 6
+
+
+def test_damaged_jpegs_are_those_of_opencv(photo):
+    whole = encoded(photo, ".jpg")
+    rng = np.random.default_rng(2)
+    kept = 0
+    for _ in range(300):
+        data = bytearray(whole)
+        for place in rng.integers(2, len(data), 2):
+            data[place] = rng.integers(0, 256)
+        try:
+            decoded = decode_image(bytes(data), max_pixels=1 << 16)
+        except CorruptImageError:
+            continue
+        np.testing.assert_array_equal(decoded, by_opencv(bytes(data)))
+        kept += 1
+    assert kept > 50
+
+
+def test_plain_jpegs_take_the_fast_decoder(photo, monkeypatch):
+    taken = []
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda data: taken.append(data) or photo)
+    for data in (encoded(photo, ".jpg"), encoded(photo, ".png")):
+        decode_image(data)
+    assert taken == [encoded(photo, ".jpg")]
 
 
 def png_header(width, height):

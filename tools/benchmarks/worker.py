@@ -23,6 +23,7 @@ _LIBRARIES = (
     "grain",
     "numpy",
     "opencv-python-headless",
+    "simplejpeg",
     "torch",
     "torchvision",
     "timm",
