@@ -92,7 +92,7 @@ class Graph:
 
     def initializer(self, array: np.ndarray) -> str:
         """Name of a constant tensor; equal small ones are stored once."""
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")  # keeps a scalar one, as Clip and Gather want it
         key = (array.dtype.str, array.shape, array.tobytes() if array.size <= 64 else id(array))
         if key not in self._initializers:
             self._initializers[key] = numpy_helper.from_array(array, self._name("c"))

@@ -55,7 +55,7 @@ _CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_
 
 def _known(function: Callable[..., np.ndarray]) -> Callable[[list[Value], Any, dict[str, Any]], Value]:
     def evaluate(operands: list[Value], aval: Any, params: dict[str, Any]) -> Value:
-        return constant(function(*(value.data for value in operands)).astype(aval.dtype), aval.shape)
+        return constant(np.asarray(function(*(value.data for value in operands)), aval.dtype), aval.shape)
 
     return evaluate
 
@@ -93,7 +93,13 @@ def lower(graph: Graph, jaxpr: Any, constants: list[Value], inputs: list[Value])
         avals: list[Any] = [var.aval for var in eqn.outvars]
         if name in _CALLS:
             inner = _inner_jaxpr(eqn.params)
-            outputs = lower(graph, inner.jaxpr, [constant(np.asarray(c)) for c in inner.consts], operands)
+            form = _FUNCTIONS.get(eqn.params.get("name", ""))
+            known = form(graph, operands, avals[0]) if form and not operands[0].is_constant else None
+            outputs = (
+                [known]
+                if known
+                else lower(graph, inner.jaxpr, [constant(np.asarray(c)) for c in inner.consts], operands)
+            )
         elif all(value.is_constant for value in operands) and _is_static(avals):
             outputs = _evaluate(eqn, operands)
         elif name in _BINARY:
@@ -164,6 +170,38 @@ def _together(graph: Graph, operands: list[Value]) -> tuple[list[str], tuple, bo
     extents = [value.extent for value in operands if len(value.extent)]
     stored = tuple(next((side for side in sides if side != 1), 1) for sides in zip(*extents, strict=True))
     return names, stored, nchw
+
+
+def _clip(graph: Graph, operands: list[Value], aval: Any) -> Value | None:
+    """A bound by known numbers; onnxruntime computes it within the convolution before it, other forms after that."""
+    value, *bounds = operands
+    if not all(bound.is_constant and bound.shape == () for bound in bounds):
+        return None
+    low_and_high = [graph.initializer(np.asarray(bound.data, aval.dtype)) for bound in bounds]
+    return dataclasses.replace(value, name=graph.node("Clip", [graph.name_of(value), *low_and_high]))
+
+
+def _relu6(graph: Graph, operands: list[Value], aval: Any) -> Value | None:
+    return _clip(graph, [*operands, *(constant(np.asarray(bound, aval.dtype)) for bound in (0, 6))], aval)
+
+
+def _relu(graph: Graph, operands: list[Value], aval: Any) -> Value:
+    return dataclasses.replace(operands[0], name=graph.node("Relu", [graph.name_of(operands[0])]))
+
+
+def _mean_of_pixels(graph: Graph, operands: list[Value], aval: Any) -> Value:
+    value = graph.channels_first(graph.full(operands[0]))
+    name = graph.node("GlobalAveragePool", [graph.name_of(value)])
+    return graph.tensor(name, aval.shape, aval.dtype, nchw=True)
+
+
+# Jitted functions by name that ONNX has a node for; all others are written down primitive by primitive.
+_FUNCTIONS: dict[str, Callable[[Graph, list[Value], Any], Value | None]] = {
+    "clip": _clip,
+    "relu": _relu,
+    "relu6": _relu6,
+    "mean_of_pixels": _mean_of_pixels,
+}
 
 
 def _rule(*names: str) -> Callable[[Rule], Rule]:
@@ -267,8 +305,12 @@ def _reshape(graph, operands, aval, params):
 
 @_rule("squeeze")
 def _squeeze(graph, operands, aval, params):
-    value = graph.plain(graph.full(operands[0]))
-    name = graph.node("Squeeze", [graph.name_of(value), graph.integers(*params["dimensions"])])
+    value, axes = graph.full(operands[0]), params["dimensions"]
+    if value.nchw and axes == (1, 2):
+        axes = (2, 3)
+    else:
+        value = graph.plain(value)
+    name = graph.node("Squeeze", [graph.name_of(value), graph.integers(*axes)])
     return graph.tensor(name, aval.shape, aval.dtype)
 
 
@@ -331,7 +373,7 @@ def _sliced(graph: Graph, value: Value, aval: Any, cut: list[tuple]) -> Value:
 @_rule("gather")
 def _gather(graph, operands, aval, params):
     """Indexing by known numbers: JAX writes ``x[..., ::-1]`` and ``x[:, 1:5]`` so where a side is symbolic."""
-    value, indices = graph.plain(graph.full(operands[0])), operands[1]
+    value, indices = graph.full(operands[0]), operands[1]
     numbers = params["dimension_numbers"]
     if indices.is_constant and len(indices.shape) == 1 and not numbers.collapsed_slice_dims:
         starts = zip(numbers.start_index_map, indices.whole().tolist(), strict=True)
@@ -342,12 +384,15 @@ def _gather(graph, operands, aval, params):
     others = [side for axis, side in enumerate(value.shape) if axis not in axes]
     if not (indices.is_constant and len(axes) == 1 and tuple(numbers.start_index_map) == axes and whole == others):
         raise NotImplementedError(f"an indexing by {numbers}: only one axis, by known numbers")
+    if len(indices.shape) != 2:
+        value = graph.plain(value)
     picked = graph.initializer(indices.whole()[..., 0].astype(np.int64))
-    name = graph.node("Gather", [graph.name_of(value), picked], axis=axes[0])
+    axis = PLACE_IN_NCHW[axes[0]] if value.nchw else axes[0]
+    name = graph.node("Gather", [graph.name_of(value), picked], axis=axis)
     index_places = range(axes[0], axes[0] + len(indices.shape) - 1)
     if tuple(numbers.offset_dims) != tuple(place for place in range(len(aval.shape)) if place not in index_places):
         raise NotImplementedError(f"an indexing by {numbers}: the indexed axis must stay where it is")
-    return graph.tensor(name, aval.shape, aval.dtype)
+    return graph.tensor(name, aval.shape, aval.dtype, nchw=value.nchw)
 
 
 @_rule("pad")

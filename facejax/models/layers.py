@@ -244,7 +244,7 @@ class SqueezeExcite(nn.Module):
         def conv(features: int, name: str) -> Conv:
             return Conv(features, 1, use_bias=True, implementation=self.implementation, dtype=self.dtype, name=name)
 
-        squeezed = jnp.mean(x, axis=(1, 2), keepdims=True)
+        squeezed = mean_of_pixels(x)
         hidden = self.activation(conv(self.reduced, self.names[0])(squeezed))
         return x * self.gate(conv(x.shape[-1], self.names[1])(hidden))
 
@@ -260,6 +260,12 @@ def max_pool(
     return nn.max_pool(x, (size, size), (stride, stride), pairs)
 
 
+@jax.jit
+def mean_of_pixels(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch 1 1 channels"]:
+    """Mean over the pixels; a function of its own, so that `facejax.export.onnx_rules` knows it by its name."""
+    return jnp.mean(x, axis=(1, 2), keepdims=True)
+
+
 def global_average_pool(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch channels"]:
     """Mean over the pixels, in float32."""
-    return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+    return jnp.squeeze(mean_of_pixels(x.astype(jnp.float32)), axis=(1, 2))

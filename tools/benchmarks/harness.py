@@ -174,8 +174,13 @@ def describe(result: Mapping[str, Any]) -> str:
             f"peak {figures['peak_mb']:.0f} MB; ready in {side['ready_s']:.1f} s"
         )
     what = {"wall_s": "time", "cpu_s": "CPU time", "peak_mb": "peak memory"}[result["measure"]]
-    for name, ratio in result["ratios"].items():
-        lines.append(f"  {result['sides'][0]['name']} / {name}: {ratio:.3f} of its {what}, {1 / ratio:.3f} x as good")
+    first = result["sides"][0]
+    for other in result["sides"][1:]:
+        ratio, cpu = result["ratios"][other["name"]], first["summary"]["cpu_s"] / other["summary"]["cpu_s"]
+        lines.append(
+            f"  {first['name']} / {other['name']}: {ratio:.3f} of its {what}, {1 / ratio:.3f} x as good; "
+            f"{cpu:.3f} of its CPU time"
+        )
     return "\n".join(lines)
 
 
