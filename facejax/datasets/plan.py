@@ -36,6 +36,7 @@ def make_plan(
         "photos": dict(found.photos),
         "records": found.digest,
         "options": {key: str(value) for key, value in options.items()},
+        **({"edition": reader.edition} if found.made else {}),
         "num_shards": num_shards,
         "detector": describe_detector(detector) if settings.crop == "mtcnn" else None,
         **vars(settings),

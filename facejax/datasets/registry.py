@@ -42,6 +42,7 @@ class Dataset:
         expected_counts: Published number of photos (or clips) by split; None where it isn't published or not fixed.
         default_crop: How faces are cut when the user does not say: ``mtcnn`` (detected box), ``centre`` (the
             photo's middle), ``annotation`` (the set's own box), ``none`` (photos are crops already).
+        edition: Raised when a set that makes its photos makes others of the same records; a prepared set is of one.
         kind: ``photo`` (`records` yields them) or ``video`` (`clips` yields them).
     """
 
@@ -52,6 +53,7 @@ class Dataset:
     tasks: ClassVar[tuple[str, ...]]
     expected_counts: ClassVar[Mapping[str, int | None]]
     default_crop: ClassVar[Crop]
+    edition: ClassVar[int] = 1
     kind: ClassVar[Literal["photo", "video"]] = "photo"
 
     def __init__(self):

@@ -234,6 +234,15 @@ def test_prepared_already(raw, tmp_path):
     assert digest(folder) == before
 
 
+def test_photos_of_another_edition_are_not_the_prepared_ones(tmp_path, monkeypatch):
+    options = {"crop": "none", "reader_options": {"count": 6}, "workers": 1, "log": lambda line: None}
+    folder = prepare_dataset("toy_faces", None, tmp_path, **options)
+    assert prepare_dataset("toy_faces", None, tmp_path, **options) == folder
+    monkeypatch.setattr(ToyFaces, "edition", 2)
+    with pytest.raises(ValueError, match=r"was prepared otherwise \(edition: 1 -> 2\)"):
+        prepare_dataset("toy_faces", None, tmp_path, **options)
+
+
 def test_begun_with_other_settings_or_at_work(raw, tmp_path, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt

@@ -82,6 +82,7 @@ class People(Dataset):
     )
     expected_counts: ClassVar[dict[str, int | None]] = {"train": None, "validation": None, "test": None}
     default_crop: ClassVar = "mtcnn"
+    edition: ClassVar[int] = 2
 
     def records(
         self,
