@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 from jaxtyping import Float, Int
 
 # Shared edges are widened by this much (pixels) so that rounding leaves no crack between neighbours.
@@ -23,6 +24,16 @@ class Fragments(NamedTuple):
     triangle: Int[np.ndarray, " pixels"]
     weights: Float[np.ndarray, "pixels 3"]
     depth: Float[np.ndarray, " pixels"]
+
+    def interpolate(
+        self, values: Float[np.ndarray, "vertices channels"], triangles: Int[np.ndarray, "triangles 3"]
+    ) -> Float[np.ndarray, "pixels channels"]:
+        """What the visible surface has at each pixel of `values` at the corners; a channel is a row of memory."""
+        count = len(self.pixel)
+        corners = np.take(triangles, self.triangle, axis=0).astype(np.int32, copy=False).ravel()
+        starts = np.arange(0, 3 * count + 1, 3, dtype=np.int32)
+        mix = scipy.sparse.csr_array((self.weights.ravel(), corners, starts), (count, len(values)))
+        return np.asfortranarray(mix @ np.ascontiguousarray(values, np.float32))
 
 
 def rasterize(
@@ -71,8 +82,8 @@ def rasterize(
     with np.errstate(divide="ignore", invalid="ignore"):
         for weight, slope in ((weight_b, sx_b), (weight_c, sx_c), (1 - weight_b - weight_c, -sx_b - sx_c)):
             root = origin - weight / slope
-            np.maximum(left, root, out=left, where=slope > 0)
-            np.minimum(right, root, out=right, where=slope < 0)
+            np.maximum(left, np.where(slope > 0, root, -np.inf), out=left)  # `where=` of a ufunc is slower
+            np.minimum(right, np.where(slope < 0, root, np.inf), out=right)
             right[(slope == 0) & (weight < 0)] = -np.inf
     start = np.ceil(left - 0.5 - EDGE_SLACK).clip(0, width).astype(np.int32)
     stop = np.floor(right - 0.5 + EDGE_SLACK).clip(-1, width - 1).astype(np.int32)

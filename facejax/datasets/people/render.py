@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -18,8 +19,8 @@ from facejax.datasets.people.light import Light, irradiance, key_shadow, shine
 from facejax.datasets.people.outfit import Outfit
 from facejax.datasets.people.raster import Fragments, rasterize
 
-# Faces are rendered at about this height (pixels, forehead to chin) and then reduced.
-RENDER_HEIGHT = 130
+# Faces are rendered at about this height (pixels, forehead to chin) and then reduced, the small ones by this factor.
+RENDER_HEIGHT, MOST_ENLARGED = 118, 1.4
 # Share of the surroundings' light inside eyes and mouth, by material; the template's shut mouth would say none.
 INNER_OPENNESS = {1: 0.85, 2: 0.85, 3: 0.9, 4: 0.75, 5: 0.6, 6: 0.5, 7: 0.28}
 TEETH, TONGUE, MOUTH = np.array([0.78, 0.74, 0.66]), np.array([0.20, 0.06, 0.055]), np.array([0.14, 0.03, 0.028])
@@ -142,7 +143,7 @@ def draw(
     template_height = pack.vertices[:, 1]
     placed = place(lifted, template_height, person.frame, camera)
 
-    scale = float(np.clip(RENDER_HEIGHT / camera.size, 1.0, 1.8))
+    scale = float(np.clip(RENDER_HEIGHT / camera.size, 1.0, MOST_ENLARGED))
     strands = look.hair.strands.reshape(-1, 3)
     strand_height = np.maximum(strands[:, 1], 5.7)
     strands_placed = place(strands, strand_height, person.frame, camera)
@@ -227,15 +228,16 @@ def _tone_curve() -> np.ndarray:
     return (255 * light ** (1 / 2.2)).round().astype(np.uint8)
 
 
-def _sample(chart: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Bilinear samples of a chart; remap wants an image, so the points are folded into rows."""
+def _sample(x: np.ndarray, y: np.ndarray, *charts: np.ndarray) -> Iterator[np.ndarray]:
+    """Bilinear samples of charts; remap wants an image, so the points are folded into rows."""
     count = len(x)
     rows = -(-count // 1024)
     padded = np.zeros((2, rows * 1024), np.float32)
     padded[0, :count], padded[1, :count] = x, y
     grid = padded.reshape(2, rows, 1024)
-    picked = cv2.remap(chart, grid[0], grid[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return picked.reshape(rows * 1024, -1)[:count]
+    for chart in charts:
+        picked = cv2.remap(chart, grid[0], grid[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        yield picked.reshape(rows * 1024, *chart.shape[2:])[:count]
 
 
 def _shade(
@@ -250,37 +252,36 @@ def _shade(
 ) -> np.ndarray:
     """Linear colour of every fragment, a row a channel: long rows are fast."""
     pack, static = load_pack(), _static()
-    corners = pack.corners[:, fragments.triangle]
     attributes = np.concatenate(
         [static["chart"], received.T, [glint, look.hair.cap, static["front"]]], dtype=np.float32
     )
-    values = attributes[:, corners[0]] * fragments.weights[:, 0]
-    for corner in (1, 2):
-        values += attributes[:, corners[corner]] * fragments.weights[:, corner]
+    values = fragments.interpolate(attributes.T, pack.triangles).T
     material = pack.material[fragments.triangle]
     chart_x, chart_y, z = values[:3]
     x, y = chart_x / CHART_SCALE + CHART_LEFT, CHART_TOP - chart_y / CHART_SCALE
-    albedo = np.empty((3, len(material)), np.float32)
-    gloss = values[6]
+    gloss, cap, front = values[6:]
 
-    on_skin = np.flatnonzero(material == 0)
-    cap, front = values[7:, on_skin]
-    painted = _sample(_lit_chart(person, expression, camera, light), chart_x[on_skin], chart_y[on_skin])
-    bare = np.ascontiguousarray(painted.T) * front + person.skin.base[:, None] * (1 - front)
+    # Nearly all is skin: everything is shaded as such, and the few pixels of eyes and mouth are painted over below.
+    painted, relief = _sample(chart_x, chart_y, person.skin.colour, _relief(person, expression, camera, light))
+    albedo = person.skin.base[:, None] * (1 - front)
+    relief *= front
+    for plane, channel in zip(albedo, painted.T, strict=True):
+        plane += channel * relief
     # Hair and brows do not shine like skin, pigment shines less than light skin.
-    lightness = np.clip((bare[0] + bare[1] + bare[2]) / (3 * person.skin.base.mean()), 0.1, 1.1)
-    shine_of = gloss[on_skin] * lightness * np.sqrt(lightness)
+    lightness = np.clip((albedo[0] + albedo[1] + albedo[2]) / (3 * person.skin.base.mean()), 0.1, 1.1)
+    shine_of = gloss * lightness * np.sqrt(lightness)
     capped = np.flatnonzero(cap > 0.02)
-    at = np.stack([axis[on_skin[capped]] for axis in (x, y, z)], 1)
+    at = np.stack([axis[capped] for axis in (x, y, z)], 1)
     tint, cover = hairdo.cap_colour(look.hair, at, cap[capped], skins.linear(hair_colour(person.identity)))
-    bare[:, capped] += (tint.T - bare[:, capped]) * cover[:, 0]
-    shine_of[capped] *= 1 - 0.9 * cover[:, 0]
-    low = np.flatnonzero(y[on_skin] < 6.2)
-    at = np.stack([axis[on_skin[low]] for axis in (x, y, z)], 1)
-    bare[:, low] = look.outfit.colour(at, bare[:, low].T).T
+    cover = cover[:, 0]
+    for plane, channel in zip(albedo, tint.T, strict=True):
+        bare = plane[capped]
+        plane[capped] = bare + (channel - bare) * cover
+    shine_of[capped] *= 1 - 0.9 * cover
+    low = np.flatnonzero(y < 6.2)
+    at = np.stack([axis[low] for axis in (x, y, z)], 1)
+    albedo[:, low] = look.outfit.colour(at, albedo[:, low].T).T
     shine_of[low] *= 0.3
-    gloss[on_skin] = shine_of
-    albedo[:, on_skin] = bare
 
     # Little light gets between lips that hardly part.
     units = expression.units
@@ -290,17 +291,19 @@ def _shade(
         own = np.flatnonzero(material == index)
         deep = entrance * np.clip((z[own] - 0.95) / 0.4, 0.12, 1)
         albedo[:, own] = inner[:, None] * (deep * _tooth_gaps(x[own]) if index in (3, 4) else deep**1.5)
-        gloss[own] *= 1.5 if index in (3, 4, 5) else 0.3
+        shine_of[own] = gloss[own] * (1.5 if index in (3, 4, 5) else 0.3)
     lashes = material == 6
     albedo[:, lashes] = (person.skin.base * 0.15 + 0.004)[:, None]
-    gloss[lashes] = 0
+    shine_of[lashes] = 0
     for index in (1, 2):
         own = np.flatnonzero(material == index)
         if len(own):
             offset = np.stack([x[own], y[own]], 1) - pack.eye_centers[index - 1][:2]
             albedo[:, own] = _iris(person, offset, expression.gaze).T
-            gloss[own] = 0
-    return albedo * values[3:6] + gloss * np.mean(light.key_colour).astype(np.float32)
+            shine_of[own] = 0
+    albedo *= values[3:6]
+    albedo += shine_of * np.float32(np.mean(light.key_colour))
+    return albedo
 
 
 def _tooth_gaps(x: np.ndarray) -> np.ndarray:
@@ -309,15 +312,15 @@ def _tooth_gaps(x: np.ndarray) -> np.ndarray:
     return 1 - 0.45 * np.clip((between - 0.75) / 0.25, 0, 1)
 
 
-def _lit_chart(person: Person, expression: Expression, camera: Camera, light: Light) -> np.ndarray:
-    """The skin's colour with folds and pores lit as relief."""
+def _relief(person: Person, expression: Expression, camera: Camera, light: Light) -> np.ndarray:
+    """Brightness of the chart's folds and pores, lit as relief: 1 where the skin is even."""
     depth = skins.folds(person.identity, expression.units)
     key = np.einsum("j,jk->k", light.towards, camera.rotation)
     relief = depth - 0.035 * person.skin.height
     slope_x = cv2.Sobel(relief, cv2.CV_32F, 1, 0, ksize=3, scale=float(key[0]) / 8)
     slope_y = cv2.Sobel(relief, cv2.CV_32F, 0, 1, ksize=3, scale=-float(key[1]) / 8)
-    factor = (1 + 1.6 * (slope_x + slope_y) - 0.2 * depth).clip(0.3, 1.6)
-    return cv2.multiply(person.skin.colour, cv2.merge([factor] * 3))
+    slope_x += slope_y
+    return cv2.addWeighted(slope_x, 1.6, depth, -0.2, 1.0).clip(0.3, 1.6)
 
 
 def _iris(person: Person, offset: np.ndarray, gaze: tuple[float, float]) -> np.ndarray:

@@ -139,11 +139,8 @@ def finish(
         start, stop = (np.round((reach + sign * step) * 16).astype(int) for sign in (-1, 1))
         cv2.line(kernel, start.tolist(), stop.tolist(), 1.0, 1, cv2.LINE_8, 4)
         image = cv2.filter2D(image, -1, kernel / max(kernel.sum(), 1))
-    if camera.grey:
-        image += white(rng, rows, columns)[..., None] * np.float32(camera.noise)
-    else:
-        for channel in range(3):
-            image[..., channel] += white(rng, rows, columns) * np.float32(camera.noise)
+    grain = [white(rng, rows, columns)] * 3 if camera.grey else [white(rng, rows, columns) for _ in range(3)]
+    image = cv2.scaleAdd(cv2.merge(grain), camera.noise, image)
     bytes_ = cv2.cvtColor(image.clip(0, 255).astype(np.uint8), cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bytes_, [cv2.IMWRITE_JPEG_QUALITY, camera.quality])
     return cv2.cvtColor(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
@@ -162,8 +159,9 @@ def put(image: Float[np.ndarray, "rows columns 3"], layer: Layer) -> None:
     """Puts a layer over a picture, in place."""
     rows, columns = layer.rgba.shape[:2]
     window = image[layer.top : layer.top + rows, layer.left : layer.left + columns]
-    window *= 1 - layer.rgba[..., 3:] * np.float32(1 / 255)
-    window += layer.rgba[..., :3]
+    behind = cv2.cvtColor(255 - layer.rgba[..., 3], cv2.COLOR_GRAY2RGB)
+    shown = cv2.multiply(window, behind, scale=1 / 255, dtype=cv2.CV_32F)
+    window[:] = cv2.add(shown, cv2.cvtColor(layer.rgba, cv2.COLOR_RGBA2RGB), dtype=cv2.CV_32F)
 
 
 def photo(
