@@ -5,7 +5,7 @@ import functools
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from facejax.datasets.people.assets import Pack
 from facejax.datasets.people.identity import Identity
@@ -45,8 +45,8 @@ class HairStyle:
 
 
 def sample_style(person: Identity, rng: np.random.Generator) -> HairStyle:
-    """Draws a hair style. Lengths overlap between the sexes and ages so that hair alone tells neither."""
-    long_share = 0.68 if person.gender == 0 else 0.16
+    """Draws a hair style. Lengths go with the sex, as they do, but overlap: hair alone tells neither sex nor age."""
+    long_share = 0.80 if person.gender == 0 else 0.07
     kind = "long" if rng.random() < long_share else "short"
     if person.age < 2.5:
         return HairStyle(float(rng.uniform(0.1, 0.3)), 0.02, curl=float(rng.uniform(0, 0.4)))
@@ -55,10 +55,13 @@ def sample_style(person: Identity, rng: np.random.Generator) -> HairStyle:
     receding = 0.0
     if person.gender == 1:
         receding = float(np.clip(rng.normal(0.3, 0.25), 0, 1)) * float(np.interp(person.age, [22, 70], [0, 0.55]))
+    else:
+        receding = -0.05
     receding += float(rng.normal(0, 0.04))
     if rng.random() < bald_share:
         return HairStyle(0.0, 0.0, receding=receding)
-    comb = str(rng.choice(["crown", "back", "parted"], p=[0.42, 0.25, 0.33]))
+    worn = (0.2, 0.3, 0.5) if person.gender == 0 else (0.42, 0.25, 0.33)
+    comb = str(rng.choice(["crown", "back", "parted"], p=worn))
     parting = float(rng.choice([-0.3, 0.0, 0.3]) + rng.normal(0, 0.05))
     curl = float(rng.beta(1.2, 3)) if not frizzy else float(rng.uniform(0.6, 1.0))
     if frizzy:
@@ -70,10 +73,14 @@ def sample_style(person: Identity, rng: np.random.Generator) -> HairStyle:
             float(rng.uniform(0.3, 1.2)), float(rng.uniform(0.15, 0.5)), "curls", parting, curl, 0.2, receding
         )
     if kind == "short":
-        length = float(rng.choice([rng.uniform(0.12, 0.3), rng.uniform(0.3, 0.7)]))
-        return HairStyle(
-            length, float(rng.uniform(0.03, 0.14)), comb, parting, curl, float(rng.uniform(0.1, 0.9)), receding
-        )
+        cropped, grown = rng.uniform(0.12, 0.3), rng.uniform(0.3, 0.7)
+        if person.gender == 0:
+            length = float(grown if rng.random() < 0.4 else rng.uniform(0.7, 1.1))
+            fringe = float(rng.uniform(0.1, 0.9))
+        else:
+            length = float(cropped if rng.random() < 0.6 else grown)
+            fringe = float(rng.uniform(0.05, 0.6))
+        return HairStyle(length, float(rng.uniform(0.03, 0.14)), comb, parting, curl, fringe, receding)
     length = float(rng.choice([rng.uniform(1.1, 1.7), rng.uniform(1.7, 3.4)]))
     tied = rng.random() < 0.25
     if tied:
@@ -125,6 +132,7 @@ def grow(pack: Pack, rest: Float[np.ndarray, "vertices 3"], style: HairStyle, rn
     a, b, c = rest[triangles].transpose(1, 0, 2)
     area = np.sqrt((np.cross(b - a, c - a) ** 2).sum(1))
     count = int(np.interp(style.length, [0.1, 0.5, 2.0], [1500, 1300, 1100]))
+    area = area * np.interp((a + b + c)[:, 2] / 3, [0.0, 0.7], [0.7, 2.0])  # the front is what photos show
     pick = rng.choice(len(triangles), count, p=area / area.sum())
     u, v = rng.random((2, count, 1))
     u, v = np.where(u + v > 1, 1 - u, u), np.where(u + v > 1, 1 - v, v)
@@ -212,14 +220,14 @@ def _comb(
     front = np.clip((root[:, 2] - middle[2]) / radius[2] - 0.35, 0, 1) * (np.abs(root[:, 0]) < 0.55)
     brows = middle[1] + 0.1
     fringe = np.clip((root[:, 1] - brows) * style.fringe, 0.06, None)
-    if style.comb != "back":
+    if style.comb != "back" and not (style.comb == "parted" and style.length > 0.9):  # that falls to the sides
         length = np.where(
             front > 0.1, np.minimum(length, np.where(style.comb == "parted", fringe * 1.3, fringe)), length
         )
     step = (length / (STEPS - 1))[:, None]
     pull = 0.03 + 0.25 * np.clip(style.length - 0.2, 0, 1.0)
     shell = radius * (1 + style.volume * rng.uniform(0.35, 1.0, (count, 1))) + 0.012
-    veiled = rng.random((count, 1)) < 0.012
+    veiled = (rng.random((count, 1)) < 0.012) & (np.arange(count) > count * (LOCKS + 0.1))[:, None]
     phase = rng.uniform(0, 2 * np.pi, (count, 2))
     point, points, normals = root, [root], [out]
     for k in range(1, STEPS):
@@ -242,6 +250,12 @@ def _comb(
         points.append(point)
         normals.append(outward(point))
     return np.stack(points, 1), np.stack(normals, 1)
+
+
+def _rank(values: Float[np.ndarray, " values"], groups: int) -> Int[np.ndarray, " values"]:
+    """Which of `groups` of about equal size each value is in; the bounds are those of one value in four."""
+    some = np.sort(values[::4])
+    return np.searchsorted(some[len(some) * np.arange(1, groups) // groups], values, side="right")
 
 
 def draw(
@@ -296,9 +310,9 @@ def draw(
     gloss = 0.06 * strength * facing * glint * hair.shade[strand]
     # Brightness is quantised so that all strands of a shade and width are one drawing call.
     bright = diffuse + gloss * 8
-    level = np.digitize(bright, np.quantile(bright, np.linspace(0, 1, SHADES + 1)[1:-1]))
+    level = _rank(bright, SHADES)
     order = deep[strand, segment]
-    layer = np.digitize(order, np.quantile(order, np.linspace(0, 1, LAYERS + 1)[1:-1]))
+    layer = _rank(order, LAYERS)
     # The first strands are locks that fill; they thin out towards their ends. The others are single hairs.
     share = np.where(strand < len(hair.shade) * LOCKS, np.clip(1.25 - (segment + 1) / STEPS, 0.2, 1), 0.0)
     width = np.maximum(1, np.round(thickness * share)).astype(np.int32)

@@ -152,13 +152,13 @@ def sample_identity(
     ancestry = rng.dirichlet(np.array(ANCESTRY[group]) * 14 + 0.05)
     count = len(shape_sliders())
     tone_mean, tone_spread = TONE[group]
-    bearded = rng.choice([0.0, 0.25, 0.5, 1.0], p=[0.55, 0.2, 0.1, 0.15])
+    bearded = rng.choice([0.0, 0.25, 0.5, 1.0], p=[0.5, 0.22, 0.13, 0.15])
     return Identity(
         key=tuple(int(k) for k in key),
         gender=gender,
         ethnicity=ethnicity,
         age=drawn_age if age is None else float(age),
-        dimorphism=float(rng.uniform(0.85, 1.0)),
+        dimorphism=float(rng.uniform(0.1, 1.0)),
         ancestry=(float(ancestry[0]), float(ancestry[1]), float(ancestry[2])),
         sliders=tuple(rng.normal(0, 0.25, count).clip(-0.7, 0.7).tolist()),
         asymmetry=tuple(rng.normal(0, 0.06, count).tolist()),
@@ -168,9 +168,9 @@ def sample_identity(
         hair=_pick(rng, HAIR, HAIR_SHARE[group]),
         eyes=_pick(rng, EYES, EYE_SHARE[group]),
         greying=float(rng.uniform(32, 68)),
-        brow=float(rng.uniform(0.75, 1.25) * (1.15 if male else 0.78)),
+        brow=float(rng.uniform(0.75, 1.25) * (1.06 if male else 0.86)),
         beard=float(bearded * rng.uniform(0.7, 1.0)) if male else 0.0,
-        wrinkling=float(rng.uniform(0.6, 1.3)),
+        wrinkling=float(rng.uniform(0.6, 1.3) * (1.15 if male else 0.85)),
     )
 
 

@@ -165,13 +165,15 @@ def paint(person: Identity) -> Skin:
 
     lips = load_pack().lips.astype(np.float32) / 255
     rosy = base * np.array([0.78, 0.47, 0.50], np.float32) + np.array([0.035, 0.0, 0.004], np.float32)
-    lips *= float(np.interp(age, [5, 70], [0.75, 0.5])) * float(rng.uniform(0.7, 1.1))
-    painted = float(rng.random()) < (0.5 if person.gender == 0 and age > 15 else 0.0)
+    grown_man = person.gender * float(np.interp(age, [12, 20], [0, 1]))
+    # A man's lips stand out less from his skin, which is the rougher one.
+    lips *= float(np.interp(age, [5, 70], [0.75, 0.5])) * float(rng.uniform(0.7, 1.1)) * (1.1 - 0.4 * grown_man)
+    painted = float(rng.random()) < (0.6 if person.gender == 0 and age > 15 else 0.0)
     if painted:  # lipstick, and a darker lid
-        lips = np.clip(lips * 1.4, 0, 1)
-        rosy = rosy * np.array([0.9, 0.6, 0.68], np.float32) * float(rng.uniform(0.7, 1.1))
+        lips = np.clip(lips * 1.5, 0, 1)
+        rosy = rosy * np.array([0.9, 0.6, 0.68], np.float32) * float(rng.uniform(0.6, 1.05))
         lid = _spot(0.31, 7.345, 0.17, 0.035)
-        colour *= 1 - 0.45 * float(rng.uniform(0.3, 1)) * (lid + lid[:, ::-1])
+        colour *= 1 - 0.35 * float(rng.uniform(0.3, 1)) * (lid + lid[:, ::-1])
     colour += (rosy[:, None, None] * shade - colour) * lips
 
     brows, stubble = _brows(person, rng), _stubble(person, rng) * (1 - lips)
@@ -180,6 +182,7 @@ def paint(person: Identity) -> Skin:
     colour += (own[:, None, None] - colour) * stubble
     colour += (brow[:, None, None] - colour) * brows
     height = 0.7 * smooth(rng, *CHART_SHAPE, 0.9) + 0.3 * smooth(rng, *CHART_SHAPE, 2.2)
+    height *= float(rng.uniform(0.7, 1.2)) * (0.8 + 0.5 * grown_man)
     return Skin(cv2.merge(list(colour.clip(0.003, 1))), height, base)
 
 
@@ -190,8 +193,10 @@ def _by_channel(red: float, green: float, blue: float) -> Float[np.ndarray, "3 1
 def _brows(person: Identity, rng: np.random.Generator) -> np.ndarray:
     """Hairs of the eyebrows: share of the skin that they cover."""
     ink = np.zeros(CHART_SHAPE, np.float32)
+    grown = float(np.interp(person.age, [8, 18], [0, 1]))
     thickness = 0.85 * person.brow * float(np.interp(person.age, [1, 14, 70, 90], [0.5, 1.0, 1.0, 0.8]))
     arch = float(rng.uniform(-0.02, 0.015) + (0.02 if person.gender == 0 else 0.0))
+    raised = float(rng.normal(0, 0.008)) + (0.01 if person.gender == 0 else -0.01) * grown
     length = float(rng.uniform(0.52, 0.57))
     for sign in (-1, 1):
         curve = _curve(
@@ -199,7 +204,7 @@ def _brows(person: Identity, rng: np.random.Generator) -> np.ndarray:
         )
         t, across, reach, dark = rng.random((4, int(210 * thickness)))
         root = curve[(t * 59).astype(np.int32)]
-        root[:, 1] += (across * 2 - 1) * 0.036 * thickness * (1 - 0.7 * t**2) - 0.01
+        root[:, 1] += (across * 2 - 1) * 0.036 * thickness * (1 - 0.7 * t**2) - 0.01 + raised
         angle = np.pi / 2 - (0.25 + 1.25 * t)
         lean = np.stack([sign * np.cos(angle), np.sin(angle)], 1) * (0.03 + 0.03 * reach)[:, None]
         hairs = np.stack([root, root + lean], 1)
@@ -207,13 +212,13 @@ def _brows(person: Identity, rng: np.random.Generator) -> np.ndarray:
             some = hairs[(dark * 4).astype(np.int32) == level]
             _strokes(ink, some, 0.45 + 0.11 * level, 1)
     soft = cv2.GaussianBlur(ink, (0, 0), 0.7) + 0.6 * cv2.GaussianBlur(ink, (0, 0), 2.0)
-    return (soft * 1.15).clip(0, 0.93)
+    return (soft * 1.15).clip(0, 0.93) * float(rng.uniform(0.5, 0.95) - 0.05 * (person.gender == 0))
 
 
 def _stubble(person: Identity, rng: np.random.Generator) -> np.ndarray:
     """Shadow or hairs of a beard: share of the skin that they cover."""
     grown = float(np.interp(person.age, [15, 22], [0, 1])) * person.beard
-    shadow = 0.12 * float(np.interp(person.age, [15, 25], [0, 1])) * (person.gender == 1) * float(rng.uniform(0, 1))
+    shadow = float(np.interp(person.age, [15, 25], [0, 1])) * (person.gender == 1) * float(rng.uniform(0.04, 0.34))
     if grown + shadow < 0.02:
         return np.zeros(CHART_SHAPE, np.float32)
     x, y = (np.abs(_grid()[0]), _grid()[1])
@@ -223,8 +228,8 @@ def _stubble(person: Identity, rng: np.random.Generator) -> np.ndarray:
         / (1 + np.exp((x - 0.68) * 22))
         / (1 + np.exp((6.14 - y) * 40))
     )
-    moustache = np.exp(-(((y - 6.765) / 0.05) ** 2)) * np.exp(-((x / 0.27) ** 6))
-    kind = rng.choice(3, p=[0.6, 0.2, 0.2])
+    moustache = np.exp(-(((y - 6.765) / 0.06) ** 2)) * np.exp(-((x / 0.27) ** 6))
+    kind = rng.choice(3, p=[0.5, 0.3, 0.2])
     chin = np.exp(-((x / 0.22) ** 4)) * jaw
     area = (jaw + moustache, moustache, chin + moustache)[kind] if grown > 0.2 else jaw + moustache
     texture = (0.72 + 0.22 * smooth(rng, *CHART_SHAPE, 0.9)).clip(0.2, 1)
