@@ -169,12 +169,15 @@ def choose_start(config: Config, overrides: list[tuple[str, str]], workdir: path
 
 def prepare_people(config: Config, data_dir: pathlib.Path) -> pathlib.Path:
     """Renders and prepares the built-in set at the config's size, once; returns the folder that holds it."""
+    from facejax.datasets import get_dataset
     from facejax.datasets.prepare import is_prepared, prepare_dataset
 
     train, validation, each = config.data.people_train, config.data.people_validation, config.data.people_photos_each
     # Persons are recognised among those of the training photos; all else is tested on people never seen.
     same_people = "identity" in config.model.tasks
-    directory = data_dir / f"people_{train}_{validation}x{each}{'_same' if same_people else ''}"
+    # The edition is in the name, so that photos of a former one are not trained on but rendered anew.
+    edition = get_dataset("people").edition
+    directory = data_dir / f"people{edition}_{train}_{validation}x{each}{'_same' if same_people else ''}"
     if config.data.people_crop != "mtcnn":
         directory = directory.with_name(f"{directory.name}_{config.data.people_crop}")
     if not is_prepared(directory, "people"):
