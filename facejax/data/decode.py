@@ -23,8 +23,8 @@ class CorruptImageError(ValueError):
 def image_dimensions(data: bytes) -> tuple[int, int]:
     """Height and width in pixels that a file's header states: JPEG, PNG, BMP, GIF, WebP or TIFF.
 
-    A JPEG that ends before its end-of-image marker counts as corrupt here, because decoders fill what is missing with
-    grey and go on.
+    A JPEG or PNG that ends before its end marker counts as corrupt here, because decoders fill what is missing with
+    grey and go on; a PNG whose chunk claims more bytes than the file has, too, because OpenCV takes them all (2 GB).
 
     Raises:
         CorruptImageError: Another format, or a damaged header.
@@ -33,8 +33,7 @@ def image_dimensions(data: bytes) -> tuple[int, int]:
         if data[:2] == b"\xff\xd8":
             return _jpeg_header(data)[:2]
         if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR":
-            width, height = struct.unpack(">II", data[16:24])
-            return height, width
+            return _png_dimensions(data)
         if data[:2] == b"BM":
             width, height = struct.unpack("<ii", data[18:26])
             return abs(height), width
@@ -73,6 +72,17 @@ def _jpeg_header(data: bytes) -> tuple[int, int, bool]:
             return size[0], size[1], plain
         standalone = marker == 0x01 or 0xD0 <= marker <= 0xD9
         position += 2 if standalone else 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
+
+
+def _png_dimensions(data: bytes) -> tuple[int, int]:
+    position = 8
+    while position + 12 <= len(data):
+        (length,) = struct.unpack(">I", data[position : position + 4])
+        if data[position + 4 : position + 8] == b"IEND":
+            width, height = struct.unpack(">II", data[16:24])
+            return height, width
+        position += 12 + length
+    raise CorruptImageError("truncated or damaged PNG: no end chunk")
 
 
 def _webp_dimensions(data: bytes) -> tuple[int, int]:

@@ -103,7 +103,8 @@ def test_plain_jpegs_take_the_fast_decoder(photo, monkeypatch):
 
 def png_header(width, height):
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    end = b"\0\0\0\0IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body)) + end
 
 
 @pytest.mark.parametrize("size", [(100_000, 100_000), (0, 10), (2**31 - 1, 1)])
@@ -121,6 +122,18 @@ def test_truncated_jpeg(photo):
     data = encoded(photo, ".jpg")
     with pytest.raises(CorruptImageError, match="truncated JPEG"):
         decode_image(data[: len(data) * 2 // 3])
+
+
+@pytest.mark.parametrize("length", [2**31 - 1, 2**20])
+def test_a_png_chunk_that_claims_more_than_there_is(photo, length):
+    """OpenCV takes as much memory as the chunk claims, 2 GB, before it sees that the file ends."""
+    data = bytearray(encoded(photo, ".png"))
+    place = data.index(b"IDAT") - 4
+    data[place : place + 4] = struct.pack(">I", length)
+    with pytest.raises(CorruptImageError, match="no end chunk"):
+        decode_image(bytes(data))
+    with pytest.raises(CorruptImageError, match="no end chunk"):
+        decode_image(encoded(photo, ".png")[:-13])
 
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 100, b"<html>404</html>", b"\xff\xd8", b"\xff\xd8\xff\xe0", b"BM"])
