@@ -16,7 +16,7 @@ from facejax.decoding import expected_age, probabilities
 from facejax.evals.age import PAPER_RANGE, age_errors
 from facejax.evals.bootstrap import Metric
 from facejax.evals.classification import classify
-from facejax.evals.fairness import FairnessResult, age_groups, by_group, intersection
+from facejax.evals.fairness import FairnessResult, attribute_groups, by_group
 from facejax.evals.tasks import evaluate_task
 from facejax.inference.model import LoadedModel
 from facejax.protocol_config import AttributesConfig
@@ -159,13 +159,7 @@ def _by_groups(
     config: AttributesConfig, judged: Judged, source: FaceSource, persons: np.ndarray | None
 ) -> list[FairnessResult]:
     """The metric by each attribute of the config that the set has, and by gender and ethnicity together."""
-    groups: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {}
-    for attribute in config.group_by:
-        if attribute in source.label_keys:
-            labels = source.labels(attribute)
-            groups[attribute] = age_groups(labels) if attribute == "age" else (labels, _NAMES[attribute])
-    if "gender" in groups and "ethnicity" in groups:
-        groups["gender, ethnicity"] = intersection(*groups["gender"], *groups["ethnicity"])
+    labels = {attribute: source.labels(attribute) for attribute in config.group_by if attribute in source.label_keys}
     return [
         by_group(
             judged.name,
@@ -177,7 +171,7 @@ def _by_groups(
             higher_is_better=judged.higher_is_better,
             seed=config.seed,
         )
-        for attribute, (group, names) in groups.items()
+        for attribute, (group, names) in attribute_groups(labels).items()
     ]
 
 

@@ -2,13 +2,15 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from facejax.evals.bootstrap import Metric, interval95, resample
+from facejax.tasks import ETHNICITY, GENDER
 
 # Groups with fewer records are shown, but neither best nor worst: their value is mostly chance.
 MIN_RECORDS = 30
@@ -63,8 +65,8 @@ class FairnessResult:
     gap_interval95: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for report.json."""
-        return dataclasses.asdict(self)
+        """Plain values for report.json; None where there is no number."""
+        return _plain(dataclasses.asdict(self))
 
     def markdown(self, percent: bool = True) -> list[str]:
         """Lines of a table; `percent` for fractions."""
@@ -81,6 +83,14 @@ class FairnessResult:
             gap = f"{factor * self.gap:.2f} [{low:.2f}, {high:.2f}]"
             lines += ["", f"Gap {gap}{unit}: {self.best} is served best, {self.worst} worst. {self.unknown} unknown."]
         return lines
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def by_group(
@@ -127,6 +137,24 @@ def by_group(
         gap, gap_interval = high.value - low.value, interval95(draws[high.name] - draws[low.name])
     unknown = int((group < 0).sum())
     return FairnessResult(name, attribute, higher_is_better, tuple(results), unknown, best, worst, gap, gap_interval)
+
+
+def attribute_groups(
+    labels: Mapping[str, np.ndarray],
+) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:
+    """Group of each record and the groups' names, by attribute: ``gender``, ``ethnicity``, both together, ``age``.
+
+    Args:
+        labels: By attribute (n,), -1 for unknown; attributes that are not there give no groups.
+    """
+    named = {"gender": GENDER, "ethnicity": ETHNICITY}
+    groups = {
+        attribute: age_groups(values) if attribute == "age" else (values, named[attribute])
+        for attribute, values in labels.items()
+    }
+    if "gender" in groups and "ethnicity" in groups:
+        groups["gender, ethnicity"] = intersection(*groups["gender"], *groups["ethnicity"])
+    return groups
 
 
 def intersection(

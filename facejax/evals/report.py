@@ -4,16 +4,17 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from facejax.config import Config
 from facejax.data.source import FaceSource
-from facejax.decoding import expected_age
+from facejax.decoding import expected_age, probabilities
 from facejax.evals.calibration import CalibrationResult, draw_reliability, reliability
 from facejax.evals.classification import ClassificationResult, seven_from_eight
+from facejax.evals.fairness import FairnessResult, attribute_groups, by_group
 from facejax.evals.tasks import AgeResult, RankResult, RegressionResult, TaskResult, evaluate_task, in_words
 from facejax.tasks import EMOTION8, Task
 
@@ -42,7 +43,8 @@ def write_report(
 
     Returns:
         What report.json holds. For ``best`` and ``last``: ``epoch``, ``step``, ``dataset``, ``split``, and ``tasks``,
-        by task the result's `to_dict`; and ``paper``, the row of the paper with the data set that it is about.
+        by task the result's `to_dict` with ``groups``, the same by groups of people; and ``paper``, the row of the
+        paper with the data set that it is about.
     """
     report: dict[str, Any] = {
         "tasks": [task.name for task in tasks],
@@ -51,7 +53,9 @@ def write_report(
     }
     results: dict[str, dict[str, TaskResult]] = {}
     calibrations: dict[str, dict[str, CalibrationResult]] = {task.name: {} for task in tasks}
-    kept = {}
+    people = {key: source.labels(key) for key in ("gender", "ethnicity", "age") if key in source.label_keys}
+    persons = source.labels("person") if "person" in source.fields else None
+    kept, groups = {}, {}
     for name in ("best", "last"):
         with np.load(workdir / f"scores_{name}.npz") as stored:
             kept[name] = dict(stored)
@@ -64,6 +68,8 @@ def write_report(
                 readable = np.where(np.isfinite(scores).all(axis=1), labels, -1)
                 calibrations[task.name][name] = reliability(scores, readable)
                 of_tasks[task.name]["calibration"] = calibrations[task.name][name].to_dict()
+            groups[task.name] = _by_groups(task, scores, labels, people, persons)
+            of_tasks[task.name]["groups"] = [group.to_dict() for group in groups[task.name]]
             if task.labels == EMOTION8:
                 readable = np.where(np.isfinite(scores).all(axis=1), labels, -1)
                 of_tasks[task.name]["seven_from_eight"] = seven_from_eight(scores, readable).to_dict()
@@ -79,7 +85,7 @@ def write_report(
         "comparable": bool(config.paper.dataset) and config.data.name == config.paper.dataset,
     }
     _write(workdir / "report.json", json.dumps(report, indent=2) + "\n")
-    _write(workdir / "report.md", _markdown(report, tasks, results, config))
+    _write(workdir / "report.md", _markdown(report, tasks, results, groups, config))
     _draw_curves(workdir / "curves.png", history)
     for task in tasks:
         _draw_result(workdir / f"{task.name}.png", task, {name: results[name][task.name] for name in results})
@@ -88,6 +94,36 @@ def write_report(
         scores, labels = kept["best"][f"scores/{task.name}"], kept["best"][f"labels/{task.name}"]
         _draw_crops(workdir / f"{task.name}_crops.png", task, source, scores, labels)
     return report
+
+
+def _by_groups(
+    task: Task,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    people: Mapping[str, np.ndarray],
+    persons: np.ndarray | None,
+) -> list[FairnessResult]:
+    """The task's accuracy, or error in years, by each attribute of people that the set has; none for other tasks."""
+    if task.kind not in ("categorical", "binary", "age"):
+        return []
+    readable = np.isfinite(scores).all(axis=1) & (labels >= 0)
+    predicted = probabilities(task, np.nan_to_num(scores))
+    if task.kind == "age":
+        name, values = f"{task.name}, mean absolute error in years", np.abs(expected_age(predicted) - labels)
+    else:
+        name, values = f"{task.name} accuracy", predicted.argmax(axis=1) == labels
+    return [
+        by_group(
+            name,
+            lambda records: float(np.mean(values[records])),
+            attribute,
+            np.where(readable, group, -1),
+            names,
+            clusters=persons,
+            higher_is_better=task.kind != "age",
+        )
+        for attribute, (group, names) in attribute_groups(people).items()
+    ]
 
 
 def _write(path: pathlib.Path, text: str) -> None:
@@ -102,7 +138,11 @@ def _percent(result: dict[str, Any]) -> str:
 
 
 def _markdown(
-    report: dict[str, Any], tasks: Sequence[Task], results: dict[str, dict[str, TaskResult]], config: Config
+    report: dict[str, Any],
+    tasks: Sequence[Task],
+    results: dict[str, dict[str, TaskResult]],
+    groups: Mapping[str, Sequence[FairnessResult]],
+    config: Config,
 ) -> str:
     paper, first = report["paper"], tasks[0]
     chosen_by = {"age": "error in years", "regression": "concordance"}.get(first.kind, config.select.replace("_", " "))
@@ -144,6 +184,8 @@ def _markdown(
             lines += [f"![Calibration]({task.name}_calibration.png)", ""]
             lines += [f"Expected calibration error (15 bins): best epoch {errors[0]}, last {errors[1]}.", ""]
         lines += [f"![Crops]({task.name}_crops.png)"]
+        for result in groups[task.name]:
+            lines += ["", f"By {result.attribute}, last epoch:", "", *result.markdown(result.higher_is_better)]
     lines += ["", "## Training", "", "![Curves](curves.png)", ""]
     return "\n".join(lines)
 

@@ -1,10 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from facejax.evals.age import age_errors
 from facejax.evals.bootstrap import interval95, resample
-from facejax.evals.fairness import age_groups, by_group, intersection
+from facejax.evals.fairness import age_groups, attribute_groups, by_group, intersection
 
 
 def test_bootstrap_of_a_mean_is_near_its_closed_form():
@@ -71,3 +73,19 @@ def test_age_errors_of_the_paper_s_ranges():
     assert (paper.n, paper.mae) == pytest.approx((3, 13 / 3))
     assert paper.interval95[0] <= paper.mae <= paper.interval95[1]
     assert age_errors(predicted, true, 100).n == 0
+
+
+def test_attributes_that_a_set_has():
+    labels = {"gender": np.array([0, 1, -1]), "age": np.array([8, -1, 71])}
+    groups = attribute_groups(labels)
+    assert list(groups) == ["gender", "age"]
+    assert groups["gender"][1] == ("female", "male")
+    assert [groups["age"][1][place] for place in groups["age"][0][[0, 2]]] == ["0-9", "70+"]
+    groups = attribute_groups({"gender": np.array([1]), "ethnicity": np.array([2])})
+    assert groups["gender, ethnicity"][1][int(groups["gender, ethnicity"][0][0])] == "male, asian"
+
+
+def test_a_result_is_plain_json():
+    result = by_group("m", lambda i: 1.0, "x", np.zeros(50, int), ("a", "b")).to_dict()
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert result["gap"] is None

@@ -48,6 +48,7 @@ def prepare_squares(directory: pathlib.Path, people: int = 30) -> pathlib.Path:
     (raw / "images").mkdir(parents=True)
     (raw / "data").mkdir()
     rows, rng = ["user.id,image,emotion"], np.random.default_rng(0)
+    attributes = ["image,gender,ethnicity"]
     for person in range(people):
         for place, emotion in enumerate(EMOTION8):
             if emotion == "contempt" and person % 3:
@@ -57,7 +58,9 @@ def prepare_squares(directory: pathlib.Path, people: int = 30) -> pathlib.Path:
             name = f"Person_{chr(97 + person // 26)}{chr(97 + person % 26)}_{place:04d}.png"
             cv2.imwrite(str(raw / "images" / name), image)
             rows.append(f"1,{name},{emotion}")
+            attributes.append(f"{name},{'male' if person % 2 else 'female'},")
     (raw / "data" / "legend.csv").write_text("\n".join(rows) + "\n")
+    (raw / "attributes.csv").write_text("\n".join(attributes) + "\n")
     prepare_dataset("facial_expressions", raw, directory / "data", crop="none", workers=0, log=lambda line: None)
     return directory / "data"
 

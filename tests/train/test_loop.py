@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from facejax.cards.card import model_card
 from facejax.config import DataConfig, ModelConfig, SamConfig, StageConfig, StagesConfig
 from facejax.evals.report import write_report
 from facejax.inference import load_model
@@ -72,6 +73,15 @@ def test_report_holds_best_and_last(finished):
         of_task = report[name]["tasks"]["emotion8"]
         assert of_task["n"] == len(setup.eval_source)
         assert {"balanced_accuracy", "seven_from_eight", "interval95"} <= of_task.keys()
+        by_gender = next(found for found in of_task["groups"] if found["attribute"] == "gender")
+        genders = {group["name"]: (group["n"], group["value"]) for group in by_gender["groups"]}
+        assert sum(n for n, _ in genders.values()) == of_task["n"]
+        assert sum(n * value for n, value in genders.values()) / of_task["n"] == pytest.approx(of_task["accuracy"])
+        assert all(group["clusters"] < group["n"] for group in by_gender["groups"])
+    assert "By gender, last epoch" in (workdir / "report.md").read_text()
+    card = model_card(setup.cfg, report)
+    assert "emotion8 accuracy, gender female" in card
+    assert "`facial_expressions`" in card
     for picture in ("emotion8.png", "curves.png", "emotion8_crops.png"):
         assert (workdir / picture).stat().st_size > 10_000
 
