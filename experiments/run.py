@@ -303,6 +303,7 @@ def main(arguments: list[str]) -> None:
         print_header(named.config, config, data, workdir)
         check_workdir(config, workdir)
 
+    from facejax.cards.card import model_card, write_card
     from facejax.evals.report import write_report
     from facejax.train import loop
     from facejax.train.checkpoint import DiskFullError
@@ -321,7 +322,9 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"error: {error}")
     if jax.process_index() > 0:
         return
-    write_report(workdir, config, setup.tasks, setup.eval_source, read_metrics(workdir), data)
+    report = write_report(workdir, config, setup.tasks, setup.eval_source, read_metrics(workdir), data)
+    for name in ("best", "last"):
+        write_card(workdir / name, model_card(setup.cfg, report, name))
     print((workdir / "report.md").read_text())
     logger.info("trained on %s; %.0f s in all; report: %s", data, time.monotonic() - started, workdir / "report.md")
 

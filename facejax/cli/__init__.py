@@ -1,12 +1,14 @@
-"""The command ``facejax``: analyze (photos, folders, videos, cameras), search, export, models, doctor, app.
+"""Faces of photos, folders, videos and cameras: perceived age, gender, ethnicity, and the look of the expression.
 
-Exit status: 0 done; 1 an error, in one line; 2 wrong usage; 3 done, but some photos could not be read; 130 stopped.
-130 stopped.
+Exit status: 0 done; 1 an error, in one line; 2 wrong usage; 3 done, but some photos could not be
+read; 130 stopped.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+
+from facejax.cards.use import EU
 
 DONE, FAILED, PARTLY, STOPPED = 0, 1, 3, 130
 
@@ -15,7 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     from facejax.cli import analyze, app, doctor, export, models, search
 
-    parser = argparse.ArgumentParser(prog="facejax", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="facejax", description=__doc__, epilog=EU, formatter_class=argparse.RawTextHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (analyze, search, export, models, doctor, app):
         module.add_parser(commands)

@@ -1,4 +1,4 @@
-"""``facejax analyze``: photos, folders, videos and cameras."""
+"""Finds the faces of photos, folders, videos and cameras, and says what they look like to the networks."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from facejax.cards.use import USE
 from facejax.cli.options import add_model_options, add_output_options, load_analyzer, photos_of
 from facejax.cli.progress import Progress
 
@@ -18,7 +19,9 @@ _NOTE = "perceived attributes and looks of expressions: not what a person feels 
 
 def add_parser(commands: Any) -> None:
     """Adds the command."""
-    parser = commands.add_parser("analyze", help="faces of photos, folders, a video, a camera", description=__doc__)
+    parser = commands.add_parser(
+        "analyze", help="faces of photos, folders, a video, a camera", description=__doc__, epilog=USE
+    )
     parser.add_argument("source", nargs="+", help="photos and folders, or one video, or webcam, webcam:1, ...")
     add_model_options(parser)
     parser.add_argument(

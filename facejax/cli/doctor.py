@@ -1,4 +1,4 @@
-"""``facejax doctor``: devices, versions, what is installed, what is prepared, and what to do about what is missing."""
+"""Devices, versions, what is installed, what is prepared, and what to do about what is missing."""
 
 import argparse
 import importlib.metadata

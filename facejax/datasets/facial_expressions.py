@@ -67,6 +67,7 @@ class FacialExpressions(Dataset):
         "Split by person: a fifth of the people is for validation."
     )
     licence = "Apache-2.0 (the repository's; the rights of the photos are their owners')"
+    commercial = "unclear"
     url = "https://github.com/muxspace/facial_expressions"
     tasks = ("emotion8", "emotion7", "gender", "ethnicity")
     expected_counts = types.MappingProxyType({"train": None, "validation": None})

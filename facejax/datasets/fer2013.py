@@ -37,6 +37,7 @@ class Fer2013(Dataset):
     name = "fer2013"
     description = "small grey faces from the web with one of 7 expressions (8 by FER+): train, validation and test"
     licence = "Kaggle competition data, no licence stated (photos remain their owners'); the votes of FER+ are MIT"
+    commercial = "unclear"
     url = "https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge/data"
     tasks = ("emotion8", "emotion7")
     expected_counts: ClassVar = {"train": 28_709, "validation": 3_589, "test": 3_589}

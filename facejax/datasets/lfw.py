@@ -42,6 +42,7 @@ class Lfw(Dataset):
     name = "lfw"
     description = "photos of 5,749 people from the news; all test"
     licence = "for research; no licence is stated (photos remain their owners')"
+    commercial = "unclear"
     url = "http://vis-www.cs.umass.edu/lfw/"
     tasks = ("identity",)
     expected_counts: ClassVar = {"test": 13_233}

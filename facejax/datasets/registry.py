@@ -37,6 +37,7 @@ class Dataset:
         name: The name that users type; also the name of the module.
         description: One or two sentences: what it holds and how the split is made.
         licence: Under which terms it is published.
+        commercial: Whether these allow commercial use: ``no``, ``yes``, or ``unclear`` where nothing says so.
         url: Where it is published.
         tasks: Names in `facejax.tasks.TASKS` for which its records carry labels.
         expected_counts: Published number of photos (or clips) by split; None where it isn't published or not fixed.
@@ -55,6 +56,7 @@ class Dataset:
     default_crop: ClassVar[Crop]
     edition: ClassVar[int] = 1
     kind: ClassVar[Literal["photo", "video"]] = "photo"
+    commercial: ClassVar[Literal["no", "unclear", "yes"]] = "no"
 
     def __init__(self):
         self.skipped: dict[str, list[str]] = {}

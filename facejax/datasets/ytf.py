@@ -26,6 +26,7 @@ class YouTubeFaces(Dataset):
     name = "ytf"
     description = "621,126 frames of 3,425 videos of 1,595 people; all test"
     licence = "for research, on request (videos remain their owners')"
+    commercial = "unclear"
     url = "https://www.cs.tau.ac.il/~wolf/ytfaces/"
     tasks = ("identity",)
     expected_counts: ClassVar = {"test": 621_126}

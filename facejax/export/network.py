@@ -13,16 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from facejax.cards.use import USE
 from facejax.inference import LoadedModel
 from facejax.models import model_from_cfg
 from facejax.models.depthwise import Implementation
 from facejax.tasks import TASKS, Task
 
 INPUT = "images"
-USE = (
-    "Reads the look of an expression and the perceived age, gender and ethnicity; not what a person feels or is. "
-    "Inferring emotions at work and in schools is prohibited in the EU (AI Act, Art. 5(1)(f))."
-)
 # Identity heads name people of a training set; the features are what is used.
 _EXPORTED_KINDS = ("age", "binary", "categorical", "regression")
 # Largest difference from Flax that a float32 export may have; features by their own size, ages in years.

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from facejax.cards.card import model_card, read_card
 from facejax.decoding import expected_age, probabilities
 from facejax.models import PretrainedCfg, list_models, model_from_cfg
 from facejax.naming import nearest
@@ -25,11 +26,13 @@ class LoadedModel:
     Attributes:
         cfg: What travels with the weights: preprocessing, tasks, label order, source, licence.
         variables: ``params`` and ``batch_stats``.
+        card: The model card, Markdown: use, data, licence, measured accuracy, limits.
     """
 
-    def __init__(self, cfg: PretrainedCfg, variables: dict[str, Any]):
-        """Builds the network of `cfg`; `variables` must be those of it."""
+    def __init__(self, cfg: PretrainedCfg, variables: dict[str, Any], card: str | None = None):
+        """Builds the network of `cfg`; `variables` must be those of it. Without a `card` it is made from `cfg`."""
         self.cfg = cfg
+        self.card = model_card(cfg) if card is None else card
         self.variables = jax.device_put(variables)
         model = model_from_cfg(cfg)
 
@@ -106,9 +109,10 @@ def load_model(name_or_dir: str | pathlib.Path) -> LoadedModel:
         FileNotFoundError: There is no such folder or name, or the folder holds no model.
         ConnectionError: The published file is not at hand and cannot be downloaded; says where to put it.
     """
-    directory, published = pathlib.Path(name_or_dir), list_models(pretrained=True)
+    card, directory, published = None, pathlib.Path(name_or_dir), list_models(pretrained=True)
     if directory.is_dir():
         variables, cfg = load_inference_checkpoint(directory)
+        card = read_card(directory)
     elif str(name_or_dir) in published:
         variables, cfg = load_published(str(name_or_dir))
     else:
@@ -117,4 +121,4 @@ def load_model(name_or_dir: str | pathlib.Path) -> LoadedModel:
             f"{nearest(str(name_or_dir), published)}; they are: {', '.join(published)}. A network's name alone has no "
             "weights: train it (experiments/run.py), or convert a file (tools/convert_weights.py FORMAT FILE --out DIR)"
         )
-    return LoadedModel(cfg, variables)
+    return LoadedModel(cfg, variables, card)

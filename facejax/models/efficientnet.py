@@ -160,6 +160,7 @@ def _cfgs(
         num_classes={"identity": 1000},
         source=f"https://huggingface.co/timm/{architecture}.ns_jft_in1k/resolve/main/model.safetensors",
         licence="Apache-2.0",
+        training_data=("jft_300m", "imagenet_1k"),
         notes="Noisy Student on JFT-300M and ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
     )
     published = [
@@ -170,6 +171,7 @@ def _cfgs(
             labels={task: TASKS[task].labels for task in tasks},
             source=f"https://github.com/HSE-asavchenko/face-emotion-recognition/raw/main/models/affectnet_emotions/onnx/{tag}.onnx",
             licence="Apache-2.0",
+            training_data=("vggface2", "affectnet"),
             notes="HSEmotion: VGGFace2 identities, then AffectNet, both photos from the web, for research only. "
             "BatchNorm may be folded: fine-tuning must keep it on its running statistics.",
         )

@@ -188,6 +188,7 @@ _IMAGENET = dataclasses.replace(
     num_classes={"identity": 1000},
     source="https://huggingface.co/timm/inception_v3.tf_in1k/resolve/main/model.safetensors",
     licence="Apache-2.0",
+    training_data=("imagenet_1k",),
     notes="ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
 )
 

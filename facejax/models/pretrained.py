@@ -25,6 +25,7 @@ class PretrainedCfg:
         source: Address of the page or file that publishes the weights.
         sha256: Hash of the published file, lower-case hex; empty where no file was at hand to hash.
         licence: Licence of the weights as their publisher states it; empty where none is stated.
+        training_data: Names in the register of data sets (`facejax.cards.terms`), first what was trained on first.
         notes: Training data and other things to know before use.
     """
 
@@ -39,6 +40,7 @@ class PretrainedCfg:
     source: str = ""
     sha256: str = ""
     licence: str = ""
+    training_data: tuple[str, ...] = ()
     notes: str = ""
 
     @property

@@ -139,6 +139,7 @@ _IMAGENET = dataclasses.replace(
     num_classes={"identity": 1000},
     source="https://huggingface.co/timm/rexnet_150.nav_in1k/resolve/main/model.safetensors",
     licence="MIT",
+    training_data=("imagenet_1k",),
     notes="ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
 )
 

@@ -72,6 +72,7 @@ _IMAGENET = dataclasses.replace(
     num_classes={"identity": 1000},
     source="https://huggingface.co/timm/vgg16.tv_in1k/resolve/main/model.safetensors",
     licence="BSD-3-Clause",
+    training_data=("imagenet_1k",),
     notes="ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
 )
 

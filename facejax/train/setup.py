@@ -185,6 +185,7 @@ def build_model(
         shared_hidden=shared_hidden,
         num_features=base.num_features,
         licence=_licence(config, initial),
+        training_data=_training_data(config, initial),
         notes=f"trained by facejax on {config.data.name}" + (f", from {wanted.init_from}" if wanted.init_from else ""),
     )
     model = create_model(
@@ -241,6 +242,12 @@ def _licence(config: Config, initial: tuple[dict[str, Any], PretrainedCfg] | Non
     sets = [f"{name}: {get_dataset(name).licence}" for name in config.data.name.split("+")]
     first = f"initial weights: {initial[1].licence}" if initial is not None and initial[1].licence else ""
     return "; ".join(filter(None, [*sets, first]))
+
+
+def _training_data(config: Config, initial: tuple[dict[str, Any], PretrainedCfg] | None) -> tuple[str, ...]:
+    """Sets that the weights will have seen: those of the initial weights, then this run's."""
+    before = () if initial is None else initial[1].training_data
+    return tuple(dict.fromkeys((*before, *config.data.name.split("+"))))
 
 
 def augmentation(config: DataConfig, image_size: int) -> tuple[Transform, ...]:

