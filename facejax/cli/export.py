@@ -1,4 +1,4 @@
-"""``facejax export``: networks with the detector as ONNX, LiteRT, StableHLO or Orbax, each checked on faces first."""
+"""Networks with the detector as ONNX, LiteRT, StableHLO or Orbax, each checked on faces before it is written."""
 
 import argparse
 import itertools
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from facejax.cli.options import add_output_options, photos_of
+from facejax.export import FORMATS
 
 if TYPE_CHECKING:
     import numpy as np
 
-FORMATS = ("onnx", "litert", "litert_float16", "litert_int8", "stablehlo", "orbax")
 _CHECK_FACES, _CALIBRATION_FACES = 32, 128
 
 
@@ -36,6 +36,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Returns the exit status."""
+    from facejax.export.formats import export_models
     from facejax.inference import load_model
 
     models = [load_model(name) for name in args.model]
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         kind = "faces of your photos" if args.photos else "rendered faces (give real ones by --photos)"
         print(f"checking on {len(faces)} {kind}", file=sys.stderr)
     for name in args.to:
-        told = _export(name, models, args.out / name, faces)
+        told = export_models(models, args.out / name, name, faces)
         if args.json:
             print(json.dumps({"format": name, "folder": str(args.out / name), "files": told}))
         else:
@@ -56,52 +57,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _export(name: str, models: Sequence[Any], folder: pathlib.Path, faces: Sequence["np.ndarray"]) -> dict[str, Any]:
-    """Metadata by file."""
-    from facejax.export.bundle import export_bundle
-
-    if name == "onnx":
-        from facejax.export.onnx import export_onnx
-
-        return _entries(export_bundle(models, folder, faces, runtime="onnx", suffix=".onnx", export=export_onnx))
-    if name.startswith("litert"):
-        from facejax.export.litert import KINDS, export_litert
-
-        kind: Any = next((kind for kind in KINDS if name.endswith(kind)), "float32")
-        check, calibration = faces, ()
-        if kind == "int8":  # what is checked was not calibrated with
-            check, calibration = faces[: len(faces) // 5 or 1], faces[len(faces) // 5 :]
-
-        def export(network: Any, path: pathlib.Path, faces: Sequence["np.ndarray"]) -> dict[str, Any]:
-            # The detector is a tenth of the size, and its small faces would lose most.
-            of_detector = network.metadata["kind"] != "face"
-            numbers = "float32" if of_detector else kind
-            return export_litert(network, path, faces, kind=numbers, calibration=calibration)
-
-        return _entries(export_bundle(models, folder, check, runtime="litert", suffix=".tflite", export=export))
-    if name == "stablehlo":
-        from facejax.export.network import face_network
-        from facejax.export.stablehlo import export_stablehlo
-
-        networks = [face_network(model, "shift") for model in models]
-        return {f"{n.name}.stablehlo": export_stablehlo(n, folder / f"{n.name}.stablehlo", faces) for n in networks}
-    from facejax.export.network import file_stem
-    from facejax.weights.checkpoint import load_inference_checkpoint, save_inference_checkpoint
-
-    for model in models:
-        save_inference_checkpoint(folder / file_stem(model.cfg.name), model.variables, model.cfg)
-        load_inference_checkpoint(folder / file_stem(model.cfg.name))
-    return {file_stem(model.cfg.name): {"cfg": model.cfg.to_dict()} for model in models}
-
-
-def _entries(manifest: dict[str, Any]) -> dict[str, Any]:
-    entries = [manifest["detector"][name] for name in ("pnet", "rnet", "onet")] + manifest["models"]
-    return {entry["file"]: entry for entry in entries}
-
-
 def _words(metadata: dict[str, Any]) -> str:
-    if "check" not in metadata:
-        return "read again"
     check = metadata["check"]
     size = f"{metadata['bytes'] / 1e6:.2f} MB, " if "bytes" in metadata else ""
     largest = ", ".join(f"{name} {value:.2g}" for name, value in check["max_difference"].items())

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from facejax.cards.detector import detector_card
+from facejax.cards.use import USE
 from facejax.export.files import whole_folder
 from facejax.export.mtcnn import CASCADE, mtcnn_networks
-from facejax.export.network import USE, Network, face_network
+from facejax.export.network import Network, face_network
 from facejax.inference import LoadedModel
+from facejax.models.depthwise import Implementation
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -29,22 +32,24 @@ def export_bundle(
     runtime: str,
     suffix: str,
     export: Exporter,
+    depthwise: Implementation = "conv",
 ) -> dict[str, Any]:
     """Writes a bundle; returns its manifest.
 
     ``manifest.json`` has ``format``, ``runtime``, ``use``, ``detector`` (``pnet``, ``rnet``, ``onet``, and ``cascade``:
     the numbers of the program around them) and ``models``, a list. Each network is ``{"file", "sha256", "bytes", ...}``
-    and the metadata that its file also carries.
+    and the metadata that its file also carries. Of each network the model card lies beside it (``card``).
 
     Args:
         models: Networks with different names.
         directory: The folder; an older bundle there is replaced.
         faces: Crops, uint8 RGB of any size, on which every file is checked.
-        runtime: ``onnx`` or ``litert``, for the manifest.
+        runtime: ``onnx``, ``litert`` or ``stablehlo``, for the manifest.
         suffix: Of the files.
         export: Writes one file.
+        depthwise: As of `facejax.export.network.face_network`.
     """
-    networks = [face_network(model) for model in models]
+    networks = [face_network(model, depthwise) for model in models]
     names = [network.name for network in networks]
     if len(set(names)) < len(names):
         raise ValueError(f"expected networks with different names, got {names}")
@@ -52,6 +57,10 @@ def export_bundle(
         detector = {}
         for network in mtcnn_networks():
             detector[network.name] = _entry(network, folder, suffix, export, faces)
+        (folder / "mtcnn.md").write_text(detector_card(), encoding="utf-8")
+        for network, model in zip(networks, models, strict=True):
+            network.metadata["card"] = f"{network.name}.md"
+            (folder / network.metadata["card"]).write_text(model.card, encoding="utf-8")
         manifest = {
             "format": FORMAT,
             "runtime": runtime,

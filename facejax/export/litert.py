@@ -25,6 +25,8 @@ SIGNATURE = "serving_default"
 METADATA_NAME = "facejax"
 # The heads, probabilities and ages stay in floating point: they cost nothing and lose most.
 _IN_8_BITS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+# Its reports go to standard output, which may be a programme's (facejax export --json).
+_SILENT: dict[str, Any] = {"enable_progress_bar": False, "enable_progress_report": False}
 # Side of P-Net's image until the app asks for another.
 _PNET_SIDE = 256
 
@@ -147,14 +149,14 @@ def _quantized(data: bytes, network: Network, kind: Kind, calibration: Sequence[
                 granularity=qtyping.QuantGranularity.TENSORWISE,
                 algorithm_key="float_casting",
             )
-            return bytes(quantizing.quantize().quantized_model or b"")
+            return bytes(quantizing.quantize(**_SILENT).quantized_model or b"")
         for operation in _IN_8_BITS:
             quantizing.add_static_config(
                 ".*", qtyping.TFLOperationName(operation), activation_num_bits=8, weight_num_bits=8
             )
         samples = [{INPUT: image[None]} for image in network.prepare(calibration)]
         measured = quantizing.calibrate({SIGNATURE: samples})
-        return bytes(quantizing.quantize(measured).quantized_model or b"")
+        return bytes(quantizing.quantize(measured, **_SILENT).quantized_model or b"")
 
 
 def _agreement(network: Network, data: bytes, faces: Sequence[np.ndarray]) -> dict[str, float]:

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from facejax.data.tfrecord import write_atomically
+from facejax.export.mtcnn import CASCADE
 from facejax.export.network import Network, compare, require_parity
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -22,17 +23,18 @@ def export_stablehlo(network: Network, path: str | os.PathLike, faces: Sequence[
     """Writes the two files; returns the metadata, with the differences from Flax under ``check``.
 
     Args:
-        network: What to export; made with ``depthwise="shift"``, the formulation that is fast on CPU.
+        network: What to export; a face network made with ``depthwise="shift"``, which is fast on CPU.
         path: The file, ending in ``.stablehlo``.
         faces: Crops, uint8 RGB of any size, on which the file must agree with Flax.
 
     Raises:
         ValueError: The file would not compute what Flax does; nothing is written.
     """
-    symbols = ["batch", *network.shape]
-    if None in symbols:
-        raise ValueError(f"{network.name} takes images of any size; StableHLO is exported for one size")
-    shape = jax.export.symbolic_shape(", ".join(map(str, symbols)))
+    free = iter(("height", "width"))
+    symbols = ["batch", *(next(free) if side is None else side for side in network.shape)]
+    # P-Net takes images of any size from its window on.
+    least = [f"{name} >= {CASCADE['window']}" for name in ("height", "width") if name in symbols]
+    shape = jax.export.symbolic_shape(", ".join(map(str, symbols)), constraints=least)
     traced = jax.export.export(jax.jit(network.function), platforms=PLATFORMS)(
         jax.ShapeDtypeStruct(shape, network.dtype)
     )
@@ -50,7 +52,7 @@ def export_stablehlo(network: Network, path: str | os.PathLike, faces: Sequence[
 
 
 def load_stablehlo(path: str | os.PathLike) -> tuple[Callable[[np.ndarray], Mapping[str, np.ndarray]], dict[str, Any]]:
-    """A function from images, uint8 RGB (n, size, size, 3), to arrays by output; and the metadata."""
+    """A function from images of the metadata's ``input`` (any batch size) to arrays by output; and the metadata."""
     path = pathlib.Path(path)
     metadata = json.loads(path.with_name(f"{path.name}.json").read_text())
     exported = jax.export.deserialize(bytearray(path.read_bytes()))

@@ -12,6 +12,7 @@ import pytest
 
 from facejax import cli
 from facejax.cli import results_file
+from facejax.export import FORMATS
 from facejax.inference.video import VideoWriter
 from facejax.weights.checkpoint import save_inference_checkpoint
 from tests.inference.toy import noise, toy_model
@@ -190,25 +191,46 @@ def test_an_index_runs_no_code(tmp_path, photos, model_dir, capsys):
     assert "allow_pickle" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("format_", ["onnx", "stablehlo", "orbax"])
-def test_exports(format_, photos, model_dir, tmp_path, capsys):
-    if format_ == "onnx":
-        pytest.importorskip("onnxruntime")
-    arguments = [
-        "export",
-        model_dir,
-        "--to",
-        format_,
-        "--out",
-        str(tmp_path),
-        "--photos",
-        str(photos / "a.png"),
-        "--json",
-    ]
-    assert cli.main([*arguments, "--quiet"]) == cli.DONE
+NEEDS = {"onnx": ["onnx", "onnxruntime"], "litert": ["litert_converter", "ai_edge_litert", "ai_edge_quantizer"]}
+
+
+@pytest.mark.filterwarnings("ignore:::ai_edge")  # LiteRT's own
+@pytest.mark.parametrize("format_", FORMATS)
+def test_every_export_format(format_, photos, model_dir, tmp_path, capsys):
+    """Files, metadata, cards, and a difference from Flax that was measured before the file was there."""
+    for module in NEEDS.get(format_.partition("_")[0], ()):
+        pytest.importorskip(module)
+    arguments = ["export", model_dir, "--to", format_, "--out", str(tmp_path), "--json", "--quiet"]
+    assert cli.main([*arguments, "--photos", str(photos)]) == cli.DONE
     told = json.loads(capsys.readouterr().out)
-    assert told["format"] == format_
-    assert all((tmp_path / format_ / name).exists() for name in told["files"])
+    folder = tmp_path / format_
+    assert (told["format"], told["folder"]) == (format_, str(folder))
+    assert all((folder / name).exists() for name in told["files"])
+    assert len(told["files"]) == (1 if format_ == "orbax" else 4)
+    (of_model,) = [entry for entry in told["files"].values() if entry["kind"] == "face"]
+    assert of_model["cfg"]["tasks"] == ["age", "gender", "emotion8"]
+    assert of_model["outputs"]["emotion8"]["labels"][0] == "anger"
+    assert "Art. 5(1)(f)" in of_model["use"]
+    assert set(of_model["check"]["max_difference"]) == {"features", "age", "gender", "emotion8"}
+    cards = [path.read_text() for path in folder.rglob("*.md")]
+    assert sum("# Model card: mobilenet_v1.toy" in card for card in cards) == 1
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_an_export_without_a_face_says_so(photos, model_dir, tmp_path, capsys):
+    arguments = ["export", model_dir, "--out", str(tmp_path / "x"), "--photos", str(photos / "c.png")]
+    assert cli.main(arguments) == cli.FAILED
+    assert "no face was found" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_cards(model_dir, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, words in ((model_dir, "Model card: mobilenet_v1.toy"), ("mobilenet_v1.vggface2*", "97.82")):
+        assert cli.main(["models", name, "--card"]) == cli.DONE
+        assert words in capsys.readouterr().out
+    assert cli.main(["models", "nowhere", "--card"]) == cli.FAILED
+    assert "no folder with a card" in capsys.readouterr().err
 
 
 def test_import_of_the_command_is_light():

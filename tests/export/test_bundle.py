@@ -40,14 +40,18 @@ def example():
     return module
 
 
-def test_manifest_describes_every_file(bundle):
+def test_manifest_describes_every_file(bundle, model):
     manifest = json.loads((bundle / "manifest.json").read_text())
     entries = [manifest["detector"][name] for name in ("pnet", "rnet", "onet")] + manifest["models"]
-    assert {entry["file"] for entry in entries} | {"manifest.json"} == {file.name for file in bundle.iterdir()}
+    files = {entry["file"] for entry in entries} | {"manifest.json", manifest["models"][0]["card"], "mtcnn.md"}
+    assert files == {file.name for file in bundle.iterdir()}
     for entry in entries:
         data = (bundle / entry["file"]).read_bytes()
         assert (entry["bytes"], entry["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
     assert manifest["models"][0]["outputs"]["emotion7"]["labels"][0] == "anger"
+    assert (bundle / manifest["models"][0]["card"]).read_text() == model.card
+    assert "MTCNN" in (bundle / "mtcnn.md").read_text()
+    assert "Art. 5(1)(f)" in manifest["use"]
 
 
 def test_the_example_finds_what_the_package_finds(bundle, example, model):

@@ -1,6 +1,5 @@
 """ONNX files against Flax, in onnxruntime; what has no ONNX form is refused by name."""
 
-import dataclasses
 import json
 import pathlib
 
@@ -15,10 +14,9 @@ from facejax.export import network as exported
 from facejax.export import onnx as export
 from facejax.export.mtcnn import mtcnn_networks
 from facejax.export.network import Network, face_network, file_stem
-from facejax.inference import LoadedModel
-from facejax.models import init_variables, list_models, model_from_cfg, pretrained_cfg
+from facejax.models import list_models
 from facejax.models.layers import global_average_pool, mean_of_pixels
-from facejax.preprocessing import Preprocessing
+from tests.export.backbones import random_network
 from tests.inference.toy import noise, toy_model
 
 onnx = pytest.importorskip("onnx")
@@ -191,16 +189,8 @@ def test_another_file_has_no_words(tmp_path, faces):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_models())
 def test_every_backbone(name, tmp_path):
-    """Random weights whose BatchNorm statistics are random too; features agree to 1e-4 of their size."""
-    size = {"inception_v3": 96, "vgg16": 224}.get(name, 64)
-    cfg = dataclasses.replace(
-        pretrained_cfg(name), tasks=("age", "emotion8"), num_classes={}, labels={}, preprocessing=Preprocessing(size)
-    )
-    variables = init_variables(model_from_cfg(cfg), seed=0, image_size=size)
-    rng = np.random.default_rng(0)
-    stats = jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), variables["batch_stats"])
-    model = LoadedModel(cfg, {**variables, "batch_stats": stats})
-    metadata = export.export_onnx(
-        face_network(model), tmp_path / "x.onnx", [noise(size, size, seed=i) for i in range(3)]
-    )
+    """Features agree to 1e-4 of their size."""
+    network, size = random_network(name)
+    faces = [noise(size, size, seed=i) for i in range(3)]
+    metadata = export.export_onnx(network, tmp_path / "x.onnx", faces)
     assert metadata["check"]["max_difference"]["features"] < 1e-4

@@ -1,7 +1,6 @@
 """A StableHLO file runs alone, with any batch size."""
 
 import numpy as np
-import pytest
 
 from facejax.export.mtcnn import mtcnn_networks
 from facejax.export.network import face_network
@@ -23,6 +22,13 @@ def test_round_trip(tmp_path):
         np.testing.assert_allclose(got["age"], expected["age"], rtol=1e-4)
 
 
-def test_networks_of_any_size_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="any size"):
-        export_stablehlo(mtcnn_networks()[0], tmp_path / "pnet.stablehlo", [noise(40, 40)])
+def test_mtcnn_and_a_p_net_of_any_size(tmp_path):
+    for network in mtcnn_networks():
+        path = tmp_path / f"{network.name}.stablehlo"
+        metadata = export_stablehlo(network, path, [noise(60, 50, seed=1)])
+        assert max(metadata["check"]["max_difference"].values()) < 1e-5
+    pnet = mtcnn_networks()[0]
+    run, _ = load_stablehlo(tmp_path / "pnet.stablehlo")
+    for count, height, width in ((1, 12, 12), (2, 13, 31)):
+        images = np.random.default_rng(0).uniform(0, 255, (count, height, width, 3)).astype(np.float32)
+        np.testing.assert_allclose(run(images)["probability"], pnet.reference(images)["probability"], atol=1e-5)
