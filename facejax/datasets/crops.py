@@ -91,7 +91,10 @@ def load_photo(record: Record, raw: pathlib.Path | None) -> Photo:
         raw: The set's folder; a path that leads out of it (a hostile or broken list file) is not opened.
     """
     if callable(record.image):
-        return _reduced(record, record.image())
+        try:
+            return _reduced(record, record.image())
+        except CorruptImageError as error:
+            return Photo(record, problem=("corrupt", str(error)))
     if raw is not None and not _inside(record.image, raw):
         return Photo(record, problem=("corrupt", "its path leads out of the set's folder"))
     try:

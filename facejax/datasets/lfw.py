@@ -13,16 +13,14 @@ import functools
 import pathlib
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import ClassVar
 
 from facejax.data.records import Record
+from facejax.datasets import tfds_folder
 from facejax.datasets.layout import Skips, find, lines, whole
 from facejax.datasets.registry import Dataset, register_dataset
 
 _PLACES = ("lfw", "lfw_funneled", "lfw-funneled", "lfw-deepfunneled", "lfw_deepfunneled", ".")
-_TFDS_MARK = "dataset_info.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +57,9 @@ class Lfw(Dataset):
                 paper's list). One who has no photos is counted.
         """
         skip = Skips(self)
-        found = find(self, raw, _TFDS_MARK, *_PLACES)
+        found = find(self, raw, tfds_folder.MARK, *_PLACES)
         wanted = _subjects(subjects, skip)
-        people = _prepared(found.parent) if found.name == _TFDS_MARK else _folders(found, skip)
+        people = _prepared(found.parent) if found.name == tfds_folder.MARK else _folders(found, skip)
         if not people:
             raise FileNotFoundError(f"{self.name}: no folder Name/Name_0001.jpg in {found}; see docs/datasets.md")
         for name in sorted((wanted or set()) - set(people)):
@@ -133,31 +131,11 @@ def _folders(root: pathlib.Path, skip: Skips) -> dict[str, list[tuple[str, pathl
 def _prepared(folder: pathlib.Path) -> dict[str, list[tuple[str, functools.partial]]]:
     """Photos by person of a folder prepared by TensorFlow Datasets, which keeps no numbers of photos."""
     people: dict[str, list[tuple[str, functools.partial]]] = {}
-    for index, example in enumerate(_source(folder)):
-        label = example["label"]
-        name = label.decode(errors="replace") if isinstance(label, bytes) else str(label)
-        people.setdefault(name, []).append((f"tfds/{index:05d}", functools.partial(_photo, folder, index)))
+    for index, example in enumerate(tfds_folder.examples(folder, "train")):
+        if "label" not in example:
+            raise ValueError(f"{folder} does not hold LFW: its examples have {', '.join(example)}, not label")
+        name = example["label"].decode(errors="replace")
+        people.setdefault(name, []).append(
+            (f"tfds/{index:05d}", functools.partial(tfds_folder.photo, folder, "train", index))
+        )
     return people
-
-
-@functools.cache
-def _source(folder: pathlib.Path):
-    """The examples of a prepared folder, at random access.
-
-    Raises:
-        ValueError: It was prepared in a file format that needs TensorFlow.
-    """
-    import tensorflow_datasets as tfds
-
-    try:
-        builder: Any = tfds.builder_from_directory(folder)
-        return builder.as_data_source(split="train")
-    except NotImplementedError as error:
-        raise ValueError(
-            f"{folder} is in a file format without random access; prepare it again with "
-            "`tfds build lfw --file_format=array_record`"
-        ) from error
-
-
-def _photo(folder: pathlib.Path, index: int) -> np.ndarray:
-    return _source(folder)[index]["image"]

@@ -24,7 +24,7 @@ Crop = Literal["mtcnn", "centre", "annotation", "none"]
 CROPS = ("mtcnn", "centre", "annotation", "none")
 # Modules of this package that are no data set.
 MACHINERY = frozenset(
-    {"registry", "layout", "options", "survey", "plan", "crops", "chunks", "prepare", "beam", "summary"}
+    {"registry", "layout", "options", "survey", "plan", "crops", "chunks", "prepare", "beam", "summary", "tfds_folder"}
 )
 
 _registered: dict[str, "Dataset"] = {}

@@ -5,7 +5,9 @@ that the tests can name each row. Photos are grey JPEGs, just large enough for t
 """
 
 import functools
+import io
 import pathlib
+import tempfile
 
 import cv2
 import numpy as np
@@ -248,6 +250,69 @@ def lfw(root):
             )
         },
     )
+
+
+def tfds_folder(root, name: str, version: str, examples: dict[str, list[tuple[np.ndarray, dict]]], **features) -> None:
+    """A set as TensorFlow Datasets prepares it: by split, photos (stored as PNG) and their other features."""
+    import tensorflow_datasets as tfds
+
+    class Miniature(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        """The set; TFDS takes a missing docstring for a missing description."""
+
+        VERSION = tfds.core.Version(version)
+
+        def _info(self):
+            image = tfds.features.Image(shape=(None, None, 3), encoding_format="png")
+            dictionary = tfds.features.FeaturesDict({"image": image, **features})
+            return tfds.core.DatasetInfo(builder=self, features=dictionary)
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(split) for split in examples}
+
+        def _generate_examples(self, split):
+            for i, (image, others) in enumerate(examples[split]):
+                yield f"{i:04d}", {"image": io.BytesIO(cv2.imencode(".png", image)[1].tobytes()), **others}
+
+    Miniature.name = name
+    Miniature(data_dir=root, file_format="array_record").download_and_prepare()
+
+
+@functools.cache
+def _celeb_a_files() -> dict[str, bytes]:
+    axes = {f"{point}_{axis}": 10 * i + (axis == "y") for i, point in enumerate(CELEB_A_POINTS) for axis in "xy"}
+    image = np.full((218, 178, 3), 127, np.uint8)
+    examples = {
+        split: [
+            (
+                image,
+                {"landmarks": axes, "attributes": {"Male": male, "Young": True}, "identity": {"Identity_No": number}},
+            )
+            for number, male in people
+        ]
+        for split, people in CELEB_A.items()
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        tfds_folder(
+            folder,
+            "celeb_a",
+            "2.1.0",
+            examples,
+            landmarks=dict.fromkeys(axes, np.int64),
+            attributes=dict.fromkeys(("Male", "Young"), np.bool_),
+            identity={"Identity_No": np.int64},
+        )
+        files = (path for path in pathlib.Path(folder).rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+CELEB_A_POINTS = ("lefteye", "righteye", "nose", "leftmouth", "rightmouth")
+# Number of the person, and whether it is a man.
+CELEB_A = {"train": [(1, True), (10_177, False), (1, True)], "validation": [(2880, True)], "test": [(5, False)]}
+
+
+@miniature
+def celeb_a(root):
+    write(root, _celeb_a_files())
 
 
 @miniature

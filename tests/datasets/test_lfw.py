@@ -80,35 +80,17 @@ def test_other_files_are_counted(raw):
 
 def test_a_folder_prepared_by_tfds(tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
-    colours = np.arange(3, dtype=np.uint8)[:, None, None, None] * 50 + np.zeros((1, 250, 250, 3), np.uint8)
     names = ["Aaron_Sorkin", "Abdullah_Gul", "Aaron_Sorkin"]
-    miniatures.photos(tmp_path / "none")
-
-    class Lfw(tfds.core.GeneratorBasedBuilder):
-        """As tensorflow_datasets/datasets/lfw declares it."""
-
-        name = "lfw"
-        VERSION = tfds.core.Version("0.1.1")
-
-        def _info(self):
-            features = {"label": tfds.features.Text(), "image": tfds.features.Image(shape=(250, 250, 3))}
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            for i, (name, image) in enumerate(zip(names, colours, strict=True)):
-                path = tmp_path / f"{i}.png"
-                import cv2
-
-                cv2.imwrite(str(path), image)
-                yield f"{name}/{i}", {"label": name, "image": str(path)}
-
-    builder = Lfw(data_dir=tmp_path, file_format="array_record")
-    builder.download_and_prepare()
+    examples = [(np.full((250, 250, 3), 50 * i, np.uint8), {"label": name}) for i, name in enumerate(names)]
+    miniatures.tfds_folder(tmp_path, "lfw", "0.1.1", {"train": examples}, label=tfds.features.Text())
     records = list(READER.records(tmp_path / "lfw/0.1.1"))
     assert sorted(record.labels["person"] for record in records) == sorted(names)
     assert len({record.id for record in records}) == 3
     means = {(record.labels["person"], int(record.image().mean())) for record in records}
     assert means == {("Aaron_Sorkin", 0), ("Abdullah_Gul", 50), ("Aaron_Sorkin", 100)}
+
+
+def test_a_folder_of_another_set_prepared_by_tfds(tmp_path):
+    miniatures.celeb_a(tmp_path)
+    with pytest.raises(ValueError, match="does not hold LFW: its examples have attributes, identity, image, landmarks"):
+        list(READER.records(tmp_path / "celeb_a/2.1.0"))
