@@ -9,6 +9,7 @@ import os
 import pathlib
 import platform
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -65,6 +66,7 @@ class _Process:
             stderr=log,
             text=True,
             env={**environment, **side.environment},
+            process_group=0,
         )
         self._say(json.dumps(side.settings))
 
@@ -89,13 +91,27 @@ class _Process:
             raise SideError("\n".join([f"{self.side.name} ended with status {status}; it said:", *said]))
         return json.loads(line)
 
+    def ready(self) -> dict[str, Any]:
+        """What the side says of itself when it is ready."""
+        told = self.answer()
+        self._signal(signal.SIGSTOP)
+        return told
+
     def round(self) -> dict[str, Any]:
-        """What one round measured."""
+        """What one round measured. Between rounds a side is stopped: a loader would read ahead in the other's turn."""
+        self._signal(signal.SIGCONT)
         self._say("round")
-        return self.answer()
+        measured = self.answer()
+        self._signal(signal.SIGSTOP)
+        return measured
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.killpg(self._process.pid, number)  # with its own processes
 
     def close(self) -> None:
         """Ends the process."""
+        self._signal(signal.SIGCONT)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -124,7 +140,7 @@ def run(
             log = stack.enter_context(tempfile.TemporaryFile("w+"))
             process = _Process(side, min(side.cores or cores, cores), args.device, log)
             stack.callback(process.close)
-            measured.append({"name": side.name, "settings": dict(side.settings), **process.answer(), "rounds": []})
+            measured.append({"name": side.name, "settings": dict(side.settings), **process.ready(), "rounds": []})
             processes.append(process)
         for number in range(args.rounds):
             # The one that begins changes: what runs first after a pause finds a cooler machine.

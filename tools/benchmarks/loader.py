@@ -13,6 +13,7 @@ from benchmarks.harness import AS_RUN, Side
 
 GOAL = "JPEG 224 crops (about 22 kB): >= 1.0x tf.data and DataLoader, >= 1000 a second and core"
 UNIT = "crop"
+MEASURE = "cpu_s"
 STORED_SIDE = 224
 
 
