@@ -147,6 +147,8 @@ def _kernel_gradient(x, dy, kernel, stride, padding):
     k = kernel.shape[0]
     wide = jnp.promote_types(dy.dtype, jnp.float32)
     _, out_height, out_width, _ = dy.shape
+    # Or XLA would compute the layers on both sides anew for each of the many slices below.
+    x, dy = lax.optimization_barrier((x, dy))
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     taps = [(i, j) for i in range(k) for j in range(k)]
 

@@ -14,7 +14,8 @@ import jax
 from jaxtyping import Array, Float
 
 from facejax.models.depthwise import DepthwiseConv, Implementation
-from facejax.models.layers import Backbone, Conv, Dtype, SqueezeExcite, batch_norm, global_average_pool
+from facejax.models.layers import Backbone, Conv, Dtype, SqueezeExcite, global_average_pool
+from facejax.models.normalization import Activation, BatchNorm
 from facejax.models.pretrained import PretrainedCfg
 from facejax.models.registry import register_model
 from facejax.preprocessing import Preprocessing
@@ -70,17 +71,17 @@ class InvertedResidual(nn.Module):
         def pointwise(features: int, name: str) -> Conv:
             return Conv(features, 1, implementation=self.depthwise, dtype=self.dtype, name=name)
 
-        def norm(y: jax.Array, name: str) -> jax.Array:
-            return batch_norm(name, use_running_average, self.dtype, BN_EPSILON)(y)
+        def norm(y: jax.Array, name: str, activation: Activation | None = nn.silu) -> jax.Array:
+            return BatchNorm(use_running_average, BN_EPSILON, activation, self.dtype, name=name)(y)
 
         inputs, y = x.shape[-1], x
         norms = iter(("bn1", "bn2", "bn3"))
         if self.expansion > 1:
-            y = nn.silu(norm(pointwise(inputs * self.expansion, "conv_pw")(y), next(norms)))
+            y = norm(pointwise(inputs * self.expansion, "conv_pw")(y), next(norms))
         y = DepthwiseConv(
             self.kernel_size, self.stride, implementation=self.depthwise, dtype=self.dtype, name="conv_dw"
         )(y)
-        y = nn.silu(norm(y, next(norms)))
+        y = norm(y, next(norms))
         y = SqueezeExcite(
             inputs // 4,
             nn.silu,
@@ -89,7 +90,7 @@ class InvertedResidual(nn.Module):
             dtype=self.dtype,
             name="se",
         )(y)
-        y = norm(pointwise(self.features, "conv_pwl" if self.expansion > 1 else "conv_pw")(y), next(norms))
+        y = norm(pointwise(self.features, "conv_pwl" if self.expansion > 1 else "conv_pw")(y), next(norms), None)
         return x + y if self.stride == 1 and inputs == self.features else y
 
 
@@ -123,7 +124,7 @@ class EfficientNet(Backbone):
         """Features of normalised photos: the pooled output of the last convolution, after its activation."""
         stem = round_channels(STEM_CHANNELS * self.width)
         x = Conv(stem, 3, stride=2, implementation=self.depthwise, dtype=self.dtype, name="conv_stem")(images)
-        x = nn.silu(batch_norm("bn1", use_running_average, self.dtype, BN_EPSILON)(x))
+        x = BatchNorm(use_running_average, BN_EPSILON, nn.silu, self.dtype, name="bn1")(x)
         for stage, (repeats, kernel_size, stride, expansion, channels) in enumerate(STAGES):
             for block in range(math.ceil(repeats * self.depth)):
                 x = InvertedResidual(
@@ -136,7 +137,7 @@ class EfficientNet(Backbone):
                     name=f"blocks_{stage}_{block}",
                 )(x, use_running_average)
         x = Conv(self.num_features, 1, implementation=self.depthwise, dtype=self.dtype, name="conv_head")(x)
-        x = nn.silu(batch_norm("bn2", use_running_average, self.dtype, BN_EPSILON)(x))
+        x = BatchNorm(use_running_average, BN_EPSILON, nn.silu, self.dtype, name="bn2")(x)
         return global_average_pool(x)
 
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from facejax.models.depthwise import DepthwiseConv
-from facejax.models.layers import Backbone, Conv, batch_norm, global_average_pool
+from facejax.models.layers import Backbone, Conv, global_average_pool
+from facejax.models.normalization import BatchNorm
 from facejax.models.pretrained import PretrainedCfg
 from facejax.models.registry import register_model
 from facejax.preprocessing import Preprocessing
@@ -47,7 +48,7 @@ class MobileNetV1(Backbone):
         """Features of normalised photos: the pooled output of the last convolution, after its activation."""
 
         def norm(y, name):
-            return nn.relu6(batch_norm(f"{name}_bn", use_running_average, self.dtype, BN_EPSILON)(y))
+            return BatchNorm(use_running_average, BN_EPSILON, nn.relu6, self.dtype, name=f"{name}_bn")(y)
 
         x = Conv(STEM_CHANNELS, 3, 2, implementation=self.depthwise, dtype=self.dtype, name="conv1")(images)
         x = norm(x, "conv1")

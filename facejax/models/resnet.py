@@ -9,7 +9,8 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from facejax.models.depthwise import Implementation
-from facejax.models.layers import Backbone, Conv, Dtype, batch_norm, global_average_pool, max_pool
+from facejax.models.layers import Backbone, Conv, Dtype, global_average_pool, max_pool
+from facejax.models.normalization import BatchNorm
 from facejax.models.pretrained import PretrainedCfg
 from facejax.models.registry import register_model
 from facejax.preprocessing import Preprocessing
@@ -44,10 +45,10 @@ class BasicBlock(nn.Module):
                 self.features, size, stride, padding, implementation=self.implementation, dtype=self.dtype, name=name
             )(y)
 
-        def norm(y, name):
-            return batch_norm(name, use_running_average, self.dtype, BN_EPSILON)(y)
+        def norm(y, name, activation=None):
+            return BatchNorm(use_running_average, BN_EPSILON, activation, self.dtype, name=name)(y)
 
-        y = nn.relu(norm(conv(x, 3, self.stride, "conv1"), "bn1"))
+        y = norm(conv(x, 3, self.stride, "conv1"), "bn1", nn.relu)
         y = norm(conv(y, 3, 1, "conv2"), "bn2")
         if self.stride > 1 or x.shape[-1] != self.features:
             x = norm(conv(x, 1, self.stride, "downsample_0"), "downsample_1")
@@ -74,7 +75,7 @@ class ResNet(Backbone):
     ) -> Float[Array, "batch features"]:
         """Features of normalised photos: the pooled output of the last stage."""
         x = Conv(64, 7, 2, 3, implementation=self.depthwise, dtype=self.dtype, name="conv1")(images)
-        x = nn.relu(batch_norm("bn1", use_running_average, self.dtype, BN_EPSILON)(x))
+        x = BatchNorm(use_running_average, BN_EPSILON, nn.relu, self.dtype, name="bn1")(x)
         x = max_pool(x, 3, 2, ((1, 1), (1, 1)))
         for stage, depth in enumerate(self.depths):
             for block in range(depth):

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from facejax.models.depthwise import Implementation
-from facejax.models.layers import Backbone, Conv, ConvNormAct, Dtype, batch_norm, global_average_pool, mean_of_pixels
+from facejax.models.layers import Backbone, Conv, ConvNormAct, Dtype, global_average_pool, mean_of_pixels
+from facejax.models.normalization import BatchNorm
 from facejax.models.pretrained import PretrainedCfg
 from facejax.models.registry import register_model
 from facejax.preprocessing import Preprocessing
@@ -42,7 +43,7 @@ class SqueezeExciteNorm(nn.Module):
         """Scales feature maps."""
         options = {"use_bias": True, "implementation": self.implementation, "dtype": self.dtype}
         y = Conv(self.reduced, name="fc1", **options)(mean_of_pixels(x))
-        y = nn.relu(batch_norm("bn", use_running_average, self.dtype, BN_EPSILON)(y))
+        y = BatchNorm(use_running_average, BN_EPSILON, nn.relu, self.dtype, name="bn")(y)
         return x * nn.sigmoid(Conv(x.shape[-1], name="fc2", **options)(y))
 
 

@@ -9,7 +9,8 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from facejax.models.depthwise import Implementation
-from facejax.models.layers import Backbone, Conv, Dtype, SqueezeExcite, batch_norm, global_average_pool, max_pool
+from facejax.models.layers import Backbone, Conv, Dtype, SqueezeExcite, global_average_pool, max_pool
+from facejax.models.normalization import BatchNorm
 from facejax.models.pretrained import PretrainedCfg
 from facejax.models.registry import register_model
 from facejax.preprocessing import Preprocessing
@@ -36,7 +37,7 @@ class Stem(nn.Module):
     ) -> Float[Array, "batch out_height out_width 64"]:
         """Maps of 64 channels."""
         x = Conv(64, 7, 2, 3, implementation=self.implementation, dtype=self.dtype, name="conv1")(x)
-        return nn.relu(batch_norm("bn1", use_running_average, self.dtype, BN_EPSILON)(x))
+        return BatchNorm(use_running_average, BN_EPSILON, nn.relu, self.dtype, name="bn1")(x)
 
 
 class Bottleneck(nn.Module):
@@ -62,15 +63,15 @@ class Bottleneck(nn.Module):
     ) -> Float[Array, "batch out_height out_width outputs"]:
         """One block."""
 
-        def conv_norm(y, features, size, stride, names):
+        def conv_norm(y, features, size, stride, names, activation=None):
             y = Conv(
                 features, size, stride, size // 2, implementation=self.implementation, dtype=self.dtype, name=names[0]
             )(y)
-            return batch_norm(names[1], use_running_average, self.dtype, BN_EPSILON)(y)
+            return BatchNorm(use_running_average, BN_EPSILON, activation, self.dtype, name=names[1])(y)
 
         outputs = self.planes * EXPANSION
-        y = nn.relu(conv_norm(x, self.planes, 1, self.stride, ("conv1", "bn1")))
-        y = nn.relu(conv_norm(y, self.planes, 3, 1, ("conv2", "bn2")))
+        y = conv_norm(x, self.planes, 1, self.stride, ("conv1", "bn1"), nn.relu)
+        y = conv_norm(y, self.planes, 3, 1, ("conv2", "bn2"), nn.relu)
         y = conv_norm(y, outputs, 1, 1, ("conv3", "bn3"))
         y = SqueezeExcite(outputs // REDUCTION, implementation=self.implementation, dtype=self.dtype, name="se_module")(
             y

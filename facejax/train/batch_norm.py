@@ -14,6 +14,7 @@ import numpy as np
 
 from facejax.data.loader import train_loader
 from facejax.data.source import FaceSource
+from facejax.models.normalization import BatchNorm
 from facejax.preprocessing import Preprocessing
 
 BATCHES, BATCH_SIZE = 16, 32
@@ -52,7 +53,7 @@ def restore_batch_norm(
         found: dict[tuple[str, ...], tuple[jax.Array, jax.Array, float]] = {}
 
         def note_input(next_function, args, kwargs, context):
-            if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
+            if isinstance(context.module, BatchNorm) and context.method_name == "__call__":
                 x = args[0].astype(jnp.float32)
                 axes = tuple(range(x.ndim - 1))
                 found[context.module.path] = (x.mean(axis=axes), (x**2).mean(axis=axes), context.module.epsilon)

@@ -17,7 +17,8 @@ from facejax.models import (
     pretrained_cfg,
     register_model,
 )
-from facejax.models.layers import Backbone, Conv, batch_norm, global_average_pool, kernel_std
+from facejax.models.layers import Backbone, Conv, global_average_pool, kernel_std
+from facejax.models.normalization import BatchNorm
 
 
 class Tiny(Backbone):
@@ -32,7 +33,7 @@ class Tiny(Backbone):
         self, images: Float[Array, "batch height width 3"], use_running_average: bool = True
     ) -> Float[Array, "batch features"]:
         x = nn.Conv(6, (3, 3), name="conv")(images)
-        return global_average_pool(nn.relu(batch_norm("bn", use_running_average, self.dtype, 1e-3)(x)))
+        return global_average_pool(BatchNorm(use_running_average, 1e-3, nn.relu, self.dtype, name="bn")(x))
 
 
 def tiny(**kwargs):

@@ -1,0 +1,115 @@
+"""Batch normalisation with the activation after it, and a gradient of its own.
+
+Flax's layer and the gradient that JAX derives from it compute the same values. Derived, the gradient reads the feature
+maps in three reductions and keeps three maps a layer (the input, the normalised map, the activation's slope); here it
+is two reductions, and the input alone is kept: what lies between is computed again, which costs less than memory does.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+Activation = Callable[[jax.Array], jax.Array]
+MOMENTUM = 0.9
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, then an activation.
+
+    Parameters ``scale`` and ``bias``, statistics ``mean`` and ``var`` (channels,), as of `flax.linen.BatchNorm`.
+    The running statistics keep 0.9 of the old value (``momentum`` 0.1 in PyTorch).
+    Difference: PyTorch keeps the unbiased variance of a batch, Flax and this layer the biased one (n / (n - 1)).
+
+    Attributes:
+        use_running_average: Whether it reads its running statistics, or the batch's (and updates them).
+        epsilon: Added to the variance.
+        activation: What follows; None for nothing.
+        dtype: Type of the result; statistics and products are float32.
+    """
+
+    use_running_average: bool
+    epsilon: float
+    activation: Activation | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch channels"]) -> Float[Array, "*batch channels"]:
+        """Normalises feature maps."""
+        channels = (x.shape[-1],)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+        scale = jnp.asarray(self.param("scale", nn.initializers.ones, channels, jnp.float32))
+        bias = jnp.asarray(self.param("bias", nn.initializers.zeros, channels, jnp.float32))
+        if self.use_running_average:
+            y = _normalize(x, mean.value, lax.rsqrt(var.value + self.epsilon), scale, bias)
+            return (self.activation(y) if self.activation else y).astype(self.dtype)
+        normalized: Any = normalize_batch(x, scale, bias, self.epsilon, self.activation)
+        y, batch_mean, batch_var = normalized
+        if not self.is_initializing():
+            mean.value = MOMENTUM * mean.value + (1 - MOMENTUM) * batch_mean
+            var.value = MOMENTUM * var.value + (1 - MOMENTUM) * batch_var
+        return y.astype(self.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def normalize_batch(
+    x: Float[Array, "*batch channels"],
+    scale: Float[Array, " channels"],
+    bias: Float[Array, " channels"],
+    epsilon: float,
+    activation: Activation | None,
+) -> tuple[Float[Array, "*batch channels"], Float[Array, " channels"], Float[Array, " channels"]]:
+    """(activation(scale (x - mean) / sqrt(var + epsilon) + bias), mean, var) with the batch's mean and biased variance.
+
+    All float32. The variance is E[x^2] - E[x]^2, as Flax's, so that one pass over x gives both.
+    """
+    return _forward(x, scale, bias, epsilon, activation)[0]
+
+
+def _normalize(x, mean, inverse_std, scale, bias):
+    mean, slope, bias = (_by_channel(v, x) for v in (mean, inverse_std * scale, bias))
+    return (x.astype(jnp.float32) - mean) * slope + bias
+
+
+def _by_channel(values, x):
+    return values.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def _forward(x, scale, bias, epsilon, activation):
+    axes = tuple(range(x.ndim - 1))
+    wide = x.astype(jnp.float32)
+    mean = jnp.mean(wide, axes)
+    var = jnp.maximum(jnp.mean(jnp.square(wide), axes) - jnp.square(mean), 0)
+    inverse_std = lax.rsqrt(var + epsilon)
+    y = _normalize(x, mean, inverse_std, scale, bias)
+    return (activation(y) if activation else y, mean, var), (x, mean, inverse_std, scale, bias)
+
+
+def _backward(epsilon, activation, residuals, cotangents):
+    """With n the batch's number of places, x' the normalised input and dy the gradient before the activation,
+    dx = scale / std (dy - mean(dy) - x' mean(dy x')) (Ioffe and Szegedy 2015, section 3), and what mean and var give.
+    """
+    x, mean, inverse_std, scale, bias = residuals
+    dy, dmean, dvar = cotangents
+    if activation:
+        _, pull = jax.vjp(activation, _normalize(x, mean, inverse_std, scale, bias))
+        (dy,) = pull(dy)
+    axes = tuple(range(x.ndim - 1))
+    places = x.size // x.shape[-1]
+    centred = x.astype(jnp.float32) - _by_channel(mean, x)
+    dbias = jnp.sum(dy, axes)
+    dscale = jnp.sum(dy * centred, axes) * inverse_std
+    slope = scale * inverse_std
+    constant = (dmean - slope * dbias) / places
+    linear = (2 * dvar - slope * inverse_std * dscale) / places
+    dx = _by_channel(slope, x) * dy + _by_channel(linear, x) * centred + _by_channel(constant, x)
+    return dx.astype(x.dtype), dscale, dbias
+
+
+normalize_batch.defvjp(_forward, _backward)
