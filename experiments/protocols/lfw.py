@@ -1,5 +1,6 @@
 """LFW: identification with one training photo a person (paper Table 1), verification and 1:N search."""
 
+import collections
 import logging
 import pathlib
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from facejax.protocol_config import LfwConfig, PhotosConfig
 logger = logging.getLogger("facejax")
 _PHOTOS_AT_ONCE = 64
 CROPS = ("centre", "mtcnn", "whole")
+PERSONS = 4  # two folds of pairs, of two persons each
 
 
 def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> None:
@@ -30,6 +32,12 @@ def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> Non
         if crop not in CROPS:
             raise ConfigError(f"--config.crops: no crop {crop!r}{nearest(crop, CROPS)}")
     records, description, comparable = open_photos(config.photos)
+    several = sum(count > 1 for count in collections.Counter(str(r.labels["person"]) for r in records).values())
+    if several < PERSONS:
+        raise ConfigError(
+            f"{description} has {several} persons with two photos or more; identification and drawn pairs need "
+            f"{PERSONS}: give more photos (--config.photos.people_photos, --config.photos.subjects)"
+        )
     model, network = load_network(config.network, config.seed, workdir)
     logger.info("%d photos of %s; features by %s", len(records), description, network)
     report, curves = (
@@ -148,8 +156,9 @@ def _groups(records: list[Record], config: LfwConfig) -> Iterator[list[tuple[Rec
 def _pairs(config: LfwConfig, records: list[Record], ids: list[str], identities: np.ndarray):
     """(pairs of places in `ids`, same, fold, what they are): of pairs.txt, or drawn the same way."""
     if not config.photos.pairs:
-        several = int((np.bincount(identities) >= 2).sum())
-        pairs, same, fold = draw_pairs(identities, min(config.folds, several), config.pairs_per_fold, config.seed)
+        # A fold of a single person would have no pair of two.
+        folds = min(config.folds, int((np.bincount(identities) >= 2).sum()) // 2)
+        pairs, same, fold = draw_pairs(identities, folds, config.pairs_per_fold, config.seed)
         return pairs, same, fold, f"drawn (seed {config.seed}), nobody in two folds"
     place = {photo: index for index, photo in enumerate(ids)}
     listed = get_dataset("lfw").pairs(pathlib.Path(config.photos.pairs))  # pyright: ignore[reportAttributeAccessIssue]

@@ -6,7 +6,7 @@ import pytest
 from experiments import run
 from experiments.protocols.faces import open_clips
 from experiments.protocols.lfw import open_photos
-from facejax.config import Config, flatten, override
+from facejax.config import Config, ConfigError, flatten, override
 from facejax.models import list_models
 from facejax.protocol_config import (
     AttributesConfig,
@@ -91,7 +91,8 @@ def test_video_protocol_from_pixels_to_report(tmp_path, monkeypatch):
 def test_lfw_and_attributes_protocols_on_rendered_people(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["run.py", "--config", "lfw_mobilenet"])
     photos = PhotosConfig(people_photos=24)
-    config = LfwConfig(repeats=2, folds=2, photos=photos, network=TINY, paper=run.load_config("lfw_mobilenet").paper)
+    # Four persons: ten folds become two, each with pairs of two persons.
+    config = LfwConfig(repeats=2, photos=photos, network=TINY, paper=run.load_config("lfw_mobilenet").paper)
     (tmp_path / "lfw").mkdir()
     run.run_protocol(config, tmp_path / "lfw", tmp_path)
     report = json.loads((tmp_path / "lfw/report.json").read_text())
@@ -108,6 +109,12 @@ def test_lfw_and_attributes_protocols_on_rendered_people(tmp_path, monkeypatch):
     report = json.loads((tmp_path / "utk/report.json").read_text())
     assert set(report["fitted"]) == {"logistic", "linear_svc"}
     assert {one["attribute"] for one in report["fairness"]} == {"gender", "ethnicity", "age", "gender, ethnicity"}
+
+
+def test_lfw_says_before_it_starts_that_there_are_too_few_persons(tmp_path):
+    config = LfwConfig(photos=PhotosConfig(people_photos=12), network=TINY)
+    with pytest.raises(ConfigError, match=r"2 persons with two photos or more; .* need 4: give more photos"):
+        run.run_protocol(config, tmp_path, tmp_path)
 
 
 def test_sets_that_are_not_given_are_replaced_by_people():
