@@ -96,6 +96,8 @@ def _backward(epsilon, activation, residuals, cotangents):
     dx = scale / std (dy - mean(dy) - x' mean(dy x')) (Ioffe and Szegedy 2015, section 3), and what mean and var give.
     """
     x, mean, inverse_std, scale, bias = residuals
+    # Or XLA would find again what the forward pass computed of x, and keep it in memory until here.
+    x = lax.optimization_barrier(x)
     dy, dmean, dvar = cotangents
     if activation:
         _, pull = jax.vjp(activation, _normalize(x, mean, inverse_std, scale, bias))
