@@ -126,31 +126,17 @@ def _draw(folder: pathlib.Path, path: pathlib.Path, image: Any) -> None:
 
 def _write_faces(args: argparse.Namespace, analyzer: "FaceAnalyzer") -> None:
     from facejax.cli.results_file import NAME, read_results, write_table
+    from facejax.inference.results import flat_row
 
     def rows() -> Iterator[dict[str, Any]]:
         for result in read_results(args.out / NAME):
             if "error" in result:
                 continue
             for index, face in enumerate(result["faces"]):
-                yield {"photo": result["photo"], "face": index, **flat(face)}
+                yield {"photo": result["photo"], "face": index, **flat_row(face)}
 
     name = "faces.parquet" if args.parquet else "faces.csv"
     write_table(args.out / name, rows(), ["photo", "face", *columns(analyzer)])
-
-
-def flat(face: dict[str, Any]) -> dict[str, Any]:
-    """One row of a table from a face's dict: the names of `Face.to_row`."""
-    row = dict(zip(("x1", "y1", "x2", "y2"), face["box"], strict=True))
-    row |= {
-        f"{name}_{axis}": value for name, xy in face["landmarks"].items() for axis, value in zip("xy", xy, strict=True)
-    }
-    for name, value in face.items():
-        if isinstance(value, dict) and "probabilities" in value:
-            row[name] = value["label"]
-            row |= {f"{name}_{label}": probability for label, probability in value["probabilities"].items()}
-        elif isinstance(value, int | float):
-            row[name] = value
-    return row
 
 
 def columns(analyzer: "FaceAnalyzer") -> list[str]:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from facejax.cli import DONE
-from facejax.cli.analyze import columns, flat
+from facejax.cli.analyze import columns
 from facejax.cli.options import load_analyzer
 from facejax.cli.progress import Progress
 from facejax.cli.results_file import write_table
+from facejax.inference.results import flat_row
 from facejax.inference.video import VideoFrame, VideoWriter, analyze_frames, webcam_frames
 from facejax.video.frames import read_frames
 
@@ -91,7 +92,7 @@ def _rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
         for line in file:
             frame = json.loads(line)
             for face in frame["faces"]:
-                yield {"frame": frame["frame"], "time": frame["time"], **flat(face)}
+                yield {"frame": frame["frame"], "time": frame["time"], **flat_row(face)}
 
 
 def _fps(path: pathlib.Path) -> float:

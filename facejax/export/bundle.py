@@ -11,11 +11,11 @@ import numpy as np
 
 from facejax.cards.detector import detector_card
 from facejax.cards.use import USE
-from facejax.export.files import whole_folder
 from facejax.export.mtcnn import CASCADE, mtcnn_networks
 from facejax.export.network import Network, face_network
 from facejax.inference import LoadedModel
 from facejax.models.depthwise import Implementation
+from facejax.weights.folders import whole_folder
 
 MANIFEST = "manifest.json"
 FORMAT = 1

@@ -118,19 +118,7 @@ class Face:
 
     def to_row(self) -> dict[str, Any]:
         """The same as one flat row of a table: ``x1`` ... ``expression``, ``expression_anger`` ...; no embedding."""
-        row: dict[str, Any] = {} if self.track is None else {"track": self.track}
-        row |= {name: round(float(edge), 2) for name, edge in zip(("x1", "y1", "x2", "y2"), self.box, strict=True)}
-        row["score"] = self.score
-        for name, (x, y) in zip(LANDMARKS, self.landmarks, strict=True):
-            row |= {f"{name}_x": round(float(x), 2), f"{name}_y": round(float(y), 2)}
-        for field, word in WORDS.items():
-            value = getattr(self, field)
-            if isinstance(value, Classification):
-                row[word] = value.label
-                row |= {f"{word}_{label}": probability for label, probability in value.probabilities.items()}
-            elif value is not None:
-                row[word] = value
-        return row
+        return flat_row(self.to_dict())
 
     def caption(self) -> list[str]:
         """Short lines for a picture or a terminal: ``perceived male 98 %, age 34``, ``expression: happiness 87 %``."""
@@ -148,6 +136,23 @@ class Face:
         if self.valence is not None and self.arousal is not None:
             lines.append(f"valence {self.valence:+.2f}, arousal {self.arousal:+.2f}")
         return lines
+
+
+def flat_row(face: Mapping[str, Any]) -> dict[str, Any]:
+    """`Face.to_row` from what `Face.to_dict` returned, also after a way through JSON."""
+    row = {"track": face["track"]} if "track" in face else {}
+    row |= zip(("x1", "y1", "x2", "y2"), face["box"], strict=True)
+    row["score"] = face["score"]
+    for name, (x, y) in face["landmarks"].items():
+        row |= {f"{name}_x": x, f"{name}_y": y}
+    for word in WORDS.values():
+        value = face.get(word)
+        if isinstance(value, Mapping):
+            row[word] = value["label"]
+            row |= {f"{word}_{label}": probability for label, probability in value["probabilities"].items()}
+        elif value is not None:
+            row[word] = value
+    return row
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,7 @@
 """Inference checkpoints: a folder with the variables (Orbax), all that is needed to use them (JSON), and the card."""
 
 import json
-import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +11,7 @@ import orbax.checkpoint as ocp
 
 from facejax.cards.card import model_card, write_card
 from facejax.models import PretrainedCfg, abstract_variables, model_from_cfg
+from facejax.weights.folders import whole_folder
 from facejax.weights.merge import merge_variables
 
 VARIABLES, CFG = "checkpoint", "model.json"
@@ -31,23 +29,13 @@ def save_inference_checkpoint(
         ValueError: If `variables` are not those of the model that `cfg` describes.
         FileExistsError: If the folder holds something else.
     """
-    directory = pathlib.Path(directory).absolute()
-    if directory.exists() and any(directory.iterdir()) and not (directory / CFG).is_file():
-        raise FileExistsError(f"{directory} is not empty and holds no {CFG}: choose another folder")
     variables = _fitted(variables, cfg, "variables to be saved")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
+    with whole_folder(pathlib.Path(directory), CFG) as folder:
         with _checkpointer() as checkpointer:
             # Orbax stores no empty dict, which batch_stats of a network without BatchNorm is.
-            checkpointer.save(temporary / "new" / VARIABLES, {key: tree for key, tree in variables.items() if tree})
-        (temporary / "new" / CFG).write_text(json.dumps(cfg.to_dict(), indent=2) + "\n")
-        write_card(temporary / "new", model_card(cfg) if card is None else card)
-        if directory.exists():
-            os.replace(directory, temporary / "old")
-        os.replace(temporary / "new", directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            checkpointer.save(folder / VARIABLES, {key: tree for key, tree in variables.items() if tree})
+        (folder / CFG).write_text(json.dumps(cfg.to_dict(), indent=2) + "\n")
+        write_card(folder, model_card(cfg) if card is None else card)
 
 
 def load_inference_checkpoint(directory: pathlib.Path | str) -> tuple[dict[str, Any], PretrainedCfg]:
