@@ -20,6 +20,7 @@ ROWS = (
     "sam_ratio",
     "head_only",
     "onnx",
+    "exports",
     "one_face",
     "mtcnn",
     "loader",
@@ -73,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (harness.SideError, FileNotFoundError, ValueError) as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
-    print(harness.describe(result))
+    print(getattr(row, "describe", harness.describe)(result))
     if not args.no_save:
         print(f"written to {harness.save(result, args.out, args.tag)}")
     return 0

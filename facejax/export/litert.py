@@ -10,7 +10,7 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -102,6 +102,13 @@ def convert(network: Network) -> bytes:
 
 def run(model: bytes | str | os.PathLike, images: np.ndarray) -> Mapping[str, np.ndarray]:
     """Outputs by name for a batch of images, one call each."""
+    return start(model, images.shape[1:])(images)
+
+
+def start(
+    model: bytes | str | os.PathLike, shape: Sequence[int | None]
+) -> Callable[[np.ndarray], Mapping[str, np.ndarray]]:
+    """A function from images of one shape (height, width, channels) to outputs by name; the file is opened once."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
@@ -109,12 +116,16 @@ def run(model: bytes | str | os.PathLike, images: np.ndarray) -> Mapping[str, np
     source: dict[str, Any] = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
     interpreter = Interpreter(**source, num_threads=1)
     index = interpreter.get_input_details()[0]["index"]
-    if tuple(interpreter.get_input_details()[0]["shape"][1:]) != images.shape[1:]:
-        interpreter.resize_tensor_input(index, [1, *images.shape[1:]])
+    if tuple(interpreter.get_input_details()[0]["shape"][1:]) != tuple(shape):
+        interpreter.resize_tensor_input(index, [1, *shape])
     interpreter.allocate_tensors()
     runner = interpreter.get_signature_runner(SIGNATURE)
-    rows = [runner(**{INPUT: image[None]}) for image in images]
-    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+    def run_images(images: np.ndarray) -> Mapping[str, np.ndarray]:
+        rows = [runner(**{INPUT: image[None]}) for image in images]
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+    return run_images
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:

@@ -39,9 +39,7 @@ def export_stablehlo(network: Network, path: str | os.PathLike, faces: Sequence[
         jax.ShapeDtypeStruct(shape, network.dtype)
     )
     data = bytes(traced.serialize())
-    check = compare(
-        network, lambda images: _run(jax.export.deserialize(bytearray(data)), network.outputs, images), faces
-    )
+    check = compare(network, _runner(data, network.outputs), faces)
     require_parity(network, check)
     metadata = {**network.metadata, "platforms": PLATFORMS, "licence": network.licence, "check": check}
     path = pathlib.Path(path)
@@ -55,9 +53,10 @@ def load_stablehlo(path: str | os.PathLike) -> tuple[Callable[[np.ndarray], Mapp
     """A function from images of the metadata's ``input`` (any batch size) to arrays by output; and the metadata."""
     path = pathlib.Path(path)
     metadata = json.loads(path.with_name(f"{path.name}.json").read_text())
-    exported = jax.export.deserialize(bytearray(path.read_bytes()))
-    return (lambda images: _run(exported, tuple(metadata["outputs"]), images)), metadata
+    return _runner(path.read_bytes(), tuple(metadata["outputs"])), metadata
 
 
-def _run(exported: jax.export.Exported, outputs: Sequence[str], images: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value) for name, value in zip(outputs, exported.call(images), strict=True)}
+def _runner(data: bytes, outputs: Sequence[str]) -> Callable[[np.ndarray], Mapping[str, np.ndarray]]:
+    # Jitted: `call` alone traces anew each time.
+    call = jax.jit(jax.export.deserialize(bytearray(data)).call)
+    return lambda images: {name: np.asarray(value) for name, value in zip(outputs, call(images), strict=True)}

@@ -69,7 +69,7 @@ def test_what_is_missing_is_said(model, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_models())
 def test_every_backbone(name, tmp_path):
-    """Features agree to 1e-4 of their size; NFNet's, of 35 standardised layers, to 1e-3."""
+    """Features agree to 1e-4 of their size."""
     network, size = random_network(name)
     faces = [noise(size, size, seed=i) for i in range(2)]
     metadata = litert.export_litert(network, tmp_path / "x.tflite", faces)

@@ -137,6 +137,35 @@ def test_the_tool(capsys):
     assert "no video file" in capsys.readouterr().err
 
 
+def test_the_table_of_exports():
+    from benchmarks import exports
+
+    summaries = (
+        ("flax", {"cpu_s": 0.02, "same_class": 1.0, "accuracy": 0.975}),
+        ("litert_int8", {"cpu_s": 0.005, "file_mb": 3.54, "difference_features": 0.02, "same_class": 0.99}),
+    )
+    result = {"sides": [{"name": name, "summary": summary} for name, summary in summaries]}
+    assert exports.describe(result).splitlines()[2:] == [
+        "| flax | - | - | 97.50 | 100.00 | 20.0 | 1.00 |",
+        "| litert_int8 | 3.54 | features 2.0e-02 | - | 99.00 | 5.0 | 0.25 |",
+    ]
+    with pytest.raises(ValueError, match="has no weights"):
+        exports._load("mobilenet_v1", "data")
+
+
+@pytest.mark.slow
+def test_exports_run(tmp_path, capsys):
+    pytest.importorskip("litert_converter")
+    import benchmark
+
+    small = ["--rounds", "1", "--calls", "1", "--faces", "4", "--calibration", "4", "--device", "cpu"]
+    assert benchmark.main(["exports", *small, "--out", str(tmp_path)]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:8]
+    formats = importlib.import_module("benchmarks.exports").FORMATS
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == list(formats)
+    assert float(rows[-1].split(" | ")[1]) < 0.3 * float(rows[3].split(" | ")[1])
+
+
 @pytest.mark.slow
 def test_people_and_loader_run(tmp_path, capsys):
     import benchmark

@@ -29,6 +29,7 @@ _LIBRARIES = (
     "timm",
     "facenet-pytorch",
     "onnxruntime",
+    "ai-edge-litert",
     "tensorflow-cpu",
     "tensorflow",
 )
