@@ -6,7 +6,7 @@ from facejax.cards.terms import register_table
 from facejax.cards.use import PROHIBITED
 
 # By the authors' paper (Zhang et al., 2016): faces and boxes of the one, landmarks of the other.
-TRAINING_DATA = ("wider_face", "celeba")
+TRAINING_DATA = ("wider_face", "celeb_a")
 MEASURED = (
     Measured("photos in which no face was found", "facial_expressions, all of it", "3,622 photos", "52 (1.4 %)"),
     Measured("groups of people", "-", "-", "not measured"),

@@ -51,12 +51,6 @@ _WITHOUT_READER = {
         ),
         DataTerms("jft_300m", "never published; Google's own collection of web photos", "", "unclear"),
         DataTerms("wider_face", "CC BY-NC-ND 4.0", "http://shuoyang1213.me/WIDERFACE/", "no"),
-        DataTerms(
-            "celeba",
-            "for non-commercial research (photos remain their owners')",
-            "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
-            "no",
-        ),
     )
 }
 

@@ -14,6 +14,8 @@ from facejax.cli.progress import Progress
 if TYPE_CHECKING:
     from facejax.inference import FaceAnalyzer, PhotoResult
 
+# Of a `PretrainedCfg`, what may be put in other words without another result.
+_WORDS_ALONE = {"source", "licence", "training_data", "notes"}
 _NOTE = "perceived attributes and looks of expressions: not what a person feels or is (docs/responsible_use.md)"
 
 
@@ -62,8 +64,9 @@ def _run_photos(args: argparse.Namespace) -> int:
     if not paths:
         raise ValueError(f"no photo in {', '.join(args.source)}")
     analyzer = load_analyzer(args)
-    failed = faces = 0
+    seen = failed = faces = 0
     for path, result in _results(args, analyzer, paths):
+        seen += 1
         if isinstance(result, str):
             failed += 1
             if not args.quiet:
@@ -73,7 +76,7 @@ def _run_photos(args: argparse.Namespace) -> int:
         if args.out is None:
             _print(args, path, result)
     if not args.quiet:
-        print(f"{len(paths)} photos, {faces} faces, {failed} not read; {_NOTE}", file=sys.stderr)
+        print(f"{seen} photos looked at, {faces} faces, {failed} not read; {_NOTE}", file=sys.stderr)
     return PARTLY if failed else DONE
 
 
@@ -88,7 +91,9 @@ def _results(args, analyzer: "FaceAnalyzer", paths: list[pathlib.Path]) -> Itera
                 progress.add()
                 yield path, result
         return
-    settings = {"models": [model.cfg.to_dict() for model in analyzer.models], "min_face": args.min_face}
+    told = [model.cfg.to_dict() for model in analyzer.models]
+    told = [{key: value for key, value in cfg.items() if key not in _WORDS_ALONE} for cfg in told]
+    settings = {"models": told, "min_face": args.min_face}
     settings = json.loads(json.dumps({**settings, "embedding": args.embedding}))
     with ResultsFile(args.out, settings) as file:
         left = [path for path in paths if photo_key(path) not in file.keys]

@@ -33,7 +33,8 @@ class ResultsFile:
         if self.path.exists() and kept.exists():
             made = json.loads(kept.read_text())
             if made != settings:
-                raise ValueError(f"{folder} holds results of other settings ({made}): choose another --out")
+                differ = ", ".join(sorted(key for key in {*made, *settings} if made.get(key) != settings.get(key)))
+                raise ValueError(f"{folder} holds results of other settings (differ: {differ}): choose another --out")
         write_atomically(kept, (json.dumps(settings) + "\n").encode())
         self.keys = self._recover()
         self._file = self.path.open("a")

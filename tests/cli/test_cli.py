@@ -98,7 +98,7 @@ def test_other_settings_are_refused(photos, model_dir, tmp_path, capsys):
     arguments = ["analyze", str(photos / "c.png"), "--model", model_dir, "--out", str(tmp_path)]
     assert cli.main(arguments) == cli.DONE
     assert cli.main([*arguments, "--min-face", "40"]) == cli.FAILED
-    assert "other settings" in capsys.readouterr().err
+    assert "other settings (differ: min_face)" in capsys.readouterr().err
 
 
 def test_parquet(photos, model_dir, tmp_path):
