@@ -1,7 +1,5 @@
 """bfloat16 computation against float32: what stays float32, and how far the two may part."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +14,10 @@ from facejax.tasks import TASKS
 from facejax.train import step
 from facejax.train.state import TrainState
 
-SIZE, BATCH, STEPS = 32, 16, 12
+SIZE, BATCH, STEPS = 64, 16, 12
 FAST = "mobilenet_v1"
+# Residual branches that start at nothing: a network without them enlarges rounding within a few steps.
+STEADY = "tf_efficientnet_b0"
 
 
 def functions_of(name, dtype, tx, size=SIZE):
@@ -75,28 +75,31 @@ def test_parameters_statistics_moments_gradients_and_the_sam_norm_stay_float32(n
     assert "bf16" in str(jax.make_jaxpr(functions.train)(state, batch))  # the products are not quietly done in float32
 
 
-@functools.cache
 def curve(dtype):
-    """(losses, first gradient's direction, variables) of a few steps of SAM and Adam from the same weights."""
+    """(functions, losses, last state) of a few steps of SAM and Adam from the same weights."""
     tx = optax.adam(1e-3)
-    model, functions = functions_of(FAST, dtype, tx)
+    model, functions = functions_of(STEADY, dtype, tx)
     state = state_of(jax.tree.map(jnp.asarray, init_variables(model, 0, SIZE)), tx)
-    start, train, losses = state, jax.jit(functions.train), []
+    train, losses = jax.jit(functions.train), []
     for i in range(STEPS):
         state, metrics = train(state, batch_of(i))
         losses.append(float(metrics["loss"]))
-    scores = jax.jit(functions.evaluate)(start.params, start.batch_stats, batch_of(99))["emotion8"]
-    return np.asarray(losses), jax.device_get(state), np.asarray(scores)
+    return functions, np.asarray(losses), state
 
 
 @pytest.mark.slow
 def test_loss_curve_of_bfloat16_follows_float32():
-    full, half = curve("float32"), curve("bfloat16")
-    print("losses", full[0], half[0])
-    assert full[0][-1] < 0.7 * full[0][0]
-    np.testing.assert_allclose(half[0], full[0], atol=0.1)
-    print("probabilities", np.abs(half[2] - full[2]).max())
-    np.testing.assert_allclose(half[2], full[2], atol=0.02)
-    stats = [np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(run[1].batch_stats)]) for run in (full, half)]
+    (full, losses, state), (half, half_losses, half_state) = curve("float32"), curve("bfloat16")
+    print("losses", losses, half_losses)
+    assert losses[-4:].mean() < 0.75 * losses[0]
+    np.testing.assert_allclose(half_losses, losses, atol=0.1)
+    scores = [
+        np.asarray(jax.jit(run.evaluate)(state.params, state.batch_stats, batch_of(99))["emotion8"])
+        for run in (full, half)
+    ]
+    print("probabilities of the same weights", np.abs(scores[0] - scores[1]).max(), np.ptp(scores[0]))
+    assert np.ptp(scores[0]) > 0.2
+    np.testing.assert_allclose(scores[1], scores[0], atol=0.02)
+    stats = [np.concatenate([np.ravel(x) for x in jax.tree.leaves(run.batch_stats)]) for run in (state, half_state)]
     print("statistics", np.abs(stats[0] - stats[1]).max(), np.corrcoef(*stats)[0, 1])
     assert np.corrcoef(*stats)[0, 1] > 0.99
