@@ -1,24 +1,68 @@
-"""``facejax app``: the local page."""
+"""A page for photos, clips and the camera, served on this machine or written as a static site."""
 
 import argparse
+import pathlib
+import sys
 from typing import Any
 
-from facejax.cli.options import add_model_options
+from facejax.cli.check_faces import check_faces
+from facejax.cli.options import DEFAULT_MODEL
+
+_CHECK_FACES = 16
 
 
 def add_parser(commands: Any) -> None:
-    """Adds the command; its other options are those of the app itself."""
+    """Adds the command."""
     parser = commands.add_parser("app", help="a local page for photos, clips and the camera", description=__doc__)
-    add_model_options(parser)
-    parser.add_argument("--port", type=int, default=8765)
-    parser.add_argument("--no-browser", action="store_true", help="open no browser")
+    parser.add_argument(
+        "model",
+        nargs="*",
+        default=[DEFAULT_MODEL],
+        metavar="FOLDER|NAME",
+        help=f"trained folders or published weights (default: {DEFAULT_MODEL})",
+    )
+    server = parser.add_argument_group("the local page")
+    server.add_argument("--port", type=int, default=8765, help="of 127.0.0.1 (8765); 0 for a free one")
+    server.add_argument("--min-face", type=int, default=20, metavar="PIXELS", help="smallest face looked for (20)")
+    server.add_argument("--no-browser", action="store_true", help="open no browser")
+    site = parser.add_argument_group("the static site (docs/app.md)")
+    site.add_argument("--static", type=pathlib.Path, metavar="FOLDER", help="write it here, and serve nothing")
+    site.add_argument(
+        "--onnxruntime-web",
+        type=pathlib.Path,
+        metavar="FOLDER",
+        help="the npm package of that name; without it, npm fetches it",
+    )
+    site.add_argument(
+        "--photos", nargs="+", metavar="PHOTO|FOLDER", help="faces on which the networks' files are checked"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Returns the exit status."""
+    if args.static is None:
+        return _serve(args)
+    from facejax.app.static_site import write_site
+    from facejax.inference import FaceAnalyzer
+
+    models = FaceAnalyzer.load(*args.model).models  # refuses two networks that tell the same
+    faces = check_faces(args.photos, _CHECK_FACES)
+    write_site(models, args.static, faces, args.onnxruntime_web)
+    megabytes = sum(file.stat().st_size for file in args.static.rglob("*") if file.is_file()) / 1e6
+    print(f"{args.static}: {megabytes:.0f} MB; to look at it: python -m http.server --directory {args.static}")
+    return 0
+
+
+def _serve(args: argparse.Namespace) -> int:
     try:
-        from facejax.app import serve  # pyright: ignore
-    except ModuleNotFoundError as error:
-        raise ImportError(f"this installation has no app ({error})") from error
-    return serve(args)
+        from facejax.app.serve import serve
+    except ImportError as error:
+        raise ImportError(f"the app needs {error.name}: pip install 'facejax[app]'") from error
+    from facejax.detect import MTCNN
+    from facejax.inference import FaceAnalyzer
+
+    analyzer = FaceAnalyzer.load(*args.model, detector=MTCNN(min_face=args.min_face))
+    print("compiling ...", file=sys.stderr)
+    serve(analyzer, port=args.port, browser=not args.no_browser)
+    return 0

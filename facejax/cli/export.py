@@ -1,18 +1,14 @@
 """Networks with the detector as ONNX, LiteRT, StableHLO or Orbax, each checked on faces before it is written."""
 
 import argparse
-import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from facejax.cli.options import add_output_options, photos_of
+from facejax.cli.check_faces import check_faces
+from facejax.cli.options import add_output_options
 from facejax.export import FORMATS
-
-if TYPE_CHECKING:
-    import numpy as np
 
 _CHECK_FACES, _CALIBRATION_FACES = 32, 128
 
@@ -41,9 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     models = [load_model(name) for name in args.model]
     wanted = _CHECK_FACES + (_CALIBRATION_FACES if "litert_int8" in args.to else 0)
-    faces = _faces_of(args.photos, wanted) if args.photos else _rendered_faces(wanted)
-    if not faces:
-        raise ValueError(f"no face was found in the photos of {', '.join(args.photos)}")
+    faces = check_faces(args.photos, wanted)
     if not args.quiet:
         kind = "faces of your photos" if args.photos else "rendered faces (give real ones by --photos)"
         print(f"checking on {len(faces)} {kind}", file=sys.stderr)
@@ -65,31 +59,3 @@ def _words(metadata: dict[str, Any]) -> str:
     if "agreement" in check:
         words += "; same class: " + ", ".join(f"{name} {value:.1%}" for name, value in check["agreement"].items())
     return words
-
-
-def _faces_of(sources: Sequence[str], count: int) -> list["np.ndarray"]:
-    """Crops of the first faces of photos; what cannot be read is left out."""
-    from facejax.detect import MTCNN, crop_face
-    from facejax.inference import read_image
-
-    detector, crops = MTCNN(min_face=40), []
-    for path in photos_of(sources):
-        try:
-            image = read_image(path)
-        except (OSError, ValueError):
-            continue
-        found = detector.detect([image])[0]
-        for box, points in zip(found.bboxes, found.landmarks, strict=True):
-            crops.append(crop_face(image, box, points))
-        if len(crops) >= count:
-            break
-    return crops[:count]
-
-
-def _rendered_faces(count: int) -> list["np.ndarray"]:
-    """Photos of the built-in set of rendered people, whose heads fill most of the frame."""
-    from facejax.datasets.people.reader import People
-
-    records = itertools.islice(People().records(None, num_train=count, num_validation=0), count)
-    made: list[Any] = [record.image for record in records]
-    return [image() for image in made]

@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -239,3 +240,27 @@ def test_import_of_the_command_is_light():
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
         == "False"
     )
+
+
+def test_the_app_serves_what_it_loaded(model_dir, monkeypatch, capsys):
+    serve = pytest.importorskip("facejax.app.serve")
+    started = []
+    monkeypatch.setattr(serve.uvicorn.Server, "run", lambda self, sockets: started.extend(sockets))
+    monkeypatch.setattr(serve.webbrowser, "open", started.append)
+    assert cli.main(["app", model_dir, "--port", "0"]) == cli.DONE
+    address, _ = started
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
+    assert address in capsys.readouterr().err
+    with serve.listen(0) as taken:
+        port = str(taken.getsockname()[1])
+        taken.listen()
+        assert cli.main(["app", model_dir, "--port", port]) == cli.FAILED
+    assert "--port 0 takes a free one" in capsys.readouterr().err
+
+
+def test_a_static_site_needs_its_runtime(model_dir, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    arguments = ["app", model_dir, "--static", str(tmp_path / "site"), "--onnxruntime-web", str(tmp_path)]
+    assert cli.main(arguments) == cli.FAILED
+    assert "npm package onnxruntime-web" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,41 @@
+"""A clip that somebody sent: its frames with their faces, within bounds of size and time."""
+
+import pathlib
+from collections.abc import Generator
+from typing import Any
+
+import cv2
+
+from facejax.app.limits import Limits
+from facejax.inference import FaceAnalyzer
+
+
+def analyze_clip(analyzer: FaceAnalyzer, path: pathlib.Path, limits: Limits) -> Generator[dict[str, Any]]:
+    """Yields ``{"time", "width", "height", "faces"}`` for some frames a second, numbered by track and smoothed.
+
+    Boxes and landmarks are in pixels of width and height, which may be smaller than the clip's.
+
+    Raises:
+        ValueError: OpenCV cannot read the clip, or its frames are too large.
+    """
+    step = _step(path, limits)
+    for frame in analyzer.video(path, every=step, max_side=limits.clip_side):
+        if frame.time > limits.clip_seconds:
+            return
+        height, width = frame.image.shape[:2]
+        told = frame.to_dict()
+        yield {"time": told["time"], "width": width, "height": height, "faces": told["faces"]}
+
+
+def _step(path: pathlib.Path, limits: Limits) -> int:
+    """Every how many frames one is looked at; the header is read before memory is taken for a frame."""
+    capture = cv2.VideoCapture(str(path))
+    try:
+        if not capture.isOpened():
+            raise ValueError("the clip cannot be opened")
+        pixels = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+        if not 0 < pixels <= limits.clip_pixels:
+            raise ValueError(f"its frames have {pixels:.0f} pixels; allowed are 1 to {limits.clip_pixels}")
+        return max(1, round(capture.get(cv2.CAP_PROP_FPS) / limits.clip_fps))
+    finally:
+        capture.release()

@@ -1,0 +1,26 @@
+"""The page's own files, and what it is told about the networks behind it."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from facejax.app.limits import Limits
+from facejax.cards.use import USE
+from facejax.inference import LoadedModel
+
+PAGE = pathlib.Path(__file__).with_name("page")
+CONFIG = "config.json"
+
+
+def page_config(engine: str, models: Sequence[LoadedModel], limits: Limits) -> dict[str, Any]:
+    """``config.json``, by which the page picks its engine.
+
+    Args:
+        engine: ``server`` (POST to /api) or ``browser`` (the networks of ``bundle/`` in the browser).
+        models: The networks.
+        limits: Of uploads.
+    """
+    networks = [
+        {"name": model.cfg.name, "licence": model.cfg.licence, "tasks": list(model.cfg.tasks)} for model in models
+    ]
+    return {"engine": engine, "models": networks, "use": USE, "limits": limits.for_page()}

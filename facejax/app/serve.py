@@ -1,0 +1,68 @@
+"""Runs the app's server on this machine's loopback address."""
+
+import socket
+import sys
+import webbrowser
+
+import numpy as np
+import uvicorn
+
+from facejax.app.server import create_app
+from facejax.inference import FaceAnalyzer
+
+HOST = "127.0.0.1"
+
+
+def serve(analyzer: FaceAnalyzer, *, port: int, browser: bool = True) -> None:
+    """Serves until it is interrupted.
+
+    Args:
+        analyzer: Finds the faces and says what they look like.
+        port: Of 127.0.0.1; 0 for a free one.
+        browser: Whether a browser is opened.
+
+    Raises:
+        OSError: The port is taken.
+    """
+    with listen(port) as listener:
+        warm_up(analyzer)
+        address = f"http://{HOST}:{listener.getsockname()[1]}/"
+        print(f"the page is at {address}; nothing leaves this machine; Ctrl+C ends it", file=sys.stderr)
+        if browser:
+            webbrowser.open(address)
+        # Small bounds: the only client is a browser on this machine.
+        config = uvicorn.Config(
+            create_app(analyzer),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            limit_concurrency=64,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=3,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def listen(port: int) -> socket.socket:
+    """A bound socket of the loopback address.
+
+    Raises:
+        OSError: The port is taken, or no port.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise OSError(f"cannot listen on port {port} ({error}); --port 0 takes a free one") from error
+    return listener
+
+
+def warm_up(analyzer: FaceAnalyzer) -> None:
+    """Compiles what the first photo would wait for."""
+    analyzer.analyze(np.zeros((480, 640, 3), np.uint8))
+    for model in analyzer.models:
+        model.outputs([np.zeros((8, 8, 3), np.uint8)])

@@ -1,0 +1,113 @@
+"""The app's server: the page, and what it asks for. Everything stays in this process; nothing is kept."""
+
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from facejax.app.clips import analyze_clip
+from facejax.app.errors import RequestError
+from facejax.app.guard import Guard
+from facejax.app.limits import Limits
+from facejax.app.page_files import PAGE, page_config
+from facejax.app.turns import Turns
+from facejax.app.uploads import clip_file, read_body
+from facejax.inference import FaceAnalyzer
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(analyzer: FaceAnalyzer, limits: Limits | None = None) -> Any:
+    """The app as an ASGI callable.
+
+    ``GET /`` is the page, ``GET /config.json`` what it has to know. ``POST /api/photo`` takes a photo's file as its
+    body and answers as `PhotoResult.to_dict`; ``POST /api/clip`` takes a clip's and answers by one line of JSON a
+    frame (`facejax.app.clips.analyze_clip`). Errors are ``{"error": {"code", "message"}}``. Embeddings are never sent.
+
+    Args:
+        analyzer: Finds the faces and says what they look like.
+        limits: None for the defaults.
+    """
+    routes = _Routes(analyzer, limits or Limits())
+    app = Starlette(
+        routes=[
+            Route("/config.json", routes.config),
+            Route("/api/photo", routes.photo, methods=["POST"]),
+            Route("/api/clip", routes.clip, methods=["POST"]),
+            Mount("/", StaticFiles(directory=PAGE, html=True)),
+        ],
+        exception_handlers={RequestError: _told, HTTPException: _http, Exception: _unexpected},
+    )
+    return Guard(app)
+
+
+class _Routes:
+    def __init__(self, analyzer: FaceAnalyzer, limits: Limits):
+        self._analyzer, self._limits = analyzer, limits
+        self._turns = Turns(limits.waiting)
+        self._config = page_config("server", analyzer.models, limits)
+
+    async def config(self, request: Request) -> Response:
+        return JSONResponse(self._config)
+
+    async def photo(self, request: Request) -> Response:
+        with self._turns.place():
+            data = await read_body(request, self._limits.photo_bytes, self._limits.upload_seconds)
+            async with self._turns.turn():
+                try:
+                    result: Any = await run_in_threadpool(self._analyzer.analyze, data)
+                except ValueError as error:
+                    words = f"This is no photo that can be read here ({error})."
+                    raise RequestError(415, "not_a_photo", words) from error
+        return JSONResponse(result.to_dict())
+
+    async def clip(self, request: Request) -> Response:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(self._turns.place())
+            seconds = self._limits.upload_seconds
+            path = await stack.enter_async_context(clip_file(request, self._limits.clip_bytes, seconds))
+            await stack.enter_async_context(self._turns.turn())
+            frames = analyze_clip(self._analyzer, path, self._limits)
+            stack.push_async_callback(run_in_threadpool, frames.close)  # ends the decoder before the file goes
+            try:
+                # Before the answer starts, so that a clip that cannot be read has a status of its own.
+                first = await run_in_threadpool(next, frames, None)
+            except ValueError as error:
+                words = "This clip cannot be read: it is damaged, or of a kind that OpenCV does not know."
+                raise RequestError(415, "unreadable_clip", words) from error
+            return StreamingResponse(_lines(first, frames, stack.pop_all()), media_type="application/x-ndjson")
+
+
+async def _lines(
+    first: dict[str, Any] | None, frames: Iterator[dict[str, Any]], stack: contextlib.AsyncExitStack
+) -> AsyncIterator[str]:
+    """One line of JSON a frame; the place, the turn and the file of `stack` are given back at the end."""
+    async with stack:
+        frame = first
+        while frame is not None:
+            yield json.dumps(frame) + "\n"
+            frame = await run_in_threadpool(next, frames, None)
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return error.response()
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return RequestError(error.status_code, "http", f"{error.detail}.").response()
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    _log.exception("a request failed", exc_info=error)
+    return RequestError(500, "failed", "This failed; the terminal that runs facejax says why.").response()

@@ -1,0 +1,64 @@
+"""Bodies of requests, read within bounds of length and time; names and paths of the client play no part."""
+
+import asyncio
+import contextlib
+import pathlib
+import tempfile
+from collections.abc import AsyncIterator
+
+from starlette.requests import ClientDisconnect, Request
+
+from facejax.app.errors import RequestError
+
+# First bytes of the containers that are taken. FFmpeg also opens play lists and scripts, which name further files and
+# addresses to read: nothing is given to it that does not start like a clip.
+_CLIPS = {"mp4, m4v, mov": (4, b"ftyp"), "webm, mkv": (0, b"\x1aE\xdf\xa3"), "avi": (8, b"AVI ")}
+
+
+async def read_body(request: Request, limit: int, seconds: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        RequestError: Longer than `limit` bytes, slower than `seconds`, empty, or broken off.
+    """
+    return b"".join([part async for part in _parts(request, limit, seconds)])
+
+
+@contextlib.asynccontextmanager
+async def clip_file(request: Request, limit: int, seconds: int) -> AsyncIterator[pathlib.Path]:
+    """The body in a file, which is removed when the block ends, whatever happens.
+
+    Raises:
+        RequestError: As `read_body`, or no clip by its first bytes.
+    """
+    with tempfile.TemporaryDirectory(prefix="facejax-app-") as folder:
+        path = pathlib.Path(folder) / "clip"
+        with path.open("wb") as file:
+            async for part in _parts(request, limit, seconds):
+                file.write(part)
+        with path.open("rb") as file:
+            head = file.read(12)
+        if not any(head[start : start + len(magic)] == magic for start, magic in _CLIPS.values()):
+            raise RequestError(415, "not_a_clip", f"This is no clip that can be read here ({', '.join(_CLIPS)}).")
+        yield path
+
+
+async def _parts(request: Request, limit: int, seconds: int) -> AsyncIterator[bytes]:
+    too_large = RequestError(413, "too_large", f"This file is larger than {limit / 2**20:.0f} MB.")
+    stated = request.headers.get("content-length", "")
+    if stated.isdecimal() and int(stated) > limit:
+        raise too_large
+    length = 0
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                length += len(part)
+                if length > limit:
+                    raise too_large
+                yield part
+    except TimeoutError as error:
+        raise RequestError(408, "too_slow", f"The upload took longer than {seconds} seconds.") from error
+    except ClientDisconnect as error:
+        raise RequestError(400, "broken_off", "The upload broke off.") from error
+    if not length:
+        raise RequestError(400, "empty", "The file is empty.")

@@ -1,0 +1,55 @@
+"""Faces on which exported files are checked: those of the user's photos, or rendered ones."""
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from facejax.cli.options import photos_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def check_faces(sources: Sequence[str] | None, count: int) -> list["np.ndarray"]:
+    """Face crops, uint8 RGB.
+
+    Args:
+        sources: Photos and folders, of which what cannot be read is left out; None for rendered faces.
+        count: At most so many.
+
+    Raises:
+        ValueError: The photos hold no face.
+    """
+    if not sources:
+        return _rendered(count)
+    faces = _found(sources, count)
+    if not faces:
+        raise ValueError(f"no face was found in the photos of {', '.join(sources)}")
+    return faces
+
+
+def _found(sources: Sequence[str], count: int) -> list["np.ndarray"]:
+    from facejax.detect import MTCNN, crop_face
+    from facejax.inference import read_image
+
+    detector, crops = MTCNN(min_face=40), []
+    for path in photos_of(sources):
+        try:
+            image = read_image(path)
+        except (OSError, ValueError):
+            continue
+        found = detector.detect([image])[0]
+        for box, points in zip(found.bboxes, found.landmarks, strict=True):
+            crops.append(crop_face(image, box, points))
+        if len(crops) >= count:
+            break
+    return crops[:count]
+
+
+def _rendered(count: int) -> list["np.ndarray"]:
+    """Photos of the built-in set of rendered people, whose heads fill most of the frame."""
+    from facejax.datasets.people.reader import People
+
+    records = itertools.islice(People().records(None, num_train=count, num_validation=0), count)
+    made: list[Any] = [record.image for record in records]
+    return [image() for image in made]

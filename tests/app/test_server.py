@@ -1,0 +1,219 @@
+"""The server's answers, in process: what it takes, what it turns away and in which words, what it leaves behind."""
+
+import asyncio
+import json
+import pathlib
+import tempfile
+import threading
+
+import cv2
+import httpx2
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from facejax.app.limits import Limits
+from facejax.app.server import create_app
+from facejax.inference import FaceAnalyzer
+from tests.inference.toy import FixedDetector, noise, toy_model
+
+ADDRESS = "http://127.0.0.1:8765"
+SMALL = Limits(photo_bytes=200_000, clip_bytes=400_000, clip_seconds=1, clip_fps=4, clip_side=128, waiting=1)
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return FaceAnalyzer([toy_model("gender", "emotion7")], FixedDetector([[2, 2, 30, 30]]))
+
+
+@pytest.fixture
+def client(toy):
+    return TestClient(create_app(toy, SMALL), base_url=ADDRESS)
+
+
+def encoded(image: np.ndarray, suffix: str = ".png") -> bytes:
+    return cv2.imencode(suffix, image[..., ::-1])[1].tobytes()
+
+
+def test_a_photo_is_answered_as_the_package_answers(client, toy):
+    data = encoded(noise(40, 50))
+    answer = client.post("/api/photo", content=data)
+    assert answer.status_code == 200
+    expected = toy.analyze(data).to_dict()
+    assert answer.json() == expected
+    assert len(expected["faces"]) == 1
+    assert "embedding" not in answer.text
+
+
+def test_real_detector_on_rendered_people(analyzer, photo):
+    answer = TestClient(create_app(analyzer), base_url=ADDRESS).post("/api/photo", content=photo.read_bytes()).json()
+    assert len(answer["faces"]) == 2
+    assert {"perceived_age", "perceived_gender", "perceived_ethnicity", "expression", "valence"} <= set(
+        answer["faces"][0]
+    )
+
+
+def test_no_face(client):
+    answer = client.post("/api/photo", content=encoded(noise(10, 10)))
+    assert answer.json() == {"width": 10, "height": 10, "faces": []}
+
+
+def test_a_clip_is_answered_frame_by_frame_and_leaves_nothing(client, clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    answer = client.post("/api/clip", content=clip.read_bytes())
+    assert answer.status_code == 200
+    frames = [json.loads(line) for line in answer.text.splitlines()]
+    assert [frame["time"] for frame in frames] == pytest.approx([0, 0.25, 0.5, 0.75])  # 12 frames a second, 4 wanted
+    assert {(frame["width"], frame["height"]) for frame in frames} == {(128, 128)}
+    assert {face["track"] for frame in frames for face in frame["faces"]} == {1}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code"),
+    [
+        ("/api/photo", b"x" * 200_001, 413, "too_large"),
+        ("/api/photo", b"no photo", 415, "not_a_photo"),
+        ("/api/photo", encoded(noise(9, 9))[:60], 415, "not_a_photo"),
+        # A header that states 2 gigapixels.
+        ("/api/photo", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\xb0\0\0\0\xb0\0\x08\2\0\0\0", 415, "not_a_photo"),
+        ("/api/photo", b"", 400, "empty"),
+        ("/api/clip", b"x" * 400_001, 413, "too_large"),
+        ("/api/clip", b"no clip", 415, "not_a_clip"),
+        # Lists of other files and addresses, which FFmpeg would follow.
+        ("/api/clip", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", 415, "not_a_clip"),
+        ("/api/clip", b"ffconcat version 1.0\nfile /etc/passwd\n", 415, "not_a_clip"),
+        ("/api/clip", b"\0\0\0\x18ftypmp42" + b"\0" * 99, 415, "unreadable_clip"),
+        ("/api/clip", b"\x1aE\xdf\xa3" + b"\0" * 99, 415, "unreadable_clip"),
+    ],
+)
+def test_bad_uploads_are_told_apart(client, path, body, status, code, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    answer = client.post(path, content=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, code)
+    assert error["message"].endswith(".")
+    assert str(tmp_path) not in answer.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_length_that_lies_is_cut_off(client):
+    parts = (b"x" * 50_000 for _ in range(10))  # chunked: no length is stated
+    assert client.post("/api/photo", content=parts).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/", {}, 200),
+        ("GET", "/", {"Host": "localhost:8765"}, 200),
+        ("GET", "/", {"Host": "evil.example"}, 421),  # DNS rebinding
+        ("GET", "/config.json", {"Host": "evil.example:8765"}, 421),
+        ("GET", "/", {"Host": "127.0.0.1.evil.example"}, 421),
+        ("GET", "/", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),  # a link
+        ("GET", "/config.json", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ("GET", "/main.js", {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"}, 403),  # another port
+        ("POST", "/api/photo", {"Origin": "https://evil.example"}, 403),
+        ("POST", "/api/photo", {"Origin": "null"}, 403),
+        ("POST", "/api/photo", {"Origin": "http://127.0.0.1:9999"}, 403),
+        ("POST", "/api/photo", {"Sec-Fetch-Site": "cross-site"}, 403),
+        ("POST", "/api/photo", {"Origin": ADDRESS, "Sec-Fetch-Site": "same-origin"}, 200),
+        ("GET", "/api/photo", {}, 404),
+        ("GET", "/nothing", {}, 404),
+        ("GET", "/../server.py", {}, 404),
+        ("GET", "/%2e%2e/server.py", {}, 404),
+        ("GET", "/..%2fserver.py", {}, 404),
+        ("GET", "//etc/passwd", {}, 404),
+    ],
+)
+def test_who_is_answered(client, method, path, headers, status):
+    answer = client.request(
+        method, ADDRESS + path, headers=headers, content=encoded(noise(30, 30)) if method == "POST" else None
+    )
+    assert answer.status_code == status
+    assert "'none'" in answer.headers["content-security-policy"]
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "access-control-allow-origin" not in answer.headers
+    if status >= 400:
+        assert set(answer.json()["error"]) == {"code", "message"}
+
+
+def test_one_at_a_time_and_few_that_wait():
+    """While one photo is worked on, one may wait, and the next is turned away; afterwards all is free again."""
+    running, most, go = 0, 0, threading.Event()
+    lock = threading.Lock()
+
+    class Slow(FixedDetector):
+        def detect(self, images):
+            nonlocal running, most
+            with lock:
+                running += 1
+                most = max(most, running)
+            go.wait(10)
+            with lock:
+                running -= 1
+            return super().detect(images)
+
+    app = create_app(FaceAnalyzer([toy_model("gender")], Slow([])), SMALL)
+
+    async def ask() -> list[int]:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=ADDRESS) as client:
+            data = encoded(noise(20, 20))
+            asked = [asyncio.create_task(client.post("/api/photo", content=data)) for _ in range(4)]
+            done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+            assert {task.result().json()["error"]["code"] for task in done} == {"busy"}
+            go.set()
+            codes = [answer.status_code for answer in await asyncio.gather(*asked)]
+            return [*codes, (await client.post("/api/photo", content=data)).status_code]
+
+    assert sorted(asyncio.run(ask())) == [200, 200, 200, 503, 503]
+    assert most == 1
+
+
+def test_an_upload_that_never_ends_is_given_up(toy):
+    app = create_app(toy, Limits(upload_seconds=0))
+
+    async def endless():
+        while True:
+            yield b"x"
+            await asyncio.sleep(0.01)
+
+    async def ask():
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=ADDRESS) as client:
+            return await client.post("/api/photo", content=endless())
+
+    answer = asyncio.run(ask())
+    assert answer.json()["error"]["code"] == "too_slow"
+
+
+def test_an_error_of_ours_is_told_without_its_insides(toy, monkeypatch, caplog):
+    def broken(data):
+        raise RuntimeError("secret /path")
+
+    monkeypatch.setattr(toy, "analyze", broken)
+    answer = TestClient(create_app(toy), base_url=ADDRESS, raise_server_exceptions=False).post(
+        "/api/photo", content=b"x"
+    )
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert "secret /path" in caplog.text
+
+
+def test_the_page_knows_what_stands_behind_it(client):
+    config = client.get("/config.json").json()
+    assert config["engine"] == "server"
+    assert config["models"][0]["name"] == "mobilenet_v1.toy"
+    assert config["limits"]["photo_bytes"] == SMALL.photo_bytes
+    assert "AI Act" in config["use"]
+
+
+def test_the_page_says_what_it_must_and_loads_nothing_from_elsewhere(client):
+    page = pathlib.Path(__file__).parents[2] / "facejax" / "app" / "page"
+    text = client.get("/").text
+    assert "Art. 5(1)(f)" in text
+    assert "prohibited in the EU" in text
+    for file in page.iterdir():
+        for line in file.read_text().splitlines():
+            assert "://" not in line.replace("http://www.w3.org/2000/svg", ""), f"{file.name}: {line}"
+            assert "innerHTML" not in line, f"{file.name}: {line}"
