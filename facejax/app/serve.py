@@ -33,7 +33,7 @@ def serve(analyzer: FaceAnalyzer, *, port: int, browser: bool = True) -> None:
         # Small bounds: the only client is a browser on this machine.
         config = uvicorn.Config(
             create_app(analyzer),
-            log_level="warning",
+            log_config=None,  # logging stays as it is: warnings and errors go to standard error
             access_log=False,
             server_header=False,
             proxy_headers=False,

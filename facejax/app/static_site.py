@@ -13,9 +13,9 @@ from facejax.app.limits import Limits
 from facejax.app.onnxruntime_web import copy_runtime
 from facejax.app.page_files import CONFIG, PAGE, page_config
 from facejax.export.bundle import export_bundle
-from facejax.export.files import whole_folder
 from facejax.export.onnx import export_onnx
 from facejax.inference import LoadedModel
+from facejax.weights.folders import whole_folder
 
 # Kernels that page/pixels.js has.
 _KERNELS = ("bilinear",)
