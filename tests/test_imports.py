@@ -27,7 +27,7 @@ ALLOWED = {
     "train": {*BASE, "models", "weights", "data", "datasets", "evals", "video", "detect"},
     "inference": {*BASE, "models", "weights", "detect", "data", "video", "cards"},
     "export": {*BASE, "models", "weights", "detect", "data", "inference", "cards"},
-    "app": {*BASE, "video", "inference", "export", "cards"},
+    "app": {*BASE, "weights", "video", "inference", "export", "cards"},
     "cli": {*BASE, "models", "weights", "detect", "video", "inference", "export", "data", "datasets", "app", "cards"},
     "__init__": {"models", "inference"},
 }
