@@ -6,8 +6,10 @@ all of these come in few fixed shapes, so that a data set compiles nothing after
 is small and ragged: thresholds, suppression, tables.
 """
 
+import concurrent.futures
 import dataclasses
 import functools
+import os
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -27,6 +29,9 @@ _BATCH_SIZES = {
 
 # Photos are processed together up to this many pixels: bounds the memory of a data set of any length.
 _GROUP_PIXELS = 2**22
+# Groups at once: XLA on a CPU runs most of these small layers on one core, and the host's part of one group (boxes,
+# suppression) overlaps with the device's part of another.
+_GROUPS_AT_ONCE = min(4, os.cpu_count() or 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +114,8 @@ class MTCNN:
         """
         for index, image in enumerate(images):
             _check(image, index)
-        return [found for group in _groups(images) for found in self._detect_group(group)]
+        with concurrent.futures.ThreadPoolExecutor(_GROUPS_AT_ONCE) as pool:
+            return [found for group in pool.map(self._detect_group, _groups(images)) for found in group]
 
     def _detect_group(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """The faces of photos that fit in memory together."""
@@ -253,11 +259,15 @@ def _shrink(image: np.ndarray) -> np.ndarray:
 
 
 def _groups(images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Splits photos, in order, where `_GROUP_PIXELS` are reached; a larger photo is a group by itself."""
+    """Splits photos, in order, into groups alike in size, enough of them to run `_GROUPS_AT_ONCE`.
+
+    Those that run together stay within `_GROUP_PIXELS`; a larger photo is a group by itself.
+    """
+    sizes = [(image.shape[0] + 1) * (image.shape[1] + 1) for image in images]
+    limit = min(_GROUP_PIXELS, sum(sizes)) / _GROUPS_AT_ONCE
     group, pixels = [], 0
-    for image in images:
-        size = (image.shape[0] + 1) * (image.shape[1] + 1)
-        if group and pixels + size > _GROUP_PIXELS:
+    for image, size in zip(images, sizes, strict=True):
+        if group and pixels + size / 2 > limit:
             yield group
             group, pixels = [], 0
         group.append(image)
