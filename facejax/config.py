@@ -204,7 +204,7 @@ class CpuProfile:
 
     image_size: int = 48
     batch_size: int = 16
-    people_train: int = 1200
+    people_train: int = 3000
     people_validation: int = 240
     head_epochs: int = 1
     full_epochs: int = 5

@@ -19,6 +19,6 @@ def vggface2_run(backbone: str, init_from: str, paper: PaperResult) -> Config:
             head=StageConfig(epochs=1, lr=1e-3, trainable="heads", batch_norm="running"),
             full=StageConfig(epochs=10, lr=1e-4),
         ),
-        cpu=CpuProfile(full_epochs=12),
+        cpu=CpuProfile(people_train=1200, full_epochs=12),
         paper=paper,
     )
