@@ -10,8 +10,8 @@ Where the published code differs from the paper: it trains all weights for 6 epo
 its frozen base still moves BatchNorm statistics (--config.stages.head.batch_norm=batch, which forgoes computing the
 features once). Its weighted mean is the default here; --config.loss.class_weights=example is eq. 2 as printed.
 
-Time: without an accelerator and without AffectNet the CPU profile trains on the built-in set (rendered faces) within
-10 minutes on 2 cores. The full recipe was not run here: AffectNet is licence-gated.
+Time: without an accelerator and without AffectNet the CPU profile trains on the built-in set (rendered faces) in
+6 minutes on 2 cores. The full recipe was not run here: AffectNet is licence-gated.
 """
 
 from experiments.configs._expression import affectnet_run
