@@ -50,7 +50,7 @@ def main(options: dict) -> None:
     for path, text in options["changes"].items():
         config = override(config, path, text)
     with prepared.registered_toy_net():
-        note_order(workdir, options["pause"])
+        note_order(workdir, options.get("pause", 0.0))
         setup = set_up(config, pathlib.Path(options["data_dir"]), workdir)
         try:
             loop.train(setup)
