@@ -145,7 +145,7 @@ def test_no_image(data):
 @pytest.mark.parametrize("extension", [".jpg", ".png", ".bmp", ".tiff", ".webp"])
 def test_random_damage_is_an_image_or_a_clear_error(photo, extension):
     whole = encoded(photo, extension)
-    rng = np.random.default_rng(1)
+    rng, refused = np.random.default_rng(1), 0
     for _ in range(150):
         data = bytearray(whole[: rng.integers(1, len(whole) + 1)])
         for place in rng.integers(0, min(len(data), 64), 2):
@@ -153,4 +153,5 @@ def test_random_damage_is_an_image_or_a_clear_error(photo, extension):
         try:
             decode_image(bytes(data), max_pixels=1 << 16)
         except CorruptImageError:
-            continue
+            refused += 1
+    assert refused > 75  # half of the files and more lose bytes that matter

@@ -91,7 +91,7 @@ def curve(dtype):
 def test_loss_curve_of_bfloat16_follows_float32():
     (full, losses, state), (half, half_losses, half_state) = curve("float32"), curve("bfloat16")
     print("losses", losses, half_losses)
-    assert losses[-4:].mean() < 0.75 * losses[0]
+    assert losses[-4:].mean() < 0.7 * losses[0]
     np.testing.assert_allclose(half_losses, losses, atol=0.1)
     scores = [
         np.asarray(jax.jit(run.evaluate)(state.params, state.batch_stats, batch_of(99))["emotion8"])

@@ -14,6 +14,8 @@ from .prepared import prepare_squares
 pytestmark = pytest.mark.slow
 
 STEPS = 20  # of the full stage, whose records are read from the shards
+# At the toy's own rates SAM and Adam enlarge the rounding of sums over other numbers of devices beyond any bound.
+SLOW = {"stages__head__lr": 1e-3, "stages__full__lr": 2e-3}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def data_dir(tmp_path_factory):
 def whole(data_dir, tmp_path_factory):
     """The run in one process on four devices."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    processes.run(data_dir, workdir, 1, 4)
+    processes.run(data_dir, workdir, 1, 4, **SLOW)
     return workdir
 
 
@@ -38,12 +40,12 @@ def assert_same_run(workdir, other):
         assert [a[name] for name in numbers] == pytest.approx([b[name] for name in numbers], rel=1e-3, abs=1e-4)
     with np.load(workdir / "scores_last.npz") as a, np.load(other / "scores_last.npz") as b:
         for name in b:
-            np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=5e-3)  # probabilities
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("sharding", ["none", "full"])
 def test_two_processes_train_as_one(data_dir, whole, tmp_path, sharding):
-    processes.run(data_dir, tmp_path / "two", 2, 2, sharding=sharding)
+    processes.run(data_dir, tmp_path / "two", 2, 2, sharding=sharding, **SLOW)
     assert_same_run(tmp_path / "two", whole)
     expected = processes.order(whole, 1)
     got = processes.order(tmp_path / "two", 2)
@@ -65,7 +67,7 @@ def test_every_record_is_evaluated_once_with_an_uneven_tail(data_dir, whole, tmp
 
 def test_pmap_on_two_processes_is_pmap_on_one(data_dir, tmp_path):
     for name, count in (("one", 1), ("two", 2)):
-        processes.run(data_dir, tmp_path / name, count, 4 // count, parallel="pmap", stages__full__epochs=1)
+        processes.run(data_dir, tmp_path / name, count, 4 // count, parallel="pmap", stages__full__epochs=1, **SLOW)
     assert_same_run(tmp_path / "two", tmp_path / "one")
 
 
@@ -76,14 +78,14 @@ def test_sigterm_to_one_of_them_stops_all_and_other_numbers_continue(data_dir, w
     for lines, count, devices in ((14, 2, 2), (3, 4, 1)):
         # More lines than the stopped run has left: a process that is still starting would die of the signal.
         lines += processes.count_lines(workdir)
-        started = processes.start(data_dir, workdir, count, devices, pause=0.3)
+        started = processes.start(data_dir, workdir, count, devices, pause=0.3, **SLOW)
         processes.wait_for_lines(workdir, lines, started)
         started[-1].send_signal(signal.SIGTERM)
         assert processes.finish(started) == [EXIT_CODE] * count, (workdir / "log_0.txt").read_text()[-3000:]
         orders |= processes.order(workdir, count)
         for path in workdir.glob("order_*.txt"):
             path.unlink()
-    processes.run(data_dir, workdir, 1, 2)
+    processes.run(data_dir, workdir, 1, 2, **SLOW)
     orders |= processes.order(workdir, 1)
     assert_same_run(workdir, whole)
     expected = processes.order(whole, 1)
