@@ -29,23 +29,32 @@ def image_dimensions(data: bytes) -> tuple[int, int]:
     Raises:
         CorruptImageError: Another format, or a damaged header.
     """
+    return _header(data)[:2]
+
+
+def _header(data: bytes) -> tuple[int, int, bool]:
+    """Height, width, and whether it is a plain JPEG (`_jpeg_header`)."""
     try:
         if data[:2] == b"\xff\xd8":
-            return _jpeg_header(data)[:2]
-        if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR":
-            return _png_dimensions(data)
-        if data[:2] == b"BM":
-            width, height = struct.unpack("<ii", data[18:26])
-            return abs(height), width
-        if data[:4] == b"GIF8":
-            width, height = struct.unpack("<HH", data[6:10])
-            return height, width
-        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            return _webp_dimensions(data)
-        if data[:4] in (b"II*\0", b"MM\0*"):
-            return _tiff_dimensions(data)
+            return _jpeg_header(data)
+        return *_other_dimensions(data), False
     except (struct.error, IndexError) as error:
         raise CorruptImageError(f"damaged header: {error}") from error
+
+
+def _other_dimensions(data: bytes) -> tuple[int, int]:
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR":
+        return _png_dimensions(data)
+    if data[:2] == b"BM":
+        width, height = struct.unpack("<ii", data[18:26])
+        return abs(height), width
+    if data[:4] == b"GIF8":
+        width, height = struct.unpack("<HH", data[6:10])
+        return height, width
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return _webp_dimensions(data)
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return _tiff_dimensions(data)
     raise CorruptImageError(f"no known image format: starts with {data[:8]!r}")
 
 
@@ -119,10 +128,10 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray,
     Raises:
         CorruptImageError: Not a known format, damaged, truncated, or of more than `max_pixels` pixels.
     """
-    height, width = image_dimensions(data)
+    height, width, plain = _header(data)
     if not 0 < height * width <= max_pixels:
         raise CorruptImageError(f"{width} x {height} pixels; allowed are 1 to {max_pixels}")
-    if data[:2] == b"\xff\xd8" and _jpeg_header(data)[2]:
+    if plain:
         with contextlib.suppress(ValueError):  # what simplejpeg refuses or warns of is left to OpenCV
             return simplejpeg.decode_jpeg(data)
     try:

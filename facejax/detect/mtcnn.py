@@ -29,9 +29,8 @@ _BATCH_SIZES = {
 
 # Photos are processed together up to this many pixels: bounds the memory of a data set of any length.
 _GROUP_PIXELS = 2**22
-# Groups at once: XLA on a CPU runs most of these small layers on one core, and the host's part of one group (boxes,
-# suppression) overlaps with the device's part of another.
-_GROUPS_AT_ONCE = min(4, os.cpu_count() or 1)
+# Groups at once: XLA on a CPU runs most of these small layers on one core. An accelerator wants large batches.
+_GROUPS_AT_ONCE = {"cpu": min(4, os.cpu_count() or 1), "accelerator": 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +94,8 @@ class MTCNN:
         self.thresholds = tuple(thresholds)
         self.factor = factor
         self._params = {name: jax.device_put(weights.load(name)) for name in ("pnet", "rnet", "onet")}
-        self._batch_sizes = _BATCH_SIZES["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+        kind = "cpu" if jax.default_backend() == "cpu" else "accelerator"
+        self._batch_sizes, self._groups_at_once = _BATCH_SIZES[kind], _GROUPS_AT_ONCE[kind]
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """The faces of each photo.
@@ -114,8 +114,9 @@ class MTCNN:
         """
         for index, image in enumerate(images):
             _check(image, index)
-        with concurrent.futures.ThreadPoolExecutor(_GROUPS_AT_ONCE) as pool:
-            return [found for group in pool.map(self._detect_group, _groups(images)) for found in group]
+        with concurrent.futures.ThreadPoolExecutor(self._groups_at_once) as pool:
+            groups = pool.map(self._detect_group, _groups(images, self._groups_at_once))
+            return [found for group in groups for found in group]
 
     def _detect_group(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """The faces of photos that fit in memory together."""
@@ -258,13 +259,13 @@ def _shrink(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, (max(1, int(width * ratio)), max(1, int(height * ratio))), interpolation=cv2.INTER_AREA)
 
 
-def _groups(images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Splits photos, in order, into groups alike in size, enough of them to run `_GROUPS_AT_ONCE`.
+def _groups(images: Sequence[np.ndarray], at_once: int) -> Iterator[list[np.ndarray]]:
+    """Splits photos, in order, into groups alike in size, enough of them to run so many at once.
 
     Those that run together stay within `_GROUP_PIXELS`; a larger photo is a group by itself.
     """
     sizes = [(image.shape[0] + 1) * (image.shape[1] + 1) for image in images]
-    limit = min(_GROUP_PIXELS, sum(sizes)) / _GROUPS_AT_ONCE
+    limit = min(_GROUP_PIXELS, sum(sizes)) / at_once
     group, pixels = [], 0
     for image, size in zip(images, sizes, strict=True):
         if group and pixels + size / 2 > limit:
