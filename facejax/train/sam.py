@@ -41,17 +41,19 @@ def sam_gradient(
     if rho == 0:
         return grad_fn(params, batch_stats, jnp.zeros((), jnp.int32))
 
+    # What the next pass looks at is carried, not formed within it: XLA on CPU would fuse the sum into the depthwise
+    # convolutions, and form it again for every pixel and tap.
     def one_pass(carry, pass_index):
-        gradient, stats = carry
-        gradient = sync(gradient)
-        radius = jnp.where(pass_index == 0, 0.0, rho / (optax.tree.norm(gradient) + 1e-12))
-        perturbed = jax.tree.map(lambda w, g: w + (radius * g).astype(w.dtype), params, gradient)
+        perturbed, _, stats = carry
         gradient, new_stats, metrics = grad_fn(perturbed, stats, pass_index)
         if batch_stats_from != "both":
             moves = pass_index == ("first", "second").index(batch_stats_from)
             new_stats = jax.tree.map(lambda new, old: jnp.where(moves, new, old), new_stats, stats)
-        return (gradient, new_stats), metrics
+        direction = sync(gradient)
+        radius = rho / (optax.tree.norm(direction) + 1e-12)
+        perturbed = jax.tree.map(lambda w, g: w + (radius * g).astype(w.dtype), params, direction)
+        return (perturbed, gradient, new_stats), metrics
 
-    start = (jax.tree.map(jnp.zeros_like, params), batch_stats)
-    (gradient, batch_stats), metrics = jax.lax.scan(one_pass, start, jnp.arange(2))
+    start = (params, jax.tree.map(jnp.zeros_like, params), batch_stats)
+    (_, gradient, batch_stats), metrics = jax.lax.scan(one_pass, start, jnp.arange(2))
     return gradient, batch_stats, jax.tree.map(lambda both: both[0], metrics)
