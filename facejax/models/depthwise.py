@@ -7,6 +7,7 @@ gradient of the weights in blocks of rows.
 """
 
 import functools
+import math
 import operator
 from typing import Any, Literal
 
@@ -73,13 +74,11 @@ def shift_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -
     wide = jnp.promote_types(x.dtype, jnp.float32)
     out_height, out_width = ((n + sum(p) - k) // stride + 1 for n, p in zip(x.shape[1:3], padding, strict=True))
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    total = None
-    for i in range(k):
-        for j in range(k):
-            term = _rows(padded, i, j, out_height, out_width, stride).astype(wide) * _tap(kernel, i, j, wide)
-            total = term if total is None else total + term
-    assert total is not None
-    return total.astype(x.dtype)
+
+    def term(i, j):
+        return _rows(padded, i, j, out_height, out_width, stride).astype(wide) * kernel[i, j].astype(wide)[None, None]
+
+    return functools.reduce(operator.add, (term(i, j) for i in range(k) for j in range(k))).astype(x.dtype)
 
 
 def _shift_conv_forward(x, kernel, stride, padding):
@@ -94,88 +93,95 @@ def _shift_conv_backward(stride, padding, residuals, dy):
 shift_conv.defvjp(_shift_conv_forward, _shift_conv_backward)
 
 
-def _tap(kernel, i, j, dtype):
-    return kernel[i, j].astype(dtype)[None, None]
-
-
-def _rows(x, top, left, height, width, step, column_step=None):
-    """x[:, top::step, left::column_step], `height` rows of `width` pixels."""
-    column_step = step if column_step is None else column_step
+def _rows(x, top, left, height, width, step):
+    """x[:, top::step, left::step], `height` rows of `width` pixels."""
     batch, _, _, channels = x.shape
-    limits = (batch, top + (height - 1) * step + 1, left + (width - 1) * column_step + 1, channels)
-    return lax.slice(x, (0, top, left, 0), limits, (1, step, column_step, 1))
+    limits = (batch, top + (height - 1) * step + 1, left + (width - 1) * step + 1, channels)
+    return lax.slice(x, (0, top, left, 0), limits, (1, step, step, 1))
 
 
 def _input_gradient(dy, kernel, stride, padding, shape):
-    """Gradient of the input, one output phase at a time.
+    """Gradient of the input, without multiplications by the zeros of a dilated dy.
 
     Row p of the padded input meets output row o through tap i when p = stride o + i, so the rows with p = a (mod
-    stride) are a plain convolution of dy with the taps a, a + stride, ... The phases are interleaved at the end.
+    stride), phase a, are a plain convolution of dy with the taps a, a + stride, ... All phases are one array
+    (batch, rows, stride, columns, stride, channels), whose axes already lie in the order of the input's pixels. A
+    phase with fewer taps than others has zeros in place of them.
     """
     k = kernel.shape[0]
     wide = jnp.promote_types(dy.dtype, jnp.float32)
     batch, out_height, out_width, channels = dy.shape
     rows, columns = (-(-(n + sum(p)) // stride) for n, p in zip(shape[1:3], padding, strict=True))
-    before = (k - 1) // stride
+    count = -(-k // stride)
+    filled = jnp.pad(kernel[:, :, 0].astype(wide), ((0, count * stride - k), (0, count * stride - k), (0, 0)))
+    taps = filled.reshape(count, stride, count, stride, channels)
+    before = count - 1
     padded = jnp.pad(dy, ((0, 0), (before, max(rows - out_height, 0)), (before, max(columns - out_width, 0)), (0, 0)))
-    phases = []
-    for a in range(stride):
-        for b in range(stride):
-            total = jnp.zeros((batch, rows, columns, channels), wide)
-            for row, i in enumerate(range(a, k, stride)):
-                for column, j in enumerate(range(b, k, stride)):
-                    source = _rows(padded, before - row, before - column, rows, columns, 1)
-                    total = total + source.astype(wide) * _tap(kernel, i, j, wide)
-            phases.append(total)
-    if stride == 1:
-        interleaved = phases[0]
-    else:
-        by_row = [jnp.stack(phases[a * stride : (a + 1) * stride], axis=3) for a in range(stride)]
-        interleaved = jnp.stack(by_row, axis=2).reshape(batch, rows * stride, columns * stride, channels)
+
+    def term(i, j):
+        source = _rows(padded, before - i, before - j, rows, columns, 1).astype(wide)
+        return source[:, :, None, :, None] * taps[i, :, j][None, None, :, None]
+
+    phases = functools.reduce(operator.add, (term(i, j) for i in range(count) for j in range(count)))
+    dx = phases.reshape(batch, rows * stride, columns * stride, channels)
     (top, _), (left, _) = padding
-    return _rows(interleaved, top, left, shape[1], shape[2], 1).astype(dy.dtype)
+    return _rows(dx, top, left, shape[1], shape[2], 1).astype(dy.dtype)
 
 
 def _kernel_gradient(x, dy, kernel, stride, padding):
     """Gradient of the weights: for each tap the sum over photos and pixels of (shifted input * dy).
 
-    A plain reduction for each tap reads both arrays from memory k * k times. Two ways to do better, each where it is
-    the faster one: 5 x 5 and larger filters reduce all taps in a single pass; 3 x 3 filters add `ROWS_PER_BLOCK` rows
-    in registers before each reduction. Rows that do not fill a block are a block of their own, so that every image
-    size is fast.
+    Photos that lie on several devices are cut into as many parts, so that each device loops over its own.
     """
-    k = kernel.shape[0]
+    parts = math.gcd(x.shape[0], jax.device_count())
+    x, dy = (a.reshape(parts, -1, *a.shape[1:]) for a in (x, dy))
+    sums = jax.vmap(functools.partial(_tap_sums, k=kernel.shape[0], stride=stride, padding=padding))(x, dy)
+    return sums.sum(axis=0).reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _tap_sums(x, dy, k, stride, padding):
+    """(k * k, channels) sums over photos and pixels of (shifted input * dy).
+
+    A plain reduction for each tap reads both arrays from memory k * k times, and XLA on CPU runs a reduction over
+    products one number at a time. So a loop takes a block of rows at a time, which stays in the cache for all taps, and
+    adds it row by row to one row of sums a tap. The block is carried from one turn to the next: what a loop carries is
+    memory, where XLA would fuse the cutting into the products.
+    """
     wide = jnp.promote_types(dy.dtype, jnp.float32)
-    _, out_height, out_width, _ = dy.shape
-    # Or XLA would compute the layers on both sides anew for each of the many slices below.
-    x, dy = lax.optimization_barrier((x, dy))
-    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    taps = [(i, j) for i in range(k) for j in range(k)]
+    batch, out_height, out_width, channels = dy.shape
+    rows = -(-out_height // -(-out_height // ROWS_PER_BLOCK))
+    blocks = -(-out_height // rows)
+    photos = max(n for n in range(1, ROWS_PER_BLOCK // rows + 1) if batch % n == 0)
+    in_rows = (rows - 1) * stride + k
+    (top, bottom), sides = padding
+    bottom = max(bottom, (blocks * rows - 1) * stride + k - x.shape[1] - top)
+    padded = jnp.pad(x, ((0, 0), (top, bottom), sides, (0, 0)))
+    dy = jnp.pad(dy, ((0, 0), (0, blocks * rows - out_height), (0, 0), (0, 0)))
 
-    def product(i, j, top, count, rows):
-        """Shifted input * dy over `count` output rows: top, top + rows, ..."""
-        a = _rows(padded, top * stride + i, j, count, out_width, rows * stride, stride)
-        return a.astype(wide) * _rows(dy, top, 0, count, out_width, rows, 1).astype(wide)
+    def block(index):
+        photo, row = index // blocks * photos, index % blocks * rows
+        return (
+            lax.dynamic_slice(padded, (photo, row * stride, 0, 0), (photos, in_rows, padded.shape[2], channels)),
+            lax.dynamic_slice(dy, (photo, row, 0, 0), (photos, rows, out_width, channels)),
+        )
 
-    if k >= 5:
-        products = tuple(product(i, j, 0, out_height, 1) for i, j in taps)
-        zeros = (jnp.zeros((), wide),) * len(taps)
-        add = lambda a, b: tuple(map(operator.add, a, b))  # noqa: E731
-        sums = lax.reduce(products, zeros, add, (0, 1, 2))
-    else:
-        blocks, rest = divmod(out_height, ROWS_PER_BLOCK)
-        parts = [(0, ROWS_PER_BLOCK, blocks)] if blocks else []
-        parts += [(blocks * ROWS_PER_BLOCK, rest, 1)] if rest else []
+    def add_block(carry, following):
+        sums, (x_block, dy_block) = carry
+        columns = [slice(j, j + (out_width - 1) * stride + 1, stride) for j in range(k)]
+        for photo in range(photos):
+            for row in range(rows):
+                sums = [
+                    total
+                    + x_block[photo, row * stride + tap // k, columns[tap % k]].astype(wide)
+                    * dy_block[photo, row].astype(wide)
+                    for tap, total in enumerate(sums)
+                ]
+        return (sums, block(following)), None
 
-        def tap_sum(i, j):
-            in_registers = [
-                functools.reduce(operator.add, (product(i, j, first + row, count, rows) for row in range(rows)))
-                for first, rows, count in parts
-            ]
-            return functools.reduce(operator.add, (jnp.sum(part, axis=(0, 1, 2)) for part in in_registers))
-
-        sums = [tap_sum(i, j) for i, j in taps]
-    return jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
+    turns = batch // photos * blocks
+    start = [jnp.zeros((out_width, channels), wide)] * (k * k), block(0)
+    (sums, _), _ = lax.scan(add_block, start, jnp.minimum(jnp.arange(1, turns + 1), turns - 1))
+    return jnp.stack([total.sum(axis=0) for total in sums])
 
 
 class DepthwiseConv(nn.Module):

@@ -9,11 +9,14 @@ from facejax.models.depthwise import DepthwiseConv, depthwise_conv, resolve, sam
 
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
 
-# Output heights below, at and between multiples of the block of rows that the weight gradient adds up.
+# Output heights below, at and between multiples of the block of rows that the weight gradient adds up; of the four
+# photos it takes one at a time, two (height 3) or, where three would fit, two again (height 2).
 GRID = [
     *[(k, stride, (17, 6), "same") for k in (3, 5) for stride in (1, 2)],
     (3, 1, (14, 9), "same"),
     (3, 2, (6, 15), ((1, 2), (0, 1))),
+    (3, 1, (3, 4), "same"),
+    (5, 2, (3, 4), "same"),
     *[
         pytest.param(k, stride, shape, padding, marks=pytest.mark.slow)
         for k in (3, 5, 7)
@@ -46,7 +49,7 @@ def test_shift_equals_grouped_convolution_with_its_gradients(k, stride, shape, p
         return outputs, *vjp(dy)
 
     with jax.enable_x64(True):
-        x = jnp.asarray(rng.standard_normal((2, *shape, 3)))
+        x = jnp.asarray(rng.standard_normal((4, *shape, 3)))
         kernel = jnp.asarray(rng.standard_normal((k, k, 1, 3)))
         dy = jnp.asarray(rng.standard_normal(jax.eval_shape(lambda: grouped(x, kernel, stride, padding)).shape))
         both = jax.jit(lambda *args: (run(shift_conv, *args), run(grouped, *args)), compiler_options=QUICK_COMPILE)
