@@ -104,13 +104,14 @@ def _backward(epsilon, activation, residuals, cotangents):
         (dy,) = pull(dy)
     axes = tuple(range(x.ndim - 1))
     places = x.size // x.shape[-1]
-    centred = x.astype(jnp.float32) - _by_channel(mean, x)
+    # Both sums and dx are in terms of x, as the variance is: XLA would write x - mean to memory for its two uses.
+    wide = x.astype(jnp.float32)
     dbias = jnp.sum(dy, axes)
-    dscale = jnp.sum(dy * centred, axes) * inverse_std
+    dscale = (jnp.sum(dy * wide, axes) - mean * dbias) * inverse_std
     slope = scale * inverse_std
     constant = (dmean - slope * dbias) / places
     linear = (2 * dvar - slope * inverse_std * dscale) / places
-    dx = _by_channel(slope, x) * dy + _by_channel(linear, x) * centred + _by_channel(constant, x)
+    dx = _by_channel(slope, x) * dy + _by_channel(linear, x) * wide + _by_channel(constant - linear * mean, x)
     return dx.astype(x.dtype), dscale, dbias
 
 
