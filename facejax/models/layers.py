@@ -96,7 +96,7 @@ def _product_backward(residuals: tuple[jax.Array, jax.Array], dy: jax.Array) -> 
     def over_pixels(a: jax.Array, b: jax.Array) -> jax.Array:
         return lax.dot_general(a, b, ((pixels, pixels), ((), ())))
 
-    dkernel = over_pixels(x, dy) if x.shape[-1] <= dy.shape[-1] else over_pixels(dy, x).T
+    dkernel = over_pixels(x, dy) if x.shape[-1] < dy.shape[-1] else over_pixels(dy, x).T
     return lax.dot_general(dy, kernel, (((x.ndim - 1,), (1,)), ((), ()))), dkernel
 
 
