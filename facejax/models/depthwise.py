@@ -139,6 +139,7 @@ def _kernel_gradient(x, dy, kernel, stride, padding):
     return sums.sum(axis=0).reshape(kernel.shape).astype(kernel.dtype)
 
 
+@functools.partial(jax.jit, static_argnames=("k", "stride", "padding"))  # Traced once for layers of one shape.
 def _tap_sums(x, dy, k, stride, padding):
     """(k * k, channels) sums over photos and pixels of (shifted input * dy).
 
@@ -167,21 +168,19 @@ def _tap_sums(x, dy, k, stride, padding):
 
     def add_block(carry, following):
         sums, (x_block, dy_block) = carry
-        columns = [slice(j, j + (out_width - 1) * stride + 1, stride) for j in range(k)]
-        for photo in range(photos):
-            for row in range(rows):
-                sums = [
-                    total
-                    + x_block[photo, row * stride + tap // k, columns[tap % k]].astype(wide)
-                    * dy_block[photo, row].astype(wide)
-                    for tap, total in enumerate(sums)
-                ]
+
+        def product(row, tap):
+            source = _rows(x_block, row * stride + tap // k, tap % k, 1, out_width, stride)
+            return source.astype(wide) * _rows(dy_block, row, 0, 1, out_width, 1).astype(wide)
+
+        for row in range(rows):
+            sums = [total + product(row, tap) for tap, total in enumerate(sums)]
         return (sums, block(following)), None
 
     turns = batch // photos * blocks
-    start = [jnp.zeros((out_width, channels), wide)] * (k * k), block(0)
+    start = [jnp.zeros((photos, 1, out_width, channels), wide)] * (k * k), block(0)
     (sums, _), _ = lax.scan(add_block, start, jnp.minimum(jnp.arange(1, turns + 1), turns - 1))
-    return jnp.stack(sums).sum(axis=1)
+    return jnp.stack(sums).sum(axis=(1, 2, 3))
 
 
 class DepthwiseConv(nn.Module):

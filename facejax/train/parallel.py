@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from facejax.train.flops import count_flops
+from facejax.train.memory import return_freed_memory
 from facejax.train.state import TrainState
 from facejax.train.step import Batch, StepFunctions
 
@@ -212,6 +213,7 @@ def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sh
 def _compile(train: Any, state: Any, batch: Batch) -> CompiledStep:
     started = time.monotonic()
     compiled = train.lower(state, batch).compile()
+    return_freed_memory()
     seconds = time.monotonic() - started
     memory = compiled.memory_analysis()
     planned = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
