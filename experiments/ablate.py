@@ -6,8 +6,9 @@ r"""Asks what each part of the paper's recipe brings: ``python experiments/ablat
 Every ablation trains the config as it is and with one thing changed, for each seed, through ``experiments/run.py`` (so
 that a run that was stopped continues, and a finished one is not repeated), and tells the last epoch's result: mean over
 the seeds, 95 % interval by Student's t, and the interval of the difference within a seed. Overrides
-(``--config.field=value``) hold for all runs. Centre crops of a set other than `people` must be prepared beforehand, in
-``DATA_DIR/centre`` (tools/prepare_dataset.py NAME --crop centre --out DATA_DIR/centre).
+(``--config.field=value``) hold for all runs. `people` shows all expressions equally often; of class weights it can tell
+something with ``--config.data.people_imbalance=affectnet`` only. Centre crops of another set must be prepared
+beforehand, in ``DATA_DIR/centre`` (tools/prepare_dataset.py NAME --crop centre --out DATA_DIR/centre).
 """
 
 import argparse

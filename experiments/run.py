@@ -172,20 +172,25 @@ def prepare_people(config: Config, data_dir: pathlib.Path) -> pathlib.Path:
     from facejax.datasets import get_dataset
     from facejax.datasets.prepare import is_prepared, prepare_dataset
 
-    train, validation, each = config.data.people_train, config.data.people_validation, config.data.people_photos_each
-    # Persons are recognised among those of the training photos; all else is tested on people never seen.
-    same_people = "identity" in config.model.tasks
+    data = config.data
+    options: dict[str, Any] = {
+        "num_train": data.people_train,
+        "num_validation": data.people_validation,
+        "photos_per_person": data.people_photos_each,
+        "imbalance": data.people_imbalance,
+        # Persons are recognised among those of the training photos; all else is tested on people never seen.
+        "same_people": "identity" in config.model.tasks,
+    }
     # The edition is in the name, so that photos of a former one are not trained on but rendered anew.
-    edition = get_dataset("people").edition
-    directory = data_dir / f"people{edition}_{train}_{validation}x{each}{'_same' if same_people else ''}"
-    if config.data.people_crop != "mtcnn":
-        directory = directory.with_name(f"{directory.name}_{config.data.people_crop}")
+    edition, sizes = get_dataset("people").edition, (data.people_train, data.people_validation)
+    name = "people{}_{}_{}x{}".format(edition, *sizes, data.people_photos_each)
+    name += "_same" if options["same_people"] else ""
+    name += f"_{data.people_imbalance}" if data.people_imbalance != "none" else ""
+    name += f"_{data.people_crop}" if data.people_crop != "mtcnn" else ""
+    directory = data_dir / name
     if not is_prepared(directory, "people"):
-        logger.info("rendering %d + %d photos of people into %s, once", train, validation, directory)
-        options = {"num_train": train, "num_validation": validation, "photos_per_person": each}
-        options["same_people"] = same_people
-        crop = config.data.people_crop
-        prepare_dataset("people", None, directory, crop=crop, reader_options=options, log=logger.info)
+        logger.info("rendering %d + %d photos of people into %s, once", *sizes, directory)
+        prepare_dataset("people", None, directory, crop=data.people_crop, reader_options=options, log=logger.info)
     return directory
 
 

@@ -35,6 +35,7 @@ class DataConfig:
         people_validation: The same for the validation split.
         people_photos_each: Of each rendered person.
         people_crop: How faces are cut from them: ``mtcnn``, or the photo's ``centre``.
+        people_imbalance: How often they show each expression in training: all equally (``none``), or as in AffectNet.
         num_train: Records of the published train split, for what ``--dry_run`` says where the set is not prepared.
         num_eval: The same of the evaluation split.
     """
@@ -49,6 +50,7 @@ class DataConfig:
     people_validation: int = 4000
     people_photos_each: int = 6
     people_crop: Literal["mtcnn", "centre"] = "mtcnn"
+    people_imbalance: Literal["none", "affectnet"] = "none"
     num_train: int = 287651
     num_eval: int = 4000
 

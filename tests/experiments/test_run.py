@@ -57,3 +57,27 @@ def test_workdir_of_another_config_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"another config \(differs in stages.full.lr\)"):
         stages = dataclasses.replace(Config().stages, full=dataclasses.replace(Config().stages.full, lr=1.0))
         run.check_workdir(dataclasses.replace(Config(), stages=stages), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "folder", "options", "crop"),
+    [
+        ({}, "people2_300_60x6", {"imbalance": "none", "same_people": False}, "mtcnn"),
+        ({"model.tasks": "identity"}, "people2_300_60x6_same", {"same_people": True}, "mtcnn"),
+        (
+            {"data.people_imbalance": "affectnet", "data.people_crop": "centre"},
+            "people2_300_60x6_affectnet_centre",
+            {"imbalance": "affectnet"},
+            "centre",
+        ),
+    ],
+)
+def test_built_in_set_is_prepared_as_the_config_says(tmp_path, monkeypatch, changes, folder, options, crop):
+    asked = []
+    monkeypatch.setattr("facejax.datasets.prepare.prepare_dataset", lambda *args, **more: asked.append((args, more)))
+    overrides = [("data.people_train", "300"), ("data.people_validation", "60"), *changes.items()]
+    assert run.prepare_people(run.resolve("emotion_b0", overrides), tmp_path) == tmp_path / folder
+    (((name, raw, directory), more),) = asked
+    assert (name, raw, directory, more["crop"]) == ("people", None, tmp_path / folder, crop)
+    sizes = {"num_train": 300, "num_validation": 60, "photos_per_person": 6}
+    assert more["reader_options"].items() >= (sizes | options).items()
