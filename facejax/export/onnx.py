@@ -51,7 +51,7 @@ def convert(network: Network) -> Any:
     from onnx import helper
 
     from facejax.export.onnx_graph import Graph, constant
-    from facejax.export.onnx_rules import lower
+    from facejax.export.onnx_lowering import lower
 
     free = iter(("height", "width"))
     symbols = ["batch", *(next(free) if side is None else side for side in network.shape)]

@@ -274,7 +274,7 @@ def max_pool(
 
 @jax.jit
 def mean_of_pixels(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch 1 1 channels"]:
-    """Mean over the pixels; a function of its own, so that `facejax.export.onnx_rules` knows it by its name."""
+    """Mean over the pixels; a function of its own, so that `facejax.export.onnx_layers` knows it by its name."""
     return jnp.mean(x, axis=(1, 2), keepdims=True)
 
 

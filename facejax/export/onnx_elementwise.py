@@ -1,0 +1,160 @@
+"""Rules for what is computed element by element: arithmetic, comparisons, activations, bounds, casts."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from onnx import helper
+
+from facejax.export.onnx_graph import TO_NCHW, Graph, Value, constant
+from facejax.export.onnx_registry import RULES, Rule, rule_for, rule_for_function
+
+BINARY = {
+    "add": "Add",
+    "sub": "Sub",
+    "mul": "Mul",
+    "div": "Div",
+    "max": "Max",
+    "min": "Min",
+    "pow": "Pow",
+    "gt": "Greater",
+    "lt": "Less",
+    "ge": "GreaterOrEqual",
+    "le": "LessOrEqual",
+    "eq": "Equal",
+}
+_UNARY = {
+    "neg": "Neg",
+    "exp": "Exp",
+    "log": "Log",
+    "tanh": "Tanh",
+    "logistic": "Sigmoid",
+    "sqrt": "Sqrt",
+    "abs": "Abs",
+    "erf": "Erf",
+    "floor": "Floor",
+    "sign": "Sign",
+    "not": "Not",
+}
+
+
+def binary(graph: Graph, op: str, operands: list[Value], aval: Any, alone: list[bool]) -> Value:
+    """An operation of two values of the same logical shape, broadcast by ONNX.
+
+    No `Rule`: whether it can be folded into the convolution before it depends on who else reads its operands.
+
+    Args:
+        graph: Where its node goes.
+        op: ONNX's name of it, one of `BINARY`.
+        operands: The two values.
+        aval: Abstract value of the output.
+        alone: For each operand, whether nothing else reads it.
+    """
+    for index in (0, 1):
+        value, factor = operands[index], operands[1 - index]
+        order_matters = op in ("Sub", "Div") and index == 1
+        if op in ("Add", "Sub", "Mul", "Div") and not order_matters and alone[index] and graph.fold(op, value, factor):
+            return value
+    names, stored, nchw = _together(graph, operands)
+    return graph.tensor(graph.node(op, names), aval.shape, aval.dtype, nchw=nchw, stored=stored)
+
+
+def _together(graph: Graph, operands: list[Value]) -> tuple[list[str], tuple, bool]:
+    """Names of values that are to be combined element by element, in one order of axes, and the shape they have."""
+    nchw = any(value.nchw for value in operands)
+    names = []
+    for value in operands:
+        if nchw and value.data is not None and value.data.ndim == 4:
+            names.append(graph.initializer(value.data.transpose(TO_NCHW)))
+        elif nchw and value.data is None:
+            names.append(graph.name_of(graph.channels_first(value)))
+        else:
+            names.append(graph.name_of(value))
+    extents = [value.extent for value in operands if len(value.extent)]
+    stored = tuple(next((side for side in sides if side != 1), 1) for sides in zip(*extents, strict=True))
+    return names, stored, nchw
+
+
+def _unary(op: str) -> Rule:
+    def rule(graph, operands, aval, params):
+        (value,) = operands
+        name = graph.node(op, [graph.name_of(value)])
+        return dataclasses.replace(value, name=name, data=None, stored=value.extent, dtype=np.dtype(aval.dtype))
+
+    return rule
+
+
+RULES.update({name: _unary(op) for name, op in _UNARY.items()})
+
+
+@rule_for("copy", "copy_p", "stop_gradient", "optimization_barrier")
+def _identity(graph, operands, aval, params):
+    return list(operands)
+
+
+@rule_for("rsqrt")
+def _rsqrt(graph, operands, aval, params):
+    return _unary("Reciprocal")(graph, [_unary("Sqrt")(graph, operands, aval, params)], aval, params)
+
+
+@rule_for("square")
+def _square(graph, operands, aval, params):
+    name = graph.name_of(operands[0])
+    return dataclasses.replace(operands[0], name=graph.node("Mul", [name, name]), stored=operands[0].extent)
+
+
+@rule_for("erfc")
+def _erfc(graph, operands, aval, params):
+    erf = _unary("Erf")(graph, operands, aval, params)
+    one = graph.initializer(np.ones((), aval.dtype))
+    return dataclasses.replace(erf, name=graph.node("Sub", [one, graph.name_of(erf)]))
+
+
+@rule_for("integer_pow")
+def _integer_pow(graph, operands, aval, params):
+    exponent = graph.initializer(np.asarray(params["y"], aval.dtype))
+    name = graph.node("Pow", [graph.name_of(operands[0]), exponent])
+    return dataclasses.replace(operands[0], name=name, stored=operands[0].extent)
+
+
+@rule_for("convert_element_type")
+def _cast(graph, operands, aval, params):
+    target = helper.np_dtype_to_tensor_dtype(np.dtype(aval.dtype))
+    name = graph.node("Cast", [graph.name_of(operands[0])], to=target)
+    return dataclasses.replace(operands[0], name=name, dtype=np.dtype(aval.dtype), stored=operands[0].extent)
+
+
+@rule_for("select_n")
+def _select(graph, operands, aval, params):
+    names, stored, nchw = _together(graph, operands)
+    which, if_false, if_true = names
+    return graph.tensor(
+        graph.node("Where", [which, if_true, if_false]), aval.shape, aval.dtype, nchw=nchw, stored=stored
+    )
+
+
+@rule_for("clamp")
+def _clamp(graph, operands, aval, params):
+    low, value, high = operands
+    raised = graph.node("Max", [graph.name_of(value), graph.name_of(low)])
+    return dataclasses.replace(value, name=graph.node("Min", [raised, graph.name_of(high)]))
+
+
+@rule_for_function("clip")
+def _clip(graph: Graph, operands: list[Value], aval: Any) -> Value | None:
+    """A bound by known numbers; onnxruntime computes it within the convolution before it, other forms after that."""
+    value, *bounds = operands
+    if not all(bound.is_constant and bound.shape == () for bound in bounds):
+        return None
+    low_and_high = [graph.initializer(np.asarray(bound.data, aval.dtype)) for bound in bounds]
+    return dataclasses.replace(value, name=graph.node("Clip", [graph.name_of(value), *low_and_high]))
+
+
+@rule_for_function("relu6")
+def _relu6(graph: Graph, operands: list[Value], aval: Any) -> Value | None:
+    return _clip(graph, [*operands, *(constant(np.asarray(bound, aval.dtype)) for bound in (0, 6))], aval)
+
+
+@rule_for_function("relu")
+def _relu(graph: Graph, operands: list[Value], aval: Any) -> Value:
+    return dataclasses.replace(operands[0], name=graph.node("Relu", [graph.name_of(operands[0])]))

@@ -1,0 +1,112 @@
+"""JAX functions as ONNX nodes: the walk over a jaxpr.
+
+A function is traced to a jaxpr with symbolic batch size, whatever depends on weights alone is computed at once, and the
+rest is written down node by node. Only what networks of this package use has a rule; another primitive is an error that
+names it, never a wrong file.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Literal, Var
+
+# All modules of rules: importing one enters its rules into the tables of `onnx_registry`.
+from facejax.export import onnx_elementwise, onnx_layers, onnx_shapes  # noqa: F401
+from facejax.export.onnx_graph import Graph, Value, constant
+from facejax.export.onnx_registry import FUNCTION_RULES, RULES
+
+_CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint")
+
+
+def _known(function: Callable[..., np.ndarray]) -> Callable[[list[Value], Any, dict[str, Any]], Value]:
+    def evaluate(operands: list[Value], aval: Any, params: dict[str, Any]) -> Value:
+        return constant(np.asarray(function(*(value.data for value in operands)), aval.dtype), aval.shape)
+
+    return evaluate
+
+
+# What batch normalisation does to its own statistics, hundreds of times in a network: JAX would compile each shape.
+_NUMPY: dict[str, Callable[[list[Value], Any, dict[str, Any]], Any]] = {
+    "add": _known(np.add),
+    "sub": _known(np.subtract),
+    "mul": _known(np.multiply),
+    "div": _known(np.divide),
+    "rsqrt": _known(lambda x: 1 / np.sqrt(x)),
+    "broadcast_in_dim": lambda operands, aval, params: onnx_shapes.broadcast(Graph(), operands, aval, params),
+    "reshape": lambda operands, aval, params: constant(operands[0].whole().reshape(aval.shape)),
+}
+
+
+def lower(graph: Graph, jaxpr: Any, constants: list[Value], inputs: list[Value]) -> list[Value]:
+    """Adds the nodes of a jaxpr to the graph; returns its outputs.
+
+    Raises:
+        NotImplementedError: The jaxpr holds a primitive, or a form of one, that has no rule here.
+    """
+    values: dict[Var, Value] = {**dict(zip(jaxpr.constvars, constants, strict=True))}
+    values |= dict(zip(jaxpr.invars, inputs, strict=True))
+    readers = _count_readers(jaxpr)
+
+    def read(atom: Any) -> Value:
+        if isinstance(atom, Literal):
+            aval: Any = atom.aval
+            return constant(np.asarray(atom.val, aval.dtype))
+        return values[atom]
+
+    for eqn in jaxpr.eqns:
+        name, operands = eqn.primitive.name, [read(atom) for atom in eqn.invars]
+        avals: list[Any] = [var.aval for var in eqn.outvars]
+        if name in _CALLS:
+            inner = _inner_jaxpr(eqn.params)
+            form = FUNCTION_RULES.get(eqn.params.get("name", ""))
+            known = form(graph, operands, avals[0]) if form and not operands[0].is_constant else None
+            outputs = (
+                [known]
+                if known
+                else lower(graph, inner.jaxpr, [constant(np.asarray(c)) for c in inner.consts], operands)
+            )
+        elif all(value.is_constant for value in operands) and _is_static(avals):
+            outputs = _evaluate(eqn, operands)
+        elif name in onnx_elementwise.BINARY:
+            alone = [not isinstance(atom, Literal) and readers[atom] == 1 for atom in eqn.invars]
+            outputs = [onnx_elementwise.binary(graph, onnx_elementwise.BINARY[name], operands, avals[0], alone)]
+        elif name in RULES:
+            result = RULES[name](graph, operands, avals[0], eqn.params)
+            outputs = result if isinstance(result, list) else [result]
+        else:
+            raise NotImplementedError(f"no ONNX form is known here for JAX's primitive {name!r} ({eqn})")
+        values |= dict(zip(eqn.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _count_readers(jaxpr: Any) -> dict[Any, int]:
+    counts: dict[Any, int] = {}
+    for atom in [*(atom for eqn in jaxpr.eqns for atom in eqn.invars), *jaxpr.outvars]:
+        if not isinstance(atom, Literal):
+            counts[atom] = counts.get(atom, 0) + 1
+    # What comes from outside may be read there as well.
+    return counts | dict.fromkeys(jaxpr.invars, 2)
+
+
+def _inner_jaxpr(params: dict[str, Any]) -> Any:
+    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        if key in params:
+            inner = params[key]
+            return inner if hasattr(inner, "consts") else ClosedJaxpr(inner, ())
+    raise NotImplementedError(f"a call without a jaxpr: {sorted(params)}")
+
+
+def _is_static(avals: list[Any]) -> bool:
+    return all(isinstance(side, int) for aval in avals for side in aval.shape)
+
+
+def _evaluate(eqn: Any, operands: list[Value]) -> list[Value]:
+    """The outputs of a primitive whose operands are all known."""
+    if eqn.primitive.name in _NUMPY:
+        return [_NUMPY[eqn.primitive.name](operands, eqn.outvars[0].aval, eqn.params)]
+    with jax.ensure_compile_time_eval():
+        result = eqn.primitive.bind(*(value.whole() for value in operands), **eqn.params)
+    results = result if eqn.primitive.multiple_results else [result]
+    return [constant(np.asarray(array)) for array in results]
