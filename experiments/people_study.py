@@ -1,7 +1,7 @@
 """What the built-in set is worth: a linear probe, a trained network, and both on real photos.
 
     python experiments/run.py --config people_b0 --data_dir data
-    python experiments/people_study.py --people data/people2_3600_600x6 --model workdirs/people_b0/best --real data
+    python experiments/people_study.py --people data/people2_18000_1200x3 --model workdirs/people_b0/best --real data
 
 The probe is scikit-learn's logistic (ages and values: ridge) regression on the pixels of 48 px grey crops, fitted on
 the train split of `people`; the network's figures are those of the same records. Both see the validation split's
