@@ -14,7 +14,7 @@ from facejax.tasks import TASKS
 from facejax.train import step
 from facejax.train.state import TrainState
 
-SIZE, BATCH, STEPS = 64, 16, 12
+SIZE, BATCH, STEPS = 64, 16, 16
 FAST = "mobilenet_v1"
 # Residual branches that start at nothing: a network without them enlarges rounding within a few steps.
 STEADY = "tf_efficientnet_b0"
@@ -77,7 +77,7 @@ def test_parameters_statistics_moments_gradients_and_the_sam_norm_stay_float32(n
 
 def curve(dtype):
     """(functions, losses, last state) of a few steps of SAM and Adam from the same weights."""
-    tx = optax.adam(1e-3)
+    tx = optax.adam(3e-4)  # At 1e-3 the steps enlarge rounding: by the twelfth it is chance how far the two are apart.
     model, functions = functions_of(STEADY, dtype, tx)
     state = state_of(jax.tree.map(jnp.asarray, init_variables(model, 0, SIZE)), tx)
     train, losses = jax.jit(functions.train), []
