@@ -206,10 +206,10 @@ class CpuProfile:
 
     image_size: int = 48
     batch_size: int = 16
-    people_train: int = 3000
+    people_train: int = 3600
     people_validation: int = 240
     head_epochs: int = 1
-    full_epochs: int = 5
+    full_epochs: int = 8
     lr: float = 2e-3
     warmup_steps: int = 40
     schedule: Literal["constant", "cosine"] = "cosine"
