@@ -4,13 +4,15 @@ MTCNN mixes two conventions, and parity with its published results needs both: i
 as the real interval x2 - x1, its regressions and its last suppression count both end pixels (x2 - x1 + 1).
 """
 
+import itertools
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
-# Rows of the overlap matrix that are held at once: bounds the memory in photos with tens of thousands of candidates.
-_BLOCK = 512
+# Pairs of boxes that are compared at once: bounds the memory in photos with tens of thousands of candidates, and keeps
+# the numbers of all pairs in the cache.
+_PAIRS = 2**13
 
 
 def overlap(
@@ -31,14 +33,7 @@ def overlap(
     Returns:
         Values in [0, 1]; 0 for two boxes without area.
     """
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    size = np.maximum(high - low + end_pixel, 0)
-    intersection = size[..., 0] * size[..., 1]
-    area = np.prod(boxes[:, 2:] - boxes[:, :2] + end_pixel, axis=1)[:, None]
-    other_area = np.prod(others[:, 2:] - others[:, :2] + end_pixel, axis=1)[None, :]
-    whole = np.minimum(area, other_area) if relative_to == "smaller" else area + other_area - intersection
-    return np.divide(intersection, whole, out=np.zeros_like(intersection), where=whole > 0)
+    return _overlap(boxes.T[:, :, None], others.T[:, None, :], relative_to, end_pixel)
 
 
 def nms(
@@ -46,29 +41,55 @@ def nms(
     scores: Float[np.ndarray, " n"],
     threshold: float,
     *,
+    key: Int[np.ndarray, " n"] | None = None,
     relative_to: Literal["union", "smaller"] = "union",
     end_pixel: float = 0.0,
 ) -> Int[np.ndarray, " kept"]:
-    """Indices of the boxes that greedy non-maximum suppression keeps, best score first.
+    """Indices of the boxes that greedy non-maximum suppression keeps: one key after the other, best score first.
 
     A box goes when its `overlap` with a kept box of a higher score is above `threshold`; of equal scores the earlier
-    box is the higher.
+    box is the higher. Only boxes of one key are compared; without keys all are.
     """
-    order = np.argsort(-scores, kind="stable")
-    kept = np.zeros(0, order.dtype)
-    for start in range(0, len(order), _BLOCK):
-        block = order[start : start + _BLOCK]
-        if len(kept):
-            earlier = overlap(boxes[kept], boxes[block], relative_to=relative_to, end_pixel=end_pixel)
-            block = block[~(earlier > threshold).any(axis=0)]
-        near = boxes[block]
-        clash = overlap(near, near, relative_to=relative_to, end_pixel=end_pixel) > threshold
-        alive = np.ones(len(block), bool)
-        for i in range(len(block)):
-            if alive[i]:
-                alive[i + 1 :] &= ~clash[i, i + 1 :]
-        kept = np.concatenate([kept, block[alive]])
-    return kept
+    key = np.zeros(len(scores), np.int64) if key is None else key
+    order = np.lexsort((-scores, key))
+    key, columns = key[order], np.ascontiguousarray(boxes[order].T)
+    # Compared are a box and those behind it: all pairs of a key, in runs of boxes that nothing before them removed.
+    behind = np.searchsorted(key, key, "right") - np.arange(len(key)) - 1
+    run = np.cumsum(behind) // _PAIRS
+    kept = np.ones(len(key), bool)
+    for start, stop in itertools.pairwise(np.flatnonzero(np.diff(run, prepend=-1, append=-1)).tolist()):
+        row = start + np.flatnonzero(kept[start:stop])
+        count = behind[row]
+        high = np.repeat(row, count)
+        low = high + 1 + np.arange(len(high)) - np.repeat(np.cumsum(count) - count, count)
+        higher, lower = np.repeat(columns[:, row], count, axis=1), columns.take(low, axis=1)
+        clash = _overlap(higher, lower, relative_to, end_pixel) > threshold
+        high, low = high[clash], low[clash]
+        # Who is removed by whom is settled from the highest box on, with each turn one link further down every chain.
+        before, settled = kept, None
+        while settled is None or not np.array_equal(settled, kept):
+            settled, kept = kept, before.copy()
+            kept[low[settled[high]]] = False
+    return order[kept]
+
+
+def _overlap(
+    columns: Float[np.ndarray, "4 *n"],
+    others: Float[np.ndarray, "4 *m"],
+    relative_to: Literal["union", "smaller"],
+    end_pixel: float,
+) -> Float[np.ndarray, "*both"]:
+    """`overlap` of boxes that are broadcast against each other; x1, y1, x2 and y2 come first."""
+
+    def area(x1: np.ndarray, y1: np.ndarray, x2: np.ndarray, y2: np.ndarray) -> np.ndarray:
+        return (x2 - x1 + end_pixel) * (y2 - y1 + end_pixel)
+
+    low, high = np.maximum(columns[:2], others[:2]), np.minimum(columns[2:], others[2:])
+    width, height = np.maximum(high - low + end_pixel, 0)
+    intersection = width * height
+    own, other = area(*columns), area(*others)
+    whole = np.minimum(own, other) if relative_to == "smaller" else own + other - intersection
+    return np.divide(intersection, whole, out=np.zeros_like(intersection), where=whole > 0)
 
 
 def calibrate(

@@ -158,8 +158,8 @@ class MTCNN:
         corner = pyramid.STRIDE * window[:, ::-1].astype(np.float32)
         found = np.concatenate([corner + 1, corner + pyramid.WINDOW], axis=1) / scale.astype(np.float32)[:, None]
         found = np.floor(found)
-        kept = _nms_by(photo * (level.max(initial=0) + 1) + level, found, scores, 0.5)
-        kept = kept[_nms_by(photo[kept], found[kept], scores[kept], 0.7)]
+        kept = boxes.nms(found, scores, 0.5, key=photo * (level.max(initial=0) + 1) + level)
+        kept = kept[boxes.nms(found[kept], scores[kept], 0.7, key=photo[kept])]
         return photo[kept], boxes.squares(boxes.calibrate(found[kept], offsets[kept], end_pixel=0.0))
 
     def _refine(
@@ -171,7 +171,7 @@ class MTCNN:
             return photo, found
         scores, offsets = outputs
         kept = np.flatnonzero(scores > self.thresholds[1])
-        kept = kept[_nms_by(photo[kept], found[kept], scores[kept], 0.7)]
+        kept = kept[boxes.nms(found[kept], scores[kept], 0.7, key=photo[kept])]
         return photo[kept], boxes.squares(boxes.calibrate(found[kept], offsets[kept], end_pixel=1.0))
 
     def _finish(
@@ -188,7 +188,7 @@ class MTCNN:
         size = found[:, None, 2:] - found[:, None, :2] + 1
         landmarks = points[kept].reshape(-1, 2, 5).transpose(0, 2, 1) * size + found[:, None, :2] - 1
         found = boxes.calibrate(found, offsets[kept], end_pixel=1.0)
-        kept = _nms_by(photo, found, scores, 0.7, relative_to="smaller", end_pixel=1.0)
+        kept = boxes.nms(found, scores, 0.7, key=photo, relative_to="smaller", end_pixel=1.0)
         return photo[kept], found[kept], scores[kept], landmarks[kept]
 
     def _look(
@@ -337,12 +337,3 @@ def _gather(runs: Sequence[tuple[int, tuple[Array, ...]]]) -> list[np.ndarray]:
         np.concatenate([np.asarray(part)[:length] for length, part in zip(lengths, column, strict=True)])
         for column in columns
     ]
-
-
-def _nms_by(key: np.ndarray, found: np.ndarray, scores: np.ndarray, threshold: float, **options) -> np.ndarray:
-    """Indices that `boxes.nms` keeps among the boxes that share a key."""
-    kept = [np.zeros(0, np.int64)]
-    for value in np.unique(key):
-        mine = np.flatnonzero(key == value)
-        kept.append(mine[boxes.nms(found[mine], scores[mine], threshold, **options)])
-    return np.concatenate(kept)

@@ -17,7 +17,8 @@ def greedy(found, scores, threshold, relative_to, end_pixel):
             height = min(found[i][3], found[k][3]) - max(found[i][1], found[k][1]) + end_pixel
             both = max(width, 0) * max(height, 0)
             a, b = area(found[i]), area(found[k])
-            if both / (min(a, b) if relative_to == "smaller" else a + b - both) > threshold:
+            whole = min(a, b) if relative_to == "smaller" else a + b - both
+            if whole > 0 and both / whole > threshold:
                 break
         else:
             kept.append(i)
@@ -33,6 +34,25 @@ def test_nms_equals_greedy_definition(relative_to, end_pixel, count):
     scores = rng.integers(0, 50, count) / 50  # with ties
     kept = boxes.nms(found, scores, 0.4, relative_to=relative_to, end_pixel=end_pixel)
     assert kept.tolist() == greedy(found, scores, 0.4, relative_to, end_pixel)
+
+
+@pytest.mark.parametrize(("relative_to", "end_pixel"), [("union", 0.0), ("smaller", 1.0)])
+@pytest.mark.parametrize("threshold", [0.5, 0.7])
+def test_nms_by_key_equals_greedy_definition_key_by_key(relative_to, end_pixel, threshold, monkeypatch):
+    """Boxes of few whole pixels, some without area: overlaps of exactly the threshold, equal boxes, equal scores."""
+    rng = np.random.default_rng(0)
+    key, corner = rng.integers(0, 7, 500) * 3, rng.integers(0, 12, (500, 2))
+    found = np.concatenate([corner, corner + rng.integers(0, 11, (500, 2))], axis=1).astype(np.float32)
+    scores = rng.integers(0, 9, 500).astype(np.float32) / 9
+    expected = []
+    for value in range(0, 21, 3):
+        mine = np.flatnonzero(key == value)
+        expected += mine[greedy(found[mine], scores[mine], np.float32(threshold), relative_to, end_pixel)].tolist()
+    assert len(expected) < len(scores)
+    for pairs in (1, 50, 10**6):
+        monkeypatch.setattr(boxes, "_PAIRS", pairs)
+        kept = boxes.nms(found, scores, threshold, key=key, relative_to=relative_to, end_pixel=end_pixel)
+        assert kept.tolist() == expected
 
 
 def test_overlap_of_known_boxes():
