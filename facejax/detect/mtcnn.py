@@ -9,12 +9,14 @@ is small and ragged: thresholds, suppression, tables.
 import concurrent.futures
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Iterator, Sequence
 
 import cv2
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -25,16 +27,21 @@ from facejax.detect import boxes, networks, pyramid, sampling, weights
 # cores wait for each other between calls; an accelerator looks at all at once.
 _BATCH_SIZES = {
     "cpu": {"pnet": (1, 4, 16), "rnet": (8, 32, 128), "onet": (2, 8, 32)},
-    "accelerator": {"pnet": (4, 16, 64), "rnet": (64, 256, 1024), "onet": (32, 128, 512)},
+    "accelerator": {"pnet": (4, 16, 32, 64), "rnet": (64, 256, 512, 1024), "onet": (32, 128, 256, 512)},
 }
 _AT_A_TIME = {"cpu": {"pnet": 1, "rnet": 32, "onet": 8}, "accelerator": {"pnet": 64, "rnet": 1024, "onet": 512}}
 
 _NETWORKS = {"pnet": networks.PNet(), "rnet": networks.RNet(), "onet": networks.ONet()}
 
-# Photos are processed together up to this many pixels: bounds the memory of a data set of any length.
-_GROUP_PIXELS = 2**22
-# Groups at once: XLA on a CPU runs most of these small layers on one core. An accelerator wants large batches.
-_GROUPS_AT_ONCE = {"cpu": min(4, os.cpu_count() or 1), "accelerator": 1}
+# Groups of photos at once, each in a thread of its own: XLA on a CPU runs most of these small layers on one core; an
+# accelerator works for one group while the host prepares another.
+_GROUPS_AT_ONCE = {"cpu": min(4, os.cpu_count() or 1), "accelerator": min(3, os.cpu_count() or 1)}
+# Pixels of a group, least and most: bounds the memory of a data set of any length. An accelerator wants large batches,
+# and the photos that are cut off between two groups may make one larger by half a photo.
+_GROUP_PIXELS = {"cpu": (1, 2**22 // _GROUPS_AT_ONCE["cpu"]), "accelerator": (2**20, 2**22 - 2**19)}
+
+# Windows of a canvas that may pass P-Net before all of its outputs are brought to the host: 10 to 110 do on average.
+_PASSING = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +107,8 @@ class MTCNN:
         self._params = {name: jax.device_put(weights.load(name)) for name in _NETWORKS}
         kind = "cpu" if jax.default_backend() == "cpu" else "accelerator"
         self._batch_sizes, self._at_a_time = _BATCH_SIZES[kind], _AT_A_TIME[kind]
-        self._groups_at_once = _GROUPS_AT_ONCE[kind]
+        self._groups_at_once, self._group_pixels = _GROUPS_AT_ONCE[kind], _GROUP_PIXELS[kind]
+        self._accelerator = kind == "accelerator"
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """The faces of each photo.
@@ -120,13 +128,13 @@ class MTCNN:
         for index, image in enumerate(images):
             _check(image, index)
         with concurrent.futures.ThreadPoolExecutor(self._groups_at_once) as pool:
-            groups = pool.map(self._detect_group, _groups(images, self._groups_at_once))
+            groups = pool.map(self._detect_group, _groups(images, self._groups_at_once, *self._group_pixels))
             return [found for group in groups for found in group]
 
     def _detect_group(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """The faces of photos that fit in memory together."""
         shrunk = [_shrink(image) for image in images]
-        buffer = sampling.integral_buffer(shrunk)
+        buffer = sampling.integral_buffer(shrunk, on_device=self._accelerator)
         photo, found = self._propose(buffer)
         photo, found = self._refine(buffer, photo, found)
         photo, found, scores, landmarks = self._finish(buffer, photo, found)
@@ -146,14 +154,18 @@ class MTCNN:
         count = pyramid.canvases(height)
         table, tile_map = _strip_tables(buffer, tiles, count)
         runs = []
-        for start, stop, size in _batches(count, self._batch_sizes["pnet"]):
+        for start, stop, size in _batches(count, self._batch_sizes["pnet"], round_up=self._accelerator):
             parts = (_pad(part, size) for part in _canvas_tables(table, tile_map, tiles["place"][:, 0], start, stop))
-            inputs = sampling.canvas_pixels(buffer.sums, *parts)
-            runs.append((stop - start, self._apply("pnet", *inputs)))
+            outputs = self._apply("pnet", *sampling.canvas_pixels(buffer.sums, *parts))
+            few = ()
+            if self._accelerator:
+                few = _passing(*outputs, self.thresholds[0])
+                _fetch(few)
+            runs.append((start, stop, outputs, few))
+        seen, scores, offsets = self._collect(runs)
         # The rows of windows of all canvases, one behind the other, are those of the strip.
-        probability, offsets = (part.reshape(-1, *part.shape[2:]) for part in _gather(runs))
-        row, column, window, index = _windows(probability >= self.thresholds[0], tiles, tile_map)
-        scores, offsets = probability[row, column], offsets[row, column]
+        window, index, inside = _windows(seen, tiles, tile_map)
+        scores, offsets = scores[inside], offsets[inside]
         photo, level, scale = (tiles[name][index] for name in ("photo", "level", "scale"))
         corner = pyramid.STRIDE * window[:, ::-1].astype(np.float32)
         found = np.concatenate([corner + 1, corner + pyramid.WINDOW], axis=1) / scale.astype(np.float32)[:, None]
@@ -161,6 +173,22 @@ class MTCNN:
         kept = boxes.nms(found, scores, 0.5, key=photo * (level.max(initial=0) + 1) + level)
         kept = kept[boxes.nms(found[kept], scores[kept], 0.7, key=photo[kept])]
         return photo[kept], boxes.squares(boxes.calibrate(found[kept], offsets[kept], end_pixel=0.0))
+
+    def _collect(self, runs: Sequence[tuple]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of P-Net's windows that reach its threshold: number of the window on the strip, probability, offsets."""
+        columns = []
+        for start, stop, (probability, offsets), few in runs:
+            windows = math.prod(probability.shape[1:])
+            if few and (passing := int(few[0])) <= len(few[1]):
+                index, scores, offsets = (np.asarray(part)[:passing] for part in few[1:])
+            else:
+                scores, offsets = np.asarray(probability).ravel(), np.asarray(offsets).reshape(-1, 4)
+                index = np.flatnonzero(scores >= self.thresholds[0])
+                scores, offsets = scores[index], offsets[index]
+            used = np.searchsorted(index, (stop - start) * windows)
+            columns.append((start * windows + index[:used], scores[:used], offsets[:used]))
+        seen, scores, offsets = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+        return seen, scores, offsets
 
     def _refine(
         self, buffer: sampling.PhotoBuffer, photo: np.ndarray, found: np.ndarray
@@ -204,9 +232,11 @@ class MTCNN:
         rectangle = np.concatenate([low, high], axis=1)[inside]
         table = sampling.regions(buffer, photo, rectangle, np.full((len(photo), 2), side))
         runs = []
-        for start, stop, size in _batches(len(table), self._batch_sizes[name]):
+        for start, stop, size in _batches(len(table), self._batch_sizes[name], round_up=self._accelerator):
             inputs = sampling.crop_pixels(buffer.sums, _pad(table[start:stop], size), side=side)
-            runs.append((stop - start, self._apply(name, inputs)))
+            outputs = self._apply(name, inputs)
+            _fetch(outputs)
+            runs.append((stop - start, outputs))
         return photo, found, _gather(runs)
 
     def _apply(self, name: str, *inputs: Array) -> tuple[Array, ...]:
@@ -226,6 +256,23 @@ def _apply(network: nn.Module, at_a_time: int, params: dict, *inputs: Array) -> 
         return look(inputs)
     turns = jax.lax.map(look, tuple(rows.reshape(-1, at_a_time, *rows.shape[1:]) for rows in inputs))
     return tuple(rows.reshape(total, *rows.shape[2:]) for rows in turns)
+
+
+@jax.jit
+def _passing(
+    probability: Float[Array, "canvases rows columns"],
+    offsets: Float[Array, "canvases rows columns 4"],
+    threshold: Float[Array, ""],
+) -> tuple[Array, ...]:
+    """How many windows reach the threshold, and of the first `_PASSING` a canvas: index, probability, offsets."""
+    size = _PASSING * len(probability)
+    probability, offsets = probability.ravel(), offsets.reshape(-1, 4)
+    passing = probability >= threshold
+    # Only those that pass are written, where `jnp.nonzero` would add up all windows in a few places.
+    count = jnp.cumsum(passing)
+    place = jnp.where(passing, count - 1, size)
+    index = jnp.zeros(size, jnp.int32).at[place].set(jnp.arange(len(passing)), mode="drop")
+    return count[-1], index, probability[index], offsets[index]
 
 
 def _strip_tables(buffer: sampling.PhotoBuffer, tiles: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -261,11 +308,9 @@ def _canvas_tables(
     return tables, maps
 
 
-def _windows(
-    seen: np.ndarray, tiles: np.ndarray, tile_map: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Row and column on the strip, row and column in the level (n, 2), and tile of each window that was seen."""
-    row, column = np.nonzero(seen)
+def _windows(seen: np.ndarray, tiles: np.ndarray, tile_map: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the windows `seen` on the strip, those of tiles: row and column in the level, tile, index in `seen`."""
+    row, column = np.divmod(seen, (pyramid.WIDTH - pyramid.OVERLAP) // pyramid.STRIDE)
     index = tile_map[row, column]
     window = np.stack([row, column], axis=1) - tiles["place"][index] // 2
     # Windows that lie in a tile and not between tiles; P-Net's size rule, rounding up in its maximum.
@@ -275,7 +320,7 @@ def _windows(
     window[:, 1] += tiles["start"][index] // 2
     # One level after another, row by row: which of two equal scores is the first must not depend on the layout.
     order = np.lexsort((window[:, 1], window[:, 0], tiles["level"][index], tiles["photo"][index]))
-    return row[inside][order], column[inside][order], window[order], index[order]
+    return window[order], index[order], inside[order]
 
 
 def _check(image: np.ndarray, index: int) -> None:
@@ -295,13 +340,13 @@ def _shrink(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, (max(1, int(width * ratio)), max(1, int(height * ratio))), interpolation=cv2.INTER_AREA)
 
 
-def _groups(images: Sequence[np.ndarray], at_once: int) -> Iterator[list[np.ndarray]]:
+def _groups(images: Sequence[np.ndarray], at_once: int, least: int, most: int) -> Iterator[list[np.ndarray]]:
     """Splits photos, in order, into groups alike in size, enough of them to run so many at once.
 
-    Those that run together stay within `_GROUP_PIXELS`; a larger photo is a group by itself.
+    A group has `least` to `most` pixels, within half a photo; a larger photo is a group by itself.
     """
     sizes = [(image.shape[0] + 1) * (image.shape[1] + 1) for image in images]
-    limit = min(_GROUP_PIXELS, sum(sizes)) / at_once
+    limit = min(max(sum(sizes) / at_once, least), most)
     group, pixels = [], 0
     for image, size in zip(images, sizes, strict=True):
         if group and pixels + size / 2 > limit:
@@ -313,12 +358,18 @@ def _groups(images: Sequence[np.ndarray], at_once: int) -> Iterator[list[np.ndar
         yield group
 
 
-def _batches(total: int, sizes: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """Start, stop and size of batches that cover `total` items; all but the last are full."""
+def _batches(total: int, sizes: tuple[int, ...], *, round_up: bool) -> list[tuple[int, int, int]]:
+    """Start, stop and size of batches that cover `total` items; all but the last are full.
+
+    Rounded up, the rest comes in one batch, as large as need be; else in several, so that little of the last is empty.
+    """
     result, start = [], 0
     while start < total:
         left = total - start
-        size = max((size for size in sizes if size <= left), default=sizes[0])
+        fitting = [size for size in sizes if size <= left]
+        size = fitting[-1] if fitting else sizes[0]
+        if round_up:
+            size = next((size for size in sizes if size >= left), sizes[-1])
         result.append((start, min(total, start + size), size))
         start += size
     return result
@@ -327,6 +378,12 @@ def _batches(total: int, sizes: tuple[int, ...]) -> list[tuple[int, int, int]]:
 def _pad(rows: np.ndarray, size: int) -> np.ndarray:
     """Repeats the first row up to `size` rows."""
     return np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)])
+
+
+def _fetch(outputs: Sequence[Array]) -> None:
+    """Has the device send outputs as soon as they are there, not when the host asks for each."""
+    for part in outputs:
+        part.copy_to_host_async()
 
 
 def _gather(runs: Sequence[tuple[int, tuple[Array, ...]]]) -> list[np.ndarray]:

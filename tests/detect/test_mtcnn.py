@@ -1,6 +1,7 @@
 import json
 
 import cv2
+import jax
 import numpy as np
 import pytest
 
@@ -68,6 +69,17 @@ def test_result_does_not_depend_on_the_batch(detector, astronaut):
     photos = [astronaut[:300, 100:400], astronaut[:201, 120:340], cv2.resize(astronaut, (230, 170))]
     for got, photo in zip(detector.detect(photos), photos, strict=True):
         assert_close(got, detector.detect([photo])[0])
+
+
+@pytest.mark.parametrize("passing", [256, 1], ids=["few windows pass", "more than fit"])
+def test_an_accelerator_finds_the_same(detector, astronaut, monkeypatch, passing):
+    """Its way through the host: sums on the device, its batches, what little of P-Net it sends back."""
+    monkeypatch.setattr(mtcnn, "_PASSING", passing)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    mtcnn._passing.clear_cache()
+    photos = [astronaut, astronaut[:300, 100:400], np.zeros((5, 9, 3), np.uint8), astronaut[40:200, 150:300]]
+    for got, expected in zip(MTCNN().detect(photos), detector.detect(photos), strict=True):
+        assert_close(got, expected)
 
 
 def test_new_sizes_compile_nothing(detector, astronaut):
@@ -161,9 +173,11 @@ def test_impossible_options_are_refused(options):
 
 
 def test_only_expected_shapes_are_compiled():
-    assert mtcnn._batches(0, (16, 64)) == []
-    assert mtcnn._batches(5, (16, 64)) == [(0, 5, 16)]
-    assert mtcnn._batches(150, (16, 64)) == [(0, 64, 64), (64, 128, 64), (128, 144, 16), (144, 150, 16)]
+    assert mtcnn._batches(0, (16, 64), round_up=False) == mtcnn._batches(0, (16, 64), round_up=True) == []
+    assert mtcnn._batches(5, (16, 64), round_up=False) == mtcnn._batches(5, (16, 64), round_up=True) == [(0, 5, 16)]
+    lean = [(0, 64, 64), (64, 128, 64), (128, 144, 16), (144, 150, 16)]
+    assert mtcnn._batches(150, (16, 64), round_up=False) == lean
+    assert mtcnn._batches(150, (16, 64), round_up=True) == [(0, 64, 64), (64, 128, 64), (128, 150, 64)]
 
 
 @pytest.mark.slow

@@ -21,11 +21,12 @@ def area_resize(image, size):
     return result
 
 
+@pytest.mark.parametrize("on_device", [False, True])
 @pytest.mark.parametrize("out_size", [(24, 24), (48, 48), (7, 53), (61, 80)])
-def test_area_means_equal_the_definition(out_size):
+def test_area_means_equal_the_definition(out_size, on_device):
     rng = np.random.default_rng(0)
     photos = [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in ((30, 20), (61, 80))]
-    buffer = sampling.integral_buffer(photos)
+    buffer = sampling.integral_buffer(photos, on_device=on_device)
     rectangle = np.array([[3, 5, 70, 60], [0, 0, 80, 61]])
     table = sampling.regions(buffer, np.array([1, 1]), rectangle, np.array([out_size, out_size]))
     y, x = jnp.arange(out_size[0]).reshape(-1, 1), jnp.arange(out_size[1]).reshape(1, -1)
@@ -33,6 +34,22 @@ def test_area_means_equal_the_definition(out_size):
         got = jax.jit(sampling.area_means)(buffer.sums, tuple(row.reshape(-1, 1, 1)), y, x)
         expected = (area_resize(photos[1][top:bottom, left:right], out_size) - 127.5) / 128
         np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("tall", [700, 5000])
+def test_sums_on_the_device_are_those_of_opencv(tall):
+    """Beyond 2^31 too, where a large white photo lies before the others."""
+    rng = np.random.default_rng(1)
+    shapes = ((1, 1), (1, 900), (tall, 3), (300, 200), (37, 41))
+    photos = [np.full((2048, 4096, 3), 255, np.uint8)] if tall > 1023 else []
+    photos += [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
+    buffer = sampling.integral_buffer(photos, on_device=True)
+    sums = np.asarray(buffer.sums)
+    for photo, origin in zip(photos, buffer.origins, strict=True):
+        height, width = photo.shape[:2]
+        got = sums[origin:][: (height + 1) * (width + 1)].reshape(height + 1, width + 1, 3)
+        boxes = got - got[:1] - got[:, :1] + got[0, 0]  # from the first pixel to each
+        np.testing.assert_array_equal(boxes, cv2.integral(photo, sdepth=cv2.CV_32S))
 
 
 def test_integral_images_are_exact_at_the_largest_photo():
