@@ -14,13 +14,12 @@ import os
 from collections.abc import Iterator, Sequence
 
 import cv2
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from facejax.detect import boxes, networks, pyramid, sampling, weights
+from facejax.detect import boxes, networks, pyramid, sampling, strip, weights
 
 # Canvases, and crops for R- and O-Net: how many come in one call (each number is compiled once), and how many of them
 # a network looks at at a time. On a CPU few, whose activations stay in the cache, but many turns in a call, since its
@@ -152,11 +151,12 @@ class MTCNN:
         if not len(tiles):
             return np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
         count = pyramid.canvases(height)
-        table, tile_map = _strip_tables(buffer, tiles, count)
+        table, tile_map = strip.strip_tables(buffer, tiles, count)
         runs = []
         for start, stop, size in _batches(count, self._batch_sizes["pnet"], round_up=self._accelerator):
-            parts = (_pad(part, size) for part in _canvas_tables(table, tile_map, tiles["place"][:, 0], start, stop))
-            outputs = self._apply("pnet", *sampling.canvas_pixels(buffer.sums, *parts))
+            canvases = np.minimum(np.arange(start, start + size), stop - 1)
+            tables = strip.canvas_tables(table, tile_map, tiles["place"][:, 0], canvases)
+            outputs = self._apply("pnet", *sampling.canvas_pixels(buffer.sums, *tables))
             few = ()
             if self._accelerator:
                 few = _passing(*outputs, self.thresholds[0])
@@ -164,7 +164,7 @@ class MTCNN:
             runs.append((start, stop, outputs, few))
         seen, scores, offsets = self._collect(runs)
         # The rows of windows of all canvases, one behind the other, are those of the strip.
-        window, index, inside = _windows(seen, tiles, tile_map)
+        window, index, inside = strip.windows(seen, tiles, tile_map)
         scores, offsets = scores[inside], offsets[inside]
         photo, level, scale = (tiles[name][index] for name in ("photo", "level", "scale"))
         corner = pyramid.STRIDE * window[:, ::-1].astype(np.float32)
@@ -240,16 +240,16 @@ class MTCNN:
         return photo, found, _gather(runs)
 
     def _apply(self, name: str, *inputs: Array) -> tuple[Array, ...]:
-        return _apply(_NETWORKS[name], self._at_a_time[name], self._params[name], *inputs)
+        return _apply(name, self._at_a_time[name], self._params[name], *inputs)
 
 
 # Apart from the sampling, whose shapes follow the buffer's length, so that the slow part to compile has few shapes.
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _apply(network: nn.Module, at_a_time: int, params: dict, *inputs: Array) -> tuple[Array, ...]:
-    """The network's outputs for a batch, of which it looks at so many rows at a time."""
+def _apply(name: str, at_a_time: int, params: dict, *inputs: Array) -> tuple[Array, ...]:
+    """A network's outputs for a batch, of which it looks at so many rows at a time."""
 
     def look(rows: tuple[Array, ...]) -> tuple[Array, ...]:
-        return network.apply({"params": params}, *rows)  # pyright: ignore
+        return _NETWORKS[name].apply({"params": params}, *rows)  # pyright: ignore
 
     total = len(inputs[0])
     if total <= at_a_time:
@@ -273,54 +273,6 @@ def _passing(
     place = jnp.where(passing, count - 1, size)
     index = jnp.zeros(size, jnp.int32).at[place].set(jnp.arange(len(passing)), mode="drop")
     return count[-1], index, probability[index], offsets[index]
-
-
-def _strip_tables(buffer: sampling.PhotoBuffer, tiles: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `sampling.TILE` columns of all tiles, and which of them each cell of the strip belongs to (-1: none)."""
-    photo, size, place = tiles["photo"], tiles["level_size"], tiles["place"]
-    whole = np.concatenate([np.zeros_like(size), buffer.sizes[photo, ::-1]], axis=1)
-    start = np.stack([np.zeros_like(tiles["start"]), tiles["start"]], axis=1)
-    ends = np.stack([size[:, 0], tiles["start"] + tiles["width"]], axis=1) - 2
-    table = np.concatenate([sampling.regions(buffer, photo, whole, size), start - place, ends], axis=1)
-    rows = count * pyramid.STEP + pyramid.OVERLAP
-    tile_map = np.full((rows // 2, pyramid.WIDTH // 2), -1, np.int32)
-    for index, (y, x, height, width) in enumerate(zip(*place.T, size[:, 0], tiles["width"], strict=True)):
-        tile_map[y // 2 : (y + height + 1) // 2, x // 2 : (x + width + 1) // 2] = index
-    return table.astype(np.int32), tile_map
-
-
-def _canvas_tables(
-    table: np.ndarray, tile_map: np.ndarray, shelves: np.ndarray, start: int, stop: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The same for canvases `start` to `stop` of the strip, each with the tiles of the shelves that it touches.
-
-    `shelves` has the first row of each tile's shelf.
-    """
-    tables = np.ones((stop - start, pyramid.MAX_TILES, len(sampling.TILE)), np.int32)
-    maps = np.empty((stop - start, pyramid.HEIGHT // 2, pyramid.WIDTH // 2), np.int32)
-    for k in range(start, stop):
-        row = k * pyramid.STEP
-        first = np.searchsorted(shelves, shelves[np.searchsorted(shelves, row, "right") - 1])
-        own = table[first : first + pyramid.MAX_TILES]
-        tables[k - start, : len(own)] = own
-        tables[k - start, : len(own), sampling.TILE.index("shift_y")] += row
-        maps[k - start] = np.maximum(tile_map[row // 2 : (row + pyramid.HEIGHT) // 2] - first, 0)
-    return tables, maps
-
-
-def _windows(seen: np.ndarray, tiles: np.ndarray, tile_map: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the windows `seen` on the strip, those of tiles: row and column in the level, tile, index in `seen`."""
-    row, column = np.divmod(seen, (pyramid.WIDTH - pyramid.OVERLAP) // pyramid.STRIDE)
-    index = tile_map[row, column]
-    window = np.stack([row, column], axis=1) - tiles["place"][index] // 2
-    # Windows that lie in a tile and not between tiles; P-Net's size rule, rounding up in its maximum.
-    size = np.stack([tiles["level_size"][index, 0], tiles["width"][index]], axis=1)
-    inside = np.flatnonzero((index >= 0) & (window < (size - 1) // 2 - 4).all(axis=1))
-    index, window = index[inside], window[inside]
-    window[:, 1] += tiles["start"][index] // 2
-    # One level after another, row by row: which of two equal scores is the first must not depend on the layout.
-    order = np.lexsort((window[:, 1], window[:, 0], tiles["level"][index], tiles["photo"][index]))
-    return window[order], index[order], inside[order]
 
 
 def _check(image: np.ndarray, index: int) -> None:

@@ -63,10 +63,11 @@ def integral_buffer(photos: Sequence[np.ndarray], *, on_device: bool) -> PhotoBu
     ends = np.cumsum(np.prod(sizes + 1, axis=1))
     length = next(size for size in _BUFFER_SIZES[:: 1 if on_device else 2] if size >= ends[-1])
     origins = np.concatenate([[0], ends[:-1]])
-    memory = np.zeros((length, 3), np.uint8) if on_device else _aligned_empty(length)
+    memory = np.empty((length, 3), np.uint8) if on_device else _aligned_empty(length)
     for photo, (height, width), origin, end in zip(photos, sizes, origins, ends, strict=True):
         part = memory[origin:end].reshape(height + 1, width + 1, 3)
         if on_device:
+            part[0] = part[:, 0] = 0
             part[1:, 1:] = photo
         else:
             cv2.integral(photo, sum=part, sdepth=cv2.CV_32S)
@@ -166,7 +167,9 @@ def _window(index: Array, length: Array, out_length: Array) -> tuple[Array, Arra
 
 @jax.jit
 def canvas_pixels(
-    sums: Int[Array, "entries 3"], table: Int[Array, "canvases tiles 10"], tile_map: Int[Array, "canvases rows columns"]
+    sums: Int[Array, "entries 3"],
+    table: Int[Array, "canvases tiles 10"],
+    tile_map: UInt8[Array, "canvases rows columns"],
 ) -> tuple[Float[Array, "canvases 2*rows 2*columns 3"], Bool[Array, "canvases 2*rows 2*columns"]]:
     """P-Net's input: pixels, and where its first convolution sees whole windows of one tile.
 
@@ -178,7 +181,7 @@ def canvas_pixels(
     # The four pixels of a cell apart, and a plane a column, so that the arithmetic runs along rows of cells.
     image = jnp.arange(len(table)).reshape(-1, 1, 1)
     columns = jax.lax.optimization_barrier(jnp.moveaxis(table, -1, 0))
-    columns = jax.lax.optimization_barrier(columns[:, image, tile_map])
+    columns = jax.lax.optimization_barrier(columns[:, image, tile_map.astype(jnp.int32)])
     *region, shift_y, shift_x, end_y, end_x = columns[:, None, None]
     phase, (_, rows, cells) = jnp.arange(2), tile_map.shape
     y = shift_y + 2 * jnp.arange(rows).reshape(1, 1, 1, -1, 1) + phase.reshape(2, 1, 1, 1, 1)
