@@ -101,12 +101,12 @@ def _integral_images(
     origin, stride = origins[photo], strides[photo]
     row = (entry - origin) // stride
 
-    def double(turn: Array, sums: Array) -> Array:
+    for turn in range(doublings):
         rows = 1 << turn
         above = sums.at[entry - rows * stride].get(mode="clip")
-        return sums + jnp.where((row >= rows)[:, None], above, 0)
-
-    return jax.lax.fori_loop(0, doublings, double, sums)
+        # One turn behind the other: fused, each would do the work of those before it twice.
+        sums = jax.lax.optimization_barrier(sums + jnp.where((row >= rows)[:, None], above, 0))
+    return sums
 
 
 def _aligned_empty(length: int) -> Int[np.ndarray, "{length} 3"]:
