@@ -8,7 +8,7 @@ whatever the scale, and needs no shape known before: one compiled function serve
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import jax
@@ -29,9 +29,11 @@ REGION = ("origin", "stride", "height", "width", "out_height", "out_width")
 # of the rows and columns of the level where P-Net's first convolution sees whole windows.
 TILE = (*REGION, "shift_y", "shift_x", "end_y", "end_x")
 
-# Lengths of the buffer that are compiled; the last is reached only by photos of a few pixels' height. All of them where
-# the whole buffer travels to the device, every second where what the photos leave unused costs nothing.
+# Lengths of the buffer that are compiled; the last is reached only by photos of a few pixels' height. Photos travel to
+# an accelerator in any of them; sums have every second, since all that reads them is compiled for each.
 _BUFFER_SIZES = (2**18, 2**19, 2**20, 2**21, 2**22, 2**23, 2**24)
+# Length that memory for photos has at least: that of a large group, so that the next group fits in it too.
+_SPARE_SIZE = 2**22
 # Turns that are compiled of what sums up columns: for photos of less than 1024 rows, and for all.
 _DOUBLINGS = (10, 16)
 
@@ -44,52 +46,67 @@ class PhotoBuffer:
         sums: Integral images on the device, flattened, int32 modulo 2^32, padded to one of few lengths.
         origins: Where each photo's integral image begins.
         sizes: Height and width of each photo in pixels.
+        pixels: Memory of the host that the device reads until `sums` are there; None where the host made the sums.
     """
 
     sums: Int[Array, "entries 3"]
     origins: Int[np.ndarray, " photos"]
     sizes: Int[np.ndarray, "photos 2"]
+    pixels: UInt8[np.ndarray, "memory 3"] | None
 
 
-def integral_buffer(photos: Sequence[np.ndarray], *, on_device: bool) -> PhotoBuffer:
+def integral_buffer(photos: Sequence[np.ndarray], spare: list[np.ndarray] | None) -> PhotoBuffer:
     """Puts uint8 photos (height, width, 3) of any sizes, each at most `MAX_PIXELS` large, on the device.
 
     Args:
         photos: At least one.
-        on_device: Sum there, so that a quarter of the bytes travels; else by OpenCV on the host, which is the faster
-            where the device is the host's own processor. The sums differ by what cancels in every box.
+        spare: Sum there, so that a quarter of the bytes travels, from memory (`PhotoBuffer.pixels`) that was taken from
+            this list where one is in it: pages new to the process cost more than the copy. None: sum on the host by
+            OpenCV, which is the faster where the device is the host's own processor. The sums differ by what cancels in
+            every box.
     """
-    sizes = np.array([photo.shape[:2] for photo in photos], np.int64).reshape(-1, 2)
+    sizes = np.array([photo.shape[:2] for photo in photos], np.int64)
     ends = np.cumsum(np.prod(sizes + 1, axis=1))
-    length = next(size for size in _BUFFER_SIZES[:: 1 if on_device else 2] if size >= ends[-1])
+    length = next(size for size in _BUFFER_SIZES[::2] if size >= ends[-1])
     origins = np.concatenate([[0], ends[:-1]])
-    memory = np.empty((length, 3), np.uint8) if on_device else _aligned_empty(length)
-    for photo, (height, width), origin, end in zip(photos, sizes, origins, ends, strict=True):
-        part = memory[origin:end].reshape(height + 1, width + 1, 3)
-        if on_device:
-            part[0] = part[:, 0] = 0
-            part[1:, 1:] = photo
-        else:
+    if spare is None:
+        sums = _aligned_empty(length)
+        for photo, part in zip(photos, _parts(sums, origins, sizes), strict=True):
             cv2.integral(photo, sum=part, sdepth=cv2.CV_32S)
-    if not on_device:
-        return PhotoBuffer(jax.device_put(memory), origins, sizes)
+        return PhotoBuffer(jax.device_put(sums), origins, sizes, None)
+    try:
+        pixels = spare.pop()
+    except IndexError:
+        pixels = None
+    if pixels is None or len(pixels) < length:
+        pixels = np.empty((max(length, _SPARE_SIZE), 3), np.uint8)
+    for photo, part in zip(photos, _parts(pixels, origins, sizes), strict=True):
+        cv2.copyMakeBorder(photo, 1, 0, 1, 0, cv2.BORDER_CONSTANT, dst=part)
     # The last photo again and again, so that few numbers of photos are compiled.
     more = (0, max(64, 1 << (len(photos) - 1).bit_length()) - len(photos))
     layout = np.stack([np.pad(origins, more, "edge"), np.pad(sizes[:, 1] + 1, more, "edge")]).astype(np.int32)
     doublings = next(number for number in _DOUBLINGS if sizes[:, 0].max() < 2**number)
-    return PhotoBuffer(_integral_images(memory, layout, doublings), origins, sizes)
+    used = next(size for size in _BUFFER_SIZES if size >= ends[-1])
+    return PhotoBuffer(_integral_images(pixels[:used], layout, doublings, length), origins, sizes, pixels)
 
 
-@functools.partial(jax.jit, static_argnums=2)
+def _parts(memory: np.ndarray, origins: np.ndarray, sizes: np.ndarray) -> Iterator[np.ndarray]:
+    """Where each photo's integral image, of a row and a column more than the photo, lies in the memory of a buffer."""
+    for origin, (height, width) in zip(origins.tolist(), (sizes + 1).tolist(), strict=True):
+        yield memory[origin : origin + height * width].reshape(height, width, 3)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
 def _integral_images(
-    pixels: UInt8[Array, "entries 3"], layout: Int[Array, "2 photos"], doublings: int
-) -> Int[Array, "entries 3"]:
+    pixels: UInt8[Array, "entries 3"], layout: Int[Array, "2 photos"], doublings: int, length: int
+) -> Int[Array, "{length} 3"]:
     """Sums of photos that lie as in a `PhotoBuffer`, each behind a row and column of zeros, modulo 2^32.
 
     Args:
         pixels: The photos.
         layout: Where each begins, and its row stride.
         doublings: No photo has 2 ** `doublings` rows.
+        length: Of the sums; nothing is in what is more than `pixels`.
     """
     # Along the whole buffer, in two steps: of a row's sums, what lies before the row cancels.
     lines = jnp.cumsum(pixels.astype(jnp.int32).reshape(-1, 512, 3), axis=1)
@@ -106,7 +123,7 @@ def _integral_images(
         above = sums.at[entry - rows * stride].get(mode="clip")
         # One turn behind the other: fused, each would do the work of those before it twice.
         sums = jax.lax.optimization_barrier(sums + jnp.where((row >= rows)[:, None], above, 0))
-    return sums
+    return jnp.pad(sums, ((0, length - len(sums)), (0, 0)))
 
 
 def _aligned_empty(length: int) -> Int[np.ndarray, "{length} 3"]:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from facejax.detect import pyramid, sampling
+from facejax.detect import pyramid, sampling, strip
 
 SIZES = np.array([[12, 12], [20, 20], [33, 700], [512, 431], [1100, 640], [15, 3000], [1, 1]])
 
@@ -21,12 +21,12 @@ def area_resize(image, size):
     return result
 
 
-@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("spare", [None, []], ids=["host", "device"])
 @pytest.mark.parametrize("out_size", [(24, 24), (48, 48), (7, 53), (61, 80)])
-def test_area_means_equal_the_definition(out_size, on_device):
+def test_area_means_equal_the_definition(out_size, spare):
     rng = np.random.default_rng(0)
     photos = [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in ((30, 20), (61, 80))]
-    buffer = sampling.integral_buffer(photos, on_device=on_device)
+    buffer = sampling.integral_buffer(photos, spare)
     rectangle = np.array([[3, 5, 70, 60], [0, 0, 80, 61]])
     table = sampling.regions(buffer, np.array([1, 1]), rectangle, np.array([out_size, out_size]))
     y, x = jnp.arange(out_size[0]).reshape(-1, 1), jnp.arange(out_size[1]).reshape(1, -1)
@@ -43,7 +43,7 @@ def test_sums_on_the_device_are_those_of_opencv(tall):
     shapes = ((1, 1), (1, 900), (tall, 3), (300, 200), (37, 41))
     photos = [np.full((2048, 4096, 3), 255, np.uint8)] if tall > 1023 else []
     photos += [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
-    buffer = sampling.integral_buffer(photos, on_device=True)
+    buffer = sampling.integral_buffer(photos, spare=[])
     sums = np.asarray(buffer.sums)
     for photo, origin in zip(photos, buffer.origins, strict=True):
         height, width = photo.shape[:2]
@@ -78,6 +78,21 @@ def test_every_window_of_every_level_is_in_one_tile():
         assert height >= pyramid.WINDOW
     assert {photo for photo, _ in seen} == {1, 2, 3, 4}
     assert all((count == 1).all() for count in seen.values())
+
+
+def test_windows_of_the_strip_are_those_of_the_levels():
+    photos = [np.zeros((*size, 3), np.uint8) for size in SIZES]
+    tiles = strip.Strip.of_photos(sampling.integral_buffer(photos, None), 20.0, 0.709)
+    of_strip = tiles.canvases * (pyramid.STEP // 2) * ((pyramid.WIDTH - pyramid.OVERLAP) // 2)
+    window, tile, seen = tiles.windows(np.arange(of_strip))
+    got = np.column_stack([tiles.tiles["photo"][tile], tiles.tiles["level"][tile], window])
+    expected = [
+        (level.photo, level.level, y, x)
+        for level in pyramid.levels(SIZES, 20.0, 0.709)
+        for y, x in np.ndindex(*((side - 1) // 2 - 4 for side in level.size))
+    ]
+    np.testing.assert_array_equal(got, expected)
+    assert len(np.unique(seen)) == len(seen)
 
 
 def test_tiles_do_not_overlap_and_fill_the_strip():
