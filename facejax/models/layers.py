@@ -106,8 +106,9 @@ product.defvjp(lambda x, kernel: (jnp.dot(x, kernel), (x, kernel)), _product_bac
 class Conv(nn.Module):
     """Convolution; parameters ``kernel`` (k, k, in, out) and, with `use_bias`, ``bias`` (out,).
 
-    A 1 x 1 convolution runs as a matrix product where depthwise convolutions run as shifts (on CPU it is faster), with
-    the same parameters.
+    A 1 x 1 convolution runs as a matrix product where depthwise convolutions run as shifts (on CPU it is faster), and
+    for maps of one pixel everywhere, with the same parameters. (On a GPU products over the pixels of odd-sided maps
+    would be padded for the gradient of the kernel.)
 
     Attributes:
         features: Number of output channels.
@@ -137,12 +138,9 @@ class Conv(nn.Module):
         size = (self.kernel_size, self.kernel_size) if isinstance(self.kernel_size, int) else self.kernel_size
         kernel = self.param("kernel", kernel_init, (*size, x.shape[-1] // self.groups, self.features), jnp.float32)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        if (
-            size == (1, 1)
-            and self.groups == 1
-            and self.padding in ("same", 0)
-            and resolve(self.implementation) == "shift"
-        ):
+        is_product = size == (1, 1) and self.groups == 1 and self.padding in ("same", 0)
+        is_vector = x.shape[1:3] == (1, 1) and self.implementation == "auto"
+        if is_product and (is_vector or resolve(self.implementation) == "shift"):
             y = product(x[:, :: self.stride, :: self.stride], kernel[0, 0])
         elif x.shape[-1] <= PATCH_INPUTS and self.groups == 1 and resolve(self.implementation) == "shift":
             y = self._as_patches(x, kernel)
@@ -231,12 +229,11 @@ class ConvNormAct(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Channels scaled by a gate that sees their means: mean -> 1x1 -> activation -> 1x1 -> gate.
+    """Channels scaled by a gate that sees their means: mean -> 1x1 -> activation -> 1x1 -> sigmoid.
 
     Attributes:
         reduced: Number of channels between the two 1 x 1 convolutions.
         activation: Between them.
-        gate: After them.
         names: Names of the two convolutions (timm calls them differently in different families).
         implementation: See `Conv`.
         dtype: Compute type.
@@ -244,7 +241,6 @@ class SqueezeExcite(nn.Module):
 
     reduced: int
     activation: Activation = nn.relu
-    gate: Activation = nn.sigmoid
     names: tuple[str, str] = ("fc1", "fc2")
     implementation: Implementation = "auto"
     dtype: Dtype = jnp.float32
@@ -258,7 +254,34 @@ class SqueezeExcite(nn.Module):
 
         squeezed = mean_of_pixels(x)
         hidden = self.activation(conv(self.reduced, self.names[0])(squeezed))
-        return x * self.gate(conv(x.shape[-1], self.names[1])(hidden))
+        return gated(x, conv(x.shape[-1], self.names[1])(hidden))
+
+
+@jax.custom_vjp
+def gated(
+    x: Float[Array, "batch height width channels"], logits: Float[Array, "batch 1 1 channels"]
+) -> Float[Array, "batch height width channels"]:
+    """The product of x and sigmoid(logits), with a gradient that needs this product and not x.
+
+    The convolution behind keeps the product until the backward pass anyway; x, the largest map of its block, is free as
+    soon as it is read. With y = x sigmoid(l): dl = sum(dy x) sigmoid(l) (1 - sigmoid(l)) = sum(dy y) (1 - sigmoid(l)).
+    """
+    return x * nn.sigmoid(logits)
+
+
+def _gated_forward(x, logits):
+    gate = nn.sigmoid(logits)
+    y = x * gate
+    return y, (y, gate)
+
+
+def _gated_backward(residuals, dy):
+    y, gate = residuals
+    total = jnp.sum(dy.astype(jnp.float32) * y.astype(jnp.float32), axis=(1, 2), keepdims=True)
+    return dy * gate, ((1 - gate.astype(jnp.float32)) * total).astype(gate.dtype)
+
+
+gated.defvjp(_gated_forward, _gated_backward)
 
 
 def max_pool(

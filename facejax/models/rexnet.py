@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from facejax.models.depthwise import Implementation
-from facejax.models.layers import Backbone, Conv, ConvNormAct, Dtype, global_average_pool, mean_of_pixels
+from facejax.models.layers import Backbone, Conv, ConvNormAct, Dtype, gated, global_average_pool, mean_of_pixels
 from facejax.models.normalization import BatchNorm
 from facejax.models.pretrained import PretrainedCfg
 from facejax.models.registry import register_model
@@ -44,7 +44,7 @@ class SqueezeExciteNorm(nn.Module):
         options = {"use_bias": True, "implementation": self.implementation, "dtype": self.dtype}
         y = Conv(self.reduced, name="fc1", **options)(mean_of_pixels(x))
         y = BatchNorm(use_running_average, BN_EPSILON, nn.relu, self.dtype, name="bn")(y)
-        return x * nn.sigmoid(Conv(x.shape[-1], name="fc2", **options)(y))
+        return gated(x, Conv(x.shape[-1], name="fc2", **options)(y))
 
 
 class LinearBottleneck(nn.Module):
