@@ -15,6 +15,7 @@ import math
 import os
 import re
 import sys
+import unittest.mock
 from collections.abc import Iterator
 from typing import Any
 
@@ -150,7 +151,9 @@ def compile_step(model: str, size: int, batch: int, dtype: str, depthwise: str, 
     step = jax.jit(functions.train, in_shardings=place, out_shardings=place, donate_argnums=0)
     # Without a device nothing can be tried out: every library call takes its default algorithm.
     options: Any = {**COMPILER_OPTIONS, "xla_gpu_autotune_level": 0}
-    return step.lower(state, photos).compile(compiler_options=options)
+    with unittest.mock.patch("jax.default_backend", return_value="gpu"):  # what chooses by platform asks it
+        lowered = step.lower(state, photos)
+    return lowered.compile(compiler_options=options)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -160,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=224, help="input side, pixels (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=64, help="(default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="(default: %(default)s)")
-    parser.add_argument("--depthwise", choices=("conv", "shift"), default="conv", help="(default: %(default)s)")
+    parser.add_argument("--depthwise", choices=("auto", "conv", "shift"), default="auto", help="(default: %(default)s)")
     parser.add_argument("--rho", type=float, default=0.05, help="radius of SAM; 0 is Adam (default: %(default)s)")
     parser.add_argument("--top", type=int, default=20, help="groups of kernels to list (default: %(default)s)")
     args = parser.parse_args(arguments)

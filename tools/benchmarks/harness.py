@@ -53,7 +53,8 @@ class _Process:
 
     def __init__(self, side: Side, cores: int, device: str, log: Any):
         self.side, self._log = side, log
-        environment = {**os.environ, "OMP_NUM_THREADS": str(cores), "PYTHONPATH": str(TOOLS)}
+        paths = [str(TOOLS), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(cores), "PYTHONPATH": os.pathsep.join(paths)}
         # Two libraries share the accelerator here: JAX must not take three quarters of its memory.
         environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
         if device == "cpu":
