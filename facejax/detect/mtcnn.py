@@ -9,6 +9,7 @@ is small and ragged: thresholds, suppression, tables.
 import concurrent.futures
 import dataclasses
 import itertools
+import math
 import os
 from collections.abc import Iterator, Sequence
 
@@ -205,19 +206,16 @@ def _shrink(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, (max(1, int(width * ratio)), max(1, int(height * ratio))), interpolation=cv2.INTER_AREA)
 
 
-def _groups(images: Sequence[np.ndarray], at_once: int, least: int, most: int) -> Iterator[list[np.ndarray]]:
+def _groups(images: Sequence[np.ndarray], at_once: int, least: int, most: int) -> Iterator[Sequence[np.ndarray]]:
     """Splits photos, in order, into groups alike in size, enough of them to run so many at once.
 
-    A group has `least` to `most` pixels, within half a photo; a larger photo is a group by itself.
+    A group has `least` pixels or more and `most` or less, within half a photo at either end; fewer than `least` are one
+    group. A photo belongs to the group in whose pixels its middle lies.
     """
-    sizes = [(image.shape[0] + 1) * (image.shape[1] + 1) for image in images]
-    limit = min(max(sum(sizes) / at_once, least), most)
-    group, pixels = [], 0
-    for image, size in zip(images, sizes, strict=True):
-        if group and pixels + size / 2 > limit:
-            yield group
-            group, pixels = [], 0
-        group.append(image)
-        pixels += size
-    if group:
-        yield group
+    sizes = np.array([(image.shape[0] + 1) * (image.shape[1] + 1) for image in images], np.int64)
+    total = int(sizes.sum())
+    number = max(1, math.ceil(total / most), min(at_once, total // least))
+    group = (np.cumsum(sizes) - sizes / 2) // (total / number)
+    starts = np.flatnonzero(np.diff(group, prepend=-1, append=number)).tolist()
+    for start, stop in itertools.pairwise(starts):
+        yield images[start:stop]

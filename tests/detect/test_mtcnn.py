@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from facejax.detect import MTCNN, Detections, boxes, cascade, sampling
+from facejax.detect import MTCNN, Detections, boxes, cascade, mtcnn, sampling
 
 # facenet-pytorch 2.6.0, MTCNN(keep_all=True, min_face_size=20, select_largest=False), on scikit-image's astronaut, and
 # on its mirror image.
@@ -172,6 +172,16 @@ def test_a_single_photo_is_refused(detector):
 def test_impossible_options_are_refused(options):
     with pytest.raises(ValueError, match="expected"):
         MTCNN(**options)
+
+
+@pytest.mark.parametrize(
+    ("photos", "lengths"), [(1, [1]), (19, [19]), (24, [12, 12]), (36, [12] * 3), (106, [35, 36, 35]), (120, [30] * 4)]
+)
+def test_groups_are_alike_in_size(photos, lengths):
+    """At most three at once, of 10 to 36 photos each where there are that many."""
+    image = np.zeros((9, 9, 3), np.uint8)
+    groups = mtcnn._groups([image] * photos, 3, 1000, 3600)
+    assert [len(group) for group in groups] == lengths
 
 
 def test_only_expected_shapes_are_compiled():
