@@ -57,12 +57,14 @@ class Kernel:
     """One kernel of a compiled program.
 
     Attributes:
+        name: Of its instruction; identical kernels run under the name of one of them.
         kind: Operation; of a fusion its kind, of a library's kernel its name.
         layer: Where it comes from: the names of JAX's and Flax's scopes.
         calls: How often it runs.
         traffic: Bytes of its operands and results, over all calls.
     """
 
+    name: str
     kind: str
     layer: str
     calls: int
@@ -95,7 +97,15 @@ def _kernels_of(bodies: dict[str, list[re.Match]], body: str, calls: int) -> Ite
             kind = _search(r'custom_call_target="([^"]+)"', rest) or _search(r"kind=(\w+)", rest) or op
             operands = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
             traffic = sizes[found["name"]] + sum(sizes.get(name, 0) for name in operands)
-            yield Kernel(kind, _search(r'op_name="([^"]*)"', rest), calls, calls * traffic)
+            yield Kernel(found["name"], kind, _search(r'op_name="([^"]*)"', rest), calls, calls * traffic)
+
+
+def place(kernel: Kernel) -> tuple[str, str]:
+    """Direction (forward, backward or update) and layer of a kernel of a training step."""
+    if "jvp(" not in kernel.layer:
+        return "update", ""
+    layer = _search(r"/(bn\d|conv_\w+|se|head\w*)(?:/|$)", kernel.layer) or kernel.layer.rpartition("/")[2]
+    return "backward" if "transpose(jvp" in kernel.layer else "forward", layer
 
 
 def _search(pattern: str, text: str) -> str:
@@ -182,9 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"memory   {temporary:,.0f} MiB beside {state:,.0f} of state and batch")
     groups: dict[tuple[str, str, str], list[int]] = collections.defaultdict(lambda: [0, 0])
     for kernel in found:
-        direction = "backward" if "transpose(jvp" in kernel.layer else "forward" if "jvp(" in kernel.layer else "update"
-        layer = _search(r"/(bn\d|conv_\w+|se|head\w*)(?:/|$)", kernel.layer) or kernel.layer.rpartition("/")[2]
-        group = groups[direction, layer if direction != "update" else "", kernel.kind]
+        group = groups[(*place(kernel), kernel.kind)]
         group[0] += kernel.traffic
         group[1] += kernel.calls
     for (direction, layer, kind), (bytes_, calls) in sorted(groups.items(), key=lambda item: -item[1][0])[: args.top]:

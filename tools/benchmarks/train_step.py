@@ -49,22 +49,8 @@ def facejax_step(
 ) -> Callable[[], dict]:
     """Rounds of `steps` steps of facejax's own training step, on every device of the process."""
     import jax
-    import numpy as np
 
-    from facejax.config import StageConfig
-
-    stage = make_stage(model, size, dtype, rho, StageConfig(lr=1e-4, trainable=trainable))  # pyright: ignore
-    placement, state = stage
-    rng = np.random.default_rng(0)
-    photos = placement.put_batch(
-        {
-            "image": rng.integers(0, 256, (batch, size, size, 3)).astype(np.uint8),
-            "emotion": rng.integers(0, 8, batch).astype(np.int32),
-            "mask": np.ones(batch, np.float32),
-        }
-    )
-    state = placement.to_step(state)
-    compiled = placement.compile(state, photos)
+    compiled, state, photos = compile_step(model, size, batch, dtype, rho, trainable)
     held = [state]
 
     def work() -> dict:
@@ -80,6 +66,25 @@ def facejax_step(
         return figures | ({"peak_mb": memory["peak_bytes_in_use"] / 2**20} if memory else {})
 
     return work
+
+
+def compile_step(model: str, size: int, batch: int, dtype: str, rho: float, trainable: str = "all"):
+    """The compiled step of facejax, a state and a batch of made-up photos for it, on every device of the process."""
+    import numpy as np
+
+    from facejax.config import StageConfig
+
+    placement, state = make_stage(model, size, dtype, rho, StageConfig(lr=1e-4, trainable=trainable))  # pyright: ignore
+    rng = np.random.default_rng(0)
+    photos = placement.put_batch(
+        {
+            "image": rng.integers(0, 256, (batch, size, size, 3)).astype(np.uint8),
+            "emotion": rng.integers(0, 8, batch).astype(np.int32),
+            "mask": np.ones(batch, np.float32),
+        }
+    )
+    state = placement.to_step(state)
+    return placement.compile(state, photos), state, photos
 
 
 def make_stage(model: str, size: int, dtype: str, rho: float, stage):
