@@ -100,7 +100,7 @@ def _kernels_of(bodies: dict[str, list[re.Match]], body: str, calls: int) -> Ite
             yield Kernel(found["name"], kind, _search(r'op_name="([^"]*)"', rest), calls, calls * traffic)
 
 
-def place(kernel: Kernel) -> tuple[str, str]:
+def scope(kernel: Kernel) -> tuple[str, str]:
     """Direction (forward, backward or update) and layer of a kernel of a training step."""
     if "jvp(" not in kernel.layer:
         return "update", ""
@@ -166,16 +166,21 @@ def compile_step(model: str, size: int, batch: int, dtype: str, depthwise: str, 
     return lowered.compile(compiler_options=options)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the tool; returns its exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_step_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which step, and how much is said of it."""
     parser.add_argument("--model", default="tf_efficientnet_b0", help="(default: %(default)s)")
     parser.add_argument("--size", type=int, default=224, help="input side, pixels (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=64, help="(default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="(default: %(default)s)")
-    parser.add_argument("--depthwise", choices=("auto", "conv", "shift"), default="auto", help="(default: %(default)s)")
     parser.add_argument("--rho", type=float, default=0.05, help="radius of SAM; 0 is Adam (default: %(default)s)")
-    parser.add_argument("--top", type=int, default=20, help="groups of kernels to list (default: %(default)s)")
+    parser.add_argument("--top", type=int, default=20, help="groups and kernels to list (default: %(default)s)")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the tool; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_step_arguments(parser)
+    parser.add_argument("--depthwise", choices=("auto", "conv", "shift"), default="auto", help="(default: %(default)s)")
     args = parser.parse_args(arguments)
     os.environ["JAX_PLATFORMS"] = "cpu"  # the GPU is none that JAX could start
     try:
@@ -192,7 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"memory   {temporary:,.0f} MiB beside {state:,.0f} of state and batch")
     groups: dict[tuple[str, str, str], list[int]] = collections.defaultdict(lambda: [0, 0])
     for kernel in found:
-        group = groups[(*place(kernel), kernel.kind)]
+        group = groups[(*scope(kernel), kernel.kind)]
         group[0] += kernel.traffic
         group[1] += kernel.calls
     for (direction, layer, kind), (bytes_, calls) in sorted(groups.items(), key=lambda item: -item[1][0])[: args.top]:

@@ -84,13 +84,8 @@ def measure(args: argparse.Namespace) -> tuple[list[float], dict, str]:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the tool; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="tf_efficientnet_b0", help="(default: %(default)s)")
-    parser.add_argument("--size", type=int, default=224, help="input side, pixels (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=64, help="(default: %(default)s)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="(default: %(default)s)")
-    parser.add_argument("--rho", type=float, default=0.05, help="radius of SAM; 0 is Adam (default: %(default)s)")
+    plan_gpu.add_step_arguments(parser)
     parser.add_argument("--steps", type=int, default=10, help="of each of five rounds (default: %(default)s)")
-    parser.add_argument("--top", type=int, default=30, help="groups and kernels to list (default: %(default)s)")
     args = parser.parse_args(arguments)
     rounds, seconds, program = measure(args)
     step = statistics.median(rounds)
@@ -102,13 +97,12 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"kernels  {1e3 * total:.2f} ms in {sum(row[3] for row in rows) / STEPS:,.0f} runs")
     groups: dict[tuple[str, ...], list[float]] = collections.defaultdict(lambda: [0.0, 0, 0])
     for kernel, _, spent, runs in rows:
-        group = groups[(*plan_gpu.place(kernel), kernel.kind)]
+        group = groups[(*plan_gpu.scope(kernel), kernel.kind)]
         for index, value in enumerate((spent, runs, runs * kernel.traffic / kernel.calls)):
             group[index] += value / STEPS
     print("      ms    runs      GB    TB/s")
-    for (direction, layer, kind), (spent, runs, traffic) in sorted(groups.items(), key=lambda row: -row[1][0])[
-        : args.top
-    ]:
+    longest = sorted(groups.items(), key=lambda group: -group[1][0])[: args.top]
+    for (direction, layer, kind), (spent, runs, traffic) in longest:
         speed = traffic / spent / 1e12
         print(f"{1e3 * spent:8.3f} {runs:7.0f} {traffic / 1e9:7.2f} {speed:7.2f}  {direction:8s} {layer:10s} {kind}")
     print("      us    runs      MB    TB/s  of one run")
@@ -116,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
         traffic, one = kernel.traffic / kernel.calls, spent / runs
         speed = traffic / one / 1e12
         figures = f"{1e6 * one:8.1f} {runs / STEPS:7.0f} {traffic / 1e6:7.1f} {speed:7.2f}"
-        print(f"{figures}  {' '.join(plan_gpu.place(kernel)):20s} {name[:50]:50s} {kernel.layer[-60:]}")
+        print(f"{figures}  {' '.join(plan_gpu.scope(kernel)):20s} {name[:50]:50s} {kernel.layer[-60:]}")
     return 0
 
 

@@ -36,4 +36,4 @@ def test_kernels_of_a_recorded_graph_are_known_by_their_own_name():
     unknown, known = profile_step.match(seconds, program)
     assert (unknown[0].kind, unknown[0].traffic, unknown[3]) == ("unknown", 0, 5)
     assert (known[0].name, known[0].traffic, known[2:]) == ("loop_add_fusion.2", 64, (1e-3, 3))
-    assert plan_gpu.place(known[0]) == ("forward", "bn1")
+    assert plan_gpu.scope(known[0]) == ("forward", "bn1")
