@@ -95,9 +95,41 @@ def _kernels_of(bodies: dict[str, list[re.Match]], body: str, calls: int) -> Ite
             yield from _kernels_of(bodies, inner, calls * (int(trips[1]) if trips else 1))
         elif op not in _NO_KERNEL:
             kind = _search(r'custom_call_target="([^"]+)"', rest) or _search(r"kind=(\w+)", rest) or op
-            operands = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
-            traffic = sizes[found["name"]] + sum(sizes.get(name, 0) for name in operands)
+            operands = [sizes.get(name, 0) for name in _operands(rest)]
+            read = _sizes_read(bodies.get(_search(r"calls=%?([\w.\-]+)", rest), []), operands)
+            traffic = sizes[found["name"]] + sum(read)
             yield Kernel(found["name"], kind, _search(r'op_name="([^"]*)"', rest), calls, calls * traffic)
+
+
+def _operands(rest: str) -> list[str]:
+    return re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
+
+
+def _sizes_read(fused: list[re.Match], operands: list[int]) -> list[int]:
+    """Bytes that a kernel reads of each operand: of one that it only cuts slices from, those slices."""
+    users: dict[str, list[re.Match]] = collections.defaultdict(list)
+    for found in fused:
+        for name in _operands(found["rest"]):
+            users[name].append(found)
+
+    def slices(value: re.Match) -> dict[str, float]:
+        """Parts of a value that are used, as fractions, by where they lie."""
+        used: dict[str, float] = {}
+        for user in users[value["name"]]:
+            if user["op"] in ("slice", "dynamic-slice"):
+                place = _search(r"(slice=\{.*?\})", user["rest"]) or user["name"]
+                used[place] = _elements(user["type"]) / _elements(value["type"])
+            elif user["op"] != "tuple" and _elements(user["type"]) == _elements(value["type"]):
+                used |= slices(user)  # element by element: of what is not used later nothing is read
+            else:
+                return {"": 1.0}
+        return used or {"": 1.0}
+
+    read = list(operands)
+    for parameter in (found for found in fused if found["op"] == "parameter"):
+        index = int(parameter["rest"].partition(")")[0])
+        read[index] = round(operands[index] * min(1, sum(slices(parameter).values())))
+    return read
 
 
 def scope(kernel: Kernel) -> tuple[str, str]:
@@ -113,12 +145,18 @@ def _search(pattern: str, text: str) -> str:
     return found[1] if found else ""
 
 
+def _arrays(shape: str) -> list[tuple[str, int]]:
+    """Type and number of elements of all arrays in a type such as ``(f32[2,3]{1,0}, u8[])``."""
+    found = re.findall(r"(\w+)\[([\d,]*)\]", shape)
+    return [(dtype, math.prod(int(side) for side in sides.split(",") if side)) for dtype, sides in found]
+
+
 def _size(shape: str) -> int:
-    """Bytes of all arrays in a type such as ``(f32[2,3]{1,0}, u8[])``."""
-    total = 0
-    for dtype, sides in re.findall(r"(\w+)\[([\d,]*)\]", shape):
-        total += _BYTES.get(dtype, 0) * math.prod(int(side) for side in sides.split(",") if side)
-    return total
+    return sum(_BYTES.get(dtype, 0) * elements for dtype, elements in _arrays(shape))
+
+
+def _elements(shape: str) -> int:
+    return sum(elements for _, elements in _arrays(shape))
 
 
 def compile_step(model: str, size: int, batch: int, dtype: str, depthwise: str, rho: float):
@@ -144,7 +182,7 @@ def compile_step(model: str, size: int, batch: int, dtype: str, depthwise: str, 
     preprocessing = dataclasses.replace(pretrained_cfg(model).preprocessing, image_size=size)
     tx, weights = make_optimizer(stage, 1), {task.name: jnp.ones(task.num_outputs)}
     functions = make_step_functions(
-        network, [task], preprocessing, tx, weights, stage, SamConfig(rho=rho), LossConfig()
+        network, [task], preprocessing, tx, weights, stage, SamConfig(rho=rho), LossConfig(), join_weights=True
     )
 
     def fresh(variables):

@@ -158,6 +158,7 @@ class _Stage:
             config.loss,
             parallel.axis_name(config.parallel),
             config.accumulate,
+            parallel.joins_weights(config.sharding),
         )
         self.placement = parallel.place(functions, config.parallel, parallel.data_mesh(), config.sharding)
 

@@ -114,6 +114,14 @@ def axis_name(kind: Literal["jit", "pmap"]) -> str | None:
     return PMAP_AXIS if kind == "pmap" else None
 
 
+def joins_weights(sharing: Sharing) -> bool:
+    """The `join_weights` that `step.make_step_functions` is to be given: on accelerators that hold all weights whole.
+
+    There many small kernels cost more than their work. On a CPU the step became slower (docs/performance.md).
+    """
+    return jax.default_backend() != "cpu" and sharing == "none"
+
+
 def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sharing: Sharing = "none") -> Placement:
     """The functions of a stage on the devices of a mesh.
 

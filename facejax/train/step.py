@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from facejax.config import LossConfig, SamConfig, StageConfig
@@ -147,6 +148,7 @@ def make_step_functions(
     loss_config: LossConfig,
     axis_name: str | None = None,
     accumulate: int = 1,
+    join_weights: bool = False,
 ) -> StepFunctions:
     """The functions of a stage, as closures over what does not change within it.
 
@@ -166,6 +168,8 @@ def make_step_functions(
         axis_name: Under `jax.pmap`, the axis over which gradients, statistics and metrics are averaged; each device
             normalises its loss and its BatchNorm by its own part of the batch.
         accumulate: Microbatches that the base runs on one after another (`Config.accumulate`).
+        join_weights: Whether SAM sees the trained weights as one vector, whose norm and perturbation are one kernel
+            each instead of one for each array. The same gradient up to rounding; see `parallel.joins_weights`.
     """
     apply: Callable[..., Any] = model.apply
 
@@ -196,6 +200,7 @@ def make_step_functions(
 
     def train(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         trainable, frozen = split_params(state.params, stage.trainable)
+        weights, as_params = ravel_pytree(trainable) if join_weights else (trainable, lambda tree: tree)
         rng = jax.random.fold_in(state.rng, state.step)
         if axis_name is not None:
             rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
@@ -213,22 +218,22 @@ def make_step_functions(
         def gradient_on(part: Batch, index: Any) -> sam.GradFn:
             part_rng = rng if parts == 1 else jax.random.fold_in(rng, index)
 
-            def grad_fn(trainable: Any, batch_stats: Any, pass_index: jax.Array):
-                def loss_fn(trainable: dict):
-                    params = {**trainable, **frozen}
+            def grad_fn(weights: Any, batch_stats: Any, pass_index: jax.Array):
+                def loss_fn(weights: Any):
+                    params = {**as_params(weights), **frozen}
                     features, new_stats = base_features(params, batch_stats, part)
                     outputs = head_outputs(params, features, jax.random.fold_in(part_rng, pass_index))
                     loss, metrics = total_loss(tasks, outputs, part, class_weights, loss_config)
                     return loss, (new_stats, metrics)
 
-                gradient, (new_stats, metrics) = jax.grad(loss_fn, has_aux=True)(trainable)
+                gradient, (new_stats, metrics) = jax.grad(loss_fn, has_aux=True)(weights)
                 return gradient, new_stats, metrics
 
             return grad_fn
 
         def sharpness_aware(grad_fn: sam.GradFn, sync: Callable[[Any], Any]):
             return sam.sam_gradient(
-                grad_fn, trainable, batch_stats, rho=sam_config.rho, batch_stats_from=sam_config.batch_stats, sync=sync
+                grad_fn, weights, batch_stats, rho=sam_config.rho, batch_stats_from=sam_config.batch_stats, sync=sync
             )
 
         if sam_config.perturbation == "synced":
@@ -245,7 +250,7 @@ def make_step_functions(
                 parts,
             )
         gradient, batch_stats, metrics = mean_over_devices((gradient, batch_stats, metrics))
-        updates, opt_state = tx.update(gradient, state.opt_state, trainable)
+        updates, opt_state = tx.update(as_params(gradient), state.opt_state, trainable)
         updated: Any = optax.apply_updates(trainable, updates)
         new_state = TrainState(
             step=state.step + 1,

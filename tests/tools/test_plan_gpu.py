@@ -45,6 +45,38 @@ def test_traffic_is_that_of_operands_and_results_as_often_as_they_run():
     assert (call.kind, call.calls, call.traffic) == ("__cudnn$convForward", 1, 2 * 4 * 32 + 4 * 16 + 16)
 
 
+# Of 64 numbers squared, only the first four and, twice, the eight from the tenth on are used; of the others all.
+SLICES = """HloModule jit_cut
+
+%fused (p: f32[64], q: f32[4], r: f32[64]) -> (f32[4], f32[8], f32[64]) {
+  %p = f32[64]{0} parameter(0)
+  %q = f32[4]{0} parameter(1)
+  %r = f32[64]{0} parameter(2)
+  %square = f32[64]{0} multiply(%p, %p)
+  %head = f32[4]{0} slice(%square), slice={[0:4]}
+  %tail = f32[8]{0} slice(%square), slice={[10:18]}
+  %again = f32[8]{0} slice(%p), slice={[10:18]}
+  %cut = f32[4]{0} slice(%r), slice={[0:4]}
+  %sum = f32[4]{0} add(%head, %cut)
+  %scaled = f32[8]{0} multiply(%tail, %again)
+  %whole = f32[64]{0} negate(%r)
+  ROOT %t = (f32[4]{0}, f32[8]{0}, f32[64]{0}) tuple(%sum, %scaled, %whole)
+}
+
+ENTRY %main (a: f32[64], b: f32[4], c: f32[64]) -> (f32[4], f32[8], f32[64]) {
+  %a = f32[64]{0} parameter(0)
+  %b = f32[4]{0} parameter(1)
+  %c = f32[64]{0} parameter(2)
+  ROOT %all = (f32[4]{0}, f32[8]{0}, f32[64]{0}) fusion(%a, %b, %c), kind=kLoop, calls=%fused
+}
+"""
+
+
+def test_of_an_operand_that_is_cut_only_the_slices_are_traffic():
+    (fusion,) = plan_gpu.kernels(SLICES)
+    assert fusion.traffic == 4 * ((4 + 8) + 4 + 64) + 4 * (4 + 8 + 64)
+
+
 def test_programs_of_this_machine_are_read(capsys):
     import jax
     import jax.numpy as jnp

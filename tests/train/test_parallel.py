@@ -74,6 +74,22 @@ def test_synced_pmap_with_synced_batch_norm_is_jit():
     assert pmap[1] == pytest.approx(jit[1], rel=1e-6)
 
 
+@pytest.mark.parametrize(("kind", "stage"), [("jit", ALL), ("pmap", ALL), ("jit", HEADS)])
+def test_joined_weights_learn_what_single_ones_do(kind, stage):
+    same = {"kind": kind, "stage": stage, "tx": SGD, "sam": SamConfig(rho=0.5)}
+    single, joined = train(**same), train(join=True, **same)
+    assert difference(single[0], joined[0]) < 1e-6
+    assert joined[1] == pytest.approx(single[1], rel=1e-6)
+
+
+def test_weights_are_joined_on_accelerators_that_hold_them_whole(monkeypatch):
+    assert not parallel.joins_weights("none")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert parallel.joins_weights("none")
+    assert not parallel.joins_weights("optimizer")
+    assert not parallel.joins_weights("full")
+
+
 def test_local_perturbation_differs_from_the_synced_one():
     # Were the gradient already summed over the devices (shard_map's check_vma), the two would be the same.
     same = {"loss": BY_RECORD, "tx": SGD, "sync_norm": parallel.PMAP_AXIS}

@@ -63,9 +63,9 @@ def test_rho_zero_is_exactly_adam():
     assert largest_difference(state.batch_stats, stats) < 1e-6
 
 
-@pytest.mark.parametrize("passes", ["both", "first", "second"])
-def test_sam_step_is_the_two_pass_rule(passes):
-    state, history = run(steps=1, sam=SamConfig(rho=0.5, batch_stats=passes))
+@pytest.mark.parametrize(("passes", "join"), [("both", False), ("both", True), ("first", False), ("second", False)])
+def test_sam_step_is_the_two_pass_rule(passes, join):
+    state, history = run(steps=1, sam=SamConfig(rho=0.5, batch_stats=passes), join=join)
     _, start = toy.setup()
     batch = toy.make_batch(seed=0)
     grad = jax.jit(jax.value_and_grad(plain_loss, has_aux=True))
@@ -78,6 +78,8 @@ def test_sam_step_is_the_two_pass_rule(passes):
     assert largest_difference(state.params, expected) < 1e-5
     assert largest_difference(state.batch_stats, first if passes == "first" else second) < 1e-5
     assert float(history[0]["loss"]) == pytest.approx(float(loss), rel=1e-5)
+    norm = np.sqrt(sum((np.asarray(leaf, np.float64) ** 2).sum() for leaf in jax.tree.leaves(g)))
+    assert float(history[0]["grad_norm"]) == pytest.approx(norm, rel=1e-5)
 
 
 def test_sam_differs_from_adam():

@@ -54,7 +54,17 @@ def make_batch(n=16, seed=0):
     return {"image": images.astype(jnp.uint8), "emotion": labels.astype(jnp.int32), "mask": jnp.ones(n)}
 
 
-def setup(stage=None, sam=None, loss=None, tx=None, axis_name=None, dropout_rate=0.0, accumulate=1, sync_norm=None):
+def setup(
+    stage=None,
+    sam=None,
+    loss=None,
+    tx=None,
+    axis_name=None,
+    dropout_rate=0.0,
+    accumulate=1,
+    sync_norm=None,
+    join=False,
+):
     """(functions, state) of a stage on the toy model."""
     stage = stage or StageConfig(lr=1e-2)
     model = ToyModel(dropout_rate, sync_norm)
@@ -71,6 +81,7 @@ def setup(stage=None, sam=None, loss=None, tx=None, axis_name=None, dropout_rate
         loss or LossConfig(),
         axis_name,
         accumulate,
+        join,
     )
     trainable, _ = split_params(variables["params"], stage.trainable)
     state = TrainState(

@@ -107,7 +107,17 @@ def make_stage(model: str, size: int, dtype: str, rho: float, stage):
     tx = make_optimizer(stage, 1)
     weights = {"emotion8": jnp.ones(8)}
     sam = SamConfig(rho=rho)
-    functions = make_step_functions(network, [TASKS["emotion8"]], preprocessing, tx, weights, stage, sam, LossConfig())
+    functions = make_step_functions(
+        network,
+        [TASKS["emotion8"]],
+        preprocessing,
+        tx,
+        weights,
+        stage,
+        sam,
+        LossConfig(),
+        join_weights=parallel.joins_weights("none"),
+    )
     placement = parallel.place(functions, "jit", parallel.data_mesh())
     trainable, _ = split_params(variables["params"], stage.trainable)
     step, rng = jnp.zeros((), jnp.int32), jax.random.key(1)
