@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 # Pairs of boxes that are compared at once: bounds the memory in photos with tens of thousands of candidates, and keeps
-# the numbers of all pairs in the cache.
+# each array of numbers below 128 KiB, from where on malloc asks the system for memory anew each time.
 _PAIRS = 2**13
 
 
@@ -33,7 +33,9 @@ def overlap(
     Returns:
         Values in [0, 1]; 0 for two boxes without area.
     """
-    return _overlap(boxes.T[:, :, None], others.T[:, None, :], relative_to, end_pixel)
+    columns, other_columns = list(boxes.T[:, :, None]), list(others.T[:, None, :])
+    areas = _areas(columns, end_pixel), _areas(other_columns, end_pixel)
+    return _overlap(columns, other_columns, *areas, relative_to, end_pixel)
 
 
 def nms(
@@ -52,7 +54,8 @@ def nms(
     """
     key = np.zeros(len(scores), np.int64) if key is None else key
     order = np.lexsort((-scores, key))
-    key, columns = key[order], np.ascontiguousarray(boxes[order].T)
+    key, columns = key[order], list(boxes[order].T.copy())
+    areas = _areas(columns, end_pixel)
     # Compared are a box and those behind it: all pairs of a key, in runs of boxes that nothing before them removed.
     behind = np.searchsorted(key, key, "right") - np.arange(len(key)) - 1
     run = np.cumsum(behind) // _PAIRS
@@ -61,9 +64,12 @@ def nms(
         row = start + np.flatnonzero(kept[start:stop])
         count = behind[row]
         high = np.repeat(row, count)
-        low = high + 1 + np.arange(len(high)) - np.repeat(np.cumsum(count) - count, count)
-        higher, lower = np.repeat(columns[:, row], count, axis=1), columns.take(low, axis=1)
-        clash = _overlap(higher, lower, relative_to, end_pixel) > threshold
+        low = np.arange(len(high)) + np.repeat(row + 1 - np.cumsum(count) + count, count)
+        # NumPy takes three times as long where it is to complain of wrong indices.
+        (*higher, areas_high), (*lower, areas_low) = (
+            [values.take(box, mode="clip") for values in (*columns, areas)] for box in (high, low)
+        )
+        clash = np.flatnonzero(_overlap(higher, lower, areas_high, areas_low, relative_to, end_pixel) > threshold)
         high, low = high[clash], low[clash]
         # Who is removed by whom is settled from the highest box on, with each turn one link further down every chain.
         before, settled = kept, None
@@ -73,23 +79,30 @@ def nms(
     return order[kept]
 
 
+def _areas(columns: list[np.ndarray], end_pixel: float) -> np.ndarray:
+    x1, y1, x2, y2 = columns
+    return (x2 - x1 + end_pixel) * (y2 - y1 + end_pixel)
+
+
 def _overlap(
-    columns: Float[np.ndarray, "4 *n"],
-    others: Float[np.ndarray, "4 *m"],
+    columns: list[np.ndarray],
+    others: list[np.ndarray],
+    areas: np.ndarray,
+    other_areas: np.ndarray,
     relative_to: Literal["union", "smaller"],
     end_pixel: float,
-) -> Float[np.ndarray, "*both"]:
-    """`overlap` of boxes that are broadcast against each other; x1, y1, x2 and y2 come first."""
+) -> np.ndarray:
+    """`overlap` of boxes, as x1, y1, x2 and y2, that are broadcast against each other."""
 
-    def area(x1: np.ndarray, y1: np.ndarray, x2: np.ndarray, y2: np.ndarray) -> np.ndarray:
-        return (x2 - x1 + end_pixel) * (y2 - y1 + end_pixel)
+    def shared(low: int, high: int) -> np.ndarray:
+        side = np.minimum(columns[high], others[high]) - np.maximum(columns[low], others[low])
+        return np.maximum(side + end_pixel, 0)
 
-    low, high = np.maximum(columns[:2], others[:2]), np.minimum(columns[2:], others[2:])
-    width, height = np.maximum(high - low + end_pixel, 0)
-    intersection = width * height
-    own, other = area(*columns), area(*others)
-    whole = np.minimum(own, other) if relative_to == "smaller" else own + other - intersection
-    return np.divide(intersection, whole, out=np.zeros_like(intersection), where=whole > 0)
+    intersection = shared(0, 2) * shared(1, 3)
+    smaller = relative_to == "smaller"
+    whole = np.minimum(areas, other_areas) if smaller else areas + other_areas - intersection
+    # Where nothing is whole nothing is shared either.
+    return intersection / np.where(whole > 0, whole, 1)
 
 
 def calibrate(

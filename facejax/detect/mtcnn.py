@@ -90,6 +90,7 @@ class MTCNN:
         self._cascade = cascade.Cascade(thresholds[0])
         kind = "accelerator" if self._cascade.accelerator else "cpu"
         self._groups_at_once, self._group_pixels = _GROUPS_AT_ONCE[kind], _GROUP_PIXELS[kind]
+        self._pool = concurrent.futures.ThreadPoolExecutor(self._groups_at_once)
         self._spare: list[np.ndarray] | None = [] if self._cascade.accelerator else None
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
@@ -109,9 +110,8 @@ class MTCNN:
         """
         for index, image in enumerate(images):
             _check(image, index)
-        with concurrent.futures.ThreadPoolExecutor(self._groups_at_once) as pool:
-            groups = pool.map(self._detect_group, _groups(images, self._groups_at_once, *self._group_pixels))
-            return [found for group in groups for found in group]
+        groups = self._pool.map(self._detect_group, _groups(images, self._groups_at_once, *self._group_pixels))
+        return [found for group in groups for found in group]
 
     def _detect_group(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """The faces of photos that fit in memory together."""

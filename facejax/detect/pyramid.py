@@ -6,8 +6,6 @@ level larger than a canvas runs on over the next ones, so that memory does not g
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -25,13 +23,23 @@ STEP = HEIGHT - OVERLAP
 MAX_TILES = (HEIGHT // WINDOW + 2) * math.ceil(WIDTH / WINDOW)
 
 
-# Columns of a level, in its whole height, and their place on the strip; everything in pixels but for the indices.
-TILE = np.dtype(
+# One size of a photo.
+LEVEL = np.dtype(
     [
         ("photo", np.int64),  # index in the batch
         ("level", np.int64),  # index in the photo's pyramid
         ("scale", np.float64),  # size of the level as a part of the photo's
-        ("level_size", np.int64, 2),  # height and width
+        ("size", np.int64, 2),  # height and width in pixels
+    ]
+)
+
+# Columns of a level, in its whole height, and their place on the strip, in pixels.
+TILE = np.dtype(
+    [
+        ("photo", np.int64),
+        ("level", np.int64),
+        ("scale", np.float64),
+        ("level_size", np.int64, 2),
         ("start", np.int64),  # first column in the level; even
         ("width", np.int64),
         ("place", np.int64, 2),  # first row and column on the strip; both even
@@ -39,55 +47,54 @@ TILE = np.dtype(
 )
 
 
-class Level(NamedTuple):
-    """One size of a photo: index of the photo, index in its pyramid, scale, height and width in pixels."""
+def levels(sizes: Int[np.ndarray, "photos 2"], min_face: float, factor: float) -> np.ndarray:
+    """The pyramids (`LEVEL`) of photos, one behind the other, each from its largest level on.
 
-    photo: int
-    level: int
-    scale: float
-    size: tuple[int, int]
-
-
-def scales(height: int, width: int, min_face: float, factor: float) -> list[float]:
-    """Scales of a photo's pyramid: from the smallest face in one window to the photo's shorter side in one window."""
+    That finds the smallest face in one window; the smallest level has the photo's shorter side in one window.
+    """
     first = WINDOW / min_face
-    count, shorter = 0, min(height, width) * first
-    while shorter >= WINDOW:
-        shorter *= factor
-        count += 1
-    return [first * factor**k for k in range(count)]
+    shorter, counts = sizes.min(axis=1) * first, np.zeros(len(sizes), np.int64)
+    while (fitting := shorter >= WINDOW).any():
+        counts += fitting
+        shorter = shorter * factor
+    scales = np.array([first * factor**number for number in range(counts.max(initial=0))])
+    found = np.empty(counts.sum(), LEVEL)
+    found["photo"] = np.repeat(np.arange(len(sizes)), counts)
+    found["level"] = np.arange(len(found)) - np.repeat(np.cumsum(counts) - counts, counts)
+    found["scale"] = scales[found["level"]]
+    found["size"] = sizes[found["photo"]] * found["scale"][:, None] + 1  # rounded down
+    return found
 
 
-def levels(sizes: Int[np.ndarray, "photos 2"], min_face: float, factor: float) -> list[Level]:
-    """All levels of all photos."""
-    return [
-        Level(photo, number, scale, (int(height * scale + 1), int(width * scale + 1)))
-        for photo, (height, width) in enumerate(sizes.tolist())
-        for number, scale in enumerate(scales(height, width, min_face, factor))
-    ]
-
-
-def lay_out(pieces: Sequence[Level]) -> tuple[np.ndarray, int]:
+def lay_out(pieces: np.ndarray) -> tuple[np.ndarray, int]:
     """Places levels on the strip, one shelf above the other; returns tiles (`TILE`), shelf by shelf, and the height.
 
     The highest level comes first, so that those of one shelf are nearly alike in height. Where one does not fit in what
     is left of its shelf it is cut, and goes on on the next. With many photos about an eighth of the strip stays empty
     or is seen twice.
     """
+    order = np.lexsort(-pieces["size"].T[::-1])
     tiles = []
-    top = bottom = x = 0
-    for level in sorted(pieces, key=lambda level: level.size, reverse=True):
-        height, left = level.size
+    top = bottom = 0
+    x = WIDTH
+    for index, (height, whole) in zip(order.tolist(), pieces["size"][order].tolist(), strict=True):
+        left = whole
         while left > 0:
             room = WIDTH - x
-            if not tiles or (left > room and room < 2 * WINDOW):
+            if left > room and room < 2 * WINDOW:
                 top, x, room = bottom, 0, WIDTH
                 bottom = top + height + height % 2
             width = min(left, room)
-            tiles.append((*level, level.size[1] - left, width, (top, x)))
+            tiles.append((index, whole - left, width, top, x))
             x += width + width % 2
             left = left - width + OVERLAP if left > width else 0
-    return np.array(tiles, TILE), bottom
+    index, start, width, *place = np.array(tiles, np.int64).reshape(-1, 5).T
+    placed = np.empty(len(tiles), TILE)
+    for name in ("photo", "level", "scale"):
+        placed[name] = pieces[name][index]
+    placed["level_size"] = pieces["size"][index]
+    placed["start"], placed["width"], placed["place"] = start, width, np.stack(place, axis=1)
+    return placed, bottom
 
 
 def canvases(height: int) -> int:

@@ -7,6 +7,9 @@ from jaxtyping import Int, Int32, UInt8
 
 from facejax.detect import pyramid, sampling
 
+# A byte tells the tiles of a canvas apart by their numbers modulo this.
+_SLOTS = 256
+assert _SLOTS >= pyramid.MAX_TILES
 # Windows in a row of a canvas.
 _COLUMNS = (pyramid.WIDTH - pyramid.OVERLAP) // pyramid.STRIDE
 
@@ -24,7 +27,7 @@ class Strip:
         table: The `sampling.TILE` columns of all tiles.
         first: First tile of each shelf.
         shelf: That of each row of cells.
-        columns: Which of its shelf's tiles each cell of a row belongs to.
+        columns: Number, modulo 256, of the tile that each cell of a row belongs to.
     """
 
     tiles: np.ndarray
@@ -49,6 +52,7 @@ class Strip:
         begins = np.zeros((len(first), pyramid.WIDTH // 2), np.uint8)
         begins[np.cumsum(new)[~new] - 1, place[~new, 1] // 2] = 1
         shelf = np.searchsorted(place[first, 0], rows, "right") - 1
+        begins[:, 0] = first.astype(np.uint8)
         return cls(tiles, canvases, table.astype(np.int32), first, shelf, np.cumsum(begins, axis=1, dtype=np.uint8))
 
     def canvas_tables(
@@ -60,12 +64,12 @@ class Strip:
         """
         row = canvases[:, None] * pyramid.STEP
         shelf = self.shelf[row // 2 + np.arange(pyramid.HEIGHT // 2)]
-        before = self.first[shelf[:, :1]]
-        # Behind the last tile it is repeated: no cell belongs to the copies.
-        own = self.table.take(before + np.arange(pyramid.MAX_TILES), axis=0, mode="clip")
+        first = self.first[shelf[:, :1]]
+        # Slot i has the tile whose number is i modulo the slots, of those from the first on. Behind the last tile of
+        # all it is repeated: no cell belongs to the copies.
+        own = self.table.take(first + (np.arange(_SLOTS) - first) % _SLOTS, axis=0, mode="clip")
         own[..., sampling.TILE.index("shift_y")] += row.astype(np.int32)
-        # A byte holds the number of each of the `pyramid.MAX_TILES` tiles.
-        return own, self.columns[shelf] + (self.first[shelf] - before).astype(np.uint8)[..., None]
+        return own, self.columns.take(shelf, axis=0)
 
     def windows(self, seen: Int[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of the windows `seen` on the strip, those of levels: row and column in the level, tile, index in `seen`.
@@ -75,7 +79,8 @@ class Strip:
         """
         row, column = np.divmod(seen, _COLUMNS)
         shelf = self.shelf[row]
-        tile = self.first[shelf] + self.columns[shelf, column]
+        first = self.first[shelf]
+        tile = first + (self.columns[shelf, column] - first.astype(np.uint8))
         place, size = self.tiles["place"][tile], self.tiles["level_size"][tile]
         y, x = row - place[:, 0] // 2, column - place[:, 1] // 2
         # Windows that lie in a tile and not between tiles; P-Net's size rule, rounding up in its maximum.

@@ -59,11 +59,17 @@ def test_integral_images_are_exact_at_the_largest_photo():
 
 
 def test_scales_go_from_the_smallest_face_to_the_whole_photo():
-    got = pyramid.scales(350, 500, 20.0, 0.709)
+    levels = pyramid.levels(np.array([[19, 500], [350, 500], [24, 20]]), 20.0, 0.709)
+    assert set(levels["photo"]) == {1, 2}  # the first is smaller than the smallest face
+    got = levels["scale"][levels["photo"] == 1]
     assert got[0] == 12 / 20
-    np.testing.assert_allclose(np.divide(got[1:], got[:-1]), 0.709)
+    np.testing.assert_allclose(got[1:] / got[:-1], 0.709)
     assert 350 * got[-1] >= 12 > 350 * got[-1] * 0.709
-    assert pyramid.scales(19, 500, 20.0, 0.709) == []
+    first, last = levels[levels["photo"] == 1], levels[-1]
+    np.testing.assert_array_equal(first["level"], np.arange(len(got)))
+    np.testing.assert_array_equal(first["size"], [(int(350 * scale + 1), int(500 * scale + 1)) for scale in got])
+    assert (last["level"], last["size"].tolist()) == (0, [15, 13])
+    assert not len(pyramid.levels(np.zeros((0, 2), int), 20.0, 0.709))
 
 
 def test_every_window_of_every_level_is_in_one_tile():
@@ -87,9 +93,9 @@ def test_windows_of_the_strip_are_those_of_the_levels():
     window, tile, seen = tiles.windows(np.arange(of_strip))
     got = np.column_stack([tiles.tiles["photo"][tile], tiles.tiles["level"][tile], window])
     expected = [
-        (level.photo, level.level, y, x)
+        (level["photo"], level["level"], y, x)
         for level in pyramid.levels(SIZES, 20.0, 0.709)
-        for y, x in np.ndindex(*((side - 1) // 2 - 4 for side in level.size))
+        for y, x in np.ndindex(*((side - 1) // 2 - 4 for side in level["size"]))
     ]
     np.testing.assert_array_equal(got, expected)
     assert len(np.unique(seen)) == len(seen)
@@ -112,7 +118,8 @@ def test_tiles_do_not_overlap_and_fill_the_strip():
 
 def test_a_canvas_holds_all_tiles_of_its_shelves():
     """Of the smallest levels as many as fit, and more."""
-    tiles, height = pyramid.lay_out([pyramid.Level(0, number, 1.0, (13, 11)) for number in range(2000)])
+    smallest = [(0, number, 1.0, (13, 11)) for number in range(2000)]
+    tiles, height = pyramid.lay_out(np.array(smallest, pyramid.LEVEL))
     for k in range(pyramid.canvases(height)):
         top = tiles["place"][:, 0]
         touched = (top < k * pyramid.STEP + pyramid.HEIGHT) & (top + tiles["level_size"][:, 0] > k * pyramid.STEP)
