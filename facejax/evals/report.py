@@ -11,7 +11,7 @@ import numpy as np
 
 from facejax.config import Config
 from facejax.data.source import FaceSource
-from facejax.decoding import expected_age, probabilities
+from facejax.decoding import expected_age
 from facejax.evals.calibration import CalibrationResult, draw_reliability, reliability
 from facejax.evals.classification import ClassificationResult, seven_from_eight
 from facejax.evals.fairness import FairnessResult, attribute_groups, by_group
@@ -33,8 +33,9 @@ def write_report(
     and for classes ``<task>_calibration.png``.
 
     Args:
-        workdir: Holds ``scores_best.npz`` and ``scores_last.npz``: by task ``scores/<task>`` (n, outputs), with nan
-            rows for records that could not be read, and ``labels/<task>``; ``epoch`` and ``step``.
+        workdir: Holds ``scores_best.npz`` and ``scores_last.npz``: by task ``scores/<task>`` as
+            `facejax.train.step.scores` gives them, with nan rows for records that could not be read, and
+            ``labels/<task>``; ``epoch`` and ``step``.
         config: Of the run.
         tasks: The tasks that were trained.
         source: The evaluation split, in the order of the scores, for the contact sheets.
@@ -107,11 +108,11 @@ def _by_groups(
     if task.kind not in ("categorical", "binary", "age"):
         return []
     readable = np.isfinite(scores).all(axis=1) & (labels >= 0)
-    predicted = probabilities(task, np.nan_to_num(scores))
+    scores = np.where(readable[:, None], scores, 1)
     if task.kind == "age":
-        name, values = f"{task.name}, mean absolute error in years", np.abs(expected_age(predicted) - labels)
+        name, values = f"{task.name}, mean absolute error in years", np.abs(expected_age(scores) - labels)
     else:
-        name, values = f"{task.name} accuracy", predicted.argmax(axis=1) == labels
+        name, values = f"{task.name} accuracy", scores.argmax(axis=1) == labels
     return [
         by_group(
             name,
