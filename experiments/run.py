@@ -154,8 +154,8 @@ def choose_start(config: Config, overrides: list[tuple[str, str]], workdir: path
     """
     from facejax.train.setup import load_initial
 
-    if not config.model.init_from:
-        return config
+    if not config.model.init_from:  # as asked for: then there is no head to keep either
+        return dataclasses.replace(config, model=dataclasses.replace(config.model, keep_heads=()))
     try:
         load_initial(config.model.init_from, workdir)
         return config
@@ -309,6 +309,7 @@ def main(arguments: list[str]) -> None:
         check_workdir(config, workdir)
 
     from facejax.cards.card import model_card, write_card
+    from facejax.data.tfrecord import CorruptRecordError
     from facejax.evals.report import write_report
     from facejax.train import loop
     from facejax.train.checkpoint import DiskFullError
@@ -323,7 +324,7 @@ def main(arguments: list[str]) -> None:
     except PreemptedError as error:
         logger.warning("%s", error)
         sys.exit(EXIT_CODE)
-    except (DiskFullError, CheckpointError, loop.NonFiniteLossError) as error:
+    except (DiskFullError, CheckpointError, CorruptRecordError, loop.NonFiniteLossError) as error:
         sys.exit(f"error: {error}")
     if jax.process_index() > 0:
         return

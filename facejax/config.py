@@ -308,7 +308,10 @@ def _parse(text: str, annotation: Any, path: str) -> Any:
 
 
 def apply_cpu_profile(config: Config) -> Config:
-    """The config at the size of its `CpuProfile`; what the command line overrides is applied after it."""
+    """The config at the size of its `CpuProfile`; what the command line overrides is applied after it.
+
+    A stage that the recipe does without stays left out.
+    """
     cpu, stages = config.cpu, config.stages
     return dataclasses.replace(
         config,
@@ -318,10 +321,10 @@ def apply_cpu_profile(config: Config) -> Config:
         data=dataclasses.replace(config.data, people_train=cpu.people_train, people_validation=cpu.people_validation),
         stages=dataclasses.replace(
             stages,
-            head=dataclasses.replace(stages.head, epochs=cpu.head_epochs),
+            head=dataclasses.replace(stages.head, epochs=cpu.head_epochs if stages.head.epochs else 0),
             full=dataclasses.replace(
                 stages.full,
-                epochs=cpu.full_epochs,
+                epochs=cpu.full_epochs if stages.full.epochs else 0,
                 lr=cpu.lr,
                 warmup_steps=cpu.warmup_steps,
                 schedule=cpu.schedule,

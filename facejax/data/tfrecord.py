@@ -27,8 +27,9 @@ class CorruptRecordError(ValueError):
 
     def __init__(self, shard: str | os.PathLike, offset: int, reason: str):
         super().__init__(
-            f"{os.fspath(shard)}: record at byte {offset}: {reason}. Copy the shard again or run "
-            "tools/prepare_dataset.py again; on_corrupt='skip' goes on without such records and counts them."
+            f"{os.fspath(shard)}: record at byte {offset}: {reason}. Copy the shard again, or delete its folder and "
+            "run tools/prepare_dataset.py again; on_corrupt='skip' (--config.data.on_corrupt=skip) goes on without "
+            "such records and counts them."
         )
         self.shard, self.offset, self.reason = os.fspath(shard), offset, reason
 

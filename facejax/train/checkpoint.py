@@ -60,16 +60,16 @@ class Checkpointer:
     def save(self, step: int, state: TrainState, progress: dict[str, Any]) -> None:
         """Starts to save; returns when the state is copied off the devices, so that its buffers may be donated.
 
-        A checkpoint of the same step is replaced.
-
         Raises:
+            ValueError: The newest checkpoint is of this step or a later one.
             DiskFullError: There was no space for this one or the one before it.
         """
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress))
         with self._space_needed():
-            if step in self._manager.all_steps():
-                self._manager.delete(step)
-            self._manager.save(step, args=items)
+            if not self._manager.save(step, args=items):
+                raise ValueError(
+                    f"step {step} is saved already; the newest checkpoint is {self._manager.latest_step()}"
+                )
 
     def latest_progress(self) -> dict[str, Any] | None:
         """The progress of the newest checkpoint; None where there is none."""

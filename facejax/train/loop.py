@@ -181,9 +181,9 @@ class _Stage:
         progress, config = self.progress, self.setup.config
         step = int(state.step)
         if progress.epoch < self.epochs_before + progress.stage_step // self.steps_per_epoch:
-            # SIGTERM came before this epoch was evaluated.
+            # SIGTERM came before this epoch was evaluated. It is not saved again: the next checkpoint holds the result,
+            # and until then this one is whole.
             self.end_epoch(step, state)
-            self.save(step, state)
         if progress.stage_step >= self.steps:
             return state
         batches = self.batches(state)
@@ -271,7 +271,9 @@ class _Stage:
         if frozen and len(source) * setup.cfg.num_features * 4 <= FEATURE_CACHE_BYTES:
             logger.info("%s stage: computing the features of %d records once", self.name, len(source))
             features = self.outputs(self.placement.features, state, source)
-            arrays = {"features": features, "mask": np.isfinite(features).all(axis=1).astype(np.float32)}
+            readable = np.isfinite(features).all(axis=1)
+            # Zeros, since nan would pass the mask: nan times 0 is nan.
+            arrays = {"features": np.where(readable[:, None], features, 0), "mask": readable.astype(np.float32)}
             for key in label_keys:
                 labels = source.labels(key)
                 arrays[key] = labels.astype(np.int32 if labels.dtype.kind == "i" else np.float32)

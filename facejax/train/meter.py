@@ -1,5 +1,6 @@
 """Progress of a stage: rate, where the time goes, what is left; a line every few seconds and the same as metrics."""
 
+import datetime
 import logging
 import math
 import resource
@@ -110,7 +111,7 @@ class Meter:
             timing["device_seconds"],
             100 * timing["input_seconds"] / step_seconds,
             f", MFU {100 * timing['mfu']:.0f}%" if "mfu" in timing else "",
-            time.strftime("%H:%M:%S", time.gmtime((self._steps - self._done) * step_seconds)),
+            datetime.timedelta(seconds=round((self._steps - self._done) * step_seconds)),
         )
         self._recent, self._seconds = [], 0.0
         if self._since < math.inf:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from facejax.config import Config, DataConfig
+from facejax.config import Config, ConfigError, DataConfig
 from facejax.data.mixture import open_source
 from facejax.data.source import FaceSource
 from facejax.data.transforms import RandomHorizontalFlip, RandomResizedCrop, Resize, Transform
@@ -86,31 +86,39 @@ def set_up(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> Set
 
     Raises:
         FileNotFoundError: The set, or the model to start from, is not there; the message has the command that makes it.
-        ValueError: The batch does not divide over the devices, or is larger than the split; a task is unknown or the
-            set has no label of it.
+        ConfigError: The batch does not divide over the devices, or is larger than the split; a task is unknown, the set
+            has no label of it, no such split, or more persons or classes than the head.
     """
     data, tasks = config.data, trained_tasks(config)
     devices, parts, microbatches = jax.device_count(), config.sam.parts, config.accumulate
     for name, divisor in (("batch_size", devices * parts * microbatches), ("eval_batch_size", devices)):
         if getattr(config, name) % divisor:
             cut = f" x {parts} parts x {microbatches} microbatches" if divisor > devices else ""
-            raise ValueError(
+            raise ConfigError(
                 f"{name} {getattr(config, name)} is no multiple of the {devices} devices{cut}; "
                 f"set --config.{name} to one that is"
             )
     sources, labels = {}, {}
     for split in (data.train_split, data.eval_split):
-        source = open_source(data_dir, data.name, split, on_corrupt=data.on_corrupt)
+        try:
+            source = open_source(data_dir, data.name, split, data.on_corrupt, some=split == data.eval_split)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         for task in tasks:
             if task.label_key not in source.fields:
-                raise ValueError(f"{source.name} has no {task.label_key!r}, which task {task.name} learns from")
+                raise ConfigError(f"{source.name} has no {task.label_key!r}, which task {task.name} learns from")
         sources[split], labels[split] = labelled(source, tasks)
     train_source, train_labels = sources[data.train_split], labels[data.train_split]
     if len(train_source) < config.batch_size:
-        raise ValueError(
+        raise ConfigError(
             f"{train_source.name} has {len(train_source)} labelled records, fewer than one batch of {config.batch_size}"
         )
     persons = int(max(split["identity"].max() for split in labels.values())) + 1 if "identity" in train_labels else 0
+    if persons > (config.model.identities or persons):
+        raise ConfigError(
+            f"{data.name} has {persons} persons, more than --config.model.identities={config.model.identities}; "
+            "set it to 0, which takes as many outputs as there are persons"
+        )
     model, cfg, initial = build_model(config, workdir, persons)
     weights = {}
     for task in tasks:
@@ -124,16 +132,16 @@ def trained_tasks(config: Config) -> tuple[Task, ...]:
     """The tasks of a config.
 
     Raises:
-        ValueError: One is unknown, or their weights in the loss are fewer or more.
+        ConfigError: One is unknown, or their weights in the loss are fewer or more.
     """
     names = config.model.tasks
     for name in (*names, *config.model.keep_heads):
         if name not in TASKS:
-            raise ValueError(f"no task called {name!r}{nearest(name, TASKS)}")
+            raise ConfigError(f"no task called {name!r}{nearest(name, TASKS)}")
     if not names:
-        raise ValueError("--config.model.tasks names no task")
+        raise ConfigError("--config.model.tasks names no task")
     if config.loss.task_weights and len(config.loss.task_weights) != len(names):
-        raise ValueError(f"--config.loss.task_weights needs {len(names)} values, one for each of {', '.join(names)}")
+        raise ConfigError(f"--config.loss.task_weights needs {len(names)} values, one for each of {', '.join(names)}")
     return tuple(TASKS[name] for name in names)
 
 
@@ -149,7 +157,7 @@ def build_model(
 
     Raises:
         FileNotFoundError: The model to start from is not there.
-        ValueError: It is of another architecture, or lacks a head that is to be kept.
+        ConfigError: It is of another architecture, or lacks a head that is to be kept.
     """
     wanted, tasks = config.model, trained_tasks(config)
     initial = load_initial(wanted.init_from, workdir) if wanted.init_from and workdir else None
@@ -158,13 +166,13 @@ def build_model(
     num_classes = {"identity": wanted.identities or persons} if "identity" in wanted.tasks else {}
     if initial is not None:
         if initial[1].architecture != base.architecture:
-            raise ValueError(
+            raise ConfigError(
                 f"--config.model.init_from={wanted.init_from} holds a {initial[1].architecture}, "
                 f"the config's backbone is {base.architecture}"
             )
         missing = [name for name in wanted.keep_heads if name not in initial[1].tasks]
         if missing:
-            raise ValueError(
+            raise ConfigError(
                 f"--config.model.init_from={wanted.init_from} has no head {', '.join(missing)} to keep; it has "
                 f"{', '.join(initial[1].tasks) or 'none'}"
             )
@@ -172,7 +180,7 @@ def build_model(
         shared_hidden += tuple(name for name in base.shared_hidden if name in wanted.keep_heads)
         num_classes |= {name: n for name, n in base.num_classes.items() if name in wanted.keep_heads}
     elif wanted.keep_heads:
-        raise ValueError("--config.model.keep_heads needs --config.model.init_from, where the heads come from")
+        raise ConfigError("--config.model.keep_heads needs --config.model.init_from, where the heads come from")
     names = (*wanted.keep_heads, *(task.name for task in tasks))
     size = wanted.image_size or pretrained_cfg(wanted.backbone).preprocessing.image_size
     cfg = PretrainedCfg(
@@ -213,10 +221,12 @@ def load_initial(init_from: str, workdir: pathlib.Path) -> tuple[dict[str, Any],
             return load_published(init_from)
         except ConnectionError as error:
             raise FileNotFoundError(str(error)) from error
+    is_name = init_from.isidentifier()  # as a config's is
+    train = f"Train it first (python experiments/run.py --config {init_from}), or start" if is_name else "Start"
     raise FileNotFoundError(
         f"--config.model.init_from={init_from} is neither a folder with a saved model, nor a finished run "
-        f"({workdir.parent / init_from / 'best'}), nor published weights. Train it first "
-        f"(python experiments/run.py --config {init_from}), or start from random weights: --config.model.init_from="
+        f"({workdir.parent / init_from / 'best'}), nor published weights. {train} from random weights: "
+        "--config.model.init_from="
     )
 
 
@@ -226,11 +236,13 @@ def _class_weights(task: Task, labels: np.ndarray) -> tuple[jax.Array, str]:
         return jnp.ones(task.num_outputs), f"{np.isfinite(labels).all(axis=1).sum()} labelled records"
     known = labels[labels >= 0]
     if not len(known):
-        raise ValueError(f"no record has a label of task {task.name}")
+        raise ConfigError(f"no record has a label of task {task.name}")
     if task.kind == "identity":
         return jnp.ones(1), f"{len(known)} records of {len(np.unique(known))} persons"
     if task.kind == "age":
         return jnp.ones(task.num_outputs), f"{len(known)} records of {known.min()} to {known.max()} years"
+    if known.max() >= len(task.labels):
+        raise ConfigError(f"task {task.name} has {len(task.labels)} classes, a record has number {known.max()}")
     counts = np.bincount(known, minlength=len(task.labels))
     words = ", ".join(f"{label} {count}" for label, count in zip(task.labels, counts, strict=True))
     weights = losses.class_weights(counts) if task.weighted else np.ones(len(counts), np.float32)

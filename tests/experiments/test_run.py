@@ -29,6 +29,23 @@ def test_cpu_profile_is_applied_before_the_overrides():
     assert config.stages.full.lr == 2e-5
 
 
+@pytest.mark.parametrize("name", run.list_configs())
+def test_cpu_profile_leaves_out_the_stages_that_the_recipe_leaves_out(name):
+    recipe, small = run.load_config(name), run.resolve(name, [])
+    if not isinstance(recipe, Config):
+        return
+    for stage in ("head", "full"):
+        if getattr(recipe.stages, stage).epochs == 0:
+            assert getattr(small.stages, stage).epochs == 0
+
+
+def test_random_weights_asked_for_leave_no_head_to_keep(tmp_path):
+    overrides = [("model.init_from", "")]
+    config = run.resolve("ethnicity_mobilenet", overrides)
+    assert config.model.keep_heads
+    assert not run.choose_start(config, overrides, tmp_path).model.keep_heads
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

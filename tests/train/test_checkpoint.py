@@ -153,11 +153,13 @@ def test_restores_on_other_devices_and_another_sharding(saved, tmp_path, monkeyp
     checkpointer.close()
 
 
-def test_saving_a_step_again_replaces_it(saved, tmp_path):
+@pytest.mark.parametrize("step", [4, 8])
+def test_a_step_is_saved_once_and_stays_whole(saved, tmp_path, step):
+    """To replace it would leave none for a while."""
     checkpointer = Checkpointer(shutil.copytree(saved[0], tmp_path / "checkpoints"))
-    checkpointer.save(8, saved[1][8], {"step": 8, "again": True})
-    checkpointer.wait()
-    assert checkpointer.latest_progress() == {"step": 8, "again": True}
+    with pytest.raises(ValueError, match=rf"step {step} is saved already; the newest checkpoint is 8"):
+        checkpointer.save(step, saved[1][8], {"step": step, "again": True})
+    assert checkpointer.latest_progress() == {"step": 8}
     checkpointer.close()
 
 

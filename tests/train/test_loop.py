@@ -1,4 +1,6 @@
 import dataclasses
+import functools
+import itertools
 import json
 
 import jax
@@ -6,7 +8,10 @@ import numpy as np
 import pytest
 
 from facejax.cards.card import model_card
-from facejax.config import DataConfig, ModelConfig, SamConfig, StageConfig, StagesConfig
+from facejax.config import ConfigError, DataConfig, ModelConfig, SamConfig, StageConfig, StagesConfig
+from facejax.data.records import Record
+from facejax.datasets import registry
+from facejax.datasets.prepare import prepare_dataset
 from facejax.evals.report import write_report
 from facejax.inference import load_model
 from facejax.train import loop
@@ -183,3 +188,48 @@ def test_clear_errors(data_dir, tmp_path):
         run(data_dir, tmp_path, batch_size=4096)
     with pytest.raises(FileNotFoundError, match=r"prepare_dataset\.py affectnet"):
         run(data_dir, tmp_path, data=DataConfig(name="affectnet"))
+
+
+def test_head_stage_leaves_out_a_record_that_cannot_be_read(tmp_path):
+    """Its features are unknown; in place of nan, which no mask stops, stand zeros."""
+    data_dir = prepared.prepare_squares(tmp_path)
+    shard = min(data_dir.rglob("*train.tfrecord*"), key=lambda path: (path.suffix == ".index", path.name))
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    shard.write_bytes(damaged)
+    setup = set_up(
+        prepared.toy_config(
+            data=DataConfig(name="facial_expressions", read_threads=1, on_corrupt="skip"),
+            stages=StagesConfig(
+                head=StageConfig(epochs=2, lr=1e-2, trainable="heads", batch_norm="running"), full=StageConfig(epochs=0)
+            ),
+        ),
+        data_dir,
+        tmp_path,
+    )
+    loop.train(setup)
+    assert len(setup.train_source.corrupt) == 1
+    assert all(np.isfinite(line["loss"]) for line in read_metrics(tmp_path) if line["phase"] == "train")
+
+
+def test_more_persons_than_outputs_are_refused(tmp_path):
+    class Persons(registry.Dataset):
+        name, description, licence, url = "persons", "toy", "none", ""
+        tasks, expected_counts, default_crop = (), {"train": None, "validation": None}, "none"
+
+        def records(self, raw=None, **options):
+            for split, index in itertools.product(self.expected_counts, range(16)):
+                photo = functools.partial(np.full, (16, 16, 3), 10 * index, np.uint8)
+                yield Record(f"{split}/{index}.png", split, photo, {"identity": index % 8})
+
+    registry.register_dataset(Persons)
+    try:
+        prepare_dataset("persons", None, tmp_path, workers=0, log=lambda line: None)
+        model = ModelConfig(backbone="toy_net", tasks=("identity",), identities=6)
+        config = prepared.toy_config(model=model, data=DataConfig(name="persons"))
+        with pytest.raises(ConfigError, match=r"8 persons, more than --config.model.identities=6"):
+            set_up(config, tmp_path, tmp_path)
+        model = dataclasses.replace(model, identities=0)
+        assert set_up(dataclasses.replace(config, model=model), tmp_path, tmp_path).cfg.num_classes == {"identity": 8}
+    finally:
+        del registry._registered["persons"]
