@@ -1,12 +1,17 @@
 """Several prepared sets as one: their records mixed within each batch, labels that a set lacks marked as missing."""
 
+import logging
 import os
+import pathlib
 import threading
 from collections.abc import Sequence
 
 import numpy as np
 
+from facejax.data.metadata import find_set, read_splits
 from facejax.data.source import FaceSource
+
+logger = logging.getLogger(__name__)
 
 
 class MixedSource(FaceSource):
@@ -82,10 +87,17 @@ class MixedSource(FaceSource):
 
 
 def _identities(source: FaceSource) -> int:
-    return int(source.labels("identity").max(initial=-1)) + 1 if "identity" in source.fields else 0
+    """How many persons a source's set has, over all of its splits: a person has one number in all of them."""
+    if "identity" not in source.fields:
+        return 0
+    data_dir, name = source.directory.parents[1], source.directory.parent.name
+    splits = (FaceSource(data_dir, name, split) for split in read_splits(source.directory))
+    return max(int(split.labels("identity").max(initial=-1)) for split in splits) + 1
 
 
-def open_source(data_dir: str | os.PathLike, name: str, split: str, on_corrupt: str = "raise") -> FaceSource:
+def open_source(
+    data_dir: str | os.PathLike, name: str, split: str, on_corrupt: str = "raise", *, some: bool = False
+) -> FaceSource:
     """The split of a prepared set, or of several whose names are joined by ``+``.
 
     Args:
@@ -93,10 +105,17 @@ def open_source(data_dir: str | os.PathLike, name: str, split: str, on_corrupt: 
         name: ``affectnet``, or ``imdb_wiki+adience``.
         split: The split; each set must have it.
         on_corrupt: See `FaceSource`.
+        some: Leave out sets that lack the split (Adience has no validation split), unless all do; the log names them.
 
     Raises:
         FileNotFoundError: A set is not prepared there.
         ValueError: There is no such split, or the sets do not fit together.
     """
-    sources = [FaceSource(data_dir, part, split, on_corrupt) for part in name.split("+")]
+    parts = name.split("+")
+    if some:
+        lacking = [part for part in parts if split not in read_splits(find_set(pathlib.Path(data_dir), part))]
+        if 0 < len(lacking) < len(parts):
+            logger.warning("%s: no split %r, so the others give it", ", ".join(lacking), split)
+            parts = [part for part in parts if part not in lacking]
+    sources = [FaceSource(data_dir, part, split, on_corrupt) for part in parts]
     return sources[0] if len(sources) == 1 else MixedSource(sources)

@@ -12,13 +12,16 @@ from facejax.preprocessing import Preprocessing
 
 
 def reader(name, labels):
+    """A set of a record for each of the labels, in split ``train`` where these name none."""
+
     class Toy(registry.Dataset):
         description, licence, url, tasks, expected_counts = "toy", "none", "", (), {"train": None}
         default_crop = "none"
 
         def records(self, raw=None, **options):
             for index, values in enumerate(labels):
-                yield Record(f"{index}.png", "train", functools.partial(colour, index), values)
+                values = dict(values)
+                yield Record(f"{index}.png", values.pop("split", "train"), functools.partial(colour, index), values)
 
     Toy.name = name
     Toy.__module__ = __name__
@@ -34,11 +37,15 @@ def data_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("mixture")
     reader("toy_faces", [{"identity": i // 2, "age": 20 + i, "gender": i % 2} for i in range(6)])
     reader("toy_moods", [{"identity": i, "emotion": i, "valence_arousal": (0.1 * i, -0.1)} for i in range(4)])
+    # Of the four persons two are in the validation split.
+    reader("toy_split", [{"identity": i} for i in range(4)] + [{"identity": i, "split": "validation"} for i in (0, 1)])
+    reader("toy_other", [{"identity": i, "split": split} for split in ("train", "validation") for i in (0, 1)])
+    names = ("toy_faces", "toy_moods", "toy_split", "toy_other")
     try:
-        for name in ("toy_faces", "toy_moods"):
+        for name in names:
             prepare_dataset(name, None, directory, workers=0, image_format="bmp", log=lambda line: None)
     finally:
-        for name in ("toy_faces", "toy_moods"):
+        for name in names:
             del registry._registered[name]
     return directory
 
@@ -79,6 +86,23 @@ def test_batches_mix_the_sets_and_evaluation_counts_each_record_once(data_dir):
     assert any(0 < (batch["age"] >= 0).sum() < 5 for batch in seen)
     counted = [batch["index"] for batch in eval_batches(source, preprocessing, 4)]
     assert sorted(np.concatenate(counted)) == [-1, -1, *range(10)]
+
+
+def test_a_person_has_one_number_in_all_splits(data_dir):
+    train, validation = (open_source(data_dir, "toy_split+toy_other", split) for split in ("train", "validation"))
+    assert sorted(train.labels("identity")) == [0, 1, 2, 3, 4, 5]
+    assert sorted(validation.labels("identity")) == [0, 1, 4, 5]
+    assert [int(validation.read(i)["identity"]) for i in range(4)] == validation.labels("identity").tolist()
+
+
+def test_sets_without_the_split_are_left_out_where_asked_for(data_dir, caplog):
+    with pytest.raises(ValueError, match="'toy_faces' has no split 'validation'"):
+        open_source(data_dir, "toy_faces+toy_other", "validation")
+    source = open_source(data_dir, "toy_faces+toy_other", "validation", some=True)
+    assert source.name == "toy_other/validation"
+    assert "toy_faces: no split 'validation'" in caplog.text
+    with pytest.raises(ValueError, match="no split 'validation'"):
+        open_source(data_dir, "toy_faces+toy_moods", "validation", some=True)
 
 
 def test_one_name_is_that_set_and_an_empty_mixture_is_refused(data_dir):
