@@ -76,14 +76,23 @@ METRICS = ("accuracy", "balanced_accuracy")
 
 
 def run(arguments: argparse.Namespace, overrides: list[str], arm: str, seed: int, crop: str, changes: tuple[str, ...]):
-    """Trains one arm with one seed unless it is done; returns ``last`` of its report."""
+    """Trains one arm with one seed unless it is done; returns ``last`` of its report.
+
+    What was asked for lies beside the workdir: the result of another command is refused rather than told.
+    """
     workdir = arguments.workdir / f"{arm}_{seed}"
-    if not (workdir / "report.json").exists():
+    asked = ["--config", arguments.config, "--data_dir", str((arguments.data_dir / crop).resolve())]
+    asked += [*overrides, *changes, f"--config.seed={seed}"]
+    note = workdir.parent / f"{workdir.name}.json"
+    if (workdir / "report.json").exists():
+        before = json.loads(note.read_text()) if note.exists() else None
+        if before != asked:
+            sys.exit(f"error: {workdir} holds the result of {before or 'something else'}; choose another --workdir")
+    else:
         print(f"{arm}, seed {seed}: {workdir}", flush=True)
-        command = [sys.executable, str(EXPERIMENTS / "run.py"), "--config", arguments.config]
-        command += ["--workdir", str(workdir), "--data_dir", str(arguments.data_dir / crop)]
-        command += [*overrides, *changes, f"--config.seed={seed}"]
+        command = [sys.executable, str(EXPERIMENTS / "run.py"), *asked, "--workdir", str(workdir)]
         workdir.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(asked))
         with open(workdir.parent / f"{workdir.name}.log", "w") as log:
             done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
@@ -101,7 +110,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 def ablate(arguments: argparse.Namespace, overrides: list[str], name: str) -> dict:
     """Result of one ablation: by metric, percent of both arms for each seed."""
-    ablation, by_arm = ABLATIONS[name], {}
+    ablation, by_arm, sets = ABLATIONS[name], {}, {}
     is_people = any(override == "--config.data.name=people" for override in overrides)
     for arm, crop, changes, path in (
         ("baseline", "", (), ablation.figures[0]),
@@ -110,11 +119,15 @@ def ablate(arguments: argparse.Namespace, overrides: list[str], name: str) -> di
         by_arm[arm] = {metric: [] for metric in METRICS}
         for seed in arguments.seeds:
             figures = run(arguments, overrides, arm, seed, crop, changes)
+            sets[figures["dataset"]] = arm
             for key in path.split("."):
                 figures = figures[key]
             for metric in METRICS:
                 by_arm[arm][metric].append(100 * figures[metric])
             by_arm[arm]["n"] = figures["n"]
+    if len(sets) > 1:
+        told = ", ".join(f"{arm} on {dataset}" for dataset, arm in sets.items())
+        sys.exit(f"error: {name}: the two arms were not trained on the same set ({told})")
     return {"question": ablation.question, "baseline": by_arm["baseline"], "variant": by_arm[name]}
 
 

@@ -1,0 +1,54 @@
+"""Which finished runs `experiments/ablate.py` tells of. The runs themselves are those of `experiments/run.py`."""
+
+import argparse
+import json
+
+import pytest
+
+from experiments import ablate
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Commands that were run; each leaves a report of a set, `people` for centre crops of no other name."""
+    commands = []
+
+    def run(command, **_):
+        named = dict(zip(command[2::2], command[3::2], strict=False))
+        workdir = ablate.pathlib.Path(command[command.index("--workdir") + 1])
+        workdir.mkdir(parents=True)
+        dataset = "people" if named["--data_dir"].endswith("centre") else "facial_expressions"
+        figures = {"accuracy": 0.4, "balanced_accuracy": 0.3, "n": 10}
+        report = {"last": {"dataset": dataset, "tasks": {"emotion8": figures}}}
+        (workdir / "report.json").write_text(json.dumps(report))
+        commands.append(command)
+        return argparse.Namespace(returncode=0)
+
+    monkeypatch.setattr(ablate.subprocess, "run", run)
+    return commands
+
+
+def arguments(tmp_path, config="emotion_mobilenet"):
+    return argparse.Namespace(config=config, seeds=(0, 1), data_dir=tmp_path / "data", workdir=tmp_path / "runs")
+
+
+def test_finished_runs_are_not_repeated(runs, tmp_path):
+    first = ablate.ablate(arguments(tmp_path), [], "sam")
+    assert len(runs) == 4
+    assert ablate.ablate(arguments(tmp_path), [], "sam") == first
+    assert len(runs) == 4
+    assert first["variant"] == {"accuracy": [40.0, 40.0], "balanced_accuracy": [30.0, 30.0], "n": 10}
+
+
+@pytest.mark.parametrize(("config", "overrides"), [("emotion_b2", []), ("emotion_mobilenet", ["--config.seed=3"])])
+def test_results_of_another_command_are_refused(runs, tmp_path, config, overrides):
+    ablate.ablate(arguments(tmp_path), [], "sam")
+    with pytest.raises(SystemExit, match=r"holds the result of .*choose another --workdir"):
+        ablate.ablate(arguments(tmp_path, config), overrides, "sam")
+
+
+def test_arms_on_two_sets_are_refused(runs, tmp_path):
+    with pytest.raises(
+        SystemExit, match=r"not trained on the same set \(baseline on facial_expressions, crop on people"
+    ):
+        ablate.ablate(arguments(tmp_path), [], "crop")
