@@ -60,6 +60,9 @@ class Detections:
 class MTCNN:
     """Finds faces, their boxes and five landmarks in photos.
 
+    It may be copied and pickled, for processes that are spawned: JAX does not work in forked ones. Several threads may
+    call one detector.
+
     Args:
         min_face: Side of the smallest face that is looked for, in pixels of the photo; at least 12.
         thresholds: Least probabilities of P-, R- and O-Net. Defaults are facenet-pytorch's; the paper's code uses 32 or
@@ -92,6 +95,10 @@ class MTCNN:
         self._groups_at_once, self._group_pixels = _GROUPS_AT_ONCE[kind], _GROUP_PIXELS[kind]
         self._pool = concurrent.futures.ThreadPoolExecutor(self._groups_at_once)
         self._spare: list[np.ndarray] | None = [] if self._cascade.accelerator else None
+
+    def __reduce__(self):
+        # Threads and what lies on the device are made anew.
+        return MTCNN, (self.min_face, self.thresholds, self.factor)
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """The faces of each photo.

@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 
 import cv2
 import jax
@@ -121,6 +123,16 @@ def test_odd_shapes_hold_no_face(detector, shape):
     assert found.bboxes.shape[1:] == (4,)
     assert found.landmarks.shape[1:] == (5, 2)
     assert len(found) == 0
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda detector: pickle.loads(pickle.dumps(detector))])
+def test_copies_find_the_same(astronaut, copied):
+    detector = MTCNN(min_face=40, thresholds=(0.6, 0.7, 0.8), factor=0.8)
+    expected = detector.detect([astronaut])[0]
+    found = copied(detector).detect([astronaut])[0]
+    assert len(found) > 0
+    np.testing.assert_array_equal(found.bboxes, expected.bboxes)
+    np.testing.assert_array_equal(found.landmarks, expected.landmarks)
 
 
 def test_no_photos(detector):
