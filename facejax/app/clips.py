@@ -8,6 +8,8 @@ import cv2
 
 from facejax.app.limits import Limits
 from facejax.inference import FaceAnalyzer
+from facejax.inference.video import analyze_frames
+from facejax.video.frames import read_frames
 
 
 def analyze_clip(analyzer: FaceAnalyzer, path: pathlib.Path, limits: Limits) -> Generator[dict[str, Any]]:
@@ -18,8 +20,9 @@ def analyze_clip(analyzer: FaceAnalyzer, path: pathlib.Path, limits: Limits) -> 
     Raises:
         ValueError: OpenCV cannot read the clip, or its frames are too large.
     """
-    step = _step(path, limits)
-    for frame in analyzer.video(path, every=step, max_side=limits.clip_side):
+    _check(path, limits)
+    frames = read_frames(path, per_second=limits.clip_fps, max_side=limits.clip_side)
+    for frame in analyze_frames(analyzer, frames):
         if frame.time > limits.clip_seconds:
             return
         height, width = frame.image.shape[:2]
@@ -27,8 +30,8 @@ def analyze_clip(analyzer: FaceAnalyzer, path: pathlib.Path, limits: Limits) -> 
         yield {"time": told["time"], "width": width, "height": height, "faces": told["faces"]}
 
 
-def _step(path: pathlib.Path, limits: Limits) -> int:
-    """Every how many frames one is looked at; the header is read before memory is taken for a frame."""
+def _check(path: pathlib.Path, limits: Limits) -> None:
+    """Refuses frames that are too large by the header, before memory is taken for one."""
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened():
@@ -36,6 +39,5 @@ def _step(path: pathlib.Path, limits: Limits) -> int:
         pixels = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
         if not 0 < pixels <= limits.clip_pixels:
             raise ValueError(f"its frames have {pixels:.0f} pixels; allowed are 1 to {limits.clip_pixels}")
-        return max(1, round(capture.get(cv2.CAP_PROP_FPS) / limits.clip_fps))
     finally:
         capture.release()

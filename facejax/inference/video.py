@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
 # Frames that are worked on together.
 _GROUP = 8
+# An MPEG-4 file counts time in at most 65535 parts of a second: so many frames a second, and not all decimals of them.
+_MAX_FPS, _MAX_FPS_OF_3_DECIMALS = 600, 65
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,11 +119,12 @@ class VideoWriter:
     """
 
     def __init__(self, path: pathlib.Path | str, fps: float | int):
-        """`fps`: frames a second."""
+        """`fps`: frames a second; brought to 0.01 to 600, and rounded to what MPEG-4 can say."""
         self.path = pathlib.Path(path)
         # OpenCV goes by the suffix.
         self._partial = self.path.with_name(f".{self.path.stem}.partial.mp4")
-        self._fps = fps
+        fps = min(max(fps, 0.01), _MAX_FPS)
+        self._fps = round(fps, 3 if fps < _MAX_FPS_OF_3_DECIMALS else 2)
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
 

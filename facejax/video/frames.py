@@ -1,5 +1,7 @@
 """Frames of a video, one after another: decoded ahead in a thread, never more than a few of them in memory."""
 
+import contextlib
+import math
 import pathlib
 import queue
 import threading
@@ -14,6 +16,10 @@ from jaxtyping import UInt8
 _AHEAD = 8
 # A broken frame in the middle of a file: decoders report a failed read where the next one may work again.
 _MAX_FAILURES = 30
+# Containers round times to milliseconds, the first as well: within this many seconds the rate is more exact.
+_ROUNDING = 1.001e-3
+# Frames a second of a file that tells neither times nor a rate.
+_FPS = 25.0
 
 
 class Frame(NamedTuple):
@@ -21,7 +27,7 @@ class Frame(NamedTuple):
 
     Attributes:
         index: Number in the file, from 0; frames that were left out count.
-        time: Seconds from the start.
+        time: Seconds from the start, as the file tells it; never before that of the frame before.
         image: uint8 RGB (height, width, 3).
         scale: Factor from the file's pixels to the image's (1 unless `max_side` made it smaller).
     """
@@ -37,7 +43,13 @@ class VideoError(ValueError):
 
 
 def read_frames(
-    path: pathlib.Path | str, *, every: int = 1, max_side: int = 0, max_frames: int = 0, ahead: int = _AHEAD
+    path: pathlib.Path | str,
+    *,
+    every: int = 1,
+    per_second: float | int = 0,
+    max_side: int = 0,
+    max_frames: int = 0,
+    ahead: int = _AHEAD,
 ) -> Iterator[Frame]:
     """Yields the frames of a video file in order; memory does not grow with its length.
 
@@ -47,6 +59,7 @@ def read_frames(
     Args:
         path: A file that OpenCV's FFmpeg can read (mp4, avi, mov, webm, ...).
         every: Yields every n-th frame; 1 for all, as the paper does.
+        per_second: Of these, yields about so many a second, chosen by their times; 0 for all.
         max_side: Larger frames are reduced to this many pixels on their longer side; 0 for never.
         max_frames: Stops after this many; 0 for the whole file.
         ahead: Frames that are decoded before they are asked for.
@@ -60,7 +73,33 @@ def read_frames(
         raise FileNotFoundError(f"no video file {path}")
     if every < 1:
         raise ValueError(f"expected every >= 1 (1 for all frames), got {every}")
-    return _ahead(_decode(path, every, max_side, max_frames), ahead)
+    if per_second < 0:
+        raise ValueError(f"expected per_second >= 0 (0 for all frames), got {per_second}")
+    return _ahead(_decode(path, every, per_second, max_side, max_frames), ahead)
+
+
+def mean_rate(path: pathlib.Path | str, *, every: int = 1, seconds: float | int = 0) -> float:
+    """Frames a second that `read_frames` yields on average; decodes the file, since headers say it of some files only.
+
+    Args:
+        path: As of `read_frames`.
+        every: Counts every n-th frame.
+        seconds: Counts frames up to this time; 0 for the whole file.
+
+    Returns:
+        (frames - 1) / (last time - first time); 25 where these are no two different times.
+
+    Raises:
+        VideoError: It cannot be opened.
+    """
+    count, first, last = 0, 0.0, 0.0
+    with _opened(pathlib.Path(path)) as capture:
+        for _, time in _grabbed(capture, every, 0):
+            if seconds and time > seconds:
+                break
+            first, last = (first if count else time), time
+            count += 1
+    return (count - 1) / (last - first) if last > first else _FPS
 
 
 def array_frames(images: Iterable[np.ndarray], *, fps: float | int = 30, every: int = 1) -> Iterator[Frame]:
@@ -76,33 +115,53 @@ def array_frames(images: Iterable[np.ndarray], *, fps: float | int = 30, every: 
             yield Frame(index, index / fps, image, 1.0)
 
 
-def _decode(path: pathlib.Path, every: int, max_side: int, max_frames: int) -> Iterator[Frame]:
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[cv2.VideoCapture]:
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened():
             raise VideoError(f"{path} is no video that OpenCV can open; `ffprobe FILE` says what it is")
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        seconds_a_frame = 1 / fps if fps > 0 else 0.0
-        index, given, failures = -1, 0, 0
-        while failures < _MAX_FAILURES and not (max_frames and given == max_frames):
-            index += 1
-            if not capture.grab():
-                failures += 1
-                continue
-            if index % every:
-                failures = 0
-                continue
-            whole, image = capture.retrieve()
-            if not whole or image is None:
-                failures += 1
-                continue
-            failures = 0
-            given += 1
-            yield _frame(index, index * seconds_a_frame, image, max_side)
-        if not given:
-            raise VideoError(f"{path} holds no frame that OpenCV can read")
+        yield capture
     finally:
         capture.release()
+
+
+def _decode(path: pathlib.Path, every: int, per_second: float | int, max_side: int, max_frames: int) -> Iterator[Frame]:
+    with _opened(path) as capture:
+        given = 0
+        for index, time in _grabbed(capture, every, per_second):
+            whole, image = capture.retrieve()
+            if not whole or image is None:
+                continue
+            given += 1
+            yield _frame(index, time, image, max_side)
+            if given == max_frames:
+                return
+        if not given:
+            raise VideoError(f"{path} holds no frame that OpenCV can read")
+
+
+def _grabbed(capture: cv2.VideoCapture, every: int, per_second: float | int) -> Iterator[tuple[int, float]]:
+    """Number and time in seconds of each frame that is wanted; `capture.retrieve` gives the one told last."""
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    fps = fps if fps > 0 else _FPS
+    index, failures, before, due = -1, 0, 0.0, -math.inf
+    while failures < _MAX_FAILURES:
+        index += 1
+        if not capture.grab():
+            failures += 1
+            continue
+        failures = 0
+        by_rate = index / fps
+        # Clips of phones and browsers have frames of any length; the header's rate may even be the clock's 1000.
+        told = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        time = max(told if told > 0 and abs(told - by_rate) > _ROUNDING else by_rate, before)
+        # The frame nearest to the time that is due; where the next one would lie is guessed from the last.
+        reached = time + (time - before) / 2 >= due - _ROUNDING
+        before = time
+        if index % every == 0 and reached:
+            due = time + 1 / per_second if per_second else -math.inf
+            yield index, time
 
 
 def _frame(index: int, time: float, bgr: np.ndarray, max_side: int) -> Frame:

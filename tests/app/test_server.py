@@ -16,6 +16,7 @@ from facejax.app.limits import Limits
 from facejax.app.server import create_app
 from facejax.inference import FaceAnalyzer
 from tests.inference.toy import FixedDetector, noise, toy_model
+from tests.video.webm import write_webm
 
 ADDRESS = "http://127.0.0.1:8765"
 SMALL = Limits(photo_bytes=200_000, clip_bytes=400_000, clip_seconds=1, clip_fps=4, clip_side=128, waiting=1)
@@ -67,6 +68,16 @@ def test_a_clip_is_answered_frame_by_frame_and_leaves_nothing(client, clip, tmp_
     assert {(frame["width"], frame["height"]) for frame in frames} == {(128, 128)}
     assert {face["track"] for frame in frames for face in frame["faces"]} == {1}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_of_a_recorded_clip_are_chosen_by_their_times(client, heads, tmp_path):
+    times = [50 * index + (0, 7, -6, 11, -9)[index % 5] for index in range(20)]
+    write_webm(tmp_path / "recorded.webm", [heads[0]] * len(times), times)
+    assert cv2.VideoCapture(str(tmp_path / "recorded.webm")).get(cv2.CAP_PROP_FPS) == 1000  # the clock's
+    answer = client.post("/api/clip", content=(tmp_path / "recorded.webm").read_bytes())
+    frames = [json.loads(line) for line in answer.text.splitlines()]
+    assert [frame["time"] for frame in frames] == pytest.approx([0, 0.25, 0.5, 0.75])  # 4 a second are wanted
+    assert {face["track"] for frame in frames for face in frame["faces"]} == {1}
 
 
 @pytest.mark.parametrize(

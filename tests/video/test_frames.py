@@ -1,10 +1,12 @@
 import threading
+from unittest import mock
 
 import cv2
 import numpy as np
 import pytest
 
-from facejax.video.frames import VideoError, array_frames, read_frames
+from facejax.video.frames import VideoError, array_frames, mean_rate, read_frames
+from tests.video.webm import write_webm
 
 
 def write_video(path, count, size=(48, 64), fps=25.0):
@@ -81,3 +83,60 @@ def test_frames_of_arrays():
     images = np.zeros((7, 4, 4, 3), np.uint8)
     frames = list(array_frames(images, fps=10, every=3))
     assert [(frame.index, frame.time) for frame in frames] == [(0, 0.0), (3, 0.3), (6, 0.6)]
+
+
+# A second at 25 frames a second, then three at 5, and one frame late: as a browser records where light is low.
+TIMES = [*range(0, 1000, 40), *range(1000, 4000, 200), 4500]
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    write_webm(tmp_path / "recorded.webm", [np.full((48, 64, 3), 5 * i, np.uint8) for i in range(len(TIMES))], TIMES)
+    return tmp_path / "recorded.webm"
+
+
+def test_times_are_those_of_the_file_and_not_of_its_rate(recorded):
+    frames = list(read_frames(recorded))
+    np.testing.assert_allclose([frame.time for frame in frames], np.array(TIMES) / 1000)
+    assert [frame.time for frame in read_frames(recorded, every=10)] == pytest.approx([0, 0.4, 0.8, 2, 4.5])
+
+
+def test_frames_are_chosen_by_time(recorded, video):
+    frames = list(read_frames(recorded, per_second=2.5))
+    assert [frame.time for frame in frames] == pytest.approx([0, 0.4, 0.8, 1.2, 1.6, 2, 2.4, 2.8, 3.2, 3.6, 4.5])
+    assert [frame.index for frame in read_frames(recorded, per_second=1000)] == list(range(len(TIMES)))
+    # Of files of one rate, every n-th, n rounded: 25 / 6.
+    assert numbers(read_frames(video, per_second=6)) == list(range(0, 24, 4))
+    with pytest.raises(ValueError, match="per_second >= 0"):
+        read_frames(video, per_second=-1)
+
+
+def test_mean_rate(recorded, video, tmp_path):
+    assert mean_rate(recorded) == pytest.approx((len(TIMES) - 1) / 4.5)
+    assert mean_rate(recorded, every=5, seconds=0.9) == pytest.approx(5)
+    assert mean_rate(video, every=4) == pytest.approx(25 / 4)
+    write_video(tmp_path / "one.avi", 1)
+    assert mean_rate(tmp_path / "one.avi") == 25
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(VideoError, match=r"text\.mp4"):
+        mean_rate(tmp_path / "text.mp4")
+
+
+@pytest.mark.parametrize(
+    ("fps", "milliseconds", "times"),
+    [
+        (10, [0, 0, 0, 0], [0, 0.1, 0.2, 0.3]),
+        (0, [0, 0, 0], [0, 0.04, 0.08]),
+        (0, [0, 500, 2000], [0, 0.5, 2]),
+        (30, [0, 33, 67, 100], [0, 1 / 30, 2 / 30, 0.1]),
+        (25, [0, 900, 300, 1000], [0, 0.9, 0.9, 1]),
+    ],
+    ids=["no times", "neither", "no rate", "rounded times", "a time that goes back"],
+)
+def test_times_where_a_file_tells_too_little(fps, milliseconds, times, video, monkeypatch):
+    capture, told = mock.Mock(spec=cv2.VideoCapture), iter(milliseconds)
+    capture.grab.side_effect = lambda: capture.grab.call_count <= len(milliseconds)
+    capture.retrieve.return_value = True, np.zeros((4, 4, 3), np.uint8)
+    capture.get.side_effect = lambda name: fps if name == cv2.CAP_PROP_FPS else next(told)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: capture)
+    assert [frame.time for frame in read_frames(video)] == pytest.approx(times, abs=1e-12)
