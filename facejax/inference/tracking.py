@@ -1,6 +1,7 @@
 """Numbers that stay with a person's face through a video, by where the boxes move."""
 
 import dataclasses
+import math
 
 import numpy as np
 from jaxtyping import Float
@@ -33,12 +34,12 @@ class FaceTracker:
 
     Boxes and tracks are paired so that the sum of overlaps with the expected places is largest (Hungarian method). A
     track that finds no box waits for `max_gap` seconds, through a blink of the detector or somebody passing by; its
-    number is never used again after that. Only places are compared, not looks: two faces that change places
-    behind an obstacle may change numbers.
+    number is never used again after that. However far apart the frames are, a track of one may go on in the next.
+    Only places are compared, not looks: two faces that change places behind an obstacle may change numbers.
     """
 
     def __init__(self, max_gap: float | int = 1.0):
-        """`max_gap`: seconds without a box after which a track has ended.
+        """`max_gap`: seconds without a box after which a track has ended that was not in the frame before.
 
         Raises:
             ValueError: It is negative.
@@ -48,6 +49,7 @@ class FaceTracker:
         self.max_gap = float(max_gap)
         self._tracks: list[_Track] = []
         self._next = 1
+        self._last = -math.inf
 
     @property
     def alive(self) -> list[int]:
@@ -56,7 +58,10 @@ class FaceTracker:
 
     def update(self, time: float, boxes: Float[np.ndarray, "n 4"]) -> list[int]:
         """The track's number, from 1, of each box [x1, y1, x2, y2] of the frame at `time` (seconds, ascending)."""
-        self._tracks = [track for track in self._tracks if time - track.seen <= self.max_gap]
+        self._tracks = [
+            track for track in self._tracks if track.seen >= self._last or time - track.seen <= self.max_gap
+        ]
+        self._last = time
         boxes = boxes.astype(np.float64)
         numbers = [0] * len(boxes)
         for track_index, box_index in self._pairs(time, boxes):

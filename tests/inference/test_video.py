@@ -57,6 +57,13 @@ def test_memory_of_ended_tracks_is_freed():
     assert len(tracker.alive) <= 4
 
 
+@pytest.mark.parametrize("max_gap", [0, 1])
+def test_a_face_of_frames_that_are_far_apart_keeps_its_number(max_gap):
+    here, gone = [box(10, 50)], []
+    assert follow(FaceTracker(max_gap), [here] * 4, fps=0.5) == [[1]] * 4
+    assert follow(FaceTracker(max_gap), [here, gone, here], fps=0.5) == [[1], [], [2]]
+
+
 @pytest.fixture(scope="module")
 def analyzer() -> FaceAnalyzer:
     return FaceAnalyzer([toy_model("age", "gender", "emotion8")], FixedDetector([box(10, 10), box(60, 20)]))
@@ -101,6 +108,14 @@ def test_a_file_is_read_annotated_and_written(analyzer, tmp_path):
     assert cv2.VideoCapture(str(out)).get(cv2.CAP_PROP_FPS) == pytest.approx(10)
     row = results[1].to_rows()[0]
     assert (row["frame"], row["time"], row["track"]) == (1, 0.1, 1)
+
+
+@pytest.mark.parametrize(("fps", "written"), [(29.97003, 29.97), (66.1234, 66.12), (119.88, 119.88), (1000, 600)])
+def test_rates_that_mpeg_4_cannot_say_are_rounded(fps, written, tmp_path):
+    with VideoWriter(tmp_path / "out.mp4", fps) as writer:
+        for seed in range(3):
+            writer.write(noise(32, 32, seed=seed))
+    assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FPS) == pytest.approx(written)
 
 
 def test_an_error_leaves_no_video(tmp_path):
