@@ -96,14 +96,21 @@ def _results(args, analyzer: "FaceAnalyzer", paths: list[pathlib.Path]) -> Itera
     settings = {"models": told, "min_face": args.min_face}
     settings = json.loads(json.dumps({**settings, "embedding": args.embedding}))
     with ResultsFile(args.out, settings) as file:
-        left = [path for path in paths if photo_key(path) not in file.keys]
+        done, drawn = file.keys, args.out / "annotated"
+        left = [
+            path
+            for path in paths
+            if photo_key(path) not in done or (args.draw and not (drawn / _drawn_name(path)).exists())
+        ]
         if len(left) < len(paths) and not args.quiet:
             print(f"{len(paths) - len(left)} of {len(paths)} photos are in {file.path} already", file=sys.stderr)
         with Progress("photos", len(left), quiet=args.quiet) as progress:
             for path, result, image in analyze_files(analyzer, left):
                 if args.draw and image is not None and not isinstance(result, str):
-                    _draw(args.out / "annotated", path, result.draw(image))
-                file.add(photo_key(path), _told(path, result, args.embedding))
+                    _draw(drawn / _drawn_name(path), result.draw(image))
+                # What was only to be drawn has its line already.
+                if (key := photo_key(path)) not in done:
+                    file.add(key, _told(path, result, args.embedding))
                 progress.add()
                 yield path, result
     _write_faces(args, analyzer)
@@ -115,27 +122,33 @@ def _told(path: pathlib.Path, result: "PhotoResult | str", embedding: bool) -> d
     return result.to_dict(embedding=embedding)
 
 
-def _draw(folder: pathlib.Path, path: pathlib.Path, image: Any) -> None:
+def _drawn_name(path: pathlib.Path) -> str:
+    """Photos of one name from several folders stay apart."""
     import hashlib
 
+    return f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.jpg"
+
+
+def _draw(path: pathlib.Path, image: Any) -> None:
     import cv2
 
     from facejax.data.tfrecord import write_atomically
 
-    # Photos of one name from several folders stay apart.
-    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.jpg"
-    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
-    write_atomically(folder / name, data.tobytes())
+    write_atomically(path, data.tobytes())
 
 
 def _write_faces(args: argparse.Namespace, analyzer: "FaceAnalyzer") -> None:
     from facejax.cli.results_file import NAME, read_results, write_table
     from facejax.inference.results import flat_row
 
+    # A photo that changed, or could be read at last, has several lines.
+    last = {result["photo"]: number for number, result in enumerate(read_results(args.out / NAME))}
+
     def rows() -> Iterator[dict[str, Any]]:
-        for result in read_results(args.out / NAME):
-            if "error" in result:
+        for number, result in enumerate(read_results(args.out / NAME)):
+            if "error" in result or last[result["photo"]] != number:
                 continue
             for index, face in enumerate(result["faces"]):
                 yield {"photo": result["photo"], "face": index, **flat_row(face)}

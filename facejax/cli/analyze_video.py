@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,10 @@ from facejax.cli.progress import Progress
 from facejax.cli.results_file import write_table
 from facejax.inference.results import flat_row
 from facejax.inference.video import VideoFrame, VideoWriter, analyze_frames, webcam_frames
-from facejax.video.frames import read_frames
+from facejax.video.frames import mean_rate, read_frames
+
+if TYPE_CHECKING:
+    from facejax.video.classifiers import ClipClassifier
 
 _CAMERA_FPS = 10
 
@@ -27,6 +30,12 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
     """Returns the exit status. Ctrl-C ends a camera's recording, which is kept."""
     if args.clips is not None and camera:
         raise ValueError("--clips needs a video file, not a camera")
+    classifier = None
+    if args.clips is not None:
+        from facejax.video.classifiers import ClipClassifier
+
+        # Before all else: a video takes minutes, a wrong file shows at once.
+        classifier = ClipClassifier.load(args.clips)
     analyzer = load_analyzer(args)
     source = args.source[0]
     if camera:
@@ -44,13 +53,13 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
             args.out.mkdir(parents=True, exist_ok=True)
             lines = stack.enter_context((args.out / ".frames.jsonl.partial").open("w"))
             if args.draw:
-                fps = _CAMERA_FPS if camera else _fps(pathlib.Path(source)) / args.every
+                fps = _CAMERA_FPS if camera else mean_rate(source, every=args.every, seconds=args.seconds)
                 writer = stack.enter_context(VideoWriter(args.out / "annotated.mp4", fps))
         progress = stack.enter_context(Progress("frames", quiet=args.quiet))
         for frame in _until(frames, args.seconds, camera):
             progress.add()
             tracks |= {face.track for face in frame.faces if face.track is not None}
-            clip.add(frame) if args.clips is not None else None
+            clip.add(frame) if classifier is not None else None
             _tell(args, frame, lines)
             if writer is not None:
                 writer.write(frame.draw())
@@ -59,8 +68,8 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
         name = "faces.parquet" if args.parquet else "faces.csv"
         write_table(args.out / name, _rows(partial), ["frame", "time", "track", *columns(analyzer)])
         os.replace(partial, args.out / "frames.jsonl")
-    if args.clips is not None:
-        _tell_clip(args, clip, analyzer)
+    if classifier is not None:
+        _tell_clip(args, clip, classifier)
     if not args.quiet:
         print(f"{progress.done} frames, {len(tracks)} tracks of faces", file=sys.stderr)
     return DONE
@@ -95,16 +104,6 @@ def _rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
                 yield {"frame": frame["frame"], "time": frame["time"], **flat_row(face)}
 
 
-def _fps(path: pathlib.Path) -> float:
-    import cv2
-
-    capture = cv2.VideoCapture(str(path))
-    try:
-        return capture.get(cv2.CAP_PROP_FPS) or 25.0
-    finally:
-        capture.release()
-
-
 class _ClipFaces:
     """Features of all faces of a clip: some kilobytes a face, for clips of seconds or minutes."""
 
@@ -129,15 +128,14 @@ class _ClipFaces:
         return list(best.values())
 
 
-def _tell_clip(args: argparse.Namespace, clip: _ClipFaces, analyzer: Any) -> None:
+def _tell_clip(args: argparse.Namespace, clip: _ClipFaces, classifier: "ClipClassifier") -> None:
     """The clip's class, by a classifier that a video protocol saved (its features must be the first network's)."""
-    from facejax.video.classifiers import ClipClassifier
-
-    classifier = ClipClassifier.load(args.clips)
-    chosen = clip.largest() if classifier.descriptor.levels == "frames" else range(len(clip.frames))
-    width = analyzer.models[0].cfg.num_features
-    features = np.array([clip.features[index] for index in chosen], np.float32).reshape(-1, width)
-    frames = np.array([clip.frames[index] for index in chosen], np.int64)
-    label = classifier.predict([(features, frames)])[0]
+    label = None
+    if clip.frames:
+        chosen = clip.largest() if classifier.descriptor.levels == "frames" else range(len(clip.frames))
+        features = np.array([clip.features[index] for index in chosen], np.float32)
+        frames = np.array([clip.frames[index] for index in chosen], np.int64)
+        label = classifier.predict([(features, frames)])[0]
     told = {"clip_expression": label, "features_of": classifier.source}
-    print(json.dumps(told) if args.json else f"expression of the clip: {label} (features of {classifier.source})")
+    words = f"{label} (features of {classifier.source})" if clip.frames else "none, no face was found"
+    print(json.dumps(told) if args.json else f"expression of the clip: {words}")

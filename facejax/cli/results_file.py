@@ -15,35 +15,44 @@ NAME, SETTINGS = "results.jsonl", "settings.json"
 class ResultsFile:
     """Lines ``{"key": ..., "result": {...}}``; use as a context manager.
 
-    A key is a photo's path, length and time of change: a photo that changed is looked at again. A line that a kill has
-    torn is dropped.
+    A key is a photo's path, length and time of change: a photo that changed is looked at again, and its last line
+    counts. A last line that a kill has torn is dropped.
 
     Args:
         folder: Where the file lies.
         settings: What decides the results; another run with other settings is refused.
 
     Raises:
-        ValueError: The folder holds results of other settings.
+        ValueError: The folder holds results of other settings, or files of these names that facejax did not write.
     """
 
     def __init__(self, folder: pathlib.Path, settings: Mapping[str, Any]):
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / NAME
         kept = folder / SETTINGS
-        if self.path.exists() and kept.exists():
-            made = json.loads(kept.read_text())
-            if made != settings:
-                differ = ", ".join(sorted(key for key in {*made, *settings} if made.get(key) != settings.get(key)))
-                raise ValueError(f"{folder} holds results of other settings (differ: {differ}): choose another --out")
+        # Of each photo that has a line, the key and the error of the last one.
+        self._last: dict[str, tuple[str, str | None]] = {}
+        if kept.exists():
+            _check_settings(kept, settings)
+        elif self.path.exists():
+            raise ValueError(f"{self.path} is not of facejax, no {SETTINGS} is beside it: choose another --out")
+        if self.path.exists():
+            self._recover()
         write_atomically(kept, (json.dumps(settings) + "\n").encode())
-        self.keys = self._recover()
         self._file = self.path.open("a")
 
+    @property
+    def keys(self) -> set[str]:
+        """Keys of the photos whose last line is a result and no error."""
+        return {key for key, error in self._last.values() if error is None}
+
     def add(self, key: str, result: Mapping[str, Any]) -> None:
-        """Appends a line; it is in the file when this returns."""
+        """Appends a line; it is in the file when this returns. An error that the photo's last line has is left out."""
+        if "error" in result and self._last.get(result.get("photo", key)) == (key, result["error"]):
+            return
         self._file.write(json.dumps({"key": key, "result": result}) + "\n")
         self._file.flush()
-        self.keys.add(key)
+        self._remember(key, result)
 
     def __enter__(self) -> "ResultsFile":
         return self
@@ -51,21 +60,38 @@ class ResultsFile:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def _recover(self) -> set[str]:
-        keys, whole = set(), 0
-        if not self.path.exists():
-            return keys
+    def _remember(self, key: str, result: Mapping[str, Any]) -> None:
+        self._last[result.get("photo", key)] = (key, result.get("error"))
+
+    def _recover(self) -> None:
+        whole = 0
         with self.path.open("rb") as file:
-            for line in file:
+            for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n"):
                     break
                 try:
-                    keys.add(json.loads(line)["key"])
-                except (ValueError, KeyError, TypeError):
-                    break
+                    told = json.loads(line)
+                    self._remember(told["key"], told["result"])
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    raise ValueError(
+                        f"line {number} of {self.path} is broken, or is not of facejax: choose another --out"
+                    ) from error
                 whole += len(line)
         os.truncate(self.path, whole)
-        return keys
+
+
+def _check_settings(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    try:
+        made = json.loads(path.read_text())
+    except ValueError:
+        made = None
+    if made == settings:
+        return
+    # Another version of facejax may have kept more or less of them.
+    if not isinstance(made, dict) or made.keys().isdisjoint(settings):
+        raise ValueError(f"{path} is not of facejax: choose another --out")
+    differ = ", ".join(sorted(key for key in {*made, *settings} if made.get(key) != settings.get(key)))
+    raise ValueError(f"{path.parent} holds results of other settings (differ: {differ}): choose another --out")
 
 
 def photo_key(path: pathlib.Path) -> str:
@@ -78,7 +104,7 @@ def photo_key(path: pathlib.Path) -> str:
 
 
 def read_results(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """The results of a file, one after another; of a photo that is there twice, both."""
+    """The results of a file, one after another; of a photo that is there twice, both, the later one counts."""
     with path.open() as file:
         for line in file:
             yield json.loads(line)["result"]

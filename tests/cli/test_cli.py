@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -15,8 +16,11 @@ from facejax import cli
 from facejax.cli import results_file
 from facejax.export import FORMATS
 from facejax.inference.video import VideoWriter
+from facejax.video.classifiers import ClipClassifier, Recipe, fit
+from facejax.video.descriptors import AFEW, describe_clips
 from facejax.weights.checkpoint import save_inference_checkpoint
 from tests.inference.toy import noise, toy_model
+from tests.video.webm import write_webm
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +95,83 @@ def test_a_folder_goes_on_where_it_stopped(photos, model_dir, tmp_path, capsys, 
         rows = list(csv.DictReader(file))
     assert [pathlib.Path(row["photo"]).name for row in rows] == ["a.png", "b.jpg"]
     assert sum(float(rows[0][f"expression_{name}"]) for name in ("anger", "contempt", "disgust", "fear")) > 0
-    assert cli.main(arguments) == cli.DONE
+    assert cli.main(arguments) == cli.PARTLY
+    assert "3 of 4 photos are in" in capsys.readouterr().err
     assert len(lines.read_text().splitlines()) == 4
+
+
+def test_a_photo_that_could_not_be_read_is_tried_again(photos, model_dir, tmp_path, capsys):
+    photo, out = tmp_path / "a.png", tmp_path / "out"
+    photo.write_bytes(b"no photo ")
+    arguments = ["analyze", str(photo), "--model", model_dir, "--out", str(out)]
+    for _ in range(2):
+        assert cli.main(arguments) == cli.PARTLY
+        assert "1 not read" in capsys.readouterr().err
+    assert len((out / "results.jsonl").read_text().splitlines()) == 1
+    photo.write_bytes((photos / "a.png").read_bytes())
+    assert cli.main(arguments) == cli.DONE
+    assert len((out / "faces.csv").read_text().splitlines()) == 2
+
+
+def test_a_photo_that_changed_is_in_the_table_once(photos, model_dir, tmp_path):
+    photo, out = tmp_path / "a.png", tmp_path / "out"
+
+    def rows(content: bytes, time: int) -> list[str]:
+        photo.write_bytes(content)
+        os.utime(photo, (time, time))
+        assert cli.main(["analyze", str(photo), "--model", model_dir, "--out", str(out), "--quiet"]) == cli.DONE
+        return (out / "faces.csv").read_text().splitlines()[1:]
+
+    face, mirrored = (photos / "a.png").read_bytes(), (photos / "below" / "b.jpg").read_bytes()
+    first, second = rows(face, 1), rows(mirrored, 2)
+    assert len(first) == len(second) == 1
+    assert first != second
+    assert rows(face, 1) == first  # an older file put back
+    assert rows((photos / "c.png").read_bytes(), 3) == []
+
+
+def test_photos_that_are_done_are_drawn_when_asked(photos, model_dir, tmp_path):
+    arguments = ["analyze", str(photos / "a.png"), "--model", model_dir, "--out", str(tmp_path), "--quiet"]
+    assert cli.main(arguments) == cli.DONE
+    lines = (tmp_path / "results.jsonl").read_text()
+    assert cli.main([*arguments, "--draw"]) == cli.DONE
+    (drawn,) = (tmp_path / "annotated").iterdir()
+    assert cv2.imread(str(drawn)).shape == (250, 250, 3)
+    assert (tmp_path / "results.jsonl").read_text() == lines
+    drawn.write_bytes(b"kept")
+    assert cli.main([*arguments, "--draw"]) == cli.DONE
+    assert drawn.read_bytes() == b"kept"
+
+
+OURS = '{"key": "a", "result": {"faces": []}}\n'
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"results.jsonl": '{"mine": 1}\n'}, "results.jsonl is not of facejax"),
+        ({"results.jsonl": OURS}, "results.jsonl is not of facejax"),
+        ({"settings.json": '{"editor.fontSize": 3}'}, "settings.json is not of facejax"),
+        ({"settings.json": "// comment\n{}"}, "settings.json is not of facejax"),
+        ({"settings.json": "[]", "results.jsonl": OURS}, "settings.json is not of facejax"),
+        ({"settings.json": '{"a": 2}', "results.jsonl": OURS}, r"other settings \(differ: a\)"),
+        ({"settings.json": '{"a": 1}', "results.jsonl": OURS + '{"mine": 1}\n' + OURS}, "line 2 of .* facejax"),
+        ({"settings.json": '{"a": 1}', "results.jsonl": OURS + '{"key": "b"\n' + OURS}, "line 2 of .* broken"),
+        ({"settings.json": '{"a": 1}', "results.jsonl": OURS + "[1]\n"}, "line 2 of .* facejax"),
+    ],
+)
+def test_files_of_others_are_refused_and_kept(files, words, tmp_path):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=f"{words}.*choose another --out"):
+        results_file.ResultsFile(tmp_path, {"a": 1})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
+def test_a_run_that_was_killed_before_its_first_line_goes_on(tmp_path):
+    (tmp_path / "settings.json").write_text('{"a": 1}')
+    with results_file.ResultsFile(tmp_path, {"a": 1}) as file:
+        assert file.keys == set()
 
 
 def test_other_settings_are_refused(photos, model_dir, tmp_path, capsys):
@@ -123,6 +202,44 @@ def test_a_video(photos, model_dir, tmp_path, capsys):
     assert {face["track"] for frame in frames for face in frame["faces"]} == {1}
     assert cli.main([*arguments, "--json", "--seconds", "0.15"]) == cli.DONE
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_an_annotated_video_has_the_mean_rate(model_dir, tmp_path):
+    times = [0, 100, 200, 700, 1000]
+    write_webm(tmp_path / "recorded.webm", [noise(64, 64, seed=seed) for seed in range(5)], times)
+    arguments = ["analyze", str(tmp_path / "recorded.webm"), "--model", model_dir, "--quiet", "--draw"]
+    assert cli.main([*arguments, "--out", str(tmp_path / "out")]) == cli.DONE
+    frames = [json.loads(line) for line in (tmp_path / "out" / "frames.jsonl").read_text().splitlines()]
+    assert [frame["time"] for frame in frames] == [0, 0.1, 0.2, 0.7, 1]
+    assert cv2.VideoCapture(str(tmp_path / "out" / "annotated.mp4")).get(cv2.CAP_PROP_FPS) == pytest.approx(4)
+
+
+def test_the_expression_of_a_clip(photos, model_dir, tmp_path, capsys):
+    face = cv2.cvtColor(cv2.imread(str(photos / "a.png")), cv2.COLOR_BGR2RGB)
+    for name, image in (("face", face), ("noise", noise(64, 64))):
+        with VideoWriter(tmp_path / f"{name}.mp4", 10) as writer:
+            writer.write(image)
+    width = toy_model("age", "gender", "emotion8").cfg.num_features
+    clips = [(np.full((2, width), value, np.float32), np.arange(2)) for value in (0, 0, 1, 1)]
+    fitted = fit(Recipe("linear_svc", costs=(1.0,)), describe_clips(clips, AFEW), np.array([0, 0, 1, 1]), 2)
+    ClipClassifier(fitted, AFEW, ("calm", "glad"), "toy").save(tmp_path / "c.skops")
+    arguments = ["--model", model_dir, "--quiet", "--clips", str(tmp_path / "c.skops")]
+    assert cli.main(["analyze", str(tmp_path / "face.mp4"), *arguments]) == cli.DONE
+    assert re.search(r"expression of the clip: (calm|glad) \(features of toy\)", capsys.readouterr().out)
+    assert cli.main(["analyze", str(tmp_path / "noise.mp4"), *arguments]) == cli.DONE
+    assert capsys.readouterr().out == "expression of the clip: none, no face was found\n"
+    assert cli.main(["analyze", str(tmp_path / "noise.mp4"), *arguments, "--json"]) == cli.DONE
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told == {"clip_expression": None, "features_of": "toy"}
+
+
+def test_a_clip_classifier_is_read_before_the_video(photos, model_dir, tmp_path, capsys):
+    with VideoWriter(tmp_path / "noise.mp4", 10) as writer:
+        writer.write(noise(64, 64))
+    arguments = ["analyze", str(tmp_path / "noise.mp4"), "--model", model_dir, "--out", str(tmp_path / "out")]
+    assert cli.main([*arguments, "--clips", str(tmp_path / "nowhere.skops")]) == cli.FAILED
+    assert "nowhere.skops" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
