@@ -1,6 +1,8 @@
 """A bundle: a folder with everything that an app needs, networks, detector and ``manifest.json``."""
 
+import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -12,7 +14,7 @@ import numpy as np
 from facejax.cards.detector import detector_card
 from facejax.cards.use import USE
 from facejax.export.mtcnn import CASCADE, mtcnn_networks
-from facejax.export.network import Network, face_network
+from facejax.export.network import Network, face_network, file_stem
 from facejax.inference import LoadedModel
 from facejax.models.depthwise import Implementation
 from facejax.weights.folders import whole_folder
@@ -41,7 +43,7 @@ def export_bundle(
     and the metadata that its file also carries. Of each network the model card lies beside it (``card``).
 
     Args:
-        models: Networks with different names.
+        models: Networks; their files are named by `unique_stems`.
         directory: The folder; an older bundle there is replaced.
         faces: Crops, uint8 RGB of any size, on which every file is checked.
         runtime: ``onnx``, ``litert`` or ``stablehlo``, for the manifest.
@@ -49,10 +51,11 @@ def export_bundle(
         export: Writes one file.
         depthwise: As of `facejax.export.network.face_network`.
     """
-    networks = [face_network(model, depthwise) for model in models]
-    names = [network.name for network in networks]
-    if len(set(names)) < len(names):
-        raise ValueError(f"expected networks with different names, got {names}")
+    stems = unique_stems(models)
+    networks = [
+        dataclasses.replace(face_network(model, depthwise), name=stem)
+        for model, stem in zip(models, stems, strict=True)
+    ]
     with whole_folder(pathlib.Path(directory), MANIFEST) as folder:
         detector = {}
         for network in mtcnn_networks():
@@ -70,6 +73,23 @@ def export_bundle(
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest
+
+
+def unique_stems(models: Sequence[LoadedModel]) -> list[str]:
+    """A file's name without suffix for each network, no two alike.
+
+    It is the name of the weights. A trained network's is its architecture alone: where several have one name, the tasks
+    follow (``mobilenet_v1_age_gender``), and a number from 2 where that is taken too.
+    """
+    names = [file_stem(model.cfg.name) for model in models]
+    stems = []
+    for model, name in zip(models, names, strict=True):
+        stem = "_".join((name, *model.cfg.tasks)) if names.count(name) > 1 else name
+        numbered = (f"{stem}_{number}" for number in itertools.count(2))
+        while stem in stems:
+            stem = next(numbered)
+        stems.append(stem)
+    return stems
 
 
 def _entry(network: Network, folder: pathlib.Path, suffix: str, export: Exporter, faces: Sequence[np.ndarray]) -> dict:

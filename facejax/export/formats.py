@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from facejax.export import FORMATS
-from facejax.export.bundle import export_bundle
+from facejax.export.bundle import export_bundle, unique_stems
 from facejax.export.litert import KINDS, Kind, export_litert
-from facejax.export.network import Network, file_stem
+from facejax.export.network import Network
 from facejax.export.onnx import export_onnx
 from facejax.export.orbax import export_orbax
 from facejax.export.stablehlo import export_stablehlo
@@ -24,7 +24,7 @@ def export_models(
     """Writes networks in one format, the detector beside them (but for ``orbax``, which facejax itself opens).
 
     Args:
-        models: Networks with different names.
+        models: Networks; their files are named by `facejax.export.bundle.unique_stems`.
         directory: The folder; an older export there is replaced.
         format_: One of `FORMATS`.
         faces: Crops, uint8 RGB of any size, on which every file is compared with Flax before it is written. Of
@@ -41,7 +41,7 @@ def export_models(
     if format_ not in FORMATS:
         raise ValueError(f"no format {format_!r}{nearest(format_, FORMATS)}; there are: {', '.join(FORMATS)}")
     if format_ == "orbax":
-        stems = [file_stem(model.cfg.name) for model in models]
+        stems = unique_stems(models)
         return {stem: export_orbax(model, directory / stem, faces) for stem, model in zip(stems, models, strict=True)}
     if format_ == "onnx":
         manifest = export_bundle(models, directory, faces, runtime="onnx", suffix=".onnx", export=export_onnx)

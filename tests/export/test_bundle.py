@@ -98,5 +98,3 @@ def test_an_older_bundle_is_replaced_and_other_folders_are_not(model, bundle, tm
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="choose another folder"):
         export_bundle([model], tmp_path, [noise(9, 9)], runtime="onnx", suffix=".onnx", export=export_onnx)
-    with pytest.raises(ValueError, match="different names"):
-        export_bundle([model, model], tmp_path / "x", [noise(9, 9)], runtime="onnx", suffix=".onnx", export=export_onnx)

@@ -1,0 +1,49 @@
+"""Networks of one name keep files of their own in every format."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+
+from facejax.export.bundle import export_bundle, unique_stems
+from facejax.export.formats import export_models
+from facejax.inference import LoadedModel, load_model
+from tests.inference.toy import noise, toy_model
+
+
+def trained(*tasks, seed=0):
+    """A network as training leaves it: its name is its architecture alone."""
+    model = toy_model(*tasks, seed=seed)
+    return LoadedModel(dataclasses.replace(model.cfg, tag=""), model.variables)
+
+
+def test_orbax_keeps_networks_of_one_name_apart(tmp_path):
+    models = [trained("age", "gender"), trained("age", "gender", seed=1)]
+    assert {model.cfg.name for model in models} == {"mobilenet_v1"}
+    told = export_models(models, tmp_path, "orbax", [noise(40, 40)])
+    assert list(told) == ["mobilenet_v1_age_gender", "mobilenet_v1_age_gender_2"]
+    for stem, model in zip(told, models, strict=True):
+        written = load_model(tmp_path / stem)
+        assert written.cfg == model.cfg
+        assert jax.tree.all(jax.tree.map(np.array_equal, written.variables, model.variables))
+
+
+def test_a_bundle_keeps_networks_of_one_name_apart(tmp_path):
+    def export(network, path, faces):
+        path.write_text(" ".join(network.outputs))
+        return network.metadata
+
+    models = [trained("age", "gender"), trained("emotion7")]
+    export_bundle(models, tmp_path / "x", [noise(9, 9)], runtime="onnx", suffix=".onnx", export=export)
+    entries = json.loads((tmp_path / "x/manifest.json").read_text())["models"]
+    assert [entry["file"] for entry in entries] == ["mobilenet_v1_age_gender.onnx", "mobilenet_v1_emotion7.onnx"]
+    assert [(tmp_path / "x" / entry["file"]).read_text() for entry in entries] == [
+        "features age gender",
+        "features emotion7",
+    ]
+    assert [(tmp_path / "x" / entry["card"]).read_text() for entry in entries] == [model.card for model in models]
+
+
+def test_stems_are_the_names_where_these_differ():
+    assert unique_stems([toy_model("age"), trained("gender")]) == ["mobilenet_v1.toy", "mobilenet_v1"]
