@@ -2,11 +2,11 @@
 
 import dataclasses
 import hashlib
+import http.client
 import os
 import pathlib
 import shutil
 import tempfile
-import urllib.error
 import urllib.request
 from typing import Any
 
@@ -31,7 +31,8 @@ def convert_file(
         unsafe_pickle: Allows pickled models, whose loading runs code (`facejax.weights.hsemotion.load_pickle`).
 
     Raises:
-        ValueError: If the name is unknown, the hash is not the published one, or the weights do not fit.
+        ValueError: If the name is unknown, the hash is not the published one, the file is damaged, or the weights do
+            not fit.
     """
     path = pathlib.Path(path)
     if format_ not in FORMATS:
@@ -41,7 +42,16 @@ def convert_file(
     if cfg.sha256 and sha256 != cfg.sha256:
         raise ValueError(f"{path} is not the file of {cfg.name}: its SHA-256 is {sha256}, expected {cfg.sha256}")
     template = abstract_variables(model_from_cfg(cfg), cfg.preprocessing.image_size)
-    variables = merge_variables(template, _read(format_, path, cfg, unsafe_pickle))
+    try:
+        read = _read(format_, path, cfg, unsafe_pickle)
+    except (ImportError, MemoryError, PermissionError):
+        raise
+    except Exception as error:  # of a damaged file safetensors, protobuf, HDF5 and torch raise errors of their own
+        raise ValueError(
+            f"{path} cannot be read as {cfg.name}: {error} (if it was downloaded and is damaged, delete it, and it is "
+            "fetched again)"
+        ) from error
+    variables = merge_variables(template, read)
     return variables, dataclasses.replace(cfg, sha256=sha256)
 
 
@@ -55,7 +65,7 @@ def load_published(name: str, cache: pathlib.Path | str | None = None) -> tuple[
 
     Raises:
         ConnectionError: The file is not there and cannot be downloaded.
-        ValueError: There are no such weights, or the file's hash is not the published one.
+        ValueError: There are no such weights, the file's hash is not the published one, or the file is damaged.
     """
     cfg = pretrained_cfg(name)
     if not cfg.source:
@@ -73,27 +83,36 @@ def fetch(cfg: PretrainedCfg, cache: pathlib.Path | str) -> pathlib.Path:
     """The published file of `cfg` in the folder `cache`, downloaded if it is not there; its hash is checked.
 
     Raises:
-        ConnectionError: If it cannot be downloaded, with the way to give a local file instead.
+        ConnectionError: If it cannot be downloaded whole, with the way to give a local file instead.
         ValueError: If the hash is not the published one.
     """
     target = pathlib.Path(cache) / cfg.name / cfg.source.rsplit("/", 1)[-1]
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file, urllib.request.urlopen(cfg.source, timeout=60) as response:
-                shutil.copyfileobj(response, file)
-            if cfg.sha256 and file_sha256(temporary) != cfg.sha256:
-                raise ValueError(f"{cfg.source} is not the file of {cfg.name}: its SHA-256 is {file_sha256(temporary)}")
-            os.replace(temporary, target)
-        except (urllib.error.URLError, TimeoutError) as error:
-            raise ConnectionError(
-                f"cannot download {cfg.source} ({error}). Bring the file here by other means, as {target}; or convert "
-                f"it where it is: python tools/convert_weights.py FORMAT FILE --name {cfg.name} --out DIR"
-            ) from error
-        finally:
-            pathlib.Path(temporary).unlink(missing_ok=True)
+        # Not mkstemp, whose files nobody else may read.
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+            partial = pathlib.Path(folder) / target.name
+            try:
+                _download(cfg.source, partial)
+            except (OSError, http.client.HTTPException) as error:
+                raise ConnectionError(
+                    f"cannot download {cfg.source} ({error}). Bring the file here by other means, as {target}; or "
+                    f"convert it where it is: python tools/convert_weights.py FORMAT FILE --name {cfg.name} --out DIR"
+                ) from error
+            sha256 = file_sha256(partial)
+            if cfg.sha256 and sha256 != cfg.sha256:
+                raise ValueError(f"{cfg.source} is not the file of {cfg.name}: its SHA-256 is {sha256}")
+            os.replace(partial, target)
     return target
+
+
+def _download(source: str, path: pathlib.Path) -> None:
+    with path.open("xb") as file, urllib.request.urlopen(source, timeout=60) as response:
+        shutil.copyfileobj(response, file)
+        # A connection that broke off reads like the end of the file.
+        expected = response.headers.get("Content-Length")
+        if expected is not None and file.tell() != int(expected):
+            raise ConnectionError(f"the connection ended after {file.tell()} of {expected} bytes")
 
 
 def file_sha256(path: pathlib.Path | str) -> str:

@@ -2,9 +2,13 @@
 
 import dataclasses
 import hashlib
+import http.server
+import os
+import re
 import struct
 import subprocess
 import sys
+import threading
 import warnings
 
 import jax
@@ -196,6 +200,58 @@ def test_fetch_checks_the_hash_and_leaves_nothing_behind(tmp_path):
     with pytest.raises(ConnectionError, match=r"tools/convert_weights\.py FORMAT FILE --name"):
         fetch(dataclasses.replace(cfg, source=(tmp_path / "none.pb").as_uri()), tmp_path / "other")
     assert not list((tmp_path / "other" / cfg.name).iterdir())
+
+
+class BreaksOff(http.server.BaseHTTPRequestHandler):
+    """Sends the beginning of a body and hangs up: one of a length that is told, or (/chunked/) in chunks."""
+
+    def do_GET(self):
+        chunked = self.path.startswith("/chunked/")
+        self.send_response(200)
+        self.send_header(*(("Transfer-Encoding", "chunked") if chunked else ("Content-Length", "100000")))
+        self.end_headers()
+        self.wfile.write((b"%x\r\n" % 100_000 if chunked else b"") + bytes(5000))
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.parametrize(("folder", "reason"), [("plain", "5000 of 100000 bytes"), ("chunked", "IncompleteRead")])
+def test_a_download_that_breaks_off_is_not_kept(tmp_path, folder, reason):
+    with http.server.HTTPServer(("127.0.0.1", 0), BreaksOff) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        source = f"http://127.0.0.1:{server.server_port}/{folder}/model.safetensors"
+        cfg = dataclasses.replace(pretrained_cfg("resnet18.a1_in1k"), source=source, sha256="")
+        try:
+            with pytest.raises(ConnectionError, match=rf"{reason}.*Bring the file here by other means"):
+                fetch(cfg, tmp_path)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert not list((tmp_path / cfg.name).iterdir())
+
+
+def test_a_downloaded_file_has_the_mode_of_any_other(tmp_path):
+    published = tmp_path / "weights.pb"
+    published.write_bytes(b"weights")
+    cfg = dataclasses.replace(pretrained_cfg(MOBILENET), source=published.as_uri(), sha256="")
+    before = os.umask(0o027)
+    try:
+        assert fetch(cfg, tmp_path / "cache").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("name", ["resnet18.a1_in1k", "tf_efficientnet_b0.enet_b0_8_best_afew"])
+def test_a_damaged_file_in_the_cache_is_named(tmp_path, name):
+    source = pretrained_cfg(name).source
+    pytest.importorskip("onnx" if source.endswith(".onnx") else "safetensors")
+    path = tmp_path / name / source.rsplit("/", 1)[-1]
+    path.parent.mkdir()
+    path.write_bytes(bytes(5000))
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} cannot be read .*delete it, and it is fetched"):
+        load_published(name, tmp_path)
 
 
 def test_published_weights_by_name_from_a_file_in_the_cache(shared_dir, tmp_path):
