@@ -256,6 +256,7 @@ class FacesConfig:
             so.
         train_split: Split on whose features the new classifiers are fitted.
         eval_split: Split that is reported.
+        single_face: Keeps only photos in which the preparation found exactly one face (paper Table 6).
         person: Label that tells persons apart, for intervals that draw persons instead of photos; empty for none.
         people_train: Rendered training photos.
         people_validation: Rendered photos that are reported.
@@ -264,6 +265,7 @@ class FacesConfig:
     name: str = "utkface"
     train_split: str = "train"
     eval_split: str = "validation"
+    single_face: bool = False
     person: str = ""
     people_train: int = 600
     people_validation: int = 300

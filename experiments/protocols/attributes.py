@@ -1,15 +1,18 @@
 """Age, gender, ethnicity and expression of prepared photos (paper Tables 6 and 7), each by group of people."""
 
 import dataclasses
+import hashlib
+import json
 import logging
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments.protocols.network import load_network
 from experiments.protocols.results import percent, write_results
-from facejax.config import Config, DataConfig
+from facejax.config import Config, ConfigError, DataConfig
 from facejax.data.metadata import find_set
 from facejax.data.source import FaceSource
 from facejax.decoding import expected_age, probabilities
@@ -19,8 +22,9 @@ from facejax.evals.classification import classify
 from facejax.evals.fairness import FairnessResult, attribute_groups, by_group
 from facejax.evals.tasks import evaluate_task
 from facejax.inference.model import LoadedModel
-from facejax.protocol_config import AttributesConfig
+from facejax.protocol_config import AttributesConfig, FacesConfig
 from facejax.tasks import EMOTION8, ETHNICITY, GENDER, TASKS
+from facejax.train.setup import class_labels
 from facejax.video.classifiers import Recipe, fit
 
 logger = logging.getLogger("facejax")
@@ -47,17 +51,19 @@ class Judged:
 
 def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> None:
     """Runs the protocol and writes ``outputs_<split>.npz``, ``report.json`` and ``report.md``."""
-    directory, name, description = _open(config, data_dir)
-    source = FaceSource(directory, name, config.faces.eval_split, on_corrupt="skip")
+    directory, faces, description = _open(config, data_dir)
+    source, left_out = _photos(directory, faces, faces.eval_split)
     model, network = load_network(config.network, config.seed, workdir)
     logger.info("%d photos of %s; network: %s", len(source), source.name, network)
-    outputs = _outputs(model, source, workdir / f"outputs_{config.faces.eval_split}.npz")
-    has_person = bool(config.faces.person) and config.faces.person in source.fields
-    persons = np.asarray(source.labels(config.faces.person)) if has_person else None
+    outputs = _outputs(model, network, source, workdir / f"outputs_{faces.eval_split}.npz")
+    has_person = bool(faces.person) and faces.person in source.fields
+    persons = np.asarray(source.labels(faces.person)) if has_person else None
     report: dict[str, Any] = {
         "protocol": "attributes",
         "data": description,
-        "comparable": name == config.paper.dataset,
+        "photos": len(source),
+        "left_out": left_out,
+        "comparable": faces.name == config.paper.dataset,
         "network": network,
         "paper": dataclasses.asdict(config.paper),
         "heads": {},
@@ -69,17 +75,15 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
         task = TASKS[head]
         if head not in model.cfg.tasks or task.label_key not in source.label_keys:
             continue
-        labels = source.labels(task.label_key)
-        if task.label_map:
-            labels = np.where(labels >= 0, np.asarray(task.label_map)[labels], -1)
+        labels = class_labels(source, task)
         scores = probabilities(task, outputs[head])
         report["heads"][head] = evaluate_task(task, scores, labels).to_dict()
         if task.kind == "age":
-            years = expected_age(scores)
+            years, true = expected_age(scores), source.labels(task.label_key)  # where the set has them, with fractions
             for low, high in ((0, 200), PAPER_RANGE):
-                found = age_errors(years, labels, low, high, clusters=persons, seed=config.seed)
+                found = age_errors(years, true, low, high, clusters=persons, seed=config.seed)
                 report["ages"][f"{low}-{high}"] = found.to_dict()
-            judged.append(_mean("age, mean absolute error in years", np.abs(years - labels), labels >= 0, False))
+            judged.append(_mean("age, mean absolute error in years", np.abs(years - true), true >= 0, False))
         else:
             judged.append(_mean(f"{head} accuracy", scores.argmax(axis=1) == labels, labels >= 0, True))
             if head == "gender" and "age" in source.label_keys:
@@ -87,8 +91,8 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
                 chosen = np.where((ages >= PAPER_RANGE[0]) & (ages <= PAPER_RANGE[1]), labels, -1)
                 report["heads"]["gender, aged 21-60"] = classify(scores, chosen, GENDER).to_dict()
     if config.fit and config.fit in source.label_keys:
-        train = FaceSource(directory, name, config.faces.train_split, on_corrupt="skip")
-        known = _outputs(model, train, workdir / f"outputs_{config.faces.train_split}.npz")["features"]
+        train, _ = _photos(directory, faces, faces.train_split)
+        known = _outputs(model, network, train, workdir / f"outputs_{faces.train_split}.npz")["features"]
         report["fitted"], predicted = _fit(config, known, train.labels(config.fit), outputs["features"], source)
         truth = source.labels(config.fit)
         judged += [_mean(f"{config.fit} accuracy, {k}", p == truth, truth >= 0, True) for k, p in predicted.items()]
@@ -97,26 +101,66 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
     write_results(workdir, report, _markdown(config, report, results))
 
 
-def _open(config: AttributesConfig, data_dir: pathlib.Path) -> tuple[pathlib.Path, str, str]:
-    """(data folder, name, description) of the set of the config, or of `people` where it is not prepared."""
+def _open(config: AttributesConfig, data_dir: pathlib.Path) -> tuple[pathlib.Path, FacesConfig, str]:
+    """(data folder, set and splits, description): those of the config, or of `people` where it is not prepared."""
     from experiments.run import prepare_people
 
     faces = config.faces
     if faces.name != "people":
         try:
             find_set(data_dir, faces.name)
-            return data_dir, faces.name, f"{faces.name}, {faces.eval_split}"
+            return data_dir, faces, f"{faces.name}, {faces.eval_split}"
         except FileNotFoundError as error:
             logger.info("%s", error)
             logger.info("Its place is taken by the built-in set `people`: rendered heads, not photos of real people.")
     rendered = DataConfig(people_train=faces.people_train, people_validation=faces.people_validation)
     directory = prepare_people(Config(data=rendered), data_dir)
-    return directory, "people", f"people, {faces.eval_split} (built-in, rendered)"
+    faces = dataclasses.replace(faces, name="people", train_split="train", eval_split="validation")
+    return directory, faces, "people, validation (built-in, rendered)"
 
 
-def _outputs(model: LoadedModel, source: FaceSource, path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Features and raw outputs of all photos of a split; read back where they were made before."""
-    if not path.exists():
+def _photos(directory: pathlib.Path, faces: FacesConfig, split: str) -> tuple[FaceSource, int | None]:
+    """The photos of a split that count, and how many do not since no single face is on them; None where all count.
+
+    Raises:
+        ConfigError: None has a single face.
+    """
+    source = FaceSource(directory, faces.name, split, on_corrupt="skip")
+    if not faces.single_face or "num_faces" not in source.fields:
+        return source, None
+    kept = source.select(source.labels("num_faces") == 1)
+    if not len(kept):
+        raise ConfigError(
+            f"--config.faces.single_face: the preparation found a single face in none of the {len(source)} photos of "
+            f"{source.name}. Prepare it with --crop mtcnn, or take all photos: --config.faces.single_face=false"
+        )
+    left_out = len(source) - len(kept)
+    logger.info("%s: %d of %d photos left out, not of one face", source.name, left_out, len(source))
+    return kept, left_out
+
+
+def _made_from(model: LoadedModel, network: str, source: FaceSource) -> str:
+    """What outputs depend on: the prepared set and its files' sizes, the photos that count, network and weights."""
+    digest = hashlib.sha256((source.directory / "dataset_info.json").read_bytes())
+    weights = hashlib.sha256(json.dumps(model.cfg.to_dict(), sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(model.variables):
+        weights.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+    return json.dumps(
+        {
+            "set": str(source.directory),
+            "info": digest.hexdigest(),
+            "split": source.name,
+            "photos": len(source),
+            "network": network,
+            "weights": weights.hexdigest(),
+        }
+    )
+
+
+def _outputs(model: LoadedModel, network: str, source: FaceSource, path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Features and raw outputs of all photos of a split; read back where they were made before from the same."""
+    made_from = _made_from(model, network, source)
+    if not _is_made_from(path, made_from):
         parts = []
         for start in range(0, len(source), _PHOTOS_AT_ONCE):
             indices = range(start, min(start + _PHOTOS_AT_ONCE, len(source)))
@@ -124,10 +168,20 @@ def _outputs(model: LoadedModel, source: FaceSource, path: pathlib.Path) -> dict
             logger.info("%s: photo %d of %d", source.name, indices[-1] + 1, len(source))
         partial = path.with_suffix(".partial.npz")
         merged: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        np.savez(partial, **merged)
+        np.savez(partial, **merged, made_from=np.array(made_from))
         partial.rename(path)
     with np.load(path) as stored:
-        return dict(stored)
+        return {name: stored[name] for name in stored.files if name != "made_from"}
+
+
+def _is_made_from(path: pathlib.Path, made_from: str) -> bool:
+    if not path.exists():
+        return False
+    with np.load(path) as stored:
+        same = "made_from" in stored.files and stored["made_from"].item() == made_from
+    if not same:
+        logger.info("%s is of other photos or weights: computed anew", path)
+    return same
 
 
 def _fit(
@@ -177,7 +231,10 @@ def _by_groups(
 
 def _markdown(config: AttributesConfig, report: dict[str, Any], results: list[FairnessResult]) -> list[str]:
     paper = report["paper"]
-    lines = [f"# Attributes: {report['network']}", "", f"On **{report['data']}**.", ""]
+    on = f"On **{report['data']}**, {report['photos']} photos."
+    if report["left_out"] is not None:
+        on += f" Only those with one face; {report['left_out']} others are left out."
+    lines = [f"# Attributes: {report['network']}", "", on, ""]
     if not report["comparable"]:
         lines += [f"**Not on {paper['dataset']}: the paper's numbers cannot be compared.**", ""]
     lines += ["| what | n | ours [95 % interval] | paper |", "|---|---|---|---|"]
@@ -196,6 +253,8 @@ def _markdown(config: AttributesConfig, report: dict[str, Any], results: list[Fa
         balanced = percent(found["balanced_accuracy"])
         label = f"{config.fit} accuracy %, {name} on features (balanced {balanced})"
         lines.append(f"| {label} | {found['n']} | {ours} | {paper[name] or '-'} |")
+    if paper["gender_21_60"]:
+        lines += ["", "Ages 21-60: the paper has 3,287 listed photos, ours are all photos of that age in this set."]
     lines += ["", "## By group", ""]
     lines += ["Intervals draw persons where the set tells them apart, photos otherwise (1000 draws).", ""]
     for result in results:

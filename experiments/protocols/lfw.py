@@ -3,7 +3,7 @@
 import collections
 import logging
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from facejax.config import ConfigError
 from facejax.data.records import Record
 from facejax.datasets import get_dataset
 from facejax.datasets.crops import choose_face, load_photo
+from facejax.datasets.lfw import Pair
 from facejax.detect import centre_crop, crop_face
 from facejax.evals.identification import identify, normalize, search
 from facejax.evals.verification import draw_pairs, verify
@@ -38,6 +39,15 @@ def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> Non
             f"{description} has {several} persons with two photos or more; identification and drawn pairs need "
             f"{PERSONS}: give more photos (--config.photos.people_photos, --config.photos.subjects)"
         )
+    if config.photos.pairs:
+        listed, known = _listed_pairs(config, {record.id for record in records})
+        if not known:
+            raise ConfigError(
+                f"--config.photos.pairs={config.photos.pairs}: both photos of none of its {len(listed)} pairs are in "
+                f"{description}. It names them by person and number, so it needs the published folder "
+                "(--config.photos.raw=LFW, with Name/Name_0001.jpg): TensorFlow Datasets keeps no photo numbers. "
+                "Without --config.photos.pairs the pairs are drawn"
+            )
     model, network = load_network(config.network, config.seed, workdir)
     logger.info("%d photos of %s; features by %s", len(records), description, network)
     report, curves = (
@@ -161,11 +171,16 @@ def _pairs(config: LfwConfig, records: list[Record], ids: list[str], identities:
         pairs, same, fold = draw_pairs(identities, folds, config.pairs_per_fold, config.seed)
         return pairs, same, fold, f"drawn (seed {config.seed}), nobody in two folds"
     place = {photo: index for index, photo in enumerate(ids)}
-    listed = get_dataset("lfw").pairs(pathlib.Path(config.photos.pairs))  # pyright: ignore[reportAttributeAccessIssue]
-    known = [pair for pair in listed if pair.first in place and pair.second in place]
+    listed, known = _listed_pairs(config, place)
     pairs = np.array([(place[pair.first], place[pair.second]) for pair in known], np.int64).reshape(-1, 2)
     same = np.array([pair.same for pair in known], bool)
     return pairs, same, np.array([pair.fold for pair in known], np.int64), f"pairs.txt, {len(known)} of {len(listed)}"
+
+
+def _listed_pairs(config: LfwConfig, ids: Container[str]) -> tuple[list[Pair], list[Pair]]:
+    """All pairs of pairs.txt, and those of which both photos are among `ids`."""
+    listed = get_dataset("lfw").pairs(pathlib.Path(config.photos.pairs))  # pyright: ignore[reportAttributeAccessIssue]
+    return listed, [pair for pair in listed if pair.first in ids and pair.second in ids]
 
 
 def _paper(config: LfwConfig) -> dict:

@@ -77,7 +77,8 @@ class UtkFace(Dataset):
             ages: First and last age to keep, both included; Table 6 has a subset of 21 to 60 years. The split is
                 made before, so that a subset's photos keep theirs.
             listing: Keeps only the photos that this csv names in its second column: ``utk_test.csv`` of
-                Raschka-research-group/coral-cnn is the list of 3,287 photos of Table 6. They are all ``test``.
+                Raschka-research-group/coral-cnn is the list of 3,287 photos of Table 6. They are all ``test``. Names
+                count up to their first dot, since that list has the aligned ones, whose suffix those in the wild lack.
             seed: Of the split.
         """
         skip = Skips(self)
@@ -96,7 +97,7 @@ class UtkFace(Dataset):
         for i, (photo, labels) in enumerate(usable):
             if ages is not None and not ages[0] <= labels["age"] <= ages[1]:
                 skip("age not asked for", photo.name)
-            elif listed is not None and photo.name not in listed:
+            elif listed is not None and _stem(photo.name) not in listed:
                 skip("not in the listing", photo.name)
             elif listed is not None or folders == _RELEASES["wild"]:
                 yield Record(f"{photo.parent.name}/{photo.name}", "test", photo, labels)
@@ -121,6 +122,11 @@ def _labels(name: str, skip: Skips) -> dict[str, int] | None:
     return labels if gender is None else labels | {"gender": _GENDER[gender]}
 
 
+def _stem(name: str) -> str:
+    """What a photo is called in both releases: its name up to the first dot, odd ones too (see the module)."""
+    return name.split(".", 1)[0].strip().removesuffix("jpg")
+
+
 def _train_indices(count: int, seed: int) -> set[int]:
     """Which of `count` photos train: 20,149 of 23,708, and the same part of any other number."""
     order = np.random.default_rng(seed).permutation(count)
@@ -128,8 +134,8 @@ def _train_indices(count: int, seed: int) -> set[int]:
 
 
 def _listed(listing: pathlib.Path, skip: Skips) -> set[str]:
-    """File names in the second column of a csv with a header."""
-    named = {cells[1] for _, cells in rows(listing, skip) if len(cells) > 1}
+    """Photos in the second column of a csv with a header, as `_stem` gives them."""
+    named = {_stem(cells[1]) for _, cells in rows(listing, skip) if len(cells) > 1}
     if not named:
         raise ValueError(f"{listing}: no file names in the second column")
     return named

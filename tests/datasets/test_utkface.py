@@ -55,6 +55,17 @@ def test_a_listing_names_the_test_photos(raw):
         list(READER.records(raw, listing=listing))
 
 
+def test_a_listing_of_aligned_names_keeps_photos_in_the_wild(raw):
+    miniatures.utkface_wild(raw)
+    listing = raw / "utk_test.csv"
+    names = ("60_1_3_20170120230123456.jpg", "55_0_0_20170116232725357jpg", "44_1_4_20170116235150272.jpg", "not_there")
+    listing.write_text(",file,age\n" + "".join(f"{i},{name}.chip.jpg,4\n" for i, name in enumerate(names)))
+    records = list(READER.records(raw, release="wild", listing=listing))
+    assert [(r.split, r.labels["age"]) for r in records] == [("test", 44), ("test", 55), ("test", 60)]
+    listing.write_text("file,name\n0,24_0_1_20170116220224657.jpg\n1,24_0_4_20170116174525004 .jpg\n")
+    assert [r.labels["age"] for r in READER.records(raw, release="aligned", listing=listing)] == [24, 24]
+
+
 def test_photos_in_the_wild_are_test(raw):
     miniatures.utkface_wild(raw)
     records = list(READER.records(raw, release="wild"))

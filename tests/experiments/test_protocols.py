@@ -1,12 +1,22 @@
+import dataclasses
 import json
+import logging
+import re
 
+import cv2
 import numpy as np
 import pytest
 
 from experiments import run
+from experiments.protocols import attributes, lfw
 from experiments.protocols.faces import open_clips
 from experiments.protocols.lfw import open_photos
 from facejax.config import Config, ConfigError, flatten, override
+from facejax.data.example import encode_example
+from facejax.data.metadata import STORED_FIELDS, Field, shard_name, write_metadata
+from facejax.data.records import Record
+from facejax.data.source import FaceSource
+from facejax.data.tfrecord import write_shard
 from facejax.models import list_models
 from facejax.protocol_config import (
     AttributesConfig,
@@ -21,6 +31,8 @@ from facejax.protocol_config import (
 from facejax.video.classifiers import CLASSIFIERS, ClipClassifier
 from facejax.video.descriptors import AFEW, VGAF, Descriptor
 from facejax.video.features import FeatureTable
+from facejax.weights.checkpoint import save_inference_checkpoint
+from tests.inference.toy import noise, toy_model
 
 PROTOCOLS = [name for name in run.list_configs() if not isinstance(run.load_config(name), Config)]
 
@@ -109,6 +121,118 @@ def test_lfw_and_attributes_protocols_on_rendered_people(tmp_path, monkeypatch):
     report = json.loads((tmp_path / "utk/report.json").read_text())
     assert set(report["fitted"]) == {"logistic", "linear_svc"}
     assert {one["attribute"] for one in report["fairness"]} == {"gender", "ethnicity", "age", "gender, ethnicity"}
+
+
+def write_utkface(data_dir, num_faces, seed=0):
+    """A prepared set with a split ``test``, of as many photos as there are numbers of faces."""
+    directory = data_dir / "utkface" / "1.0.0"
+    directory.mkdir(parents=True)
+    records = []
+    for index, faces in enumerate(num_faces):
+        image = cv2.imencode(".bmp", noise(32, 32, seed + index))[1].tobytes()
+        stored = {"image": image, "id": f"{index}.jpg", "bbox": [0.0, 0.0, 1.0, 1.0], "score": 0.9, "num_faces": faces}
+        records.append(encode_example({"age": 20 + index, "gender": index % 2, **stored}))
+    path = directory / shard_name("utkface", "test", 0, 1)
+    write_shard(path, records, {})
+    fields = {"age": Field("int64"), "gender": Field("int64"), **STORED_FIELDS}
+    splits = {"test": ([len(records)], path.stat().st_size)}
+    write_metadata(directory, "utkface", fields, "bmp", splits, "A toy.", "https://x.org", "MIT")
+
+
+def table6(weights, seed=0):
+    """The config of Table 6 with a small network, whose random weights lie in the folder `weights`."""
+    model = toy_model("age", "gender", seed=seed)
+    save_inference_checkpoint(weights, model.variables, model.cfg)
+    network = NetworkConfig(backbone="mobilenet_v1", init_from=str(weights))
+    return dataclasses.replace(run.load_config("utkface_mobilenet"), network=network)
+
+
+def test_table_6_is_on_people_where_utkface_is_not_prepared(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    config = table6(tmp_path / "weights")
+    config = override(override(config, "faces.people_train", "6"), "faces.people_validation", "12")
+    run.run_protocol(config, tmp_path, tmp_path / "data")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["data"], report["comparable"]) == ("people, validation (built-in, rendered)", False)
+    assert report["photos"] + report["left_out"] == report["heads"]["gender"]["n"] + report["left_out"] == 12
+
+    ages = []
+
+    def outputs(*args):  # of a network that knows every age to the year
+        source = next(argument for argument in args if isinstance(argument, FaceSource))
+        ages.append(source.labels("age"))
+        years = np.rint(ages[0]).astype(int)
+        return {"age": 50.0 * (np.arange(1, 101) == years[:, None]), "gender": np.zeros((len(years), 1))}
+
+    monkeypatch.setattr(attributes, "_outputs", outputs)
+    run.run_protocol(config, tmp_path, tmp_path / "data")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["heads"]["age"]["class_accuracy"] == 1
+    assert report["ages"]["0-200"]["mae"] == pytest.approx(np.abs(np.rint(ages[0]) - ages[0]).mean(), abs=1e-4)
+    assert report["ages"]["0-200"]["mae"] > 0.01
+
+
+def test_outputs_of_other_photos_or_weights_are_not_reused(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    write_utkface(tmp_path / "data", [1] * 6)
+    write_utkface(tmp_path / "other", [1] * 6, seed=100)
+    calls = []
+    path = tmp_path / "outputs_test.npz"
+
+    def ages(seed, data):
+        config = table6(tmp_path / "weights", seed)
+        before = path.read_bytes() if path.exists() else b""
+        run.run_protocol(config, tmp_path, tmp_path / data)
+        calls.append(path.read_bytes() != before)
+        return json.loads((tmp_path / "report.json").read_text())["ages"]["0-200"]["mae"]
+
+    first = ages(0, "data")
+    assert ages(0, "data") == first
+    other = ages(0, "other")
+    assert other != first
+    assert ages(1, "other") != other
+    assert calls == [True, False, True, True]
+
+
+def test_table_6_leaves_out_photos_without_a_single_face(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    write_utkface(tmp_path / "data", [1, 2, 1, 1, 3, 0])
+    config = table6(tmp_path / "weights")
+    with caplog.at_level(logging.INFO, "facejax"):
+        run.run_protocol(config, tmp_path, tmp_path / "data")
+    assert "3 of 6 photos left out" in caplog.text
+    report, text = json.loads((tmp_path / "report.json").read_text()), (tmp_path / "report.md").read_text()
+    assert (report["photos"], report["left_out"], report["heads"]["age"]["n"]) == (3, 3, 3)
+    assert "3 others are left out" in text
+    assert "3,287 listed photos" in text
+    run.run_protocol(override(config, "faces.single_face", "false"), tmp_path, tmp_path / "data")
+    assert json.loads((tmp_path / "report.json").read_text())["heads"]["age"]["n"] == 6
+    write_utkface(tmp_path / "uncut", [-1, -1])
+    with pytest.raises(ConfigError, match=r"none of the 2 photos of utkface/test.*--crop mtcnn"):
+        run.run_protocol(config, tmp_path, tmp_path / "uncut")
+
+
+def test_protocols_prepare_a_set_in_as_many_folders_as_they_have_settings():
+    settings = {}
+    for name in ("utkface_mobilenet", "utkface_ethnicity_mobilenet"):
+        doc = __import__(f"experiments.configs.{name}", fromlist=["x"]).__doc__.replace("\\\n", " ")
+        prepare = re.search(r"prepare_dataset\.py utkface (.*)", doc)[1]
+        out = re.search(r"--out (\S+)", prepare)[1]
+        found = re.search(r"run\.py .*--data_dir (\S+)", doc)
+        assert out == (found[1] if found else "data")
+        assert settings.setdefault(out, prepare) == prepare
+    assert len(settings) == 2
+
+
+def test_lfw_says_before_it_starts_that_no_listed_pair_is_there(tmp_path, monkeypatch):
+    records = [Record(f"tfds/{i:05d}", "test", lambda: noise(40, 40), {"person": f"A_{i // 2}"}) for i in range(8)]
+    monkeypatch.setattr(lfw, "open_photos", lambda photos: (records, "lfw", False))
+    pairs = tmp_path / "pairs.txt"
+    pairs.write_text("1\t1\nA_0\t1\t2\nA_0\t1\tA_1\t1\n")
+    config = LfwConfig(crops=("whole",), photos=PhotosConfig(pairs=str(pairs)), network=TINY)
+    with pytest.raises(ConfigError, match=r"none of its 2 pairs .* TensorFlow Datasets keeps no photo numbers"):
+        run.run_protocol(config, tmp_path, tmp_path)
+    assert list(tmp_path.iterdir()) == [pairs]
 
 
 def test_lfw_says_before_it_starts_that_there_are_too_few_persons(tmp_path):
