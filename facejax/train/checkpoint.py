@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from facejax.train import integrity
+from facejax.train.distributed import first_process_first
 from facejax.train.state import TrainState
 
 
@@ -40,9 +40,9 @@ class Checkpointer:
         if keep < 2:
             raise ValueError(f"--config.checkpoint.keep={keep}: expected 2 or more, one damaged and one before it")
         self._directory = directory.absolute()
-        if jax.process_index() == 0:
-            integrity.set_damaged_aside(self._directory)
-        multihost_utils.sync_global_devices("checkpoints are verified")
+        with first_process_first("checkpoints are verified"):
+            if jax.process_index() == 0:
+                integrity.set_damaged_aside(self._directory)
         options = ocp.CheckpointManagerOptions(
             enable_async_checkpointing=True,
             cleanup_tmp_directories=True,

@@ -1,11 +1,15 @@
 """Many processes, usually one a host, that train as one."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 
 import jax
-from jax.experimental import multihost_utils
+import orbax.checkpoint as ocp
+
+# How long processes wait for the first one, which may be rendering a data set.
+_PATIENCE_MS = 6 * 3600 * 1000
 
 
 def join(
@@ -42,11 +46,17 @@ def join(
 def first_process_first(what: str) -> Iterator[None]:
     """A context that process 0 goes through before the others, so that they find the files that it writes.
 
+    Where it ends in an error the others go through it too, and find for themselves what is missing.
+
     Args:
         what: Name of what is done, the same on all processes and used once in a run.
     """
+    # At the coordinator: to meet in an operation of the devices is given up after half a minute on CPUs.
+    wait = functools.partial(ocp.multihost.get_barrier_sync_fn(), key=what, timeout_ms=_PATIENCE_MS)
     if jax.process_index() > 0:
-        multihost_utils.sync_global_devices(what)
-    yield
-    if jax.process_index() == 0:
-        multihost_utils.sync_global_devices(what)
+        wait()
+    try:
+        yield
+    finally:
+        if jax.process_index() == 0:
+            wait()
