@@ -307,7 +307,7 @@ def _caption(task: Task, scores: np.ndarray, label: Any) -> tuple[str, bool]:
         return f"{words[0]}\n→ {words[1]}", bool(np.abs(scores - label).max() <= 0.25)
     if task.kind == "age":
         years = float(expected_age(scores[None])[0])
-        return f"{label}\n→ {years:.0f}", abs(years - label) <= 5
+        return f"{label}\n→ {years:.0f}", bool(abs(years - label) <= 5)
     predicted = int(scores[0]) if task.kind == "identity" else int(scores.argmax())
     names = [task.labels[value] if task.labels else f"person {value}" for value in (int(label), predicted)]
     probability = "" if task.kind == "identity" else f" {scores[predicted]:.2f}"
