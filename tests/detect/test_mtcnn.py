@@ -1,3 +1,4 @@
+import concurrent.futures
 import copy
 import json
 import pickle
@@ -133,6 +134,13 @@ def test_copies_find_the_same(astronaut, copied):
     assert len(found) > 0
     np.testing.assert_array_equal(found.bboxes, expected.bboxes)
     np.testing.assert_array_equal(found.landmarks, expected.landmarks)
+
+
+def test_threads_share_a_detector(detector, astronaut):
+    expected = detector.detect([astronaut])[0]
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        for found in pool.map(detector.detect, [[astronaut, astronaut[:200]]] * 6):
+            np.testing.assert_array_equal(found[0].bboxes, expected.bboxes)
 
 
 def test_no_photos(detector):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import pathlib
 
 import pytest
 
@@ -15,7 +16,7 @@ def runs(monkeypatch):
 
     def run(command, **_):
         named = dict(zip(command[2::2], command[3::2], strict=False))
-        workdir = ablate.pathlib.Path(command[command.index("--workdir") + 1])
+        workdir = pathlib.Path(command[command.index("--workdir") + 1])
         workdir.mkdir(parents=True)
         dataset = "people" if named["--data_dir"].endswith("centre") else "facial_expressions"
         figures = {"accuracy": 0.4, "balanced_accuracy": 0.3, "n": 10}
