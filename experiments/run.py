@@ -283,7 +283,8 @@ def main(arguments: list[str]) -> None:
     from facejax.train import distributed
 
     started = time.monotonic()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    # By force: Orbax has set a handler of its own when it was imported.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout, force=True)
     logger.setLevel(logging.INFO)
     logging.captureWarnings(True)
     if named.distributed or named.coordinator:

@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 
@@ -6,6 +8,7 @@ from experiments import run
 from facejax.config import Config, ConfigError
 from facejax.models import list_models
 from facejax.tasks import TASKS
+from tests.train.prepared import prepare_squares
 
 
 @pytest.mark.parametrize("name", run.list_configs())
@@ -98,3 +101,17 @@ def test_built_in_set_is_prepared_as_the_config_says(tmp_path, monkeypatch, chan
     assert (name, raw, directory, more["crop"]) == ("people", None, tmp_path / folder, crop)
     sizes = {"num_train": 300, "num_validation": 60, "photos_per_person": 6}
     assert more["reader_options"].items() >= (sizes | options).items()
+
+
+def test_a_run_says_what_it_does_in_plain_lines_on_its_standard_output(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")  # of another run, so that this one ends before it trains
+    command = [sys.executable, "experiments/run.py", "--config", "emotion_b2", "--workdir", str(tmp_path / "run")]
+    command += ["--config.data.name=facial_expressions", "--data_dir", str(prepare_squares(tmp_path))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=run.REPOSITORY)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "holds a run of another config" in done.stderr
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("config emotion_b2 on ") for line in lines), done.stdout
+    assert any(line.startswith("trains on: facial_expressions") for line in lines)
