@@ -14,13 +14,15 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 Implementation = Literal["auto", "conv", "shift"]
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
-ROWS_PER_BLOCK = 7
+# Of a block of the weight gradient's sums.
+MOST_ROWS = 8
 
 
 def resolve(implementation: Implementation) -> Literal["conv", "shift"]:
@@ -70,10 +72,15 @@ def depthwise_conv(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def shift_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
     """`depthwise_conv` as shifted multiply-adds; sums run in the wider of float32 and the input's type."""
+    return _shift_conv_forward(x, kernel, stride, padding)[0]
+
+
+def _shift_conv_forward(x, kernel, stride, padding):
     k = kernel.shape[0]
     wide = jnp.promote_types(x.dtype, jnp.float32)
     out_height, out_width = ((n + sum(p) - k) // stride + 1 for n, p in zip(x.shape[1:3], padding, strict=True))
-    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    # Without the barrier XLA takes x itself for the middle tap, and forms it once more beside the padded array.
+    padded = lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))))
     taps = kernel.astype(wide).reshape(k * k, -1)
 
     def term(i, j):
@@ -81,16 +88,16 @@ def shift_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -
         tap = lax.index_in_dim(taps, i * k + j, keepdims=False)
         return lax.mul(source, lax.broadcast_in_dim(tap, source.shape, (3,)))
 
-    return functools.reduce(lax.add, (term(i, j) for i in range(k) for j in range(k))).astype(x.dtype)
-
-
-def _shift_conv_forward(x, kernel, stride, padding):
-    return shift_conv(x, kernel, stride, padding), (x, kernel)
+    y = functools.reduce(lax.add, (term(i, j) for i in range(k) for j in range(k))).astype(x.dtype)
+    # The gradient keeps the padded input, which has to be written for the sum above: x itself need not be.
+    return y, (padded, kernel)
 
 
 def _shift_conv_backward(stride, padding, residuals, dy):
-    x, kernel = residuals
-    return _input_gradient(dy, kernel, stride, padding, x.shape), _kernel_gradient(x, dy, kernel, stride, padding)
+    padded, kernel = residuals
+    shape = tuple(n - sum(zeros) for n, zeros in zip(padded.shape, ((0, 0), *padding, (0, 0)), strict=True))
+    dx = _input_gradient(dy, kernel, stride, padding, shape)
+    return dx, _kernel_gradient(padded, dy, kernel, stride)
 
 
 shift_conv.defvjp(_shift_conv_forward, _shift_conv_backward)
@@ -135,61 +142,61 @@ def _input_gradient(dy, kernel, stride, padding, shape):
     return _rows(dx, top, left, shape[1], shape[2], 1).astype(dy.dtype)
 
 
-def _kernel_gradient(x, dy, kernel, stride, padding):
-    """Gradient of the weights: for each tap the sum over photos and pixels of (shifted input * dy).
+def _kernel_gradient(padded, dy, kernel, stride):
+    """Gradient of the weights: for each tap the sum over photos and pixels of (shifted padded input * dy).
 
     Photos that lie on several devices are cut into as many parts, so that each device loops over its own.
     """
-    parts = math.gcd(x.shape[0], jax.device_count())
-    x, dy = (a.reshape(parts, -1, *a.shape[1:]) for a in (x, dy))
-    return _tap_sums(x, dy, kernel.shape[0], stride, padding).reshape(kernel.shape).astype(kernel.dtype)
+    sums = functools.partial(_tap_sums, k=kernel.shape[0], stride=stride)
+    parts = math.gcd(padded.shape[0], jax.device_count())
+    if parts == 1:
+        total = sums(padded, dy)
+    else:
+        total = jax.vmap(sums)(*(a.reshape(parts, -1, *a.shape[1:]) for a in (padded, dy))).sum(axis=0)
+    return total.reshape(kernel.shape).astype(kernel.dtype)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "stride", "padding"))  # Traced once for layers of one shape.
-def _tap_sums(x, dy, k, stride, padding):
-    """(k * k, channels) sums over parts, photos and pixels of (shifted input * dy).
+@functools.partial(jax.jit, static_argnames=("k", "stride"))  # Traced once for layers of one shape.
+def _tap_sums(padded, dy, k, stride):
+    """(k * k, channels) sums over photos and pixels of (shifted padded input * dy).
 
     A plain reduction for each tap reads both arrays from memory k * k times, and XLA on CPU runs a reduction over
     products one number at a time. So a loop takes a block of rows at a time, which stays in the cache for all taps, and
-    adds it row by row to one row of sums a tap. The block is carried from one turn to the next: what a loop carries is
-    memory, where XLA would fuse the cutting into the products.
+    adds it row by row to one row of sums a tap. Rows are gathered, k * k of them at once: that is one kernel a layer,
+    where slices would be one for each tap.
     """
     wide = jnp.promote_types(dy.dtype, jnp.float32)
-    parts, batch, out_height, out_width, channels = dy.shape
-    rows = -(-out_height // -(-out_height // ROWS_PER_BLOCK))
+    photos, out_height, out_width, channels = dy.shape
+    rows = _rows_of_a_block(out_height)
     blocks = -(-out_height // rows)
-    photos = max(n for n in range(1, ROWS_PER_BLOCK // rows + 1) if batch % n == 0)
-    in_rows = (rows - 1) * stride + k
-    (top, bottom), sides = padding
-    bottom = max(bottom, (blocks * rows - 1) * stride + k - x.shape[2] - top)
-    padded = jnp.pad(x, ((0, 0), (0, 0), (top, bottom), sides, (0, 0)))
-    dy = jnp.pad(dy, ((0, 0), (0, 0), (0, blocks * rows - out_height), (0, 0), (0, 0)))
+    is_even = blocks * rows == out_height
+    tap_row, tap_column = (jnp.asarray(index.ravel()) for index in np.indices((k, k)))
+    numbers = lax.GatherDimensionNumbers((1, 2), collapsed_slice_dims=(0, 1), start_index_map=(0, 1, 2))
 
-    def block(index):
-        photo, row = index // blocks * photos, index % blocks * rows
+    def rows_of(a, photo, row, column, width, beyond):
+        """One row for each tap: (k * k, width, channels); `beyond` tells what lies below the map."""
+        starts = jnp.stack([jnp.broadcast_to(at, (k * k,)) for at in (photo, row, column)], axis=1)
+        mode = "promise_in_bounds" if is_even else beyond
+        values = lax.gather(a, starts, numbers, (1, 1, width, channels), mode=mode, fill_value=0)
+        return lax.convert_element_type(values, wide)
 
-        def cut(a, row, height):
-            part = lax.dynamic_slice(a, (0, photo, row, 0, 0), (parts, photos, height, *a.shape[3:]))
-            return part.reshape(parts * photos, height, *a.shape[3:])
+    def add_block(sums, turn):
+        photo = turn // blocks
+        for n in range(rows):
+            row = turn % blocks * rows + n
+            span = (out_width - 1) * stride + 1
+            x_rows = rows_of(padded, photo, row * stride + tap_row, tap_column, span, "clip")
+            sums = sums + x_rows[:, ::stride] * rows_of(dy, photo, row, 0, out_width, "fill")
+        return sums, None
 
-        return cut(padded, row * stride, in_rows), cut(dy, row, rows)
+    sums = jnp.zeros((k * k, out_width, channels), wide)
+    return lax.scan(add_block, sums, jnp.arange(photos * blocks))[0].sum(axis=1)
 
-    def add_block(carry, following):
-        sums, (x_block, dy_block) = carry
-        for row in range(rows):
-            dy_row = lax.convert_element_type(_rows(dy_block, row, 0, 1, out_width, 1), wide)
 
-            def product(tap, row=row, dy_row=dy_row):
-                source = _rows(x_block, row * stride + tap // k, tap % k, 1, out_width, stride)
-                return lax.mul(lax.convert_element_type(source, wide), dy_row)
-
-            sums = [lax.add(total, product(tap)) for tap, total in enumerate(sums)]
-        return (sums, block(following)), None
-
-    turns = batch // photos * blocks
-    start = [jnp.zeros((parts * photos, 1, out_width, channels), wide)] * (k * k), block(0)
-    (sums, _), _ = lax.scan(add_block, start, jnp.minimum(jnp.arange(1, turns + 1), turns - 1))
-    return jnp.stack(sums).sum(axis=(1, 2, 3))
+def _rows_of_a_block(height: int) -> int:
+    """How many rows of a map are summed at a time: at most 8, where possible so that they go into its height."""
+    divisor = max(n for n in range(1, MOST_ROWS + 1) if height % n == 0)
+    return divisor if divisor > 2 else -(-height // -(-height // MOST_ROWS))
 
 
 class DepthwiseConv(nn.Module):

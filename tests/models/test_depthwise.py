@@ -1,16 +1,18 @@
 """Depthwise convolution: both formulations equal XLA's grouped convolution, values and gradients, in float64."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from facejax.models.depthwise import DepthwiseConv, depthwise_conv, resolve, same_padding, shift_conv
 
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
 
-# Output heights below, at and between multiples of the block of rows that the weight gradient adds up; of the four
-# photos it takes one at a time, two (height 3) or, where three would fit, two again (height 2).
+# Output heights that the weight gradient's blocks of rows divide, and others (17, where the last block is filled up).
 GRID = [
     *[(k, stride, (17, 6), "same") for k in (3, 5) for stride in (1, 2)],
     (3, 1, (14, 9), "same"),
@@ -39,7 +41,8 @@ def grouped(x, kernel, stride, padding):
 
 
 @pytest.mark.parametrize(("k", "stride", "shape", "padding"), GRID)
-def test_shift_equals_grouped_convolution_with_its_gradients(k, stride, shape, padding):
+@pytest.mark.parametrize("photos", [3, 4], ids=["one part", "four parts"])
+def test_shift_equals_grouped_convolution_with_its_gradients(k, stride, shape, padding, photos):
     rng = np.random.default_rng(k)
     if padding == "same":
         padding = tuple(same_padding(side, k, stride) for side in shape)
@@ -49,12 +52,29 @@ def test_shift_equals_grouped_convolution_with_its_gradients(k, stride, shape, p
         return outputs, *vjp(dy)
 
     with jax.enable_x64(True):
-        x = jnp.asarray(rng.standard_normal((4, *shape, 3)))
+        x = jnp.asarray(rng.standard_normal((photos, *shape, 3)))
         kernel = jnp.asarray(rng.standard_normal((k, k, 1, 3)))
         dy = jnp.asarray(rng.standard_normal(jax.eval_shape(lambda: grouped(x, kernel, stride, padding)).shape))
         both = jax.jit(lambda *args: (run(shift_conv, *args), run(grouped, *args)), compiler_options=QUICK_COMPILE)
         for ours, theirs in zip(*both(x, kernel, dy), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+def test_weight_gradient_over_devices_sends_only_its_sums():
+    """Each device loops over its own photos: one all-reduce, and no photo of another device."""
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    by_photo, everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
+
+    def gradients(x, kernel):
+        return jax.grad(lambda x, kernel: jnp.square(shift_conv(x, kernel, 2, ((1, 2), (1, 2)))).sum(), (0, 1))(
+            x, kernel
+        )
+
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((16, 9, 9, 4), (5, 5, 1, 4))]
+    placed = jax.jit(gradients, in_shardings=(by_photo, everywhere), out_shardings=(by_photo, everywhere))
+    program = placed.lower(*shapes).compile(QUICK_COMPILE).as_text()
+    sent = re.findall(r"(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(", program)
+    assert sent == ["all-reduce"]
 
 
 @pytest.mark.parametrize(("size", "stride"), [(130, 2), (131, 2), (33, 1), (8, 2)])
