@@ -271,7 +271,13 @@ def gated(
 
 def _gated_forward(x, logits):
     gate = nn.sigmoid(logits)
-    y = x * gate
+    if jax.default_backend() == "cpu":
+        # As rows of channels, which the product behind it wants: of a map XLA would form both, and keep both. The
+        # barrier holds it from taking the rows' shape off again. (On a GPU x would be kept as well.)
+        rows = lax.optimization_barrier(x.reshape(-1, x.shape[-1]))
+        y = (rows * jnp.broadcast_to(gate, x.shape).reshape(rows.shape)).reshape(x.shape)
+    else:
+        y = x * gate
     return y, (y, gate)
 
 
