@@ -27,7 +27,7 @@ from facejax.train.preemption import PreemptedError, Preemption
 from facejax.train.profiling import Profile
 from facejax.train.setup import Setup, augmentation, initial_variables
 from facejax.train.state import TrainState, split_params
-from facejax.train.step import make_optimizer, make_step_functions
+from facejax.train.step import init_optimizer, make_optimizer, make_step_functions
 from facejax.train.timing import DeviceClock
 from facejax.weights.checkpoint import save_inference_checkpoint
 
@@ -170,8 +170,7 @@ class _Stage:
                 step=step,
                 params=variables["params"],
                 batch_stats=variables["batch_stats"],
-                # Compiled as one: leaf by leaf every new shape would be compiled by itself.
-                opt_state=jax.jit(self.tx.init)(trainable),
+                opt_state=init_optimizer(self.tx, trainable),
                 rng=jax.random.key(self.setup.config.seed + 1),
             )
         )

@@ -5,11 +5,24 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import optax
+from jaxtyping import Array, Float
 
 PyTree = Any
+# Numbers of an array; smaller ones are never shared out over devices (`parallel.MIN_SHARDED_ELEMENTS`).
+JOINED_BELOW = 4096
 # grad_fn(params, batch_stats, pass_index) -> (gradients, new batch_stats, metrics)
 GradFn = Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, PyTree, PyTree]]
+
+
+def norm(tree: PyTree) -> Float[Array, ""]:
+    """Euclidean norm over all leaves, as `optax.tree.norm`.
+
+    Small arrays are joined to one first: on a CPU XLA compiles three kernels for the norm of each shape.
+    """
+    leaves = jax.tree.leaves(tree)
+    small = [leaf.ravel() for leaf in leaves if leaf.size < JOINED_BELOW]
+    parts = [leaf for leaf in leaves if leaf.size >= JOINED_BELOW] + ([jnp.concatenate(small)] if small else [])
+    return jnp.sqrt(jnp.stack([jnp.sum(jnp.square(part)) for part in parts]).sum())
 
 
 def sam_gradient(
@@ -50,10 +63,11 @@ def sam_gradient(
             moves = pass_index == ("first", "second").index(batch_stats_from)
             new_stats = jax.tree.map(lambda new, old: jnp.where(moves, new, old), new_stats, stats)
         direction = sync(gradient)
-        radius = rho / (optax.tree.norm(direction) + 1e-12)
+        radius = rho / (norm(direction) + 1e-12)
         perturbed = jax.tree.map(lambda w, g: w + (radius * g).astype(w.dtype), params, direction)
         return (perturbed, gradient, new_stats), metrics
 
-    start = (params, jax.tree.map(jnp.zeros_like, params), batch_stats)
+    # The first pass reads no gradient. Weights in its place need no zeros, a kernel for each shape on a CPU.
+    start = (params, params, batch_stats)
     (_, gradient, batch_stats), metrics = jax.lax.scan(one_pass, start, jnp.arange(2))
     return gradient, batch_stats, jax.tree.map(lambda both: both[0], metrics)

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
@@ -49,6 +50,14 @@ def make_optimizer(stage: StageConfig, steps: int) -> optax.GradientTransformati
     else:
         schedule = stage.lr
     return optax.adam(schedule)
+
+
+def init_optimizer(tx: optax.GradientTransformation, params: Any) -> optax.OptState:
+    """State of `make_optimizer`'s Adam before its first step, as NumPy arrays: both moments and the count are 0.
+
+    ``tx.init`` makes the same, but compiles the zeros of each shape.
+    """
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(tx.init, params))
 
 
 def task_labels(task: Task, batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -259,7 +268,7 @@ def make_step_functions(
             opt_state=opt_state,
             rng=state.rng,
         )
-        return new_state, {**metrics, "grad_norm": optax.tree.norm(gradient)}
+        return new_state, {**metrics, "grad_norm": sam.norm(gradient)}
 
     def evaluate(params, batch_stats, batch: Batch) -> dict[str, jax.Array]:
         outputs = apply(

@@ -5,7 +5,8 @@ import optax
 import pytest
 
 from facejax.config import LossConfig, SamConfig, StageConfig
-from facejax.train import losses
+from facejax.train import losses, sam
+from facejax.train.step import init_optimizer, make_optimizer
 
 from . import toy
 
@@ -92,9 +93,8 @@ def test_sam_with_optax_as_oracle():
         return jnp.sum((w["a"] - 1.0) ** 4) + jnp.sum(w["a"][0] * w["b"] ** 2)
 
     params = {"a": jnp.array([0.3, -0.7]), "b": jnp.array([[1.5, -0.2]])}
-    from facejax.train.sam import sam_gradient
 
-    gradient, _, _ = sam_gradient(lambda p, s, i: (jax.grad(loss_fn)(p), s, {}), params, {}, rho=0.05)
+    gradient, _, _ = sam.sam_gradient(lambda p, s, i: (jax.grad(loss_fn)(p), s, {}), params, {}, rho=0.05)
     oracle = optax.contrib.sam(
         optax.sgd(1.0), optax.chain(optax.contrib.normalize(), optax.sgd(0.05)), opaque_mode=True
     )
@@ -102,6 +102,24 @@ def test_sam_with_optax_as_oracle():
         jax.grad(loss_fn)(params), oracle.init(params), params, grad_fn=lambda p, _: jax.grad(loss_fn)(p)
     )
     assert largest_difference(gradient, jax.tree.map(jnp.negative, updates)) < 1e-6
+
+
+@pytest.mark.parametrize("sizes", [(3, 5000, 4096), (3, 7), (4096,)])
+def test_norm_is_that_of_all_leaves(sizes):
+    rng = np.random.default_rng(0)
+    leaves = [rng.standard_normal((n, 2)).astype(np.float32) for n in sizes]
+    expected = np.linalg.norm(np.concatenate([leaf.ravel() for leaf in leaves]).astype(np.float64))
+    np.testing.assert_allclose(jax.jit(sam.norm)(leaves), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("stage", [ALL, StageConfig(lr=1e-2, schedule="cosine", warmup_steps=2)])
+def test_optimizer_starts_as_optax_starts_it(stage):
+    _, start = toy.setup()
+    tx = make_optimizer(stage, 10)
+    ours, theirs = init_optimizer(tx, start.params), tx.init(start.params)
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    assert jax.tree.map(lambda x: x.dtype, ours) == jax.tree.map(lambda x: x.dtype, theirs)
+    assert leaves_equal(ours, theirs)
 
 
 def test_head_stage_leaves_the_base_bit_identical_and_moves_the_head():

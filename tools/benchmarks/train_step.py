@@ -99,7 +99,7 @@ def make_stage(model: str, size: int, dtype: str, rho: float, stage):
     from facejax.tasks import TASKS
     from facejax.train import parallel
     from facejax.train.state import TrainState, split_params
-    from facejax.train.step import make_optimizer, make_step_functions
+    from facejax.train.step import init_optimizer, make_optimizer, make_step_functions
 
     preprocessing = dataclasses.replace(pretrained_cfg(model).preprocessing, image_size=size)
     network = create_model(model, tasks=("emotion8",), dtype=jnp.dtype(dtype))
@@ -121,7 +121,7 @@ def make_stage(model: str, size: int, dtype: str, rho: float, stage):
     placement = parallel.place(functions, "jit", parallel.data_mesh())
     trainable, _ = split_params(variables["params"], stage.trainable)
     step, rng = jnp.zeros((), jnp.int32), jax.random.key(1)
-    state = TrainState(step, variables["params"], variables["batch_stats"], jax.jit(tx.init)(trainable), rng)
+    state = TrainState(step, variables["params"], variables["batch_stats"], init_optimizer(tx, trainable), rng)
     return placement, placement.put_state(state)
 
 
