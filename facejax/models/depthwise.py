@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 Implementation = Literal["auto", "conv", "shift"]
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
-# Of a block of the weight gradient's sums.
+# Rows of a map that the weight gradient adds up at a time.
 MOST_ROWS = 8
 
 

@@ -93,7 +93,6 @@ def test_sam_with_optax_as_oracle():
         return jnp.sum((w["a"] - 1.0) ** 4) + jnp.sum(w["a"][0] * w["b"] ** 2)
 
     params = {"a": jnp.array([0.3, -0.7]), "b": jnp.array([[1.5, -0.2]])}
-
     gradient, _, _ = sam.sam_gradient(lambda p, s, i: (jax.grad(loss_fn)(p), s, {}), params, {}, rho=0.05)
     oracle = optax.contrib.sam(
         optax.sgd(1.0), optax.chain(optax.contrib.normalize(), optax.sgd(0.05)), opaque_mode=True
