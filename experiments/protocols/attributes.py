@@ -2,14 +2,13 @@
 
 import dataclasses
 import hashlib
-import json
 import logging
 import pathlib
 from typing import Any
 
-import jax
 import numpy as np
 
+from experiments.protocols.kept import keep
 from experiments.protocols.network import load_network
 from experiments.protocols.results import percent, write_results
 from facejax.config import Config, ConfigError, DataConfig
@@ -139,28 +138,10 @@ def _photos(directory: pathlib.Path, faces: FacesConfig, split: str) -> tuple[Fa
     return kept, left_out
 
 
-def _made_from(model: LoadedModel, network: str, source: FaceSource) -> str:
-    """What outputs depend on: the prepared set and its files' sizes, the photos that count, network and weights."""
-    digest = hashlib.sha256((source.directory / "dataset_info.json").read_bytes())
-    weights = hashlib.sha256(json.dumps(model.cfg.to_dict(), sort_keys=True).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(model.variables):
-        weights.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
-    return json.dumps(
-        {
-            "set": str(source.directory),
-            "info": digest.hexdigest(),
-            "split": source.name,
-            "photos": len(source),
-            "network": network,
-            "weights": weights.hexdigest(),
-        }
-    )
-
-
 def _outputs(model: LoadedModel, network: str, source: FaceSource, path: pathlib.Path) -> dict[str, np.ndarray]:
     """Features and raw outputs of all photos of a split; read back where they were made before from the same."""
-    made_from = _made_from(model, network, source)
-    if not _is_made_from(path, made_from):
+
+    def make(path: pathlib.Path) -> None:
         parts = []
         for start in range(0, len(source), _PHOTOS_AT_ONCE):
             indices = range(start, min(start + _PHOTOS_AT_ONCE, len(source)))
@@ -168,20 +149,20 @@ def _outputs(model: LoadedModel, network: str, source: FaceSource, path: pathlib
             logger.info("%s: photo %d of %d", source.name, indices[-1] + 1, len(source))
         partial = path.with_suffix(".partial.npz")
         merged: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        np.savez(partial, **merged, made_from=np.array(made_from))
+        np.savez(partial, **merged)
         partial.rename(path)
-    with np.load(path) as stored:
-        return {name: stored[name] for name in stored.files if name != "made_from"}
 
-
-def _is_made_from(path: pathlib.Path, made_from: str) -> bool:
-    if not path.exists():
-        return False
+    info = (source.directory / "dataset_info.json").read_bytes()  # tells the sizes of the set's files
+    made_from = {
+        "set": str(source.directory),
+        "info": hashlib.sha256(info).hexdigest()[:12],
+        "split": source.name,
+        "photos": len(source),
+        "network": network,
+    }
+    keep(path, made_from, make)
     with np.load(path) as stored:
-        same = "made_from" in stored.files and stored["made_from"].item() == made_from
-    if not same:
-        logger.info("%s is of other photos or weights: computed anew", path)
-    return same
+        return dict(stored)
 
 
 def _fit(

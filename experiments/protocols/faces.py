@@ -141,4 +141,5 @@ def _digest(config: ClipsConfig, detection: DetectionConfig, clips: ClipSet) -> 
     }
     if clips.name == "people":
         settings |= {"frames": config.people_frames, "size": config.people_size}
+        settings |= {"edition": get_dataset("people").edition}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,6 +1,7 @@
 """LFW: identification with one training photo a person (paper Table 1), verification and 1:N search."""
 
 import collections
+import functools
 import logging
 import pathlib
 from collections.abc import Callable, Container, Iterator
@@ -8,6 +9,7 @@ from collections.abc import Callable, Container, Iterator
 import numpy as np
 
 from experiments.protocols.faces import make_detector
+from experiments.protocols.kept import keep, records_digest
 from experiments.protocols.network import load_network
 from experiments.protocols.results import percent, write_results
 from facejax.config import ConfigError
@@ -54,10 +56,10 @@ def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> Non
         {"protocol": "lfw", "data": description, "network": network, "comparable": comparable, "crops": {}},
         {},
     )
+    made_from = {"data": description, "photos": records_digest(records), "network": network}
     for crop in config.crops:
         path = workdir / f"features_{crop}.npz"
-        if not path.exists():
-            _embed(config, crop, records, model.features, path, network)
+        keep(path, made_from, functools.partial(_embed, config, crop, records, model.features))
         with np.load(path) as stored:
             features, ids, missed = stored["features"], stored["ids"].tolist(), int(stored["without_face"])
         person = {record.id: str(record.labels["person"]) for record in records}
@@ -115,7 +117,6 @@ def _embed(
     records: list[Record],
     embed: Callable[[list[np.ndarray]], np.ndarray],
     path: pathlib.Path,
-    network: str,
 ) -> None:
     """Writes features of all readable photos.
 
@@ -141,7 +142,7 @@ def _embed(
         features.append(embed(crops))
         ids += [record.id for record, _ in group]
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, features=np.concatenate(features), ids=np.array(ids), without_face=missed, network=network)
+    np.savez(partial, features=np.concatenate(features), ids=np.array(ids), without_face=missed)
     partial.rename(path)
 
 

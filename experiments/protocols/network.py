@@ -1,8 +1,13 @@
 """The network of a `NetworkConfig`: weights of an earlier run or of a folder, or random ones, said loudly."""
 
 import dataclasses
+import hashlib
+import json
 import logging
 import pathlib
+
+import jax
+import numpy as np
 
 from facejax.config import ConfigError
 from facejax.inference.model import LoadedModel
@@ -17,7 +22,7 @@ RANDOM = "RANDOM weights"
 
 
 def load_network(config: NetworkConfig, seed: int, workdir: pathlib.Path) -> tuple[LoadedModel, str]:
-    """The network with its weights, and what it is in words.
+    """The network with its weights, and what it is in words; these hold a digest of the weights.
 
     Args:
         config: Which.
@@ -56,4 +61,13 @@ def load_network(config: NetworkConfig, seed: int, workdir: pathlib.Path) -> tup
     if config.image_size:
         preprocessing = dataclasses.replace(cfg.preprocessing, image_size=config.image_size)
         cfg = dataclasses.replace(cfg, preprocessing=preprocessing)
-    return LoadedModel(cfg, variables), f"{description}, {cfg.preprocessing.image_size} px"
+    model = LoadedModel(cfg, variables)
+    return model, f"{description} ({_digest(model)}), {cfg.preprocessing.image_size} px"
+
+
+def _digest(model: LoadedModel) -> str:
+    """Short name of the weights and of all that travels with them: another run of the same config has another."""
+    digest = hashlib.sha256(json.dumps(model.cfg.to_dict(), sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(model.variables):
+        digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:12]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.protocols.faces import faces_of_clips, open_clips
+from experiments.protocols.kept import keep, records_digest
 from experiments.protocols.network import load_network
 from experiments.protocols.results import percent, write_results
 from facejax.evals.classification import ClassificationResult, classify
@@ -27,15 +28,19 @@ def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> N
     """Runs the protocol.
 
     Writes ``features.npz`` and ``features.parquet``, ``<classifier>.skops`` and ``<network>.npz``, ``report.json`` and
-    ``report.md``. Features that are there already are taken: the workdir is of one config only.
+    ``report.md``. Features that were made before from the same clips and weights are taken.
     """
     clips = open_clips(config.clips)
-    path = workdir / "features.npz"
-    if not path.exists():
-        model, network = load_network(config.network, config.seed, workdir)
-        logger.info("%d clips of %s; features by %s", len(clips.records), clips.description, network)
+    model, network = load_network(config.network, config.seed, workdir)
+    logger.info("%d clips of %s; features by %s", len(clips.records), clips.description, network)
+
+    def make(path: pathlib.Path) -> None:
         found = faces_of_clips(config.clips, config.detection, clips, data_dir)
         embed_clips(found, model.features, network).save(path)
+
+    path = workdir / "features.npz"
+    made_from = {"data": clips.description, "clips": records_digest(clips.records), "network": network}
+    keep(path, made_from, make)
     table = FeatureTable.load(path)
     table.save_parquet(workdir / "features.parquet")
     report: dict[str, Any] = {

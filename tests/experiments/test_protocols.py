@@ -10,6 +10,7 @@ import pytest
 from experiments import run
 from experiments.protocols import attributes, lfw
 from experiments.protocols.faces import open_clips
+from experiments.protocols.kept import keep
 from experiments.protocols.lfw import open_photos
 from facejax.config import Config, ConfigError, flatten, override
 from facejax.data.example import encode_example
@@ -192,6 +193,52 @@ def test_outputs_of_other_photos_or_weights_are_not_reused(tmp_path, monkeypatch
     assert other != first
     assert ages(1, "other") != other
     assert calls == [True, False, True, True]
+
+
+def test_lfw_features_of_other_weights_or_photos_are_not_reused(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("sys.argv", ["run.py"])
+
+    def features(seed, photos):
+        records = [
+            Record(f"{i}.jpg", "test", lambda i=i: noise(40, 40, i), {"person": f"A_{i // 2}"}) for i in range(photos)
+        ]
+        monkeypatch.setattr(lfw, "open_photos", lambda config: (records, "lfw", False))
+        model = toy_model("gender", seed=seed)
+        save_inference_checkpoint(tmp_path / "weights", model.variables, model.cfg)
+        network = NetworkConfig(backbone="mobilenet_v1", init_from=str(tmp_path / "weights"))
+        run.run_protocol(LfwConfig(crops=("whole",), repeats=2, network=network), tmp_path, tmp_path)
+        report = json.loads((tmp_path / "report.json").read_text())
+        with np.load(tmp_path / "features_whole.npz") as stored:
+            np.testing.assert_allclose(
+                stored["features"], model.features([record.image() for record in records]), rtol=1e-4, atol=1e-5
+            )
+        return report["network"], (tmp_path / "features_whole.npz").stat().st_mtime_ns
+
+    caplog.set_level(logging.INFO, "facejax")
+    first = features(0, 8)
+    assert features(0, 8) == first
+    assert "made anew" not in caplog.text
+    assert features(1, 8)[0] != first[0]  # other weights in the same folder
+    assert "features_whole.npz is of other photos, settings or weights" in caplog.text
+    features(1, 10)
+
+
+def test_a_file_that_was_not_finished_is_made_again(tmp_path):
+    path, made = tmp_path / "features.npz", []
+
+    def make(to):
+        to.write_text("whole" if made else "half")
+        made.append(to)
+        if len(made) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        keep(path, {"network": "a"}, make)
+    for _ in range(2):
+        keep(path, {"network": "a"}, make)
+    assert made == [path] * 2
+    keep(path, {"network": "b"}, make)
+    assert made == [path] * 3
 
 
 def test_table_6_leaves_out_photos_without_a_single_face(tmp_path, monkeypatch, caplog):

@@ -1,0 +1,36 @@
+"""Features and outputs of a workdir: made once, and again as soon as what they are made from is another."""
+
+import hashlib
+import json
+import logging
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from experiments.protocols.results import write_text
+from facejax.data.records import Record
+from facejax.datasets import get_dataset
+
+logger = logging.getLogger("facejax")
+
+
+def keep(path: pathlib.Path, made_from: dict[str, Any], make: Callable[[pathlib.Path], None]) -> None:
+    """Calls ``make(path)``, which writes the file, unless it is there and was made from the same.
+
+    What it was made from stands beside it: ``features.json`` tells it of ``features.npz``.
+    """
+    told = path.with_suffix(".json")
+    text = json.dumps(made_from, indent=2) + "\n"
+    if path.exists() and told.exists() and told.read_text() == text:
+        return
+    if path.exists():
+        logger.info("%s is of other photos, settings or weights: made anew", path)
+    told.unlink(missing_ok=True)  # first: a run that is stopped from here on leaves a file of which nothing is told
+    make(path)
+    write_text(told, text)
+
+
+def records_digest(records: Sequence[Record]) -> str:
+    """Short name of a list of records: their ids in order, and the edition of those that are rendered."""
+    told = [str(get_dataset("people").edition), *(record.id for record in records)]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
