@@ -1,10 +1,11 @@
 """One split of a prepared set as decoded records with random access."""
 
+import contextlib
 import logging
 import os
 import pathlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -87,17 +88,18 @@ class FaceSource:
     def labels(self, key: str) -> np.ndarray:
         """All records' values of a label: int64, float32 or text, (records,) or (records, length).
 
-        Read from the shards' indices; only where these are missing are the records themselves read.
+        Read from the shards' indices; only where these are missing are the records themselves read. Then a corrupt
+        record has no label (-1, NaN or empty) where `on_corrupt` is ``skip``.
 
         Raises:
             KeyError: The set has no such label.
+            CorruptRecordError: There is no index, a record is corrupt, and `on_corrupt` is ``raise``.
         """
         if key not in self.fields:
             raise KeyError(f"{self.name} has no label {key!r}; it has {', '.join(sorted(self.fields))}")
         column = self._records.labels.get(key)
         if column is None:
-            values = [self._label(key, decode_example(record)) for record in self._records]
-            column = self.fields[key].column(values)
+            column = self.fields[key].column([self._read_label(key, place) for place in range(len(self._records))])
             self._records.labels[key] = column
         return column if self._chosen is None else column[self._chosen]
 
@@ -105,6 +107,26 @@ class FaceSource:
         """All records' ids (the photos' paths within the published set); reads the records."""
         examples = (decode_example(self._records[self._place(index)]) for index in range(len(self)))
         return [example["id"][0].decode() for example in examples]
+
+    def _read_label(self, key: str, place: int):
+        try:
+            with self._naming_record(place):
+                return self._label(key, decode_example(self._records[place]))
+        except CorruptRecordError as error:
+            if self.on_corrupt == "raise":
+                raise
+            if self._chosen is None:  # else it has another index; it is noted when the record is read
+                self.note_corrupt(place, error)
+            return self.fields[key].missing
+
+    @contextlib.contextmanager
+    def _naming_record(self, place: int) -> Iterator[None]:
+        try:
+            yield
+        except CorruptRecordError:
+            raise
+        except (CorruptImageError, ValueError, KeyError, IndexError) as error:
+            raise CorruptRecordError(*self._records.locate(place), f"{type(error).__name__}: {error}") from error
 
     def _label(self, key: str, features: Mapping[str, list]):
         values = features[key]
@@ -123,15 +145,13 @@ class FaceSource:
         """
         place = self._place(index)
         data = self._records[place]
-        try:
+        with self._naming_record(place):
             features: dict[str, list] = dict(decode_example(data))
             record = {"image": decode_image(features["image"][0])}
             for key, field in self.fields.items():
                 if key in self.label_keys:
                     dtype = np.int32 if field.dtype == "int64" else np.float32
                     record[key] = np.asarray(self._label(key, features), dtype)
-        except (CorruptImageError, ValueError, KeyError, IndexError) as error:
-            raise CorruptRecordError(*self._records.locate(place), f"{type(error).__name__}: {error}") from error
         record["index"] = np.asarray(index, np.int64)
         return record
 

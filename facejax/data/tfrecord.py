@@ -25,16 +25,26 @@ _MASK_DELTA = 0xA282EAD8
 class CorruptRecordError(ValueError):
     """A record that cannot be read; the message names its shard and offset."""
 
+    mend = (
+        "Copy the shard again, or delete its folder and run tools/prepare_dataset.py again; on_corrupt='skip' "
+        "(--config.data.on_corrupt=skip) goes on without such records and counts them."
+    )
+
     def __init__(self, shard: str | os.PathLike, offset: int, reason: str):
-        super().__init__(
-            f"{os.fspath(shard)}: record at byte {offset}: {reason}. Copy the shard again, or delete its folder and "
-            "run tools/prepare_dataset.py again; on_corrupt='skip' (--config.data.on_corrupt=skip) goes on without "
-            "such records and counts them."
-        )
+        super().__init__(f"{os.fspath(shard)}: record at byte {offset}: {reason}. {self.mend}")
         self.shard, self.offset, self.reason = os.fspath(shard), offset, reason
 
     def __reduce__(self):
-        return CorruptRecordError, (self.shard, self.offset, self.reason)
+        return type(self), (self.shard, self.offset, self.reason)
+
+
+class BrokenFramingError(CorruptRecordError):
+    """A shard without an index has a record whose length is damaged, so that those after it cannot be found."""
+
+    mend = (
+        "Without the shard's .index the records after it cannot be found, so this one cannot be left out: copy the "
+        "index, or the shard, again, or delete the folder and run tools/prepare_dataset.py again."
+    )
 
 
 def masked_crc32c(data: bytes) -> int:
@@ -101,7 +111,7 @@ def read_index(shard: pathlib.Path) -> tuple[np.ndarray, np.ndarray, dict[str, n
     """Offsets, lengths and label columns of a shard's records; scans the shard where there is no index.
 
     Raises:
-        CorruptRecordError: There is no index and the shard's framing is broken.
+        BrokenFramingError: There is no index and the shard's framing is broken.
     """
     path = index_path(shard)
     if not path.exists():
@@ -120,10 +130,13 @@ def _scan(shard: pathlib.Path) -> Iterator[tuple[int, int]]:
     with open(shard, "rb") as file:
         while position < size:
             file.seek(position)
-            length = _checked_length(shard, position, file.read(HEADER_BYTES))
+            try:
+                length = _checked_length(shard, position, file.read(HEADER_BYTES))
+            except CorruptRecordError as error:
+                raise BrokenFramingError(shard, position, error.reason) from error
             end = position + HEADER_BYTES + length + FOOTER_BYTES
             if end > size:
-                raise CorruptRecordError(shard, position, f"truncated: it ends at byte {end}, the shard at {size}")
+                raise BrokenFramingError(shard, position, f"truncated: it ends at byte {end}, the shard at {size}")
             yield position, length
             position = end
 
@@ -153,7 +166,7 @@ class TFRecordSource:
         """Opens shards in the given order.
 
         Raises:
-            CorruptRecordError: A shard without an index has broken framing.
+            BrokenFramingError: A shard without an index has broken framing.
             FileNotFoundError: A shard is not there.
         """
         self.shards = [pathlib.Path(shard) for shard in shards]

@@ -229,6 +229,23 @@ def test_corrupt_records(tmp_path, records, cut):
     assert sorted(lenient.corrupt) == records
 
 
+def test_labels_of_a_damaged_shard_that_has_lost_its_index(tmp_path, caplog):
+    directory = write_toy_set(tmp_path, COUNT)
+    labels = FaceSource(tmp_path, "toy", "train").labels("emotion")
+    damage(directory, [12, 14])
+    for index in directory.glob("*.index"):
+        index.unlink()
+    with pytest.raises(CorruptRecordError, match=r"-00001-of-00003: record at byte \d+: bad CRC of its data"):
+        FaceSource(tmp_path, "toy", "train").labels("emotion")
+    lenient = FaceSource(tmp_path, "toy", "train", on_corrupt="skip")
+    found = lenient.labels("emotion")
+    assert (found[[12, 14]] == -1).all()
+    assert np.delete(found, [12, 14]).tolist() == np.delete(labels, [12, 14]).tolist()
+    assert sorted(lenient.corrupt) == [12, 14]
+    assert caplog.text.count("left out") == 2
+    assert lenient.select([13, 14]).labels("emotion").tolist() == [labels[13], -1]
+
+
 def test_corrupt_photo_in_a_sound_record(tmp_path):
     directory = write_toy_set(tmp_path, 4, shards=1)
     from facejax.data.example import decode_example, encode_example

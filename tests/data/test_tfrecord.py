@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from facejax.data.tfrecord import (
+    BrokenFramingError,
     CorruptRecordError,
     TFRecordSource,
     frame,
@@ -96,7 +97,9 @@ def test_truncated_shard(shard, indexed):
     shard.write_bytes(data[:-10])
     if not indexed:
         index_path(shard).unlink()
-        with pytest.raises(CorruptRecordError, match=r"00000-of-00001: record at byte 1354: truncated"):
+        with pytest.raises(
+            BrokenFramingError, match=r"00000-of-00001: record at byte 1354: truncated.*cannot be left out"
+        ):
             TFRecordSource([shard])
         return
     source = TFRecordSource([shard])
@@ -120,6 +123,15 @@ def test_flipped_bit(shard, place, message):
     assert source[3] == RECORDS[3]
     with pytest.raises(CorruptRecordError, match=message):
         source[4]
+
+
+def test_damaged_length_without_an_index(shard):
+    data = bytearray(shard.read_bytes())
+    data[2] ^= 4
+    shard.write_bytes(data)
+    index_path(shard).unlink()
+    with pytest.raises(BrokenFramingError, match=r"byte 0: bad CRC of its length\. Without the shard's \.index"):
+        TFRecordSource([shard])
 
 
 def test_index_of_another_shard(shard):
