@@ -106,8 +106,10 @@ def _results(args, analyzer: "FaceAnalyzer", paths: list[pathlib.Path]) -> Itera
             print(f"{len(paths) - len(left)} of {len(paths)} photos are in {file.path} already", file=sys.stderr)
         with Progress("photos", len(left), quiet=args.quiet) as progress:
             for path, result, image in analyze_files(analyzer, left):
+                picture = drawn / _drawn_name(path)
+                picture.unlink(missing_ok=True)  # of the photo as it was
                 if args.draw and image is not None and not isinstance(result, str):
-                    _draw(drawn / _drawn_name(path), result.draw(image))
+                    _draw(picture, result.draw(image))
                 # What was only to be drawn has its line already.
                 if (key := photo_key(path)) not in done:
                     file.add(key, _told(path, result, args.embedding))

@@ -143,6 +143,20 @@ def test_photos_that_are_done_are_drawn_when_asked(photos, model_dir, tmp_path):
     assert drawn.read_bytes() == b"kept"
 
 
+def test_a_picture_of_a_photo_as_it_was_is_not_kept(photos, model_dir, tmp_path):
+    photo, out = tmp_path / "a.png", tmp_path / "out"
+    photo.write_bytes((photos / "a.png").read_bytes())
+    arguments = ["analyze", str(photo), "--model", model_dir, "--out", str(out), "--quiet"]
+    assert cli.main([*arguments, "--draw"]) == cli.DONE
+    (drawn,) = (out / "annotated").iterdir()
+    before = drawn.read_bytes()
+    photo.write_bytes((photos / "below" / "b.jpg").read_bytes())
+    assert cli.main(arguments) == cli.DONE
+    assert not drawn.exists()
+    assert cli.main([*arguments, "--draw"]) == cli.DONE
+    assert drawn.read_bytes() != before
+
+
 OURS = '{"key": "a", "result": {"faces": []}}\n'
 
 
