@@ -75,14 +75,16 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
         if head not in model.cfg.tasks or task.label_key not in source.label_keys:
             continue
         labels = class_labels(source, task)
+        if task.kind == "age":
+            labels = source.labels(task.label_key)  # where the set has them, with fractions
         scores = probabilities(task, outputs[head])
         report["heads"][head] = evaluate_task(task, scores, labels).to_dict()
         if task.kind == "age":
-            years, true = expected_age(scores), source.labels(task.label_key)  # where the set has them, with fractions
+            years = expected_age(scores)
             for low, high in ((0, 200), PAPER_RANGE):
-                found = age_errors(years, true, low, high, clusters=persons, seed=config.seed)
+                found = age_errors(years, labels, low, high, clusters=persons, seed=config.seed)
                 report["ages"][f"{low}-{high}"] = found.to_dict()
-            judged.append(_mean("age, mean absolute error in years", np.abs(years - true), true >= 0, False))
+            judged.append(_mean("age, mean absolute error in years", np.abs(years - labels), labels >= 0, False))
         else:
             judged.append(_mean(f"{head} accuracy", scores.argmax(axis=1) == labels, labels >= 0, True))
             if head == "gender" and "age" in source.label_keys:

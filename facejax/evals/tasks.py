@@ -133,8 +133,8 @@ def evaluate_task(task: Task, scores: Float[np.ndarray, "n outputs"], labels: np
     Args:
         task: What the head says.
         scores: As `facejax.train.step.scores` gives them; rows of nan for records that could not be read.
-        labels: Class indices, -1 for none (categorical, binary, identity); years, -1 for none (age); (n, outputs)
-            values, nan for none (regression).
+        labels: Class indices, -1 for none (categorical, binary, identity); years, whole or with
+            fractions, negative or nan for none (age); (n, outputs) values, nan for none (regression).
     """
     readable = np.isfinite(scores).all(axis=1)
     if task.kind == "regression":
@@ -146,7 +146,7 @@ def evaluate_task(task: Task, scores: Float[np.ndarray, "n outputs"], labels: np
         found = np.cumsum(scores.astype(np.int64) == labels[:, None], axis=1) > 0
         return RankResult(found.sum(axis=0), len(labels))
     if task.kind == "age":
-        classes = np.clip(labels, 1, scores.shape[1]) - 1
+        classes = np.clip(np.rint(labels), 1, scores.shape[1]) - 1
         hits = int((scores.argmax(axis=1) == classes).sum())
         return AgeResult(labels, expected_age(scores) - labels, hits)
     return classify(scores, labels, task.labels)

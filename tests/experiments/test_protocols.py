@@ -171,6 +171,7 @@ def test_table_6_is_on_people_where_utkface_is_not_prepared(tmp_path, monkeypatc
     assert report["heads"]["age"]["class_accuracy"] == 1
     assert report["ages"]["0-200"]["mae"] == pytest.approx(np.abs(np.rint(ages[0]) - ages[0]).mean(), abs=1e-4)
     assert report["ages"]["0-200"]["mae"] > 0.01
+    assert report["heads"]["age"]["mae"] == pytest.approx(report["ages"]["0-200"]["mae"], abs=1e-6)
 
 
 def test_outputs_of_other_photos_or_weights_are_not_reused(tmp_path, monkeypatch):
