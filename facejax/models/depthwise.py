@@ -180,17 +180,18 @@ def _tap_sums(padded, dy, k, stride):
         values = lax.gather(a, starts, numbers, (1, 1, width, channels), mode=mode, fill_value=0)
         return lax.convert_element_type(values, wide)
 
-    def add_block(sums, turn):
-        photo = turn // blocks
+    def add_block(sums, start):
+        photo, first = start
         for n in range(rows):
-            row = turn % blocks * rows + n
+            row = first + n
             span = (out_width - 1) * stride + 1
             x_rows = rows_of(padded, photo, row * stride + tap_row, tap_column, span, "clip")
             sums = sums + x_rows[:, ::stride] * rows_of(dy, photo, row, 0, out_width, "fill")
         return sums, None
 
     sums = jnp.zeros((k * k, out_width, channels), wide)
-    return lax.scan(add_block, sums, jnp.arange(photos * blocks))[0].sum(axis=1)
+    photo, block = np.divmod(np.arange(photos * blocks, dtype=np.int32), blocks)
+    return lax.scan(add_block, sums, (photo, block * np.int32(rows)))[0].sum(axis=1)
 
 
 def _rows_of_a_block(height: int) -> int:
