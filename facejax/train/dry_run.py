@@ -10,8 +10,8 @@ import numpy as np
 
 from facejax.config import Config
 from facejax.models.face_model import abstract_variables
-from facejax.train.loop import stage_list
-from facejax.train.setup import build_model
+from facejax.train.loop import keeps_features, stage_list
+from facejax.train.setup import build_model, check_batch_sizes
 from facejax.train.state import split_params
 
 # Of the rate of one large matrix product: what convolutional networks of this kind reach, roughly. An assumption.
@@ -26,16 +26,19 @@ class StagePlan:
         name: Of the stage.
         steps: Over all epochs.
         trainable: Parameters that learn.
-        step_flops: Floating-point operations of a step, estimated: a forward pass, or three times that where the base
-            learns (the backward pass costs two forward passes), and all twice with SAM.
-        memory_bytes: Parameters, their gradient, SAM's perturbed copy, Adam's moments, and the outputs of all layers,
-            estimated before the compiler fuses any of them.
-        seconds: At `ASSUMED_UTILISATION` of the measured rate of a matrix product.
+        keeps_features: Whether the frozen base sees each photo once, and later epochs only train heads.
+        step_flops: Floating-point operations of a step that the base runs in, estimated: a forward pass, or three times
+            that where the base learns (the backward pass costs two forward passes; with microbatches one more is
+            computed), and all twice with SAM.
+        memory_bytes: Of each device: parameters, their gradient, SAM's perturbed copy, Adam's moments, and the outputs
+            of all layers for what it computes at a time, estimated before the compiler fuses any of them.
+        seconds: At `ASSUMED_UTILISATION` of the measured rate of a matrix product, on each device.
     """
 
     name: str
     steps: int
     trainable: int
+    keeps_features: bool
     step_flops: float
     memory_bytes: int
     seconds: float
@@ -71,6 +74,7 @@ def plan(config: Config, num_train: int, flops_per_second: float) -> Plan:
     Raises:
         ValueError: The config's backbone, tasks or sizes do not fit together.
     """
+    check_batch_sizes(config)
     tasks = (*config.model.keep_heads, *config.model.tasks)
     wanted = dataclasses.replace(config.model, init_from="", keep_heads=(), tasks=tasks)
     loss = dataclasses.replace(config.loss, task_weights=())
@@ -88,18 +92,22 @@ def plan(config: Config, num_train: int, flops_per_second: float) -> Plan:
     one = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     forward_flops = float(jax.jit(forward).lower(variables, one).cost_analysis()["flops"])  # pyright: ignore
     outputs, kept = jax.eval_shape(every_layer, variables, batch)
-    activations = sum(leaf.size for leaf in jax.tree.leaves(kept)) * dtype.itemsize
+    at_a_time = config.batch_size // (jax.device_count() * config.sam.parts * config.accumulate)
+    activations = sum(leaf.size for leaf in jax.tree.leaves(kept)) * dtype.itemsize * at_a_time // config.batch_size
     parameters = {name: _size(part) for name, part in variables["params"].items()}
     passes = 2 if config.sam.rho else 1
     stages = []
     for name, stage in stage_list(config):
         trainable = _size(split_params(variables["params"], stage.trainable)[0])
         learns_base = stage.trainable == "all"
-        flops = forward_flops * config.batch_size * (3 * passes if learns_base else 1)
+        of_forward = (3 + (config.accumulate > 1)) * passes if learns_base else 1
+        flops = forward_flops * config.batch_size * of_forward
         memory = 4 * (sum(parameters.values()) + (3 + passes) * trainable) + activations * learns_base
         steps = num_train // config.batch_size * stage.epochs
-        seconds = steps * flops / (ASSUMED_UTILISATION * flops_per_second)
-        stages.append(StagePlan(name, steps, trainable, flops, int(memory), seconds))
+        once = keeps_features(config, stage, num_train, cfg.num_features)
+        base_steps = num_train / config.batch_size if once else steps
+        seconds = base_steps * flops / (ASSUMED_UTILISATION * flops_per_second * jax.device_count())
+        stages.append(StagePlan(name, steps, trainable, once, flops, int(memory), seconds))
     shapes = {name: tuple(output.shape) for name, output in outputs.items()}
     return Plan(batch.shape, shapes, parameters, forward_flops, tuple(stages))
 
@@ -134,8 +142,8 @@ def in_words(plan: Plan, num_train: int, flops_per_second: float) -> str:
     for stage in plan.stages:
         lines.append(
             f"{stage.name + ' stage':16} {stage.steps:,} steps, {stage.trainable:,} trainable parameters, "
-            f"{stage.step_flops / 1e9:.1f} GFLOP a step, about {stage.memory_bytes / 2**30:.2f} GiB, about "
-            f"{_duration(stage.seconds)}"
+            f"{stage.step_flops / 1e9:.1f} GFLOP a step{' of the first epoch' if stage.keeps_features else ''}, "
+            f"about {stage.memory_bytes / 2**30:.2f} GiB on each device, about {_duration(stage.seconds)}"
         )
     lines.append(
         f"Times assume {ASSUMED_UTILISATION:.0%} of the {flops_per_second / 1e9:.0f} GFLOP/s that a matrix product "

@@ -38,7 +38,7 @@ FEATURE_CACHE_BYTES = 4 << 30
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss became infinite or NaN; the last good checkpoint is kept."""
+    """The loss or its gradient became infinite or NaN; the last good checkpoint is kept."""
 
 
 @dataclasses.dataclass
@@ -66,6 +66,12 @@ def stage_list(config: Config) -> list[tuple[str, StageConfig]]:
     return [(name, stage) for name, stage in stages if stage.epochs > 0]
 
 
+def keeps_features(config: Config, stage: StageConfig, records: int, num_features: int) -> bool:
+    """Whether a stage computes the features of its records once: the base is frozen, nothing varies, and they fit."""
+    frozen = stage.trainable == "heads" and stage.batch_norm == "running" and config.data.augmentation == "none"
+    return frozen and records * num_features * 4 <= FEATURE_CACHE_BYTES
+
+
 def train(setup: Setup, profile_steps: int = 0) -> Progress:
     """Trains to the end, from the newest undamaged checkpoint in the workdir where there is one.
 
@@ -86,7 +92,7 @@ def train(setup: Setup, profile_steps: int = 0) -> Progress:
     with contextlib.ExitStack() as stack:
         stack.enter_context(explain_full_disk(directory))
         preemption = stack.enter_context(Preemption())
-        profile = Profile(setup.workdir / "profile", profile_steps)
+        profile = stack.enter_context(contextlib.closing(Profile(setup.workdir / "profile", profile_steps)))
         checkpointer = stack.enter_context(contextlib.closing(Checkpointer(directory, config.checkpoint.keep)))
         saved = checkpointer.latest_progress()
         progress = Progress(**saved["progress"]) if saved else Progress()
@@ -266,8 +272,7 @@ class _Stage:
             "process_index": jax.process_index(),
             "process_count": jax.process_count(),
         }
-        frozen = stage.trainable == "heads" and stage.batch_norm == "running" and config.data.augmentation == "none"
-        if frozen and len(source) * setup.cfg.num_features * 4 <= FEATURE_CACHE_BYTES:
+        if keeps_features(config, stage, len(source), setup.cfg.num_features):
             logger.info("%s stage: computing the features of %d records once", self.name, len(source))
             features = self.outputs(self.placement.features, state, source)
             readable = np.isfinite(features).all(axis=1)
@@ -306,17 +311,21 @@ class _Stage:
         return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(source)], *jax.device_get(results))
 
     def record(self, pending: _Pending | None, meter: Meter) -> None:
-        """Logs the metrics of a step; stops the run where the loss is not finite."""
+        """Logs the metrics of a step; stops the run where the loss or the gradient is not finite.
+
+        The loss alone is not enough: it is that of the weights before the step, which the gradient then changes.
+        """
         if pending is None:
             return
         step = pending.step
         values = {name: float(value) for name, value in jax.device_get(pending.metrics).items()}
-        if not math.isfinite(values["loss"]):
-            raise NonFiniteLossError(
-                f"the loss is {values['loss']} at step {step} ({self.name} stage); the last good checkpoint is kept "
-                f"in {self.setup.workdir / 'checkpoints'}. "
-                f"Try a lower --config.stages.{self.name}.lr (now {self.stage.lr})"
-            )
+        for name, words in (("loss", "the loss"), ("grad_norm", "the norm of the gradient")):
+            if not math.isfinite(values[name]):
+                raise NonFiniteLossError(
+                    f"{words} is {values[name]} at step {step} ({self.name} stage); the last good checkpoint is kept "
+                    f"in {self.setup.workdir / 'checkpoints'}. Try a lower --config.stages.{self.name}.lr "
+                    f"(now {self.stage.lr}), in another --workdir"
+                )
         self.log.write(step, phase="train", stage=self.name, **values)
         meter.update(values, pending.device_seconds.result(), pending.input_seconds)
 

@@ -1,12 +1,15 @@
 """The log of a run: one JSON object a line in metrics.jsonl, and the same scalars as TensorBoard events."""
 
 import json
+import logging
 import math
 import os
 import pathlib
 from typing import Any
 
 import jax
+
+logger = logging.getLogger(__name__)
 
 # Lines about the machine, which no two runs have alike.
 TIMING_PHASES = ("timing", "compile")
@@ -56,7 +59,9 @@ class MetricsLog:
 
 
 def read_metrics(workdir: pathlib.Path, timing: bool = False) -> list[dict[str, Any]]:
-    """All whole lines of a run's metrics.jsonl; a line that a killed process left half-written is dropped.
+    """All whole lines of a run's metrics.jsonl; one that cannot be read is left out.
+
+    The last one may be half-written, by a process that was killed; of any other the log tells.
 
     Args:
         workdir: Of the run.
@@ -67,11 +72,15 @@ def read_metrics(workdir: pathlib.Path, timing: bool = False) -> list[dict[str, 
     if not path.exists():
         return []
     lines = []
-    for text in path.read_text().splitlines():
+    texts = path.read_text(errors="replace").splitlines()
+    for number, text in enumerate(texts, 1):
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:
-            break
-        if timing or line["phase"] not in TIMING_PHASES:
+            is_timing = line["phase"] in TIMING_PHASES
+        except (json.JSONDecodeError, TypeError, KeyError):
+            if number < len(texts):
+                logger.warning("line %d of %s is damaged and left out", number, path)
+            continue
+        if timing or not is_timing:
             lines.append(line)
     return lines

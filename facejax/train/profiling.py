@@ -35,4 +35,10 @@ class Profile:
             jax.block_until_ready(running)
             jax.profiler.stop_trace()
             self._running = False
-            logger.info("profile of %d steps written; look at it with: xprof %s", self._steps, self._directory)
+            traced = self._seen - STEPS_BEFORE
+            logger.info("profile of %d steps written; look at it with: xprof %s", traced, self._directory)
+
+    def close(self) -> None:
+        """Tells of a trace that was asked for and that the run was too short for."""
+        if self._steps and self._seen <= STEPS_BEFORE:
+            logger.warning("no profile: it would begin behind %d steps, and %d were run", STEPS_BEFORE, self._seen)

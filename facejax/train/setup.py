@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -90,14 +90,7 @@ def set_up(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> Set
             has no label of it, no such split, or more persons or classes than the head.
     """
     data, tasks = config.data, trained_tasks(config)
-    devices, parts, microbatches = jax.device_count(), config.sam.parts, config.accumulate
-    for name, divisor in (("batch_size", devices * parts * microbatches), ("eval_batch_size", devices)):
-        if getattr(config, name) % divisor:
-            cut = f" x {parts} parts x {microbatches} microbatches" if divisor > devices else ""
-            raise ConfigError(
-                f"{name} {getattr(config, name)} is no multiple of the {devices} devices{cut}; "
-                f"set --config.{name} to one that is"
-            )
+    check_batch_sizes(config)
     sources, labels = {}, {}
     for split in (data.train_split, data.eval_split):
         try:
@@ -108,6 +101,7 @@ def set_up(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> Set
             if task.label_key not in source.fields:
                 raise ConfigError(f"{source.name} has no {task.label_key!r}, which task {task.name} learns from")
         sources[split], labels[split] = labelled(source, tasks)
+    _check_eval_labels(tasks, data, labels[data.eval_split])
     train_source, train_labels = sources[data.train_split], labels[data.train_split]
     if len(train_source) < config.batch_size:
         raise ConfigError(
@@ -126,6 +120,34 @@ def set_up(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> Set
         logger.info("%s of %s: %s", task.name, train_source.name, line)
     eval_source, eval_labels = sources[data.eval_split], labels[data.eval_split]
     return Setup(config, workdir, tasks, cfg, model, train_source, eval_source, eval_labels, weights, initial)
+
+
+def check_batch_sizes(config: Config) -> None:
+    """Refuses batches that do not divide over the devices, the parts of SAM and the microbatches.
+
+    Raises:
+        ConfigError: Names the setting.
+    """
+    devices, parts, microbatches = jax.device_count(), config.sam.parts, config.accumulate
+    for name, divisor in (("batch_size", devices * parts * microbatches), ("eval_batch_size", devices)):
+        if getattr(config, name) % divisor:
+            cut = f" x {parts} parts x {microbatches} microbatches" if divisor > devices else ""
+            raise ConfigError(
+                f"{name} {getattr(config, name)} is no multiple of the {devices} devices{cut}; "
+                f"set --config.{name} to one that is"
+            )
+
+
+def _check_eval_labels(tasks: Sequence[Task], data: DataConfig, labels: Mapping[str, np.ndarray]) -> None:
+    """The best epoch is that of the first task, so that it must have labels; of others without any the log tells."""
+    for task in tasks:
+        values = labels[task.name]
+        if np.any(np.isfinite(values) if task.kind == "regression" else values >= 0):
+            continue
+        words = f"no record of {data.name}/{data.eval_split} has a label of task {task.name}"
+        if task == tasks[0]:
+            raise ConfigError(f"{words}, which tells the best epoch; name another one first in --config.model.tasks")
+        logger.warning("%s: its figures will be empty", words)
 
 
 def trained_tasks(config: Config) -> tuple[Task, ...]:

@@ -41,6 +41,8 @@ def test_gender_is_scikit_learns_accuracy_and_leaves_the_unlabelled_out():
     assert result.metrics()["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels[known], predicted))
     expected = sklearn.metrics.balanced_accuracy_score(labels[known], predicted)
     assert result.metrics()["balanced_accuracy"] == pytest.approx(expected)
+    assert selection_value(TASKS["gender"], result, "balanced_accuracy") == pytest.approx(expected)
+    assert selection_value(TASKS["gender"], result, "accuracy") == result.metrics()["accuracy"] != expected
 
 
 def test_age_by_equation_1_with_two_ages():

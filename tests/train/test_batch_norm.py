@@ -1,12 +1,18 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from facejax.config import Config, DataConfig, ModelConfig
 from facejax.data.source import FaceSource
+from facejax.models import pretrained_cfg
 from facejax.models.face_model import create_model, init_variables
 from facejax.preprocessing import Preprocessing
 from facejax.train.batch_norm import is_folded, restore_batch_norm
+from facejax.train.setup import initial_variables, set_up
+from facejax.weights.checkpoint import save_inference_checkpoint
 
 from . import prepared
 
@@ -32,6 +38,21 @@ def test_folded_layers_are_recognised():
     model = create_model("mobilenet_v1", ("emotion8",))
     assert is_folded(folded_variables(model, 32))
     assert not is_folded(init_variables(model, 0, 32))
+
+
+@pytest.mark.parametrize("restore", [False, True])
+def test_a_run_restores_batch_norm_where_the_config_says_so(source, tmp_path, restore):
+    model = create_model("mobilenet_v1", ("gender",))
+    cfg = dataclasses.replace(pretrained_cfg("mobilenet_v1"), tasks=("gender",), labels={}, num_classes={})
+    save_inference_checkpoint(tmp_path / "folded", folded_variables(model, 32), cfg)
+    wanted = ModelConfig(
+        backbone="mobilenet_v1", init_from=str(tmp_path / "folded"), image_size=32, restore_batch_norm=restore
+    )
+    config = Config(
+        model=wanted, data=DataConfig(name="facial_expressions", eval_split="train"), batch_size=8, eval_batch_size=8
+    )
+    setup = set_up(config, source.directory.parents[1], tmp_path / "run")
+    assert is_folded(initial_variables(setup)) == (not restore)
 
 
 def test_restored_network_computes_the_same_and_trains_on_batches(source):

@@ -1,7 +1,9 @@
+import dataclasses
+
 import pytest
 
 from experiments import run
-from facejax.config import Config, ModelConfig, SamConfig, StageConfig, StagesConfig
+from facejax.config import Config, ConfigError, ModelConfig, SamConfig, StageConfig, StagesConfig
 from facejax.models import list_models
 from facejax.train.dry_run import in_words, plan
 
@@ -19,18 +21,46 @@ def test_forward_counts_the_published_operations(name):
 
 def test_steps_work_and_memory_of_the_stages():
     model = ModelConfig(backbone="mobilenet_v1", tasks=("emotion8",), image_size=64)
-    stages = StagesConfig(StageConfig(epochs=3, trainable="heads"), StageConfig(epochs=2))
-    found = plan(Config(model=model, stages=stages, batch_size=10), 107, 1e12)
+    stages = StagesConfig(StageConfig(epochs=3, trainable="heads", batch_norm="batch"), StageConfig(epochs=2))
+    found = plan(Config(model=model, stages=stages, batch_size=16), 170, 1e12)
     head, full = found.stages
     assert (head.steps, full.steps) == (30, 20)
     assert head.trainable == 1024 * 8 + 8
     assert full.trainable == sum(found.parameters.values()) == 3206976 + head.trainable
-    assert full.step_flops == 6 * head.step_flops == pytest.approx(60 * found.forward_flops)
+    assert full.step_flops == 6 * head.step_flops == pytest.approx(6 * 16 * found.forward_flops)
+    # Of eight devices, each of which does an eighth of the work.
+    assert head.seconds == pytest.approx(30 * head.step_flops / (8 * 0.3 * 1e12))
+    assert full.seconds == pytest.approx(20 * full.step_flops / (8 * 0.3 * 1e12))
     assert full.memory_bytes > head.memory_bytes
-    assert found.outputs == {"features": (10, 1024), "emotion8": (10, 8)}
-    adam = plan(Config(model=model, stages=stages, batch_size=10, sam=SamConfig(rho=0.0)), 107, 1e12).stages[1]
+    assert found.outputs == {"features": (16, 1024), "emotion8": (16, 8)}
+    adam = plan(Config(model=model, stages=stages, batch_size=16, sam=SamConfig(rho=0.0)), 170, 1e12).stages[1]
     assert adam.step_flops == full.step_flops / 2
     assert full.memory_bytes - adam.memory_bytes == 4 * full.trainable  # SAM's perturbed copy
+
+
+def test_features_that_are_kept_are_computed_once():
+    model = ModelConfig(backbone="mobilenet_v1", tasks=("emotion8",), image_size=64)
+    stage = StageConfig(epochs=30, trainable="heads", batch_norm="running")
+    config = Config(model=model, stages=StagesConfig(stage, StageConfig(epochs=0)), batch_size=16)
+    found = plan(config, 160, 1e12)
+    (head,) = found.stages
+    assert (head.steps, head.keeps_features) == (300, True)
+    assert head.seconds == pytest.approx(160 * found.forward_flops / (8 * 0.3 * 1e12))
+    assert "a step of the first epoch" in in_words(found, 160, 1e12)
+
+
+def test_parts_and_microbatches_need_less_memory():
+    model = ModelConfig(backbone="mobilenet_v1", tasks=("emotion8",), image_size=64)
+    config = Config(model=model, stages=StagesConfig(StageConfig(epochs=0), StageConfig(epochs=1)), batch_size=32)
+    (whole,) = plan(config, 320, 1e12).stages
+    (cut,) = plan(dataclasses.replace(config, sam=SamConfig(parts=4)), 320, 1e12).stages
+    (again,) = plan(dataclasses.replace(config, accumulate=4), 320, 1e12).stages
+    weights = 4 * 6 * whole.trainable
+    assert cut.memory_bytes - weights == again.memory_bytes - weights == (whole.memory_bytes - weights) // 4
+    assert cut.step_flops == whole.step_flops
+    assert again.step_flops == whole.step_flops * 8 / 6  # one more forward pass in each of the two
+    with pytest.raises(ConfigError, match="batch_size 12 is no multiple of the 8 devices"):
+        plan(dataclasses.replace(config, batch_size=12), 320, 1e12)
 
 
 @pytest.mark.slow

@@ -139,6 +139,16 @@ def test_non_finite_loss_stops_with_its_step_and_keeps_the_last_good_checkpoint(
     assert progress.epoch == 1
 
 
+def test_a_gradient_that_is_not_finite_is_in_no_checkpoint(data_dir, tmp_path):
+    """The loss is that of the weights before the step: it is finite where SAM's second pass is not."""
+    changes = {"sam": SamConfig(rho=1e38), "stages": StagesConfig(StageConfig(epochs=0), StageConfig(epochs=1))}
+    checkpoint = dataclasses.replace(prepared.toy_config().checkpoint, every_steps=1)
+    with pytest.raises(loop.NonFiniteLossError, match=r"norm of the gradient is nan at step 1 .* another --workdir"):
+        run(data_dir, tmp_path / "run", checkpoint=checkpoint, **changes)
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    assert not (tmp_path / "run" / "best").exists()
+
+
 def test_init_from_takes_the_backbone_only(data_dir, finished, tmp_path):
     from facejax.train.setup import initial_variables
 
@@ -172,13 +182,93 @@ def test_pmap_run_learns_too(data_dir, tmp_path):
     assert progress.best > 0.6
 
 
-def test_augmented_head_stage_reads_photos(data_dir, tmp_path):
-    stages = StagesConfig(
-        StageConfig(epochs=1, lr=1e-2, trainable="heads", batch_norm="running"), StageConfig(epochs=0)
-    )
-    data = DataConfig(name="facial_expressions", augmentation="random_resized_crop")
-    _, progress = run(data_dir, tmp_path / "run", data=data, stages=stages)
+@pytest.mark.parametrize("name", ["none", "flip", "random_resized_crop"])
+def test_photos_are_augmented_as_the_config_says(data_dir, tmp_path, monkeypatch, name):
+    stages = StagesConfig(StageConfig(epochs=1, lr=1e-2, trainable="heads", batch_norm="batch"), StageConfig(epochs=0))
+    make, seen = loop.train_loader, []
+
+    def loader(*args, **kwargs):
+        for batch in make(*args, **kwargs):
+            seen.append(batch)
+            yield batch
+
+    monkeypatch.setattr(loop, "train_loader", loader)
+    data = DataConfig(name="facial_expressions", augmentation=name)
+    setup, progress = run(data_dir, tmp_path / "run", data=data, stages=stages)
     assert progress.epoch == 1
+    kinds = set()
+    for batch in seen:
+        for image, index in zip(batch["image"], batch["index"], strict=True):
+            plain = setup.cfg.preprocessing.resize(setup.train_source.read(int(index))["image"])
+            mirrored = setup.cfg.preprocessing.resize(setup.train_source.read(int(index))["image"][:, ::-1])
+            is_plain, is_mirrored = ((image == other).all() for other in (plain, mirrored))
+            kinds.add("plain" if is_plain else "mirrored" if is_mirrored else "another")
+    assert kinds == {"none": {"plain"}, "flip": {"plain", "mirrored"}, "random_resized_crop": {"another"}}[name]
+
+
+def test_each_stage_has_an_order_of_its_own(data_dir, tmp_path, monkeypatch):
+    make, orders = loop.train_loader, []
+
+    def loader(*args, **kwargs):
+        orders.append([])
+        for batch in make(*args, **kwargs):
+            orders[-1] += batch["index"].tolist()
+            yield batch
+
+    monkeypatch.setattr(loop, "train_loader", loader)
+    stage = StageConfig(epochs=1)
+    run(data_dir, tmp_path / "run", stages=StagesConfig(stage, stage))
+    first, second = (order[:64] for order in orders)
+    assert len(set(first)) == len(set(second)) == 64
+    assert first != second
+
+
+def test_the_first_of_equal_epochs_is_the_best(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "selection_value", lambda *args: 0.5)
+    stages = StagesConfig(StageConfig(epochs=0), StageConfig(epochs=3))
+    checkpoint = dataclasses.replace(prepared.toy_config().checkpoint, keep=3)
+    _, progress = run(data_dir, tmp_path / "run", stages=stages, checkpoint=checkpoint)
+    assert (progress.best_epoch, progress.epoch) == (1, 3)
+    with np.load(tmp_path / "run" / "scores_best.npz") as best, np.load(tmp_path / "run" / "scores_last.npz") as last:
+        assert (int(best["epoch"]), int(last["epoch"])) == (1, 3)
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 3
+
+
+def test_an_evaluation_split_without_labels(tmp_path, caplog):
+    class Halves(registry.Dataset):
+        name, description, licence, url = "halves", "toy", "none", ""
+        tasks, expected_counts, default_crop = (), {"train": None, "validation": None}, "none"
+
+        def records(self, raw=None, **options):
+            for split, index in itertools.product(self.expected_counts, range(16)):
+                photo = functools.partial(np.full, (16, 16, 3), 10 * index, np.uint8)
+                gender = {"gender": index % 2} if split == "train" else {}
+                yield Record(f"{split}/{index}.png", split, photo, {"emotion": index % 8, **gender})
+
+    registry.register_dataset(Halves)
+    try:
+        prepare_dataset("halves", None, tmp_path, workers=0, log=lambda line: None)
+
+        def of(*tasks):
+            model = ModelConfig(backbone="toy_net", tasks=tasks)
+            return set_up(prepared.toy_config(model=model, data=DataConfig(name="halves")), tmp_path, tmp_path)
+
+        with pytest.raises(ConfigError, match=r"no record of halves/validation has a label of task gender.*first"):
+            of("gender", "emotion8")
+        assert not caplog.text
+        of("emotion8", "gender")
+        assert "no record of halves/validation has a label of task gender: its figures will be empty" in caplog.text
+    finally:
+        del registry._registered["halves"]
+
+
+def test_a_damaged_line_of_the_log_costs_itself_only(tmp_path, caplog):
+    lines = [json.dumps({"step": step, "phase": "train", "loss": 1.0}) for step in range(1, 6)]
+    (tmp_path / "metrics.jsonl").write_bytes(
+        "\n".join([*lines[:2], "gar\udce9bled", "7", *lines[2:], lines[0][:9]]).encode(errors="surrogateescape")
+    )
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
+    assert [record.getMessage().split(" of ")[0] for record in caplog.records] == ["line 3", "line 4"]
 
 
 def test_clear_errors(data_dir, tmp_path):

@@ -1,15 +1,19 @@
 """SIGTERM, timing lines, the profile: what a run says about itself, in this process."""
 
+import contextlib
+import logging
 import os
 import signal
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from facejax.config import SamConfig, StageConfig, StagesConfig
 from facejax.train import loop, meter
 from facejax.train.metrics_log import read_metrics
 from facejax.train.preemption import EXIT_CODE, PreemptedError, Preemption
+from facejax.train.profiling import STEPS_BEFORE, Profile
 from facejax.train.setup import set_up
 
 from . import prepared
@@ -125,8 +129,23 @@ def test_mfu_is_work_over_peak(monkeypatch):
     assert line["images_per_second"] == 8.0
 
 
-def test_profile_is_written(whole):
-    assert list((whole / "profile").rglob("*.xplane.pb"))
+def test_profile_is_of_as_many_steps_as_were_asked_for(whole):
+    (path,) = (whole / "profile").rglob("*.xplane.pb")
+    planes = jax.profiler.ProfileData.from_file(str(path)).planes
+    assert sum(event.name == "train" for plane in planes for line in plane.lines for event in line.events) == 2
+
+
+def test_a_profile_says_what_was_traced(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "facejax")
+    with contextlib.closing(Profile(tmp_path, 100)) as profile:
+        for _ in range(STEPS_BEFORE + 2):
+            profile.before_step(jnp.zeros(()))
+        profile.stop(jnp.zeros(()))
+    assert "profile of 2 steps written" in caplog.text
+    assert "no profile" not in caplog.text
+    with contextlib.closing(Profile(tmp_path, 100)) as profile:
+        profile.before_step(jnp.zeros(()))
+    assert "no profile: it would begin behind 3 steps, and 1 were run" in caplog.text
 
 
 def test_batch_must_divide_over_devices_parts_and_microbatches(data_dir, tmp_path):

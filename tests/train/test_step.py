@@ -46,6 +46,42 @@ def plain_loss(params, batch_stats, batch):
     return loss, updates["batch_stats"]
 
 
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "expected"),
+    [
+        ("constant", 0, [1, 1, 1, 1, 1, 1, 1, 1]),
+        ("constant", 4, [1 / 4, 7 / 16, 5 / 8, 13 / 16, 1, 1, 1, 1]),  # PyTorch's LinearLR, from lr / 4
+        ("cosine", 0, [(1 + np.cos(np.pi * t / 8)) / 2 for t in range(8)]),
+        ("cosine", 4, [0, 1 / 4, 1 / 2, 3 / 4, *((1 + np.cos(np.pi * t / 4)) / 2 for t in range(4))]),
+    ],
+)
+def test_learning_rates_follow_the_schedule(schedule, warmup, expected):
+    tx = make_optimizer(StageConfig(lr=0.1, schedule=schedule, warmup_steps=warmup), steps=8)
+    gradient = jnp.ones(1)  # always the same: then each of Adam's updates is the learning rate
+    state, rates = tx.init(gradient), []
+    for _ in range(8):
+        update, state = tx.update(gradient, state)
+        rates.append(-float(update[0]))
+    np.testing.assert_allclose(rates, 0.1 * np.array(expected), atol=1e-6)
+
+
+def test_labels_are_smoothed_as_the_config_says():
+    _, state = toy.setup()
+    batch = toy.make_batch()
+    logits = jax.nn.log_softmax(
+        toy.ToyModel().apply(
+            {"params": state.params, "batch_stats": state.batch_stats},
+            toy.PREPROCESSING.normalize(batch["image"]),
+            train=True,
+            mutable=["batch_stats"],
+        )[0]["emotion8"]
+    )
+    smoothed = optax.smooth_labels(jax.nn.one_hot(batch["emotion"], 8), 0.2)
+    config = LossConfig(class_weights="none", label_smoothing=0.2)
+    _, history = run(1, loss=config)
+    assert float(history[0]["loss"]) == pytest.approx(float(-(smoothed * logits).sum(axis=1).mean()), rel=1e-5)
+
+
 def test_rho_zero_is_exactly_adam():
     state, _ = run(sam=SamConfig(rho=0.0))
     _, start = toy.setup()
