@@ -55,6 +55,14 @@ class Field:
         dtype = np.str_ if self.dtype == "text" else np.dtype(self.dtype)
         return np.array(values, dtype).reshape(shape)
 
+    def joined(self, other: "Field") -> "Field | None":
+        """The type that holds the values of both: int64 and float32 give float32; None where there is none."""
+        if self == other:
+            return self
+        if self.length != other.length or "text" in (self.dtype, other.dtype):
+            return None
+        return Field("float32", self.length)
+
 
 # What every record has beside its image and the set's labels.
 STORED_FIELDS = {
@@ -81,11 +89,10 @@ def infer_field(key: str, value: object, known: Field | None = None) -> Field:
     if kind not in names or (kind == "U" and length):
         raise TypeError(f"label {key!r}: expected numbers or text, got {value!r}")
     field = Field(names[kind], length)
-    if known is None or known == field:
-        return field
-    if known.length != field.length or "text" in (known.dtype, field.dtype):
+    joined = field if known is None else known.joined(field)
+    if joined is None:
         raise TypeError(f"label {key!r}: records disagree on its type: {known} and {field}")
-    return Field("float32", length)
+    return joined
 
 
 def _tensor(kind: str, dtype: str, length: int) -> dict:

@@ -1,5 +1,6 @@
 """Several prepared sets as one: their records mixed within each batch, labels that a set lacks marked as missing."""
 
+import itertools
 import logging
 import os
 import pathlib
@@ -21,11 +22,15 @@ class MixedSource(FaceSource):
     value (-1 or NaN) where its own set has none.
     """
 
-    def __init__(self, sources: Sequence[FaceSource]):
+    def __init__(self, sources: Sequence[FaceSource], first_identity: Sequence[int]):
         """Joins the sources.
 
+        Args:
+            sources: One or more.
+            first_identity: For each of them, the number that its person 0 gets here; the others follow.
+
         Raises:
-            ValueError: There is none, or two of them have a label of the same name and different type.
+            ValueError: There is none, or two of them have a label of the same name whose types cannot be joined.
         """
         if not sources:
             raise ValueError("a mixture needs at least one source")
@@ -36,13 +41,14 @@ class MixedSource(FaceSource):
         self.fields = {}
         for source in sources:
             for key, field in source.fields.items():
-                if self.fields.setdefault(key, field) != field:
-                    raise ValueError(
-                        f"{source.name} stores {key!r} as {field}, another set of the mixture as {self.fields[key]}"
-                    )
+                known = self.fields.get(key, field)
+                joined = known.joined(field)
+                if joined is None:
+                    raise ValueError(f"{source.name} stores {key!r} as {field}, another set of the mixture as {known}")
+                self.fields[key] = joined
         self.label_keys = list(dict.fromkeys(key for source in sources for key in source.label_keys))
         self._offsets = np.cumsum([0, *(len(source) for source in sources)])
-        self._first_identity = np.cumsum([0, *(_identities(source) for source in sources)])
+        self._first_identity = tuple(first_identity)
         self._chosen = None
         self._lock = threading.Lock()
 
@@ -51,10 +57,14 @@ class MixedSource(FaceSource):
         if key not in self.fields:
             raise KeyError(f"{self.name} has no label {key!r}; it has {', '.join(sorted(self.fields))}")
         field, columns = self.fields[key], []
-        for source, first in zip(self.sources, self._first_identity, strict=False):
+        for source, first in zip(self.sources, self._first_identity, strict=True):
             if key in source.fields:
                 column = source.labels(key)
-                columns.append(np.where(column >= 0, column + first, -1) if key == "identity" else column)
+                if key == "identity":
+                    column = np.where(column >= 0, column + first, -1)
+                elif source.fields[key].dtype != field.dtype:  # int64 in this set, float32 in another
+                    column = np.where(column == -1, np.nan, column).astype(np.float32)
+                columns.append(column)
             else:
                 columns.append(field.column([field.missing] * len(source)))
         column = np.concatenate(columns)
@@ -71,9 +81,11 @@ class MixedSource(FaceSource):
         number = int(np.searchsorted(self._offsets, place, side="right")) - 1
         record = self.sources[number].read(place - int(self._offsets[number]))
         for key in self.label_keys:
+            field = self.fields[key]
             if key not in record:
-                field = self.fields[key]
                 record[key] = np.asarray(field.missing, np.int32 if field.dtype == "int64" else np.float32)
+            elif self.sources[number].fields[key].dtype != field.dtype:
+                record[key] = np.where(record[key] == -1, np.nan, record[key]).astype(np.float32)
         if "identity" in record and record["identity"] >= 0:
             record["identity"] = record["identity"] + np.int32(self._first_identity[number])
         record["index"] = np.asarray(index, np.int64)
@@ -86,13 +98,10 @@ class MixedSource(FaceSource):
         return f"MixedSource({self.name}, {len(self)} records)"
 
 
-def _identities(source: FaceSource) -> int:
-    """How many persons a source's set has, over all of its splits: a person has one number in all of them."""
-    if "identity" not in source.fields:
-        return 0
-    data_dir, name = source.directory.parents[1], source.directory.parent.name
-    splits = (FaceSource(data_dir, name, split) for split in read_splits(source.directory))
-    return max(int(split.labels("identity").max(initial=-1)) for split in splits) + 1
+def _identities(data_dir: str | os.PathLike, name: str) -> int:
+    """How many persons a prepared set has, over all of its splits: a person has one number in all of them."""
+    splits = [FaceSource(data_dir, name, split) for split in read_splits(find_set(pathlib.Path(data_dir), name))]
+    return max(int(s.labels("identity").max(initial=-1)) if "identity" in s.fields else -1 for s in splits) + 1
 
 
 def open_source(
@@ -106,16 +115,22 @@ def open_source(
         split: The split; each set must have it.
         on_corrupt: See `FaceSource`.
         some: Leave out sets that lack the split (Adience has no validation split), unless all do; the log names them.
+            A person keeps the number that they have in the other splits.
 
     Raises:
         FileNotFoundError: A set is not prepared there.
         ValueError: There is no such split, or the sets do not fit together.
     """
     parts = name.split("+")
+    if len(parts) == 1:
+        return FaceSource(data_dir, name, split, on_corrupt)
+    # Counted over all of the sets: the persons of one that lacks this split have their numbers in another split.
+    persons = [_identities(data_dir, part) for part in parts]
+    first = list(itertools.accumulate(persons[:-1], initial=0))
     if some:
         lacking = [part for part in parts if split not in read_splits(find_set(pathlib.Path(data_dir), part))]
         if 0 < len(lacking) < len(parts):
             logger.warning("%s: no split %r, so the others give it", ", ".join(lacking), split)
+            first = [number for part, number in zip(parts, first, strict=True) if part not in lacking]
             parts = [part for part in parts if part not in lacking]
-    sources = [FaceSource(data_dir, part, split, on_corrupt) for part in parts]
-    return sources[0] if len(sources) == 1 else MixedSource(sources)
+    return MixedSource([FaceSource(data_dir, part, split, on_corrupt) for part in parts], first)

@@ -39,8 +39,10 @@ def data_dir(tmp_path_factory):
     reader("toy_moods", [{"identity": i, "emotion": i, "valence_arousal": (0.1 * i, -0.1)} for i in range(4)])
     # Of the four persons two are in the validation split.
     reader("toy_split", [{"identity": i} for i in range(4)] + [{"identity": i, "split": "validation"} for i in (0, 1)])
+    reader("toy_years", [{"age": 30.5, "note": 1}, {"gender": 1}])
+    reader("toy_texts", [{"note": "calm"}])
     reader("toy_other", [{"identity": i, "split": split} for split in ("train", "validation") for i in (0, 1)])
-    names = ("toy_faces", "toy_moods", "toy_split", "toy_other")
+    names = ("toy_faces", "toy_moods", "toy_split", "toy_other", "toy_years", "toy_texts")
     try:
         for name in names:
             prepare_dataset(name, None, directory, workers=0, image_format="bmp", log=lambda line: None)
@@ -66,6 +68,20 @@ def test_labels_that_a_set_lacks_are_missing_and_persons_stay_apart(data_dir):
         np.testing.assert_array_equal(record["valence_arousal"], source.labels("valence_arousal")[index])
     with pytest.raises(KeyError, match="no label 'ethnicity'"):
         source.labels("ethnicity")
+
+
+def test_whole_and_fractional_numbers_are_joined(data_dir):
+    source = open_source(data_dir, "toy_moods+toy_faces+toy_years", "train")
+    ages = source.labels("age")
+    assert ages.dtype == np.float32
+    np.testing.assert_array_equal(np.sort(ages), [20, 21, 22, 23, 24, 25, 30.5, *[np.nan] * 5])
+    assert source.labels("gender").dtype == np.int64
+    for index in range(len(source)):
+        record = source.read(index)
+        assert record["age"].dtype == np.float32
+        np.testing.assert_array_equal(record["age"], ages[index])
+    with pytest.raises(ValueError, match=r"toy_texts/train stores 'note' as .*text.*, another set of the mixture as"):
+        open_source(data_dir, "toy_years+toy_texts", "train")
 
 
 def test_selected_records_keep_their_labels_and_persons(data_dir):
@@ -101,6 +117,13 @@ def test_sets_without_the_split_are_left_out_where_asked_for(data_dir, caplog):
     source = open_source(data_dir, "toy_faces+toy_other", "validation", some=True)
     assert source.name == "toy_other/validation"
     assert "toy_faces: no split 'validation'" in caplog.text
+    # The three persons of the set that is left out keep their numbers, so that these have theirs of the train split.
+    train = open_source(data_dir, "toy_faces+toy_other", "train")
+    numbers = dict(zip(train.ids(), train.labels("identity"), strict=True))
+    assert sorted(numbers[name] for name in numbers if name.startswith("toy_other/")) == [3, 4]
+    assert sorted(source.labels("identity")) == [3, 4]
+    assert [int(source.read(i)["identity"]) for i in range(2)] == source.labels("identity").tolist()
+    assert all(name.startswith("toy_other/validation/") for name in source.ids())
     with pytest.raises(ValueError, match="no split 'validation'"):
         open_source(data_dir, "toy_faces+toy_moods", "validation", some=True)
 
@@ -108,6 +131,6 @@ def test_sets_without_the_split_are_left_out_where_asked_for(data_dir, caplog):
 def test_one_name_is_that_set_and_an_empty_mixture_is_refused(data_dir):
     assert not isinstance(open_source(data_dir, "toy_moods", "train"), MixedSource)
     with pytest.raises(ValueError, match="at least one"):
-        MixedSource([])
+        MixedSource([], [])
     with pytest.raises(FileNotFoundError):
         open_source(data_dir, "toy_moods+affectnet", "train")
