@@ -1,10 +1,10 @@
 """Photos from bytes, with the size checked before any memory is taken for them.
 
-OpenCV decides what a file's pixels are. Plain JPEGs, such as the crops in shards, are decoded by simplejpeg, which
-gives the same pixels in two thirds of the time: both are libjpeg-turbo with its exact transform.
+OpenCV decides what a file's pixels are. Usual JPEGs, such as the crops in shards, are decoded by simplejpeg, which
+gives the same pixels in two thirds of the time: both are libjpeg-turbo with its exact transform. It also says where
+the compressed pixels are damaged, which OpenCV only prints.
 """
 
-import contextlib
 import struct
 
 import cv2
@@ -13,6 +13,7 @@ import simplejpeg
 from jaxtyping import UInt8
 
 MAX_PIXELS = 1 << 27  # 134 megapixels; the largest cameras stay below it, decompression bombs do not
+_ORIENTATION = 274  # EXIF tag; its values 1 to 8 say by which turn or mirroring a photo is upright
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -32,12 +33,12 @@ def image_dimensions(data: bytes) -> tuple[int, int]:
     return _header(data)[:2]
 
 
-def _header(data: bytes) -> tuple[int, int, bool]:
-    """Height, width, and whether it is a plain JPEG (`_jpeg_header`)."""
+def _header(data: bytes) -> tuple[int, int, int | None]:
+    """Height, width, and the EXIF orientation of a JPEG that simplejpeg decodes (`_jpeg_header`), else None."""
     try:
         if data[:2] == b"\xff\xd8":
             return _jpeg_header(data)
-        return *_other_dimensions(data), False
+        return *_other_dimensions(data), None
     except (struct.error, IndexError) as error:
         raise CorruptImageError(f"damaged header: {error}") from error
 
@@ -58,9 +59,9 @@ def _other_dimensions(data: bytes) -> tuple[int, int]:
     raise CorruptImageError(f"no known image format: starts with {data[:8]!r}")
 
 
-def _jpeg_header(data: bytes) -> tuple[int, int, bool]:
-    """Height, width, and whether the JPEG is plain: 8 bits, grey or three channels, no EXIF (which may say to turn)."""
-    position, size, plain = 2, None, True
+def _jpeg_header(data: bytes) -> tuple[int, int, int | None]:
+    """Height, width, and the EXIF orientation; None if the JPEG is not of 8 bits and grey or of three channels."""
+    position, size, usual, exif = 2, None, True, b""
     while True:
         if data[position] != 0xFF:
             raise CorruptImageError(f"damaged JPEG: no marker at byte {position}")
@@ -70,17 +71,34 @@ def _jpeg_header(data: bytes) -> tuple[int, int, bool]:
             continue
         if marker in _JPEG_FRAMES:
             precision, *size, channels = struct.unpack(">BHHB", data[position + 4 : position + 10])
-            plain = plain and precision == 8 and channels in (1, 3)
-        if marker == 0xE1:
-            plain = False
+            usual = usual and precision == 8 and channels in (1, 3)
         if marker == 0xDA:  # start of scan: the compressed pixels follow
             if size is None:
                 raise CorruptImageError("damaged JPEG: pixels before the frame header")
             if data.rfind(b"\xff\xd9", position) < 0:  # from the end, where it stands in a whole file
                 raise CorruptImageError("truncated JPEG: no end marker")
-            return size[0], size[1], plain
+            return size[0], size[1], _orientation(exif) if usual else None
         standalone = marker == 0x01 or 0xD0 <= marker <= 0xD9
-        position += 2 if standalone else 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
+        end = position + (2 if standalone else 2 + struct.unpack(">H", data[position + 2 : position + 4])[0])
+        if marker == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0":
+            exif = exif or data[position + 10 : end]
+        position = end
+
+
+def _orientation(exif: bytes) -> int | None:
+    """1 to 8, 1 where the EXIF (a TIFF without pixels) says nothing; None where it is damaged: OpenCV guesses then."""
+    try:
+        orientation = _tiff_tags(exif, (_ORIENTATION,)).get(_ORIENTATION, 1) if exif else 1
+    except struct.error:
+        return None
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation >= 5:
+        image = image.transpose(1, 0, 2)
+    rows, columns = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}.get(orientation, (1, 1))
+    return np.ascontiguousarray(image[::rows, ::columns])
 
 
 def _png_dimensions(data: bytes) -> tuple[int, int]:
@@ -106,18 +124,24 @@ def _webp_dimensions(data: bytes) -> tuple[int, int]:
 
 
 def _tiff_dimensions(data: bytes) -> tuple[int, int]:
+    found = _tiff_tags(data, (256, 257))
+    if len(found) < 2:
+        raise CorruptImageError("damaged TIFF: its first directory states no size")
+    return found[257], found[256]
+
+
+def _tiff_tags(data: bytes, wanted: tuple[int, ...]) -> dict[int, int]:
+    """Whole numbers in the first directory of a TIFF, by tag."""
     order = "<" if data[:2] == b"II" else ">"
     (directory,) = struct.unpack(order + "I", data[4:8])
     (entries,) = struct.unpack(order + "H", data[directory : directory + 2])
     found = {}
     for start in range(directory + 2, directory + 2 + 12 * entries, 12):
         tag, kind = struct.unpack(order + "HH", data[start : start + 4])
-        if tag in (256, 257):
+        if tag in wanted:
             form, size = ("H", 2) if kind == 3 else ("I", 4)
             (found[tag],) = struct.unpack(order + form, data[start + 8 : start + 8 + size])
-    if len(found) < 2:
-        raise CorruptImageError("damaged TIFF: its first directory states no size")
-    return found[257], found[256]
+    return found
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "height width 3"]:
@@ -128,12 +152,17 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray,
     Raises:
         CorruptImageError: Not a known format, damaged, truncated, or of more than `max_pixels` pixels.
     """
-    height, width, plain = _header(data)
+    height, width, orientation = _header(data)
     if not 0 < height * width <= max_pixels:
         raise CorruptImageError(f"{width} x {height} pixels; allowed are 1 to {max_pixels}")
-    if plain:
-        with contextlib.suppress(ValueError):  # what simplejpeg refuses or warns of is left to OpenCV
-            return simplejpeg.decode_jpeg(data)
+    if orientation is not None:
+        try:
+            return _upright(simplejpeg.decode_jpeg(data), orientation)
+        except ValueError as error:
+            # libjpeg has filled with grey what it could not read. Bytes between the pixels and the end marker, as some
+            # cameras leave, are harmless; they, and what simplejpeg refuses, are left to OpenCV.
+            if str(error).startswith("Corrupt JPEG data") and not str(error).endswith("bytes before marker 0xd9"):
+                raise CorruptImageError(f"damaged JPEG: {error}") from error
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:

@@ -65,18 +65,58 @@ def test_jpegs_are_those_of_opencv_bit_for_bit(size, mode, subsampling):
             np.testing.assert_array_equal(decode_image(stream.getvalue()), by_opencv(stream.getvalue()))
 
 
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def with_exif(photo, orientation, order="<"):
+    """A JPEG whose EXIF says nothing but how the photo is turned."""
+    tag = struct.pack(order + "HHHIHHI", 1, 0x0112, 3, 1, orientation, 0, 0)
+    exif = b"Exif\0\0" + (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8) + tag
+    data = encoded(photo, ".jpg")
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
+
+
+@pytest.mark.parametrize("orientation", range(10))
 def test_jpegs_are_turned_as_their_exif_says(photo, orientation):
-    exif, stream = Image.Exif(), io.BytesIO()
-    exif[0x0112] = orientation
-    Image.fromarray(photo).save(stream, "jpeg", exif=exif)
-    decoded = decode_image(stream.getvalue())
-    turned = np.rot90(photo, {1: 0, 3: 2, 6: 3, 8: 1}[orientation])
-    assert decoded.shape == turned.shape
-    assert np.abs(decoded.astype(int) - turned).mean() < 6
+    mirrored = photo[:, ::-1]
+    turned = {2: mirrored, 3: np.rot90(photo, 2), 4: np.rot90(mirrored, 2), 5: np.rot90(mirrored, 1)}
+    turned |= {6: np.rot90(photo, 3), 7: np.rot90(mirrored, 3), 8: np.rot90(photo, 1)}
+    expected = turned.get(orientation, photo)
+    for order in "<>":
+        data = with_exif(photo, orientation, order)
+        decoded = decode_image(data)
+        assert decoded.shape == expected.shape
+        assert np.abs(decoded.astype(int) - expected).mean() < 6
+        np.testing.assert_array_equal(decoded, by_opencv(data))
+        assert decoded.flags.c_contiguous
 
 
-def test_damaged_jpegs_are_those_of_opencv(photo):
+def test_a_damaged_exif_is_left_to_opencv(photo):
+    data = bytearray(with_exif(photo, 6))
+    data[20:22] = b"\xff\xff"  # so many entries, of which one is there
+    np.testing.assert_array_equal(decode_image(bytes(data)), by_opencv(bytes(data)))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("exif", [False, True])
+def test_jpegs_whose_pixels_are_damaged(exif, progressive):
+    """Decoders fill what they cannot read with grey and go on."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (130, 67, 3), np.uint8))
+    stream, orientation = io.BytesIO(), Image.Exif()
+    orientation[0x0112] = 6
+    noise.save(stream, "jpeg", progressive=progressive, **({"exif": orientation} if exif else {}))
+    whole = stream.getvalue()
+    decode_image(whole)
+    half = len(whole) // 2
+    for damaged in (whole[:half] + whole[half + 500 :], whole[:half] + b"\xff\xd9"):
+        with pytest.raises(CorruptImageError, match="damaged JPEG: Corrupt JPEG data"):
+            decode_image(damaged)
+
+
+def test_bytes_too_many_in_a_jpeg_are_passed_over(photo):
+    whole = encoded(photo, ".jpg")
+    for data in (whole + b"trailer", whole[:-2] + b"padding" + whole[-2:]):
+        np.testing.assert_array_equal(decode_image(data), decode_image(whole))
+
+
+def test_damaged_jpegs_are_refused_or_those_of_opencv(photo):
     whole = encoded(photo, ".jpg")
     rng = np.random.default_rng(2)
     kept = 0
@@ -90,15 +130,16 @@ def test_damaged_jpegs_are_those_of_opencv(photo):
             continue
         np.testing.assert_array_equal(decoded, by_opencv(bytes(data)))
         kept += 1
-    assert kept > 50
+    assert 50 < kept < 250
 
 
-def test_plain_jpegs_take_the_fast_decoder(photo, monkeypatch):
+def test_jpegs_take_the_fast_decoder(photo, monkeypatch):
     taken = []
     monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda data: taken.append(data) or photo)
-    for data in (encoded(photo, ".jpg"), encoded(photo, ".png")):
+    jpegs = [encoded(photo, ".jpg"), with_exif(photo, 6)]
+    for data in (*jpegs, encoded(photo, ".png")):
         decode_image(data)
-    assert taken == [encoded(photo, ".jpg")]
+    assert taken == jpegs
 
 
 def png_header(width, height):
