@@ -4,7 +4,6 @@ Layout: ``images/``, ``data/legend.csv`` with the columns ``user.id`` (who label
 Optional: ``attributes.csv`` with ``image``, ``gender`` (male, female) and ``ethnicity`` beside them.
 """
 
-import csv
 import hashlib
 import pathlib
 import re
@@ -12,6 +11,7 @@ import types
 from collections.abc import Iterator
 
 from facejax.data.records import Record
+from facejax.datasets.layout import Skips, find, table
 from facejax.datasets.registry import Dataset, register_dataset
 from facejax.tasks import EMOTION8, ETHNICITY, GENDER
 
@@ -77,8 +77,8 @@ class FacialExpressions(Dataset):
         """Yields one record for each photo that legend.csv names; it takes no options.
 
         Labels: ``emotion``, ``person`` (text), and ``gender`` and ``ethnicity`` where attributes.csv has them. Left
-        out and counted: rows with an unknown label, without a file name, further rows of the same photo, and photos
-        whose rows contradict each other.
+        out and counted: rows with an unknown label, without a usable file name, further rows of the same photo, and
+        photos whose rows contradict each other.
 
         Raises:
             FileNotFoundError: There is no legend.csv.
@@ -86,51 +86,44 @@ class FacialExpressions(Dataset):
         """
         if options:
             raise ValueError(f"{self.name} has no options, got {', '.join(options)}")
-        if raw is None or not (raw / "data" / "legend.csv").is_file():
-            raise FileNotFoundError(f"no data/legend.csv in {raw}; --raw must be a checkout of {self.url}")
-        emotions = self._emotions(raw / "data" / "legend.csv")
-        attributes = _attributes(raw / "attributes.csv")
+        skip = Skips(self)
+        root = find(self, raw, "data/legend.csv").parents[1]
+        emotions = _emotions(root, skip)
+        attributes = _attributes(root / "attributes.csv", skip)
         for image, emotion in emotions.items():
             person = person_of(image)
             labels: dict[str, object] = {"emotion": emotion, "person": person, **attributes.get(image, {})}
-            yield Record(f"images/{image}", split_of(person), raw / "images" / image, labels)
-
-    def _emotions(self, legend: pathlib.Path) -> dict[str, int]:
-        emotions: dict[str, int] = {}
-        contradicted = set()
-        for row in _rows(legend, ("image", "emotion")):
-            image, word = (row["image"] or "").strip(), (row["emotion"] or "").strip().lower()
-            if not image or "/" in image or "\\" in image or not image.isprintable():
-                self.skip("no plain file name", ascii(image))
-            elif word not in _EMOTIONS:
-                self.skip(f"label {word!a} is none of the eight", image)
-            elif image not in emotions:
-                emotions[image] = _EMOTIONS[word]
-            elif emotions[image] == _EMOTIONS[word]:
-                self.skip("further row of the same photo", image)
-            else:
-                contradicted.add(image)
-        for image in sorted(contradicted):
-            self.skip("rows of the photo contradict each other", image)
-            del emotions[image]
-        return emotions
+            yield Record(f"images/{image}", split_of(person), root / "images" / image, labels)
 
 
-def _rows(path: pathlib.Path, columns: tuple[str, ...]) -> Iterator[dict[str, str | None]]:
-    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-        reader = csv.DictReader(file)
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(f"{path}: no column {', '.join(missing)}; its columns are {reader.fieldnames}")
-        yield from reader
+def _emotions(root: pathlib.Path, skip: Skips) -> dict[str, int]:
+    emotions: dict[str, int] = {}
+    contradicted = set()
+    for place, row in table(root / "data" / "legend.csv", skip, "image", "emotion"):
+        path, word = skip.listed(root / "images", row["image"]), row["emotion"].lower()
+        if path is None:
+            continue
+        image = path.relative_to(root / "images").as_posix()
+        if word not in _EMOTIONS:
+            skip("label is none of the eight", place)
+        elif image not in emotions:
+            emotions[image] = _EMOTIONS[word]
+        elif emotions[image] == _EMOTIONS[word]:
+            skip("further row of the same photo", image)
+        else:
+            contradicted.add(image)
+    for image in sorted(contradicted):
+        skip("rows of the photo contradict each other", image)
+        del emotions[image]
+    return emotions
 
 
-def _attributes(path: pathlib.Path) -> dict[str, dict[str, int]]:
+def _attributes(path: pathlib.Path, skip: Skips) -> dict[str, dict[str, int]]:
     if not path.is_file():
         return {}
     attributes = {}
-    for row in _rows(path, ("image", "gender", "ethnicity")):
-        gender, ethnicity = (row["gender"] or "").strip().lower(), (row["ethnicity"] or "").strip().lower()
+    for _, row in table(path, skip, "image", "gender", "ethnicity"):
+        gender, ethnicity = row["gender"].lower(), row["ethnicity"].lower()
         known = {"gender": GENDER.index(gender)} if gender in GENDER else {}
         if ethnicity in _ETHNICITIES:
             known["ethnicity"] = _ETHNICITIES[ethnicity]

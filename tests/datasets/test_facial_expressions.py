@@ -48,9 +48,18 @@ def test_miniature(raw):
     assert reader.skipped == {
         "further row of the same photo": ["Aaron_Peirsol_0003.jpg"],
         "rows of the photo contradict each other": ["Adel_Al-Jubeir_0003.jpg"],
-        "label 'boredom' is none of the eight": ["someone_1.jpg"],
-        "no plain file name": ["'../../etc/passwd'", "''", "''"],
+        "label is none of the eight": ["legend.csv:10"],
+        "not a path inside the data set": ["../../etc/passwd", ""],
+        "malformed row": ["legend.csv:13"],
     }
+
+
+def test_a_quote_left_open_costs_its_own_row(raw):
+    lines = LEGEND.splitlines()
+    (raw / "data" / "legend.csv").write_text("\n".join([*lines[:2], '302,"Open_0001.jpg,anger', *lines[2:]]))
+    reader = get_dataset("facial_expressions")
+    assert len(list(reader.records(raw))) == 5
+    assert reader.skipped["malformed row"] == ["legend.csv:3", "legend.csv:14"]
 
 
 def test_attributes(raw):
@@ -96,11 +105,11 @@ def test_split_is_by_person_and_stable():
 
 def test_broken_folders(tmp_path):
     reader = get_dataset("facial_expressions")
-    with pytest.raises(FileNotFoundError, match=r"no data/legend.csv in .*github.com/muxspace"):
+    with pytest.raises(FileNotFoundError, match=r"expected data/legend.csv in .*github.com/muxspace"):
         list(reader.records(tmp_path))
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "legend.csv").write_text("image;emotion\na.jpg;anger\n")
-    with pytest.raises(ValueError, match=r"no column image, emotion; its columns are \['image;emotion'\]"):
+    with pytest.raises(ValueError, match=r"no column 'image' among \['image;emotion'\]"):
         list(reader.records(tmp_path))
     with pytest.raises(ValueError, match="has no options, got fold"):
         list(reader.records(tmp_path, fold=1))
