@@ -135,12 +135,15 @@ class ChunkedShards:
 
         Returns:
             Number of records, and bytes.
+
+        Raises:
+            ValueError: A chunk has no readable index; it does not count as done any more.
         """
         self.staging.mkdir(exist_ok=True)
         chunks = self._shards[split][number]
         path = self.staging / shard_name(self._name, split, number, len(self._shards[split]))
         if not index_path(path).exists():
-            self._join(path, [self._chunk_path(chunk) for chunk in chunks])
+            self._join(path, chunks)
         for chunk in chunks:
             self._chunk_path(chunk).unlink(missing_ok=True)
         return len(read_index(path)[0]), path.stat().st_size
@@ -157,12 +160,13 @@ class ChunkedShards:
             splits[split] = ([records for records, _ in sizes], sum(size for _, size in sizes))
         return splits
 
-    def _join(self, shard: pathlib.Path, parts: Sequence[pathlib.Path]) -> None:
+    def _join(self, shard: pathlib.Path, chunks: Sequence[Chunk]) -> None:
         partial = partial_path(shard)
         offsets, lengths, labels, start = [], [], [], 0
         with open(partial, "wb") as joined:
-            for part in parts:
-                part_offsets, part_lengths, part_labels = read_index(part)
+            for chunk in chunks:
+                part = self._chunk_path(chunk)
+                part_offsets, part_lengths, part_labels = self._read_chunk_index(chunk)
                 offsets.append(part_offsets + start)
                 lengths.append(part_lengths)
                 labels.append(part_labels)
@@ -174,6 +178,16 @@ class ChunkedShards:
         os.replace(partial, shard)
         columns = {key: np.concatenate([column[key] for column in labels]) for key in labels[0]}
         write_index(shard, np.concatenate(offsets), np.concatenate(lengths), columns)
+
+    def _read_chunk_index(self, chunk: Chunk) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        path = self._chunk_path(chunk)
+        with contextlib.suppress(ValueError):
+            if index_path(path).exists():  # else `read_index` would scan the chunk, which gives no labels
+                return read_index(path)
+        self._note_path(chunk).unlink(missing_ok=True)
+        raise ValueError(
+            f"index {index_path(path)} is missing or damaged; run the same command again: it makes these photos anew"
+        )
 
     def publish(self) -> None:
         """Renames the staging folder to the set's own and removes the partial one."""

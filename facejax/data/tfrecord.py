@@ -6,6 +6,7 @@ shard, as ``<shard>.index``: a NumPy .npz (no pickles) of the records' offsets a
 that class counts and filters need not read the photos.
 """
 
+import io
 import os
 import pathlib
 import struct
@@ -65,7 +66,7 @@ def partial_path(path: pathlib.Path) -> pathlib.Path:
 
 
 def write_atomically(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file so that it is there whole or not at all, whenever the process is killed."""
+    """Writes a file so that it is there whole or not at all, whenever the process is killed or the power fails."""
     partial = partial_path(path)
     with open(partial, "wb") as file:
         file.write(data)
@@ -99,12 +100,10 @@ def write_index(
     shard: pathlib.Path, offsets: np.ndarray, lengths: np.ndarray, labels: Mapping[str, np.ndarray]
 ) -> None:
     """Writes a shard's index: int64 offsets of the records' headers, int64 lengths of their data, label columns."""
-    path = index_path(shard)
-    partial = partial_path(path)
     columns = {f"label/{key}": column for key, column in labels.items()}
-    with open(partial, "wb") as file:
-        np.savez(file, offsets=offsets, lengths=lengths, **columns)  # pyright: ignore
-    os.replace(partial, path)
+    stream = io.BytesIO()
+    np.savez(stream, offsets=offsets, lengths=lengths, **columns)  # pyright: ignore
+    write_atomically(index_path(shard), stream.getvalue())
 
 
 def read_index(shard: pathlib.Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from facejax.data import tfrecord
 from facejax.data.tfrecord import (
     BrokenFramingError,
     CorruptRecordError,
@@ -55,6 +56,16 @@ def test_bytes_of_a_shard(shard):
         length = struct.pack("<Q", len(record))
         expected += length + struct.pack("<I", masked(length)) + record + struct.pack("<I", masked(record))
     assert shard.read_bytes() == expected
+
+
+def test_both_files_are_on_the_disk_before_they_get_their_names(tmp_path, monkeypatch):
+    """Else a power cut leaves an empty file of the right name."""
+    calls = []
+    for name in ("fsync", "replace"):
+        original = getattr(tfrecord.os, name)
+        monkeypatch.setattr(tfrecord.os, name, lambda *args, n=name, f=original: calls.append(n) or f(*args))
+    write_shard(tmp_path / "shard", RECORDS)
+    assert calls == ["fsync", "replace"] * 2
 
 
 def test_index_points_at_records(shard):

@@ -234,6 +234,22 @@ def test_prepared_already(raw, tmp_path):
     assert digest(folder) == before
 
 
+@pytest.mark.parametrize("damage", [pathlib.Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_chunk_without_a_readable_index_is_made_anew(raw, tmp_path, monkeypatch, whole, damage):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.ChunkedShards, "assemble", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(raw, tmp_path, num_shards=2)
+    for index in (tmp_path / "toy_faces" / "1.0.0.partial" / "chunks").glob("validation-000000.tfrecord.index"):
+        damage(index)
+    with pytest.raises(ValueError, match=r"validation-000000.*\.index is missing or damaged; run the same command"):
+        run(raw, tmp_path, num_shards=2)
+    assert digest(run(raw, tmp_path, num_shards=2)) == whole
+
+
 def test_photos_of_another_edition_are_not_the_prepared_ones(tmp_path, monkeypatch):
     options = {"crop": "none", "reader_options": {"count": 6}, "workers": 1, "log": lambda line: None}
     folder = prepare_dataset("toy_faces", None, tmp_path, **options)
