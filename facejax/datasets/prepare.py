@@ -28,7 +28,7 @@ from facejax.data.shards import Chunk, ChunkedShards, differences
 from facejax.data.sheets import write_contact_sheets
 from facejax.data.tfrecord import TFRecordSource, write_atomically
 from facejax.datasets.chunks import Detector, find_and_cut, load_and_cut, load_photos, write_chunk
-from facejax.datasets.crops import CropSettings, Outcome
+from facejax.datasets.crops import CropSettings, Outcome, load_photo
 from facejax.datasets.plan import code_of, make_plan
 from facejax.datasets.registry import CROPS, Dataset, get_dataset
 from facejax.datasets.summary import LISTS, Progress, describe_summary, summarise
@@ -186,9 +186,27 @@ def finished_before(preparation: Preparation) -> bool:
         differ = differences(made, preparation.plan)
         raise ValueError(f"{store.final} was prepared otherwise ({differ}); delete it or choose another --out")
     if log:
-        log(f"{preparation.reader.name}: {store.final} is prepared already")
+        name, left_out = preparation.reader.name, _left_out(store.final)
+        without = f", without {len(left_out)} missing or corrupt photos" if left_out else ""
+        log(f"{name}: {store.final} is prepared already{without}")
+        if readable := _count_readable(preparation, left_out):
+            log(f"WARNING: {name}: {readable} of these can be read now; to include them, delete {store.final}")
     shutil.rmtree(store.partial, ignore_errors=True)  # left by a kill between the last two steps
     return True
+
+
+def _left_out(folder: pathlib.Path) -> set[str]:
+    """Ids of the photos that could not be read when the set was prepared."""
+    lists = [path for path in (folder / "missing.txt", folder / "corrupt.txt") if path.exists()]
+    lines = itertools.chain.from_iterable(path.read_text().splitlines() for path in lists)
+    return {line.split("\t")[0] for line in lines if "\t" in line}  # a reason may have further lines
+
+
+def _count_readable(preparation: Preparation, left_out: set[str]) -> int:
+    if not left_out:
+        return 0
+    records = read_records(preparation.reader, preparation.raw, preparation.options, preparation.survey.repeated)
+    return sum(load_photo(record, preparation.raw).problem is None for record in records if record.id in left_out)
 
 
 def _ahead(pool: Executor, function: Callable, items: Iterable, window: int) -> Iterator:

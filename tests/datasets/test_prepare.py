@@ -234,6 +234,27 @@ def test_prepared_already(raw, tmp_path):
     assert digest(folder) == before
 
 
+def test_photos_that_are_there_now(raw, tmp_path):
+    whole = {name: (raw / name).read_bytes() for name in ("001.png", "002.png", "003.png")}
+    for name in ("001.png", "002.png"):
+        (raw / name).unlink()
+        (raw / name).symlink_to(raw / "gone.png")
+    (raw / "003.png").write_bytes(whole["003.png"][:60])
+    run(raw, tmp_path)
+
+    def again():
+        lines = []
+        prepare_dataset("toy_faces", raw, tmp_path, detector=ToyDetector(), log=lines.append)
+        return lines
+
+    (line,) = again()
+    assert line.endswith("is prepared already, without 3 missing or corrupt photos")
+    for name in ("002.png", "003.png"):
+        (raw / name).unlink()
+        (raw / name).write_bytes(whole[name])
+    assert "WARNING: toy_faces: 2 of these can be read now; to include them, delete" in again()[1]
+
+
 @pytest.mark.parametrize("damage", [pathlib.Path.unlink, lambda path: path.write_bytes(b"")])
 def test_a_chunk_without_a_readable_index_is_made_anew(raw, tmp_path, monkeypatch, whole, damage):
     def stop(*args, **kwargs):
