@@ -44,6 +44,19 @@ class CropSettings:
     quality: int = 95
     image_format: Literal["jpeg", "bmp"] = "jpeg"
 
+    def __post_init__(self):
+        """Refuses numbers that no crop can have.
+
+        Raises:
+            ValueError: `margin` is negative or not finite, `max_side` below 1, or `quality` outside 1 to 100.
+        """
+        if not 0 <= self.margin < math.inf:
+            raise ValueError(f"margin must be 0 or more, got {self.margin}")
+        if self.max_side < 1:
+            raise ValueError(f"max_side must be 1 pixel or more, got {self.max_side}")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality must be 1 to 100, got {self.quality}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Photo:

@@ -57,6 +57,8 @@ class ImdbWiki(Dataset):
             min_score: Lowest face score.
             validation: Part of the people (by name) that is held out.
         """
+        if not 0 <= validation <= 1:
+            raise ValueError(f"validation must be a part from 0 to 1, got {validation}")
         skip = Skips(self)
         found = find(self, raw, "imdb_crop/imdb.mat", "imdb/imdb.mat", "wiki_crop/wiki.mat", "wiki/wiki.mat")
         for source in ("imdb", "wiki"):

@@ -159,6 +159,8 @@ def plan_preparation(
         raise ValueError(f"{name} is a set of clips: it has no photos to prepare; see the video protocols")
     if crop is not None and crop not in CROPS:
         raise ValueError(f"crop must be one of {', '.join(CROPS)}, not {crop!r}")
+    if num_shards is not None and num_shards < 1:
+        raise ValueError(f"num_shards must be 1 or more, got {num_shards}")
     settings = CropSettings(crop=crop or reader.default_crop, margin=margin, align=align, **crop_settings)  # pyright: ignore
     options = dict(reader_options or {})
     raw = None if raw is None else pathlib.Path(raw)

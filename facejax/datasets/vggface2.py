@@ -49,6 +49,8 @@ class VggFace2(Dataset):
             validation: Part of each person's photos that is held out, rounded; one of two or more at least.
             seed: Of the split. A person's split depends on nothing else than their own photos.
         """
+        if not 0 <= validation <= 1:
+            raise ValueError(f"validation must be a part from 0 to 1, got {validation}")
         skip = Skips(self)
         folders = {half: find(self, raw, half) for half in ("train", "test")}
         people = sorted(

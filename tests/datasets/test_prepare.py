@@ -410,6 +410,25 @@ def test_clear_errors(raw, tmp_path):
         run(raw, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("num_shards", 0, "1 or more"),
+        ("num_shards", -1, "1 or more"),
+        ("max_side", 0, "1 pixel or more"),
+        ("quality", 500, "1 to 100"),
+        ("quality", 0, "1 to 100"),
+        ("margin", -1.0, "0 or more"),
+        ("margin", float("nan"), "0 or more"),
+        ("margin", float("inf"), "0 or more"),
+    ],
+)
+def test_numbers_that_cannot_be(tmp_path, name, value, expected):
+    # Refused at once: the folder is not looked at.
+    with pytest.raises(ValueError, match=f"^{name} must be {expected}, got {value}$"):
+        run(tmp_path / "nowhere", tmp_path, **{name: value})
+
+
 def test_more_shards_than_photos_and_none_of_a_split(tmp_path):
     store = shards.ChunkedShards(tmp_path / "x", "toy", {"train": 3}, num_shards=10)
     assert [(chunk.start, chunk.stop) for chunk in store.chunks] == [(0, 1), (1, 2), (2, 3)]

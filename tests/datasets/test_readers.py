@@ -105,6 +105,13 @@ def check(record: Record, root: pathlib.Path) -> None:
         assert np.isfinite(record.landmarks).all()
 
 
+@pytest.mark.parametrize("name", ["imdb_wiki", "vggface2"])
+@pytest.mark.parametrize("validation", [10.0, -0.1, float("nan")])
+def test_a_part_that_is_none_is_refused(name, validation, tmp_path):
+    with pytest.raises(ValueError, match="validation must be a part from 0 to 1"):
+        read(name, tmp_path, validation=validation)
+
+
 @pytest.mark.parametrize("name", [name for name in READ_HERE if get_dataset(name).kind == "photo"])
 def test_the_miniature_is_prepared_with_all_its_labels(name, tmp_path):
     miniatures.MINIATURES[name](tmp_path / "raw")

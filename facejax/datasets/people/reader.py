@@ -116,11 +116,12 @@ class People(Dataset):
                 nothing before the face. A small network learns it from few photos.
 
         Raises:
-            ValueError: `imbalance` or `setting` is unknown, or `photos_per_person` is less than 1.
+            ValueError: `imbalance` or `setting` is unknown, a number of photos is negative, or `photos_per_person` or
+                `size` is less than 1.
         """
         del raw
-        if photos_per_person < 1:
-            raise ValueError(f"photos_per_person must be at least 1, got {photos_per_person}")
+        _check_at_least(0, num_train=num_train, num_validation=num_validation, num_test=num_test)
+        _check_at_least(1, photos_per_person=photos_per_person, size=size)
         if setting not in SETTINGS:
             raise ValueError(f"setting must be one of {', '.join(SETTINGS)}, got {setting!r}")
         if imbalance not in ("none", "affectnet"):
@@ -169,9 +170,11 @@ class People(Dataset):
             num_frames: Frames of a clip, at 30 a second.
 
         Raises:
-            ValueError: `kind` is unknown.
+            ValueError: `kind` is unknown, a number of clips is negative, or `size` or `num_frames` is less than 1.
         """
         del raw
+        _check_at_least(0, num_train=num_train, num_validation=num_validation)
+        _check_at_least(1, size=size, num_frames=num_frames)
         if kind not in ("solo", "group"):
             raise ValueError(f"kind must be 'solo' or 'group', got {kind!r}")
         stream = SOLO if kind == "solo" else GROUP
@@ -190,6 +193,12 @@ class People(Dataset):
                 labels["num_people"] = len(actors)
                 maker = ClipMaker(actors, (*key, 1), num_frames, frame)
                 yield Record(f"{kind}/{split}/{index:06d}", split, maker, labels)
+
+
+def _check_at_least(lowest: int, **numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < lowest:
+            raise ValueError(f"{name} must be at least {lowest}, got {number}")
 
 
 @functools.lru_cache(maxsize=2)

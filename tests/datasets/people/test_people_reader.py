@@ -140,6 +140,21 @@ def test_unknown_options_are_errors():
         next(iter(get_dataset("people").clips(kind="crowd")))
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("records", {"num_train": -5}, "num_train must be at least 0, got -5"),
+        ("records", {"size": 0}, "size must be at least 1, got 0"),
+        ("records", {"photos_per_person": 0}, "photos_per_person must be at least 1, got 0"),
+        ("clips", {"num_validation": -1}, "num_validation must be at least 0, got -1"),
+        ("clips", {"num_frames": 0}, "num_frames must be at least 1, got 0"),
+    ],
+)
+def test_numbers_that_cannot_be(method, options, message):
+    with pytest.raises(ValueError, match=message):
+        next(iter(getattr(get_dataset("people"), method)(**options)))
+
+
 def test_solo_clips():
     clips = list(get_dataset("people").clips(num_train=14, num_validation=7, size=96, num_frames=6))
     train = [EMOTION8[c.labels["emotion"]] for c in clips if c.split == "train"]
