@@ -41,7 +41,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--align",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="turn the photo so that the eyes are level, where landmarks are known (default: yes)",
+        help="turn a crop by a box so that the eyes are level, where landmarks are known (default: yes)",
     )
     parser.add_argument(
         "--face",

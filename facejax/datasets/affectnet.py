@@ -11,7 +11,7 @@ line exist, so it is optional.
 
 2021 (AffectNet8Labels_Documentation_OneDrive_March2021; av-savchenko/face-emotion-recognition reads it)::
 
-    train_set/images/0.jpg ..., val_set/images/...                  crops of 224 x 224
+    train_set/images/0.jpg ..., val_set/images/...                  crops of 224 x 224: each is its own box
     train_set/annotations/0_exp.npy, 0_val.npy, 0_aro.npy, 0_lnd.npy
 
 Each .npy file holds one number (as a number or as text, such as ``'3'``), the last one 136 of them.
@@ -55,6 +55,7 @@ _IMAGES = (
     "Manually_Annotated/Manually_Annotated_Images",
     "Manually_Annotated_compressed/Manually_Annotated_Images",
 )
+_WHOLE = (0.0, 0.0, 224.0, 224.0)
 # Above the largest published annotation file (136 numbers of 8 bytes, or of 4-byte characters).
 _MAX_NPY_BYTES = 1 << 16
 
@@ -64,7 +65,7 @@ class AffectNet(Dataset):
     """Expression in 8 classes (paper section 3); 7 classes are the same photos without contempt.
 
     The published code, unlike the paper's text, cuts the faces by the boxes of the csv files, hence `default_crop`.
-    The photos of 2021 are crops already and have no box: prepare them with ``--crop none``.
+    The photos of 2021 are such crops already; their box is the whole photo, so that they are turned alike.
     """
 
     name = "affectnet"
@@ -152,6 +153,7 @@ class AffectNet(Dataset):
                 split=split,
                 image=folder / "images" / f"{stem}.jpg",
                 labels=labels,
+                bbox=_WHOLE,
                 landmarks=_landmarks(values["lnd"], place, skip) if values["lnd"] else None,
             )
 

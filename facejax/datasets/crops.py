@@ -24,8 +24,8 @@ class CropSettings:
 
     Attributes:
         crop: ``mtcnn``, ``centre``, ``annotation`` or ``none`` (the whole photo), see `Dataset.default_crop`.
-        margin: Widens the box by this part of its size (paper section 3: 0).
-        align: Turns the photo so that the eyes are level, where landmarks are known.
+        margin: Widens the box of crop ``mtcnn`` or ``annotation`` by this part of its size (paper section 3: 0).
+        align: Turns a crop by a box so that the eyes are level, where landmarks are known.
         face: Which of several detected faces: ``largest`` (box area), ``probable`` (score) or ``central`` (box
             centre nearest to the photo's). Where the set publishes a box, the face that overlaps it most is taken
             instead, and a photo whose box no face overlaps counts as one without a face.
@@ -48,10 +48,13 @@ class CropSettings:
         """Refuses numbers that no crop can have.
 
         Raises:
-            ValueError: `margin` is negative or not finite, `max_side` below 1, or `quality` outside 1 to 100.
+            ValueError: `margin` is negative, not finite, or of a crop without a box; `max_side` is below 1; `quality`
+                is outside 1 to 100.
         """
         if not 0 <= self.margin < math.inf:
             raise ValueError(f"margin must be 0 or more, got {self.margin}")
+        if self.margin and self.crop in ("centre", "none"):
+            raise ValueError(f"margin {self.margin} widens a box, and crop {self.crop!r} has none: leave it out")
         if self.max_side < 1:
             raise ValueError(f"max_side must be 1 pixel or more, got {self.max_side}")
         if not 1 <= self.quality <= 100:

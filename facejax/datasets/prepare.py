@@ -167,6 +167,8 @@ def plan_preparation(
     if raw is not None and not raw.is_dir():
         raise ValueError(f"--raw {raw} is no folder; it must hold {name} as it is published at {reader.url}")
     found = survey(reader, raw, options)
+    if settings.crop == "annotation" and settings.no_face == "skip" and not found.boxed:
+        raise ValueError(f"crop 'annotation' cuts the set's own boxes, and {name} in {raw} has none; see --crop")
     used = detector if settings.crop == "mtcnn" else None
     plan = make_plan(reader, settings, options, found, num_shards, used)
     store = ChunkedShards(pathlib.Path(out) / name / VERSION, name, found.photos, num_shards)

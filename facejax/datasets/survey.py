@@ -29,6 +29,7 @@ class Survey:
         fields: Types of their labels by name, sorted.
         digest: Hash of all that the reader says of every record; another reading of the same photos gives the same.
         made: Whether photos are made by functions, not read from files.
+        boxed: Whether any of them has a box.
         skipped: What the reader left out: files or rows by reason.
         repeated: Hashes of the ids that are used more than once.
     """
@@ -37,6 +38,7 @@ class Survey:
     fields: Mapping[str, Field]
     digest: str
     made: bool
+    boxed: bool
     skipped: Mapping[str, Sequence[str]]
     repeated: frozenset[int] = frozenset()
 
@@ -63,7 +65,7 @@ def _survey(
     digests = {}
     fields: dict[str, Field] = {}
     hashes = array.array("Q")
-    made = False
+    made = boxed = False
     for record in read_records(reader, raw, options, repeated, again=bool(repeated)):
         if record.split not in photos:
             photos[record.split], digests[record.split] = 0, hashlib.sha256()
@@ -71,6 +73,7 @@ def _survey(
         digests[record.split].update(_describe(record))
         hashes.append(_hash(record.id))
         made = made or callable(record.image)
+        boxed = boxed or record.bbox is not None
         for key, value in record.labels.items():
             known = fields.get(key)
             if known is None and (key in STORED_FIELDS or key in ("image", "index", "mask")):
@@ -85,6 +88,7 @@ def _survey(
         fields=dict(sorted(fields.items())),
         digest=whole.hexdigest(),
         made=made,
+        boxed=boxed,
         skipped={reason: tuple(places) for reason, places in reader.skipped.items()},
         repeated=repeated or _repeated(np.frombuffer(hashes, np.uint64)),
     )

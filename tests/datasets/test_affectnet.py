@@ -1,10 +1,13 @@
 import io
 
+import cv2
 import miniatures
 import numpy as np
 import pytest
 
+from facejax.data.source import FaceSource
 from facejax.datasets import get_dataset
+from facejax.datasets.prepare import prepare_dataset
 from facejax.tasks import EMOTION8
 
 READER = get_dataset("affectnet")
@@ -60,6 +63,24 @@ def test_labels_of_2021(raw_2021):
     assert "valence_arousal" not in records["train_set/images/0.jpg"].labels
     np.testing.assert_array_equal(records["val_set/images/3.jpg"].landmarks, np.arange(136).reshape(68, 2))
     assert READER.skipped == {"expression none, uncertain or no face": ["train_set/annotations/11"]}
+
+
+def test_the_crops_of_2021_are_turned_so_that_the_eyes_are_level(raw_2021, tmp_path):
+    face = np.zeros((224, 224, 3), np.uint8)
+    eyes = np.array([(75, 90), (150, 120)])
+    points = np.zeros((68, 2))
+    points[36:42], points[42:48] = eyes
+    for eye in eyes.tolist():
+        cv2.circle(face, eye, 9, (255, 255, 255), -1)
+    for images in raw_2021.glob("*_set/images"):
+        for photo in images.iterdir():
+            cv2.imwrite(str(photo), face)
+            np.save(images.parent / "annotations" / f"{photo.stem}_lnd.npy", points.ravel())
+    prepare_dataset("affectnet", raw_2021, tmp_path / "out", workers=1, log=lambda line: None)
+    crop = FaceSource(tmp_path / "out", "affectnet", "validation").read(0)["image"]
+    assert crop.shape == face.shape
+    rows = [np.argwhere(side[..., 0] > 127)[:, 0].mean() for side in (crop[:, :112], crop[:, 112:])]
+    assert abs(rows[0] - rows[1]) < 0.5
 
 
 def test_a_pickled_annotation_is_never_loaded(raw_2021):

@@ -429,6 +429,20 @@ def test_numbers_that_cannot_be(tmp_path, name, value, expected):
         run(tmp_path / "nowhere", tmp_path, **{name: value})
 
 
+@pytest.mark.parametrize("crop", ["none", "centre"])
+def test_a_margin_without_a_box_is_refused(tmp_path, crop):
+    with pytest.raises(ValueError, match=f"margin 0.4 widens a box, and crop '{crop}' has none"):
+        run(tmp_path / "nowhere", tmp_path, crop=crop, margin=0.4)
+
+
+def test_own_boxes_of_a_set_that_has_none(tmp_path):
+    options = {"crop": "annotation", "reader_options": {"count": 3}}
+    with pytest.raises(ValueError, match=r"crop 'annotation' cuts .*toy_faces in None has none; see --crop"):
+        run(None, tmp_path, **options)
+    assert not any(tmp_path.iterdir())
+    assert is_prepared(run(None, tmp_path, no_face="centre", **options).parents[1], "toy_faces")
+
+
 def test_more_shards_than_photos_and_none_of_a_split(tmp_path):
     store = shards.ChunkedShards(tmp_path / "x", "toy", {"train": 3}, num_shards=10)
     assert [(chunk.start, chunk.stop) for chunk in store.chunks] == [(0, 1), (1, 2), (2, 3)]

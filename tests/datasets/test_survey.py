@@ -52,6 +52,9 @@ def test_what_a_survey_says():
     }
     assert list(found.fields) == sorted(found.fields)
     assert found.made
+    assert not found.boxed
+    records[7] = dataclasses.replace(records[7], bbox=(0.0, 0.0, 1.0, 1.0))
+    assert survey(Given(records), None, {}).boxed
     assert found.skipped == {"bad row": ("row 3",)}
     assert found.repeated == frozenset()
 
