@@ -47,12 +47,16 @@ def survey(reader: Dataset, raw: pathlib.Path | None, options: Mapping[str, obje
     """Reads all records once (twice where an id is used twice).
 
     Raises:
-        ValueError: The reader finds no photo at all in the folder, or a label has the name of a stored field.
+        ValueError: The reader finds no photo in the folder, or leaves all of them out; or a label has the name of a
+            stored field.
         TypeError: Records disagree on the type of a label.
     """
     found = _survey(reader, raw, options, frozenset())
     if found.repeated:
         found = _survey(reader, raw, options, found.repeated)
+    if not found.photos and found.skipped:
+        left_out = ", ".join(f"{len(places)} ({reason})" for reason, places in found.skipped.items())
+        raise ValueError(f"found no photo of {reader.name} in {raw} to keep; rows or files left out: {left_out}")
     if not found.photos:
         raise ValueError(f"found no photo of {reader.name} in {raw}; expected its layout as published at {reader.url}")
     return found

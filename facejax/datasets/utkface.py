@@ -80,7 +80,12 @@ class UtkFace(Dataset):
                 Raschka-research-group/coral-cnn is the list of 3,287 photos of Table 6. They are all ``test``. Names
                 count up to their first dot, since that list has the aligned ones, whose suffix those in the wild lack.
             seed: Of the split.
+
+        Raises:
+            ValueError: The first of the `ages` is above the last, or `listing` names no photo.
         """
+        if ages is not None and ages[0] > ages[1]:
+            raise ValueError(f"ages must be the first and the last to keep, got {ages[0]},{ages[1]}")
         skip = Skips(self)
         names = [name for key, group in _RELEASES.items() if release in (None, key) for name in group]
         first = find(self, raw, *names)

@@ -96,8 +96,18 @@ def test_labels_that_cannot_be():
     mixed = [*numbered(2, name="x"), *(dataclasses.replace(r, id="z") for r in numbered(1, name=3))]
     with pytest.raises(TypeError, match="label 'name': records disagree on its type"):
         survey(Given(mixed), None, {})
-    with pytest.raises(ValueError, match="found no photo of given"):
+
+
+def test_no_photo_is_found_or_all_are_left_out():
+    with pytest.raises(ValueError, match=r"found no photo of given in None to keep; .* left out: 1 \(bad row\)$"):
         survey(Given([]), None, {})
+
+    class Empty(Given):
+        def records(self, raw, **options):
+            yield from self.given
+
+    with pytest.raises(ValueError, match="found no photo of given in None; expected its layout as published at"):
+        survey(Empty([]), None, {})
 
 
 def test_chunks_come_as_they_fill(tmp_path):

@@ -83,6 +83,11 @@ def test_photos_in_the_wild_are_test(raw):
     assert all(record.id.startswith("UTKFace/") for record in READER.records(raw))
 
 
+def test_ages_in_the_wrong_order_are_refused(raw):
+    with pytest.raises(ValueError, match="ages must be the first and the last to keep, got 60,21"):
+        next(READER.records(raw, ages=(60, 21)))
+
+
 def test_other_names_are_counted(raw):
     miniatures.photos(
         raw, "UTKFace/x.jpg", "UTKFace/200_0_0_20170116174525125.jpg", "UTKFace/5_2_0_20170116174525125.jpg"
