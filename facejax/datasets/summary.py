@@ -39,7 +39,8 @@ def summarise(
         "name": reader.name,
         "version": VERSION,
         "splits": splits,
-        "expected_photos": dict(reader.expected_counts),
+        # Those of all photos; an option of the reader may choose some.
+        "expected_photos": {} if plan["options"] else dict(reader.expected_counts),
         "skipped_by_reader": {reason: len(places) for reason, places in sorted(skipped.items())},
         "plan": dict(plan),
     }

@@ -129,6 +129,11 @@ def test_counts_and_lists(raw, tmp_path):
     )
     assert "WARNING: toy_faces test: 0 photos, published are 5 (-5)" in lines
     assert lines.count("WARNING") == 2
+    # Options choose photos: what is published of all of them says nothing then.
+    folder = run(None, tmp_path / "some", crop="none", reader_options={"count": 3})
+    lines = describe_summary(json.loads((folder / "summary.json").read_text()))
+    assert "train: 3 photos" in lines[0]
+    assert "WARNING" not in "\n".join(lines)
 
 
 def test_contact_sheets(raw, tmp_path):
