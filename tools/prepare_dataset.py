@@ -140,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         prepare(args)
-    except (ValueError, RuntimeError, FileNotFoundError, ModuleNotFoundError) as error:
+    except (ValueError, RuntimeError, OSError, ModuleNotFoundError) as error:
         print(f"prepare_dataset: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

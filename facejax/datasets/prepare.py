@@ -166,12 +166,15 @@ def plan_preparation(
     raw = None if raw is None else pathlib.Path(raw)
     if raw is not None and not raw.is_dir():
         raise ValueError(f"--raw {raw} is no folder; it must hold {name} as it is published at {reader.url}")
+    final = pathlib.Path(out) / name / VERSION
+    if not is_prepared(out, name) and final.exists() and any(final.iterdir()):
+        raise ValueError(f"{final} holds files, but no prepared set (dataset_info.json): delete it or move it away")
     found = survey(reader, raw, options)
     if settings.crop == "annotation" and settings.no_face == "skip" and not found.boxed:
         raise ValueError(f"crop 'annotation' cuts the set's own boxes, and {name} in {raw} has none; see --crop")
     used = detector if settings.crop == "mtcnn" else None
     plan = make_plan(reader, settings, options, found, num_shards, used)
-    store = ChunkedShards(pathlib.Path(out) / name / VERSION, name, found.photos, num_shards)
+    store = ChunkedShards(final, name, found.photos, num_shards)
     log = log or partial(print, file=sys.stderr, flush=True)
     return Preparation(reader, raw, options, settings, found, plan, code_of(reader, used), store, log)
 

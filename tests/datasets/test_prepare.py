@@ -406,6 +406,11 @@ def test_clear_errors(raw, tmp_path):
         run(raw, tmp_path, crop="center")
     with pytest.raises(ValueError, match=r"--raw .*nowhere is no folder; it must hold toy_faces"):
         run(tmp_path / "nowhere", tmp_path)
+    (tmp_path / "toy_faces" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "toy_faces" / "1.0.0" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"1.0.0 holds files, but no prepared set .*: delete it or move it away"):
+        run(raw, tmp_path)
+    (tmp_path / "toy_faces" / "1.0.0" / "notes.txt").unlink()
     shutil.rmtree(raw)
     raw.mkdir()
     with pytest.raises(ValueError, match="found no photo of toy_faces"):
@@ -472,6 +477,9 @@ def test_tool(tool, raw, tmp_path, capsys):
     assert (made["crop"], made["align"], made["margin"], made["num_shards"]) == ("annotation", False, 0.2, 2)
     assert tool.main(["toy_facse", *arguments]) == 1
     assert "did you mean 'toy_faces'" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert tool.main(["toy_faces", *arguments, "--out", str(tmp_path / "file")]) == 1
+    assert "Not a directory" in capsys.readouterr().err
     assert tool.main(["--list"]) == 0
     assert "facial_expressions\n" in capsys.readouterr().out
     for wrong in (["toy_faces", "--crop", "center"], [], ["toy_faces", "--option", "x"]):

