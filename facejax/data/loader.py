@@ -184,9 +184,11 @@ def array_loader(
         process_count: Number of processes.
 
     Raises:
-        ValueError: `batch_size` is no multiple of `process_count`.
+        ValueError: `batch_size` is no multiple of `process_count`, or there are no records.
     """
-    records = len(next(iter(arrays.values())))
+    records = len(next(iter(arrays.values()), ()))
+    if records == 0:
+        raise ValueError("the arrays hold no records")
     batches = _Batches(_Rows(arrays), records, batch_size, _seeds(seed)[0], start_step, process_index, process_count)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     return grain.MapDataset.source(batches).to_iter_dataset(options)

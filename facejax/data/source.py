@@ -104,9 +104,8 @@ class FaceSource:
         return column if self._chosen is None else column[self._chosen]
 
     def ids(self) -> list[str]:
-        """All records' ids (the photos' paths within the published set); reads the records."""
-        examples = (decode_example(self._records[self._place(index)]) for index in range(len(self)))
-        return [example["id"][0].decode() for example in examples]
+        """All records' ids (the photos' paths within the published set); reads the records, see `labels`."""
+        return self.labels("id").tolist()
 
     def _read_label(self, key: str, place: int):
         try:

@@ -147,6 +147,12 @@ def test_array_loader_follows_the_same_order(source):
     assert resumed["index"].tolist() == cached[4]["index"][4:].tolist()
 
 
+@pytest.mark.parametrize("arrays", [{}, {"feature": np.zeros((0, 4))}])
+def test_array_loader_without_records(arrays):
+    with pytest.raises(ValueError, match="the arrays hold no records"):
+        array_loader(arrays, 8, seed=7)
+
+
 def test_class_counts(source, data_dir):
     expected = np.bincount([index % 8 for index in range(COUNT) if index != 3], minlength=8)
     assert class_counts(source, "emotion", 8).tolist() == expected.tolist()
@@ -244,6 +250,9 @@ def test_labels_of_a_damaged_shard_that_has_lost_its_index(tmp_path, caplog):
     assert sorted(lenient.corrupt) == [12, 14]
     assert caplog.text.count("left out") == 2
     assert lenient.select([13, 14]).labels("emotion").tolist() == [labels[13], -1]
+    assert lenient.select([13, 14]).ids() == ["photos/013.jpg", ""]
+    with pytest.raises(CorruptRecordError, match=r"-00001-of-00003: record at byte \d+: bad CRC of its data"):
+        FaceSource(tmp_path, "toy", "train").ids()
 
 
 def test_corrupt_photo_in_a_sound_record(tmp_path):
