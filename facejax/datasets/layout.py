@@ -10,7 +10,7 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from facejax.datasets.registry import Dataset
 
@@ -154,6 +154,13 @@ def table(path: pathlib.Path, skip: Skips, *columns: str, delimiter: str = ",") 
             yield place, dict(zip(header, cells, strict=False))
     if header is None:
         raise ValueError(f"{path}: empty, expected a table with the columns {', '.join(columns)}")
+
+
+def chosen(names: pathlib.Path | Iterable[str] | None, skip: Skips) -> set[str] | None:
+    """The names that an option keeps: those given, or the lines of a text file; None where it keeps all."""
+    if isinstance(names, pathlib.Path):
+        return {line.strip() for _, line in lines(names, skip)}
+    return None if names is None else set(names)
 
 
 def whole(text: str) -> int | None:

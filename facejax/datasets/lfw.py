@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from facejax.data.records import Record
 from facejax.datasets import tfds_folder
-from facejax.datasets.layout import Skips, find, lines, whole
+from facejax.datasets.layout import Skips, chosen, find, lines, whole
 from facejax.datasets.registry import Dataset, register_dataset
 
 _PLACES = ("lfw", "lfw_funneled", "lfw-funneled", "lfw-deepfunneled", "lfw_deepfunneled", ".")
@@ -58,7 +58,7 @@ class Lfw(Dataset):
         """
         skip = Skips(self)
         found = find(self, raw, tfds_folder.MARK, *_PLACES)
-        wanted = _subjects(subjects, skip)
+        wanted = chosen(subjects, skip)
         people = _prepared(found.parent) if found.name == tfds_folder.MARK else _folders(found, skip)
         if not people:
             raise FileNotFoundError(f"{self.name}: no folder Name/Name_0001.jpg in {found}; see docs/datasets.md")
@@ -107,12 +107,6 @@ def shared_subjects(records: Iterable[Record], video_names: Iterable[str]) -> li
 
 def _id(name: str, number: int) -> str:
     return f"{name}/{name}_{number:04d}.jpg"
-
-
-def _subjects(subjects: pathlib.Path | Iterable[str] | None, skip: Skips) -> set[str] | None:
-    if isinstance(subjects, pathlib.Path):
-        return {line.strip() for _, line in lines(subjects, skip)}
-    return None if subjects is None else set(subjects)
 
 
 def _folders(root: pathlib.Path, skip: Skips) -> dict[str, list[tuple[str, pathlib.Path]]]:

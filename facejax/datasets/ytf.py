@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from facejax.data.records import Record
-from facejax.datasets.layout import Skips, decimal, find, rows
+from facejax.datasets.layout import Skips, chosen, decimal, find, rows
 from facejax.datasets.registry import Dataset, register_dataset
 
 _LISTING = ".labeled_faces.txt"
@@ -32,16 +32,18 @@ class YouTubeFaces(Dataset):
     expected_counts: ClassVar = {"test": 621_126}
     default_crop = "annotation"
 
-    def records(self, raw: pathlib.Path | None, *, subjects: Iterable[str] | None = None) -> Iterator[Record]:
+    def records(
+        self, raw: pathlib.Path | None, *, subjects: pathlib.Path | Iterable[str] | None = None
+    ) -> Iterator[Record]:
         """Yields the frames by person in the order of their listing; identities are numbered by name.
 
         Args:
             raw: Folder with ``frame_images_DB``, or that folder.
-            subjects: Keeps only these people.
+            subjects: Keeps only these people: names, or a text file with one a line.
         """
         skip = Skips(self)
         root = find(self, raw, "frame_images_DB", ".")
-        wanted = None if subjects is None else set(subjects)
+        wanted = chosen(subjects, skip)
         names = [name for name in self.names(raw) if wanted is None or name in wanted]
         for identity, name in enumerate(names):
             for place, cells in rows(root / f"{name}{_LISTING}", skip):

@@ -16,6 +16,7 @@ from facejax.datasets.options import parse_options
         ("adience", {"test_fold": "none"}, {"test_fold": None}),
         ("utkface", {"ages": "21, 60", "release": "wild"}, {"ages": (21, 60), "release": "wild"}),
         ("lfw", {"subjects": "a/b.txt"}, {"subjects": pathlib.Path("a/b.txt")}),
+        ("ytf", {"subjects": "a/b.txt"}, {"subjects": pathlib.Path("a/b.txt")}),
         ("afew", {}, {}),
     ],
 )

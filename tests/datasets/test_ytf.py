@@ -30,7 +30,9 @@ def test_frames_with_their_boxes(raw):
 
 def test_names_and_subjects(raw):
     assert READER.names(raw) == READER.names(raw / "frame_images_DB") == ["Abdullah_Gul", "Richard_Gere"]
-    assert {record.labels["identity"] for record in READER.records(raw, subjects=["Richard_Gere"])} == {0}
+    (raw / "subjects.txt").write_text("Richard_Gere\n")
+    for subjects in (["Richard_Gere"], raw / "subjects.txt"):
+        assert {record.labels["identity"] for record in READER.records(raw, subjects=subjects)} == {0}
 
 
 def test_malformed_rows_are_counted(raw):
