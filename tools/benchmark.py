@@ -6,7 +6,8 @@ r"""Measures facejax beside a peer: in turn, several rounds, medians and their r
 
 Each side runs in a process of its own, that is made ready and warmed up first; then they take turns, so that what
 disturbs the machine disturbs both. The figures go to experiments/results/benchmarks/NAME-DEVICE.json with the device,
-all versions and the command. Rows and their options: `python tools/benchmark.py NAME --help`.
+all versions and the command; --tag TAG tells runs of other models or settings apart. Rows and their options:
+`python tools/benchmark.py NAME --help`.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         row.add_argument("--rounds", type=int, default=5, help="turns of each side (default: %(default)s)")
         row.add_argument("--threads", type=int, help="cores that each side may use (default: all)")
         row.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: %(default)s)")
-        row.add_argument("--only", metavar="WORD", help="run only sides whose name holds this")
+        row.add_argument("--only", metavar="WORD", help="run only sides whose name holds this; saved with --tag only")
         row.add_argument("--out", type=pathlib.Path, default=RESULTS, help="folder of the JSON (default: %(default)s)")
         row.add_argument("--tag", default="", help="added to the JSON's name")
         row.add_argument("--no_save", action="store_true", help="write no JSON")
@@ -76,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
     print(getattr(row, "describe", harness.describe)(result))
-    if not args.no_save:
+    if not args.no_save and not (args.only and not args.tag):  # a part of a row does not take its place
         print(f"written to {harness.save(result, args.out, args.tag)}")
     return 0
 

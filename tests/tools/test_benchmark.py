@@ -4,7 +4,9 @@ import importlib
 import inspect
 import json
 import pathlib
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -126,6 +128,39 @@ def test_every_row_is_complete():
             json.dumps(side.settings)
 
 
+def test_processor_time_is_also_that_of_child_processes():
+    from benchmarks.worker import processor_seconds
+
+    before = processor_seconds()
+    spin = "import time, sys; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass\nprint(flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", spin + "; sys.stdin.read()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert 0.5 <= processor_seconds() - before < 2
+
+
+def test_processor_time_of_layers_is_weighted_as_their_wall_time():
+    from benchmarks import depthwise
+
+    def work_of(calls):
+        def prepare(layer):
+            def call():
+                end = time.process_time() + 0.004 * calls
+                while time.process_time() < end:
+                    pass
+
+            return call
+
+        return depthwise._rounds(32, 2, calls, prepare)
+
+    one, three = work_of(1)(), work_of(3)()
+    layers = sum(layer.count for layer in depthwise.layers(32))
+    for done in (one, three):
+        assert done["cpu_s"] == pytest.approx(0.004 * layers, rel=0.3)
+
+
 def test_the_tool(capsys):
     import benchmark
 
@@ -173,5 +208,6 @@ def test_people_and_loader_run(tmp_path, capsys):
     where = ["--rounds", "1", "--device", "cpu", "--out", str(tmp_path)]
     assert benchmark.main(["people", "--photos", "2", "--size", "96", "--workers", "1", *where]) == 0
     assert benchmark.main(["loader", "--crops", "120", "--batches", "2", "--torch_workers", *where]) == 0
+    assert benchmark.main(["loader", "--crops", "120", "--batches", "1", "--only", "DataLoader, 0", *where]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"people-cpu.json", "loader-cpu.json"}
     assert "crop" in capsys.readouterr().out

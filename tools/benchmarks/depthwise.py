@@ -152,13 +152,13 @@ def _rounds(size: int, batch: int, calls: int, prepare: Callable[[Layer], Callab
         call()
 
     def work() -> dict:
-        seconds = {}
+        wall, processor, figures = 0.0, 0.0, {}
         for layer, call in ready:
-            start = time.perf_counter()
+            start, start_of_processor = time.perf_counter(), time.process_time()
             call()
-            seconds[layer] = (time.perf_counter() - start) / calls
-        total = sum(layer.count * seconds[layer] for layer in seconds)
-        figures = {str(layer): value for layer, value in seconds.items()}
-        return {"items": batch, "wall_s": total, **figures}
+            figures[str(layer)] = (time.perf_counter() - start) / calls
+            wall += layer.count * figures[str(layer)]
+            processor += layer.count * (time.process_time() - start_of_processor) / calls
+        return {"items": batch, "wall_s": wall, "cpu_s": processor, **figures}
 
     return work

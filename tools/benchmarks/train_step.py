@@ -145,8 +145,8 @@ def timm_step(
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network = create_timm(model, num_classes=8).to(device, memory_format=layout).train()
     if trainable == "heads":
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad = name.startswith(("classifier", "head.fc"))
+        network.requires_grad_(False)
+        network.get_classifier().requires_grad_(True)
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=1e-4)
     mean = torch.tensor([0.485, 0.456, 0.406], device=device)[:, None, None]
