@@ -4,15 +4,18 @@ They are published as ONNX files, which hold arrays and a graph, and as pickles 
 code.
 """
 
+import functools
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from facejax.models import abstract_variables, create_model, pretrained_cfg
-from facejax.models.efficientnet import BN_EPSILON
+from facejax.models.efficientnet import BN_EPSILON, STAGES
 from facejax.tasks import TASKS
 
 # The layers of a block in running order, with the BatchNorm that follows each: with and without expansion.
@@ -20,17 +23,23 @@ _EXPANDED = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_reduce", ""), ("conv
 _PLAIN = (("conv_dw", "bn1"), ("conv_reduce", ""), ("conv_expand", ""), ("conv_pw", "bn2"))
 
 
-def load_onnx(path: pathlib.Path | str) -> list[dict[str, np.ndarray]]:
+def load_onnx(path: pathlib.Path | str) -> list[dict[str, Any]]:
     """Weights of an ONNX file's convolutions and dense layers, in the order in which they run.
 
     Returns:
-        For each ``{"weight": (out, in, height, width) or (out, in), "bias": (out,)}``; a BatchNorm that is a node of
-        its own adds ``scale``, ``shift``, ``mean`` and ``var`` to the convolution before it.
+        For each ``{"weight": (out, in, height, width) or (out, in), "bias": (out,)}``. A convolution has ``strides``
+        and ``pads`` too, as ONNX writes them, the latter with those of a Pad before it, or None where they follow from
+        the image's size. A BatchNorm that is a node of its own adds ``scale``, ``shift``, ``mean``, ``var`` and
+        ``epsilon`` to the convolution before it.
+
+    Raises:
+        ValueError: If the network pools by maximum: the weights do not show it.
     """
     import onnx
 
     graph = onnx.load(path).graph
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             arrays[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
@@ -38,17 +47,45 @@ def load_onnx(path: pathlib.Path | str) -> list[dict[str, np.ndarray]]:
             arrays[node.output[0]] = arrays[node.input[0]]
     layers = []
     for node in graph.node:
+        attributes = _attributes(node)
+        if node.op_type in ("GlobalMaxPool", "MaxPool", "ReduceMax"):
+            raise ValueError(f"the network of {path} pools by maximum ({node.op_type}), EfficientNet by mean")
         if node.op_type in ("Conv", "Gemm"):
             layers.append(dict(zip(("weight", "bias"), (arrays[name] for name in node.input[1:]), strict=False)))
-            if any(attribute.name == "transB" and attribute.i == 0 for attribute in node.attribute):
+            if node.op_type == "Conv":
+                layers[-1]["strides"] = attributes.get("strides", [1, 1])
+                layers[-1]["pads"] = _pads(node, makers.get(node.input[0]), arrays)
+            elif attributes.get("transB") == 0:
                 layers[-1]["weight"] = layers[-1]["weight"].T
         elif node.op_type == "BatchNormalization":
             names = ("scale", "shift", "mean", "var")
             layers[-1] |= dict(zip(names, (arrays[name] for name in node.input[1:]), strict=True))
+            layers[-1]["epsilon"] = attributes.get("epsilon", 1e-5)
     return layers
 
 
-def from_onnx(architecture: str, layers: Sequence[Mapping[str, np.ndarray]], tasks: Sequence[str]) -> dict[str, Any]:
+def _attributes(node: Any) -> dict[str, Any]:
+    import onnx
+
+    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def _pads(conv: Any, before: Any, arrays: Mapping[str, np.ndarray]) -> list[int] | None:
+    """Top, left, bottom and right padding of a convolution behind another node; None where the image's size decides."""
+    attributes = _attributes(conv)
+    if attributes.get("auto_pad") == b"SAME_UPPER":
+        return None
+    pads = attributes.get("pads", [0, 0, 0, 0])
+    if before is None or before.op_type != "Pad":
+        return pads
+    # Before operator set 11 they are an attribute.
+    padded = arrays.get(before.input[1]) if len(before.input) > 1 else _attributes(before)["pads"]
+    if padded is None:  # computed from the image's size, as timm does for SAME
+        return None
+    return [own + int(padded[place]) for own, place in zip(pads, (2, 3, 6, 7), strict=True)]
+
+
+def from_onnx(architecture: str, layers: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> dict[str, Any]:
     """Flax variables of an exported EfficientNet.
 
     Exporters fold BatchNorm into convolutions. A folded one becomes a layer with mean 0 and variance 1 - epsilon, which
@@ -60,16 +97,27 @@ def from_onnx(architecture: str, layers: Sequence[Mapping[str, np.ndarray]], tas
         tasks: Heads that the last layer's outputs are divided among, in their order.
 
     Raises:
-        ValueError: If the number of layers, or a layer's shape, is not that of the network.
+        ValueError: If the number of layers, or a layer's shape, stride, padding or epsilon, is not that of the network.
     """
     expected = _layers(architecture)
     if len(layers) != len(expected) + 1:
         raise ValueError(f"{architecture} has {len(expected) + 1} convolutions and dense layers, got {len(layers)}")
     leaves: dict[tuple[str, ...], np.ndarray] = {}
+    size = pretrained_cfg(architecture).preprocessing.image_size
     for layer, (path, norm, shape, has_bias) in zip(layers[:-1], expected, strict=True):
         kernel = np.asarray(layer["weight"]).transpose(2, 3, 1, 0)
         if kernel.shape != shape:
             raise ValueError(f"{'/'.join(path)}: expected a kernel {shape}, got {kernel.shape}")
+        stride = _stride(path)
+        sides = jax.lax.padtype_to_pads((size, size), shape[:2], (stride, stride), "SAME")
+        pads = [before for before, _ in sides] + [after for _, after in sides]
+        for name, wanted in (("strides", [stride, stride]), ("pads", pads), ("epsilon", BN_EPSILON)):
+            if layer.get(name) is not None and not np.allclose(layer[name], wanted, rtol=1e-5):
+                raise ValueError(
+                    f"{'/'.join(path)}: expected {name} {wanted}, got {layer[name]}: this is another network than "
+                    f"{architecture}, or one for photos of another size"
+                )
+        size = -(-size // stride)
         leaves["params", *path, "kernel"] = kernel
         bias = layer.get("bias", np.zeros(shape[-1], np.float32))
         if has_bias:
@@ -110,6 +158,7 @@ def load_pickle(path: pathlib.Path | str, *, run_its_code: bool) -> dict[str, np
 
     Raises:
         PermissionError: If it is False.
+        ValueError: If the model pools otherwise than by mean, or its BatchNorms have another epsilon.
     """
     if not run_its_code:
         raise PermissionError(
@@ -119,9 +168,25 @@ def load_pickle(path: pathlib.Path | str, *, run_its_code: bool) -> dict[str, np
     import torch
 
     model = torch.load(path, map_location="cpu", weights_only=False)
+    # The state dict does not show these.
+    if model.global_pool.pool_type != "avg":
+        raise ValueError(f"the network of {path} pools by {model.global_pool.pool_type!r}, EfficientNet by mean")
+    if not math.isclose(model.bn1.eps, BN_EPSILON):
+        raise ValueError(
+            f"the BatchNorms of {path} have an epsilon of {model.bn1.eps}, those of tf_efficientnet {BN_EPSILON}"
+        )
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
+def _stride(path: tuple[str, ...]) -> int:
+    """Stride of the convolution at a path."""
+    if path[-1] == "conv_stem":
+        return 2
+    _, *place = path[1].split("_")
+    return STAGES[int(place[0])][2] if path[-1] == "conv_dw" and place[1] == "0" else 1
+
+
+@functools.cache
 def _layers(architecture: str) -> list[tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...], bool]]:
     """(path, path of the BatchNorm behind it, kernel shape, has a bias) of each convolution, in running order."""
     variables = abstract_variables(create_model(architecture), pretrained_cfg(architecture).preprocessing.image_size)

@@ -1,5 +1,6 @@
 """Foreign files to Flax variables: strict, and equal to what the publisher's own format computes."""
 
+import contextlib
 import dataclasses
 import hashlib
 import http.server
@@ -20,7 +21,7 @@ from facejax.weights.checkpoint import load_inference_checkpoint, save_inference
 from facejax.weights.convert import convert_file, fetch, load_published
 from facejax.weights.graphdef import read_graph
 from facejax.weights.hse_facerec import from_frozen_graph, load_frozen_graph
-from facejax.weights.hsemotion import from_onnx, load_onnx
+from facejax.weights.hsemotion import _layers, _stride, from_onnx, load_onnx, load_pickle
 from facejax.weights.keras import from_keras, keras_shapes, load_h5
 from facejax.weights.merge import merge_variables
 from facejax.weights.timm import expected_tensors, from_timm, load_state_dict, torch_name
@@ -282,6 +283,59 @@ def test_the_tool_converts_and_says_what_came_out(shared_dir, tmp_path):
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: ")
     assert load_inference_checkpoint(out)[1].name == MOBILENET  # what was there is still there
+
+
+def efficientnet_b0_file(path, pool="GlobalAveragePool", stem_pads=(0, 0, 1, 1), epsilon=1e-3):
+    """An ONNX file of the network's layers, all weights 0; nodes that have none are left out, but the pooling."""
+    onnx = pytest.importorskip("onnx")
+    nodes, arrays, size = [], {}, 224
+
+    def node(operation, *shapes, **attributes):
+        names = [f"{len(arrays) + index}" for index in range(len(shapes))]
+        arrays.update(zip(names, (np.zeros(shape, np.float32) for shape in shapes), strict=True))
+        nodes.append(onnx.helper.make_node(operation, ["x", *names], ["x"], **attributes))
+
+    for place, norm, (side, _, inputs, outputs), has_bias in _layers("tf_efficientnet_b0"):
+        total = max((-(-size // _stride(place)) - 1) * _stride(place) + side - size, 0)
+        pads = [total // 2] * 2 + [total - total // 2] * 2 if nodes else stem_pads
+        size = -(-size // _stride(place))
+        biases = [(outputs,)] * has_bias
+        node("Conv", (outputs, inputs, side, side), *biases, strides=[_stride(place)] * 2, pads=pads)
+        if norm:
+            node("BatchNormalization", *[(outputs,)] * 4, epsilon=epsilon)
+    node(pool)
+    node("Gemm", (8, 1280), (8,), transB=1)
+    initializers = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "b0", [], [], initializers)), path)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({}, None),
+        ({"pool": "GlobalMaxPool"}, "pools by maximum"),
+        ({"stem_pads": (1, 1, 1, 1)}, r"conv_stem: expected pads \[0, 0, 1, 1\], got \[1, 1, 1, 1\]"),
+        ({"epsilon": 1e-5}, r"conv_stem: expected epsilon 0\.001"),
+    ],
+)
+def test_onnx_of_a_network_with_the_same_weights_but_another_graph_is_refused(tmp_path, other, message):
+    efficientnet_b0_file(tmp_path / "b0.onnx", **other)
+    expected = pytest.raises(ValueError, match=message) if message else contextlib.nullcontext()
+    with expected:
+        from_onnx("tf_efficientnet_b0", load_onnx(tmp_path / "b0.onnx"), ("emotion8",))
+
+
+@pytest.mark.parametrize(
+    ("pool", "epsilon", "message"), [("max", 1e-3, "pools by 'max'"), ("avg", 1e-5, "an epsilon of 1e-05")]
+)
+def test_a_pickled_model_of_another_pooling_or_epsilon_is_refused(tmp_path, pool, epsilon, message):
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Module()
+    model.global_pool, model.bn1 = torch.nn.Module(), torch.nn.BatchNorm2d(1, eps=epsilon)
+    model.global_pool.pool_type = pool
+    torch.save(model, tmp_path / "enet_b0_8_best_vgaf.pt")
+    with pytest.raises(ValueError, match=message):
+        load_pickle(tmp_path / "enet_b0_8_best_vgaf.pt", run_its_code=True)
 
 
 @pytest.mark.slow
