@@ -16,6 +16,15 @@ import cv2
 import numpy as np
 import onnxruntime
 
+# The manifest's names of OpenCV's kernels.
+RESIZE = {
+    "nearest": cv2.INTER_NEAREST_EXACT,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
+
 
 class Bundle:
     """The networks of a bundle's folder."""
@@ -43,8 +52,9 @@ class Bundle:
             for box, score, points in zip(boxes, scores, landmarks, strict=True)
         ]
         for entry, run in self.models if faces else ():
-            size = entry["input"]["shape"][1]
-            crops = [cv2.resize(crop(photo, face["box"], face["landmarks"]), (size, size)) for face in faces]
+            size, kernel = entry["input"]["shape"][1], RESIZE[entry["input"]["resize"]]
+            crops = [crop(photo, face["box"], face["landmarks"], entry["input"]["margin"]) for face in faces]
+            crops = [cv2.resize(face, (size, size), interpolation=kernel) for face in crops]
             for name, values in run(np.stack(crops)).items():
                 for face, value in zip(faces, values, strict=True):
                     face[name] = value
@@ -135,8 +145,10 @@ def square(boxes):
     return np.concatenate([corner, corner + side], axis=1)
 
 
-def crop(photo, box, landmarks):
-    """The face cut out of a photo, turned so that the eyes are level."""
+def crop(photo, box, landmarks, margin):
+    """The face cut out of a photo, `margin` of the box wider on every side, turned so that the eyes are level."""
+    extra = margin * (box[2:] - box[:2])
+    box = np.concatenate([box[:2] - extra, box[2:] + extra])
     left, top = np.maximum(box[:2], 0).astype(int)
     right, bottom = np.minimum(box[2:], photo.shape[1::-1]).astype(int)
     face = photo[top : max(bottom, top + 1), left : max(right, left + 1)]

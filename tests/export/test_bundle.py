@@ -54,11 +54,14 @@ def test_manifest_describes_every_file(bundle, model):
     assert "Art. 5(1)(f)" in manifest["use"]
 
 
-def test_the_example_finds_what_the_package_finds(bundle, example, model):
+@pytest.mark.parametrize("preprocessing", [{"channel_order": "bgr"}, {"interpolation": "bicubic", "margin": 0.4}])
+def test_the_example_finds_what_the_package_finds(example, preprocessing, tmp_path):
+    model = toy_model("age", "emotion7", **preprocessing)
+    export_bundle([model], tmp_path / "x", [noise(50, 40)], runtime="onnx", suffix=".onnx", export=export_onnx)
     astronaut = pytest.importorskip("skimage.data").astronaut()
     photos = [astronaut, np.ascontiguousarray(astronaut[:, ::-1]), astronaut[:201, 120:340], noise(40, 40), noise(5, 5)]
     results = FaceAnalyzer([model]).analyze(photos)
-    opened = example.Bundle(bundle)
+    opened = example.Bundle(tmp_path / "x")
     assert sum(len(result.faces) for result in results) >= 3
     for photo, result in zip(photos, results, strict=True):
         got = opened.analyze(photo)
