@@ -46,7 +46,8 @@ def write_site(
                 f"{model.cfg.name} wants {kernel} resizing, the page in a browser has {' and '.join(_KERNELS)}; "
                 "`facejax app` without --static serves it"
             )
-    with whole_folder(pathlib.Path(directory), CONFIG) as folder:
+    own = [path.name for path in PAGE.iterdir()]
+    with whole_folder(pathlib.Path(directory), CONFIG, "onnxruntime", "bundle", *own) as folder:
         shutil.copytree(PAGE, folder, dirs_exist_ok=True)
         copy_runtime(folder / "onnxruntime", onnxruntime_web)
         manifest = export_bundle(models, folder / "bundle", faces, runtime="onnx", suffix=".onnx", export=export_onnx)

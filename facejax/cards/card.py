@@ -11,6 +11,8 @@ from facejax.cards.use import INTENDED, LIMITS, PROHIBITED, PROHIBITED_BY_TASK
 from facejax.models import PretrainedCfg
 
 CARD = "MODEL_CARD.md"
+# What an interrupted `write_card` leaves.
+PARTIAL_CARD = f".{CARD}.partial"
 # A card is a page; what is longer is no card.
 _MAX_BYTES = 1 << 20
 # Bases that were trained on photos of things: whatever their heads are called, they tell nothing about faces.
@@ -54,7 +56,7 @@ def card_sections(cfg: PretrainedCfg) -> list[str]:
 
 def write_card(directory: pathlib.Path, card: str) -> None:
     """Writes ``DIRECTORY/MODEL_CARD.md``."""
-    partial = directory / f".{CARD}.partial"
+    partial = directory / PARTIAL_CARD
     partial.write_text(card, encoding="utf-8")
     os.replace(partial, directory / CARD)
 

@@ -20,6 +20,8 @@ from facejax.models.depthwise import Implementation
 from facejax.weights.folders import whole_folder
 
 MANIFEST = "manifest.json"
+# Names of a bundle's other files.
+_FILES = ("*.onnx", "*.tflite", "*.stablehlo", "*.stablehlo.json", "*.md")
 FORMAT = 1
 
 # Writes one file; returns its metadata (`facejax.export.onnx.export_onnx`, `facejax.export.litert.export_litert`).
@@ -50,13 +52,16 @@ def export_bundle(
         suffix: Of the files.
         export: Writes one file.
         depthwise: As of `facejax.export.network.face_network`.
+
+    Raises:
+        FileExistsError: The folder holds something else.
     """
     stems = unique_stems(models)
     networks = [
         dataclasses.replace(face_network(model, depthwise), name=stem)
         for model, stem in zip(models, stems, strict=True)
     ]
-    with whole_folder(pathlib.Path(directory), MANIFEST) as folder:
+    with whole_folder(pathlib.Path(directory), MANIFEST, *_FILES) as folder:
         detector = {}
         for network in mtcnn_networks():
             detector[network.name] = _entry(network, folder, suffix, export, faces)

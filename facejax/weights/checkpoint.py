@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from facejax.cards.card import model_card, write_card
+from facejax.cards.card import CARD, PARTIAL_CARD, model_card, write_card
 from facejax.models import PretrainedCfg, abstract_variables, model_from_cfg
 from facejax.weights.folders import whole_folder
 from facejax.weights.merge import merge_variables
@@ -30,7 +30,7 @@ def save_inference_checkpoint(
         FileExistsError: If the folder holds something else.
     """
     variables = _fitted(variables, cfg, "variables to be saved")
-    with whole_folder(pathlib.Path(directory), CFG) as folder:
+    with whole_folder(pathlib.Path(directory), CFG, VARIABLES, CARD, PARTIAL_CARD) as folder:
         with _checkpointer() as checkpointer:
             # Orbax stores no empty dict, which batch_stats of a network without BatchNorm is.
             checkpointer.save(folder / VARIABLES, {key: tree for key, tree in variables.items() if tree})

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from facejax.models import PretrainedCfg, init_variables, model_from_cfg, pretrained_cfg
 from facejax.preprocessing import Preprocessing
 from facejax.weights.checkpoint import load_inference_checkpoint, save_inference_checkpoint
+from facejax.weights.folders import whole_folder
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,45 @@ def test_foreign_folder_is_not_overwritten(cfg, variables, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="choose another folder"):
         save_inference_checkpoint(tmp_path, variables, cfg)
+
+
+def fill(folder, files):
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+def test_a_folder_that_holds_more_than_its_kind_is_not_replaced(tmp_path):
+    """A marker alone makes no folder ours: TensorFlow.js has a model.json too."""
+    fill(tmp_path / "a", {"model.json": "{}", "b.bin": "1", "notes.txt": "mine", "c.md": ""})
+    with (
+        pytest.raises(FileExistsError, match=r"holds b\.bin, notes\.txt, not written by facejax"),
+        whole_folder(tmp_path / "a", "model.json", "*.md"),
+    ):
+        pass
+    assert len(list((tmp_path / "a").iterdir())) == 4
+    for name in ("b.bin", "notes.txt"):
+        (tmp_path / "a" / name).unlink()
+    fill(tmp_path / "a", {".DS_Store": ""})
+    with whole_folder(tmp_path / "a", "model.json", "*.md") as folder:
+        fill(folder, {"model.json": "new"})
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["model.json"]
+
+
+def test_an_interruption_between_the_two_renames_keeps_the_older_folder(tmp_path, monkeypatch):
+    fill(tmp_path / "a", {"model.json": "old"})
+    replace = os.replace
+
+    def interrupted(source, target):
+        if source.name == "new":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "a", "model.json") as folder:
+        fill(folder, {"model.json": "new"})
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a" / "model.json").read_text() == "old"
 
 
 def test_missing_checkpoint_names_the_commands(tmp_path):
