@@ -48,7 +48,7 @@ def binary(graph: Graph, op: str, operands: list[Value], aval: Any, alone: list[
         op: ONNX's name of it, one of `BINARY`.
         operands: The two values.
         aval: Abstract value of the output.
-        alone: For each operand, whether nothing else reads it.
+        alone: For each operand, whether nothing else reads its tensor.
     """
     for index in (0, 1):
         value, factor = operands[index], operands[1 - index]
@@ -75,11 +75,15 @@ def _together(graph: Graph, operands: list[Value]) -> tuple[list[str], tuple, bo
     return names, stored, nchw
 
 
+def _computed(value: Value, name: str, aval: Any) -> Value:
+    """The tensor of a node that computes it from `value` element by element, and lies as that does."""
+    return dataclasses.replace(value, name=name, data=None, stored=value.extent, dtype=np.dtype(aval.dtype))
+
+
 def _unary(op: str) -> Rule:
     def rule(graph, operands, aval, params):
         (value,) = operands
-        name = graph.node(op, [graph.name_of(value)])
-        return dataclasses.replace(value, name=name, data=None, stored=value.extent, dtype=np.dtype(aval.dtype))
+        return _computed(value, graph.node(op, [graph.name_of(value)]), aval)
 
     return rule
 
@@ -100,28 +104,26 @@ def _rsqrt(graph, operands, aval, params):
 @rule_for("square")
 def _square(graph, operands, aval, params):
     name = graph.name_of(operands[0])
-    return dataclasses.replace(operands[0], name=graph.node("Mul", [name, name]), stored=operands[0].extent)
+    return _computed(operands[0], graph.node("Mul", [name, name]), aval)
 
 
 @rule_for("erfc")
 def _erfc(graph, operands, aval, params):
     erf = _unary("Erf")(graph, operands, aval, params)
     one = graph.initializer(np.ones((), aval.dtype))
-    return dataclasses.replace(erf, name=graph.node("Sub", [one, graph.name_of(erf)]))
+    return _computed(erf, graph.node("Sub", [one, graph.name_of(erf)]), aval)
 
 
 @rule_for("integer_pow")
 def _integer_pow(graph, operands, aval, params):
     exponent = graph.initializer(np.asarray(params["y"], aval.dtype))
-    name = graph.node("Pow", [graph.name_of(operands[0]), exponent])
-    return dataclasses.replace(operands[0], name=name, stored=operands[0].extent)
+    return _computed(operands[0], graph.node("Pow", [graph.name_of(operands[0]), exponent]), aval)
 
 
 @rule_for("convert_element_type")
 def _cast(graph, operands, aval, params):
     target = helper.np_dtype_to_tensor_dtype(np.dtype(aval.dtype))
-    name = graph.node("Cast", [graph.name_of(operands[0])], to=target)
-    return dataclasses.replace(operands[0], name=name, dtype=np.dtype(aval.dtype), stored=operands[0].extent)
+    return _computed(operands[0], graph.node("Cast", [graph.name_of(operands[0])], to=target), aval)
 
 
 @rule_for("select_n")
@@ -137,7 +139,7 @@ def _select(graph, operands, aval, params):
 def _clamp(graph, operands, aval, params):
     low, value, high = operands
     raised = graph.node("Max", [graph.name_of(value), graph.name_of(low)])
-    return dataclasses.replace(value, name=graph.node("Min", [raised, graph.name_of(high)]))
+    return _computed(value, graph.node("Min", [raised, graph.name_of(high)]), aval)
 
 
 @rule_for_function("clip")
@@ -147,7 +149,7 @@ def _clip(graph: Graph, operands: list[Value], aval: Any) -> Value | None:
     if not all(bound.is_constant and bound.shape == () for bound in bounds):
         return None
     low_and_high = [graph.initializer(np.asarray(bound.data, aval.dtype)) for bound in bounds]
-    return dataclasses.replace(value, name=graph.node("Clip", [graph.name_of(value), *low_and_high]))
+    return _computed(value, graph.node("Clip", [graph.name_of(value), *low_and_high]), aval)
 
 
 @rule_for_function("relu6")
@@ -157,4 +159,4 @@ def _relu6(graph: Graph, operands: list[Value], aval: Any) -> Value | None:
 
 @rule_for_function("relu")
 def _relu(graph: Graph, operands: list[Value], aval: Any) -> Value:
-    return dataclasses.replace(operands[0], name=graph.node("Relu", [graph.name_of(operands[0])]))
+    return _computed(operands[0], graph.node("Relu", [graph.name_of(operands[0])]), aval)

@@ -5,6 +5,7 @@ stays there: transpositions remain at the ends of a network, not around each of 
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -91,9 +92,9 @@ class Graph:
         return Value(shape, np.dtype(dtype), name=name, stored=stored or shape, nchw=nchw)
 
     def initializer(self, array: np.ndarray) -> str:
-        """Name of a constant tensor; equal small ones are stored once."""
+        """Name of a constant tensor; equal ones are stored once."""
         array = np.asarray(array, order="C")  # keeps a scalar one, as Clip and Gather want it
-        key = (array.dtype.str, array.shape, array.tobytes() if array.size <= 64 else id(array))
+        key = (array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest())
         if key not in self._initializers:
             self._initializers[key] = numpy_helper.from_array(array, self._name("c"))
         return self._initializers[key].name
@@ -158,6 +159,8 @@ class Graph:
         if value.name not in self._convolutions or factor.data is None or any(side != 1 for side in factor.extent[:-1]):
             return False
         convolution = self._convolutions[value.name]
+        if factor.data.size > convolution.bias.size:  # one channel becomes many
+            return False
         by_channel = np.broadcast_to(factor.data.reshape(-1), convolution.bias.shape).astype(np.float64)
         if op in ("Mul", "Div"):
             scale = by_channel if op == "Mul" else 1 / by_channel

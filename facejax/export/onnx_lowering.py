@@ -5,6 +5,7 @@ rest is written down node by node. Only what networks of this package use has a 
 names it, never a wrong file.
 """
 
+import collections
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,8 @@ def lower(graph: Graph, jaxpr: Any, constants: list[Value], inputs: list[Value])
     values: dict[Var, Value] = {**dict(zip(jaxpr.constvars, constants, strict=True))}
     values |= dict(zip(jaxpr.invars, inputs, strict=True))
     readers = _count_readers(jaxpr)
+    # By tensor, as several variables may be one. What comes from outside may be read there as well.
+    readers_of = collections.Counter({value.name: 2 for value in inputs})
 
     def read(atom: Any) -> Value:
         if isinstance(atom, Literal):
@@ -70,24 +73,24 @@ def lower(graph: Graph, jaxpr: Any, constants: list[Value], inputs: list[Value])
         elif all(value.is_constant for value in operands) and _is_static(avals):
             outputs = _evaluate(eqn, operands)
         elif name in onnx_elementwise.BINARY:
-            alone = [not isinstance(atom, Literal) and readers[atom] == 1 for atom in eqn.invars]
+            alone = [readers_of[value.name] == 1 for value in operands]
             outputs = [onnx_elementwise.binary(graph, onnx_elementwise.BINARY[name], operands, avals[0], alone)]
+            if outputs[0].name in [value.name for value in operands]:  # folded: no node reads it here
+                readers_of[outputs[0].name] -= 1
         elif name in RULES:
             result = RULES[name](graph, operands, avals[0], eqn.params)
             outputs = result if isinstance(result, list) else [result]
         else:
             raise NotImplementedError(f"no ONNX form is known here for JAX's primitive {name!r} ({eqn})")
-        values |= dict(zip(eqn.outvars, outputs, strict=True))
+        for var, output in zip(eqn.outvars, outputs, strict=True):
+            values[var] = output
+            readers_of[output.name] += readers[var]
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _count_readers(jaxpr: Any) -> dict[Any, int]:
-    counts: dict[Any, int] = {}
-    for atom in [*(atom for eqn in jaxpr.eqns for atom in eqn.invars), *jaxpr.outvars]:
-        if not isinstance(atom, Literal):
-            counts[atom] = counts.get(atom, 0) + 1
-    # What comes from outside may be read there as well.
-    return counts | dict.fromkeys(jaxpr.invars, 2)
+def _count_readers(jaxpr: Any) -> collections.Counter[Any]:
+    atoms = [*(atom for eqn in jaxpr.eqns for atom in eqn.invars), *jaxpr.outvars]
+    return collections.Counter(atom for atom in atoms if not isinstance(atom, Literal))
 
 
 def _inner_jaxpr(params: dict[str, Any]) -> Any:

@@ -135,11 +135,27 @@ OPERATIONS = {
     "scale in a convolution's result by a row": lambda x: convolve(x) * jnp.arange(6.0).reshape(1, 1, 6, 1),
     "grouped and dilated": lambda x: convolve(jnp.concatenate([x, x], 3), groups=2, dilation=2),
     "largest two": lambda x: lax.top_k(x.reshape(x.shape[0], -1), 2)[0],
+    "products with arrays that are freed": lambda x: products(x.reshape(x.shape[0], -1)),
+    "stop_gradient of a convolution": lambda x: (lambda y: (lax.stop_gradient(y) + 1) * y)(convolve(x)),
+    "barrier behind a convolution": lambda x: (lambda y: (lax.optimization_barrier(y) + 1) * y)(convolve(x)),
+    "a convolution through a call": lambda x: (lambda y: (jax.jit(lambda z: z)(y) + 1) * y)(convolve(x)),
+    "one channel times a row": lambda x: convolve(x, channels=1) * jnp.arange(4.0),
+    "square of a constant": lambda x: x + jnp.square(jnp.full(x.shape, 3.0)),
+    "cube of a constant": lambda x: x + jnp.full(x.shape, 3.0) ** 3,
+    "cast of a constant": lambda x: x + jnp.full(x.shape, 3.7).astype(jnp.int32).astype(jnp.float32),
+    "bounds of a constant": lambda x: x + lax.clamp(0.0, jnp.full(x.shape, 3.0), 1.0),
 }
 
 
-def convolve(x, groups=1, dilation=1):
-    kernel = jnp.asarray(np.random.default_rng(1).standard_normal((3, 3, x.shape[-1] // groups, 4)), jnp.float32)
+def products(x):
+    for seed in range(4):
+        x = jnp.tanh(x @ jnp.asarray(np.random.default_rng(seed).standard_normal((144, 144)), jnp.float32) * 0.05)
+    return x
+
+
+def convolve(x, groups=1, dilation=1, channels=4):
+    shape = (3, 3, x.shape[-1] // groups, channels)
+    kernel = jnp.asarray(np.random.default_rng(1).standard_normal(shape), jnp.float32)
     return lax.conv_general_dilated(
         x,
         kernel,
