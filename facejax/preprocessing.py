@@ -43,6 +43,17 @@ class Preprocessing:
     interpolation: Interpolation = "bilinear"
     margin: float = 0.0
 
+    def __post_init__(self):
+        """Refuses with a ValueError what was mistyped, in a file too; it would be found late, or never."""
+        if not isinstance(self.image_size, int) or self.image_size < 1:
+            raise ValueError(f"expected image_size in whole pixels, got {self.image_size!r}")
+        for name, value, known in (
+            ("channel_order", self.channel_order, ("rgb", "bgr")),
+            ("interpolation", self.interpolation, INTERPOLATIONS),
+        ):
+            if value not in known:
+                raise ValueError(f"no {name} {value!r}; there are: {', '.join(known)}")
+
     def resize(self, image: np.ndarray) -> np.ndarray:
         """Stretches a uint8 RGB image (height, width, 3) to (image_size, image_size, 3); uint8 RGB, range 0-255."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:

@@ -43,7 +43,7 @@ def load_inference_checkpoint(directory: pathlib.Path | str) -> tuple[dict[str, 
 
     Raises:
         FileNotFoundError: If the folder holds none, with the commands that make one.
-        ValueError: If the variables are not those of the model that ``model.json`` describes.
+        ValueError: If the variables are not those of the model that ``model.json`` describes, or the folder is damaged.
     """
     directory = pathlib.Path(directory).absolute()
     if not (directory / CFG).is_file():
@@ -51,14 +51,22 @@ def load_inference_checkpoint(directory: pathlib.Path | str) -> tuple[dict[str, 
             f"no inference checkpoint in {directory} ({CFG} is missing): make one by training "
             "(experiments/run.py) or with tools/convert_weights.py FORMAT FILE --out DIR"
         )
-    cfg = PretrainedCfg.from_dict(json.loads((directory / CFG).read_text()))
-    template = abstract_variables(model_from_cfg(cfg), cfg.preprocessing.image_size)
-    with _checkpointer() as checkpointer:
-        path = directory / VARIABLES
-        tree = checkpointer.metadata(path).item_metadata.tree
-        restore_args = _map(tree, lambda _: ocp.RestoreArgs(restore_type=np.ndarray))
-        variables = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=restore_args))
-    return merge_variables(template, variables), cfg
+    try:
+        cfg = PretrainedCfg.from_dict(json.loads((directory / CFG).read_text()))
+        model_from_cfg(cfg)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{directory / CFG} is damaged, or was edited and describes no model: {error}") from error
+    path = directory / VARIABLES
+    try:
+        with _checkpointer() as checkpointer:
+            tree = checkpointer.metadata(path).item_metadata.tree
+            restore_args = _map(tree, lambda _: ocp.RestoreArgs(restore_type=np.ndarray))
+            variables = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=restore_args))
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:  # Orbax and TensorStore raise errors of many kinds
+        raise ValueError(f"{path} is damaged or not whole: copy the folder anew, or make it again ({error})") from error
+    return _fitted(variables, cfg, f"the variables of {path}"), cfg
 
 
 def _checkpointer() -> ocp.Checkpointer:

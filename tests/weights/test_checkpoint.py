@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 
 import jax
 import numpy as np
@@ -94,6 +95,59 @@ def test_an_interruption_between_the_two_renames_keeps_the_older_folder(tmp_path
         fill(folder, {"model.json": "new"})
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a" / "model.json").read_text() == "old"
+
+
+def without_metadata(folder):
+    (folder / "checkpoint" / "_METADATA").unlink()
+
+
+def without_checkpoint(folder):
+    shutil.rmtree(folder / "checkpoint")
+
+
+def cut(folder):
+    os.truncate(folder / "model.json", 50)
+
+
+def edited(**values):
+    def edit(folder):
+        cfg = json.loads((folder / "model.json").read_text())
+        (folder / "model.json").write_text(json.dumps({**cfg, **values}))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without_metadata, r"model/checkpoint is damaged or not whole: copy the folder anew"),
+        (without_checkpoint, r"model/checkpoint is damaged or not whole"),
+        (cut, r"model/model\.json is damaged"),
+        (edited(architecture="resnet81"), r"model/model\.json .* did you mean 'resnet18'"),
+        (edited(preprocessing=None), r"model/model\.json is damaged, or was edited"),
+    ],
+)
+def test_a_damaged_folder_is_named(cfg, variables, tmp_path, damage, message):
+    save_inference_checkpoint(tmp_path / "model", variables, cfg)
+    damage(tmp_path / "model")
+    with pytest.raises(ValueError, match=message):
+        load_inference_checkpoint(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image_size": "32"}, "whole pixels, got '32'"),
+        ({"channel_order": "BGR"}, "no channel_order 'BGR'"),
+        ({"interpolation": "bilinaer"}, "no interpolation 'bilinaer'; there are: nearest, bilinear"),
+    ],
+)
+def test_mistyped_preprocessing_is_refused(values, message):
+    preprocessing = Preprocessing()
+    for name, value in values.items():  # not by the constructor, whose types are checked in the tests
+        object.__setattr__(preprocessing, name, value)
+    with pytest.raises(ValueError, match=message):
+        preprocessing.__post_init__()
 
 
 def test_missing_checkpoint_names_the_commands(tmp_path):
