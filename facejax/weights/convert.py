@@ -46,6 +46,8 @@ def convert_file(
         read = _read(format_, path, cfg, unsafe_pickle)
     except (ImportError, MemoryError, PermissionError):
         raise
+    except ValueError as error:  # it was read, and holds something else
+        raise ValueError(f"{path} cannot be read as {cfg.name}: {error}") from error
     except Exception as error:  # of a damaged file safetensors, protobuf, HDF5 and torch raise errors of their own
         raise ValueError(
             f"{path} cannot be read as {cfg.name}: {error} (if it was downloaded and is damaged, delete it, and it is "
@@ -56,7 +58,7 @@ def convert_file(
 
 
 def load_published(name: str, cache: pathlib.Path | str | None = None) -> tuple[dict[str, Any], PretrainedCfg]:
-    """Variables and configuration of published weights, converted once and kept.
+    """Variables and configuration of published weights, converted once and kept until their configuration changes.
 
     Args:
         name: ``architecture.tag`` (`facejax.models.list_models`, pretrained).
@@ -72,15 +74,30 @@ def load_published(name: str, cache: pathlib.Path | str | None = None) -> tuple[
         raise ValueError(f"no weights are published for {name!r}{nearest(name, list_models(pretrained=True))}")
     cache = pathlib.Path(cache or os.environ.get("FACEJAX_CACHE") or pathlib.Path.home() / ".cache" / "facejax")
     converted = cache / name / "converted"
-    if not converted.is_dir():
+    kept = _kept(converted, cfg)
+    if kept is None:
         path = fetch(cfg, cache)
         format_ = "keras" if path.suffix == ".h5" else "hsemotion" if path.suffix in (".pb", ".onnx") else "timm"
-        save_inference_checkpoint(converted, *convert_file(format_, path, name))
-    return load_inference_checkpoint(converted)
+        kept = convert_file(format_, path, name)
+        shutil.rmtree(converted, ignore_errors=True)  # what is damaged would not be replaced
+        save_inference_checkpoint(converted, *kept)
+    return kept
+
+
+def _kept(converted: pathlib.Path, cfg: PretrainedCfg) -> tuple[dict[str, Any], PretrainedCfg] | None:
+    """An earlier conversion; None where there is none that is whole and of this configuration."""
+    try:
+        variables, found = load_inference_checkpoint(converted)
+    except (FileNotFoundError, ValueError):
+        return None
+    # Where no hash is published, it is that of the file.
+    return (variables, found) if dataclasses.replace(cfg, sha256=cfg.sha256 or found.sha256) == found else None
 
 
 def fetch(cfg: PretrainedCfg, cache: pathlib.Path | str) -> pathlib.Path:
-    """The published file of `cfg` in the folder `cache`, downloaded if it is not there; its hash is checked.
+    """The published file of `cfg` in the folder `cache`, downloaded if it is not there.
+
+    A download's hash is checked; that of a file which is there already by `convert_file`.
 
     Raises:
         ConnectionError: If it cannot be downloaded whole, with the way to give a local file instead.

@@ -33,10 +33,13 @@ def load_onnx(path: pathlib.Path | str) -> list[dict[str, Any]]:
         ``epsilon`` to the convolution before it.
 
     Raises:
+        ImportError: onnx is missing, with the command that installs it.
         ValueError: If the network pools by maximum: the weights do not show it.
     """
-    import onnx
-
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError(f"ONNX files need {error.name}: pip install 'facejax[convert]'") from error
     graph = onnx.load(path).graph
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
@@ -55,7 +58,7 @@ def load_onnx(path: pathlib.Path | str) -> list[dict[str, Any]]:
             if node.op_type == "Conv":
                 layers[-1]["strides"] = attributes.get("strides", [1, 1])
                 layers[-1]["pads"] = _pads(node, makers.get(node.input[0]), arrays)
-            elif attributes.get("transB") == 0:
+            elif not attributes.get("transB", 0):
                 layers[-1]["weight"] = layers[-1]["weight"].T
         elif node.op_type == "BatchNormalization":
             names = ("scale", "shift", "mean", "var")
@@ -158,6 +161,7 @@ def load_pickle(path: pathlib.Path | str, *, run_its_code: bool) -> dict[str, np
 
     Raises:
         PermissionError: If it is False.
+        ImportError: torch, or timm, is missing.
         ValueError: If the model pools otherwise than by mean, or its BatchNorms have another epsilon.
     """
     if not run_its_code:
@@ -165,9 +169,12 @@ def load_pickle(path: pathlib.Path | str, *, run_its_code: bool) -> dict[str, np
             f"{path} is a pickle of a whole model: reading it runs whatever code its author put there. Use the ONNX "
             "file of the same model, or pass --unsafe_pickle if you trust the file as you would a programme"
         )
-    import torch
+    try:
+        import torch
 
-    model = torch.load(path, map_location="cpu", weights_only=False)
+        model = torch.load(path, map_location="cpu", weights_only=False)
+    except ImportError as error:
+        raise ImportError(f"pickles of HSEmotion's models need {error.name}: pip install torch timm") from error
     # The state dict does not show these.
     if model.global_pool.pool_type != "avg":
         raise ValueError(f"the network of {path} pools by {model.global_pool.pool_type!r}, EfficientNet by mean")

@@ -53,8 +53,15 @@ def from_keras(architecture: str, tensors: Mapping[str, np.ndarray]) -> dict[str
 
 
 def load_h5(path: pathlib.Path | str) -> dict[str, np.ndarray]:
-    """Arrays of a Keras ``.h5`` file (weights or whole model) by ``layer/leaf``; optimizer state is left out."""
-    import h5py
+    """Arrays of a Keras ``.h5`` file (weights or whole model) by ``layer/leaf``; optimizer state is left out.
+
+    Raises:
+        ImportError: h5py is missing, with the command that installs it.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise ImportError(f"Keras files need {error.name}: pip install 'facejax[convert]'") from error
 
     tensors: dict[str, np.ndarray] = {}
 

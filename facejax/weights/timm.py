@@ -55,39 +55,55 @@ def from_timm(architecture: str, state_dict: Mapping[str, np.ndarray], head: str
 
     Raises:
         ValueError: If a tensor is missing, extra or misshapen, with both sides listed, or if there is no classifier
-            for `head`.
+            with a bias for `head`.
     """
     counters = "num_batches_tracked"
     tensors = {name: np.asarray(array) for name, array in state_dict.items() if not name.endswith(counters)}
     classifier = next((name for name in CLASSIFIERS if f"{name}.weight" in tensors), None)
-    logits = {key: tensors.pop(f"{classifier}.{key}") for key in ("weight", "bias")} if classifier else None
+    weight, bias = (tensors.pop(f"{classifier}.{key}", None) for key in ("weight", "bias"))
     expected = expected_tensors(architecture)
     check_tensors(f"timm's {architecture}", {name: shape for name, (_, shape) in expected.items()}, tensors)
     leaves = {path: _to_flax(path[-1], tensors[name]) for name, (path, _) in expected.items()}
     if head is not None:
-        if logits is None:
+        if weight is None:
             raise ValueError(f"head={head!r} was asked for, but there is no classifier ({', '.join(CLASSIFIERS)})")
-        leaves["params", f"head_{head}", "logits", "kernel"] = logits["weight"].T
-        leaves["params", f"head_{head}", "logits", "bias"] = logits["bias"]
+        if bias is None:
+            raise ValueError(f"head={head!r} was asked for, but the classifier {classifier!r} has no bias")
+        leaves["params", f"head_{head}", "logits", "kernel"] = weight.T
+        leaves["params", f"head_{head}", "logits", "bias"] = bias
     return {"batch_stats": {}, **unflatten_dict(leaves)}
 
 
 def load_state_dict(path: pathlib.Path | str) -> dict[str, np.ndarray]:
     """Tensors of a ``.safetensors`` file, or of a ``.pth``/``.pt``/``.bin`` file that holds tensors and nothing else.
 
+    The latter's are converted to float32.
+
     Raises:
-        ValueError: For another kind of file. PyTorch itself refuses files that hold more than tensors.
+        ImportError: A package is missing, with the command that installs it.
+        ValueError: For another kind of file, or one that holds more. PyTorch itself refuses pickles of objects.
     """
     path = pathlib.Path(path)
     if path.suffix == ".safetensors":
-        from safetensors.numpy import load_file
-
+        try:
+            from safetensors.numpy import load_file
+        except ImportError as error:
+            raise ImportError("safetensors files need safetensors: pip install 'facejax[convert]'") from error
         return load_file(path)
     if path.suffix in (".pth", ".pt", ".bin"):
-        import torch
-
+        try:
+            import torch
+        except ImportError as error:
+            raise ImportError(f"{path.suffix} files need {error.name}: pip install torch") from error
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: tensor.numpy() for name, tensor in state.get("state_dict", state).items()}
+        state = state.get("state_dict", state) if isinstance(state, Mapping) else {type(state).__name__: state}
+        others = [str(name) for name, tensor in state.items() if not isinstance(tensor, torch.Tensor)]
+        if others:
+            raise ValueError(
+                f"{path.name} holds {', '.join(others)} beside or instead of tensors by name: save the state dict "
+                "alone, or under 'state_dict'"
+            )
+        return {name: tensor.float().numpy() for name, tensor in state.items()}
     raise ValueError(f"expected a .safetensors, .pth, .pt or .bin file, got {path.name!r}")
 
 

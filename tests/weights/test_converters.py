@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 
 from facejax.models import abstract_variables, model_from_cfg, pretrained_cfg
+from facejax.models.pretrained import CFGS
 from facejax.weights.checkpoint import load_inference_checkpoint, save_inference_checkpoint
 from facejax.weights.convert import convert_file, fetch, load_published
 from facejax.weights.graphdef import read_graph
@@ -67,6 +69,24 @@ def test_timm_lists_what_does_not_fit():
 def test_timm_head_needs_a_classifier():
     with pytest.raises(ValueError, match="no classifier"):
         from_timm("resnet18", zeros(expected_tensors("resnet18")), head="identity")
+    without_bias = {**zeros(expected_tensors("resnet18")), "fc.weight": np.zeros((2, 512))}
+    with pytest.raises(ValueError, match="'fc' has no bias"):
+        from_timm("resnet18", without_bias, head="identity")
+
+
+@pytest.mark.parametrize(
+    ("package", "file", "load"),
+    [
+        ("safetensors", "model.safetensors", load_state_dict),
+        ("h5py", "weights.h5", load_h5),
+        ("onnx", "b0.onnx", load_onnx),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_its_command(monkeypatch, tmp_path, package, file, load):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"{package}.numpy", raising=False)
+    with pytest.raises(ImportError, match=rf"need {package}: pip install 'facejax\[convert\]'"):
+        load(tmp_path / file)
 
 
 def test_safetensors_and_unknown_files(tmp_path):
@@ -81,6 +101,11 @@ def test_torch_files_hold_tensors_only(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save({"state_dict": {"a": torch.arange(3)}}, tmp_path / "good.pth")
     np.testing.assert_array_equal(load_state_dict(tmp_path / "good.pth")["a"], np.arange(3))
+    torch.save({"a": torch.tensor([1.5, -2], dtype=torch.bfloat16)}, tmp_path / "half.pth")
+    np.testing.assert_array_equal(load_state_dict(tmp_path / "half.pth")["a"], np.float32([1.5, -2]))
+    torch.save({"model": {"a": torch.arange(3)}, "epoch": 3}, tmp_path / "run.pth")
+    with pytest.raises(ValueError, match=r"run\.pth holds model, epoch .* save the state dict alone"):
+        load_state_dict(tmp_path / "run.pth")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")
     with pytest.raises(Exception, match="Weights only load failed"):
         load_state_dict(tmp_path / "model.pt")
@@ -271,6 +296,27 @@ def test_published_weights_by_name_from_a_file_in_the_cache(shared_dir, tmp_path
         load_published(MOBILENET, tmp_path / "cache")
 
 
+def test_a_conversion_is_made_anew_where_its_configuration_changed_or_it_is_damaged(shared_dir, tmp_path, monkeypatch):
+    place = tmp_path / MOBILENET
+    place.mkdir()
+    shutil.copy(shared_dir / GRAPH, place)
+    load_published(MOBILENET, tmp_path)
+    changed = dataclasses.replace(pretrained_cfg(MOBILENET), licence="corrected")
+    monkeypatch.setitem(CFGS, MOBILENET, changed)
+    assert load_published(MOBILENET, tmp_path)[1] == changed
+    (place / "converted" / "model.json").unlink()
+    assert load_published(MOBILENET, tmp_path)[1] == changed
+    assert load_inference_checkpoint(place / "converted")[1] == changed
+
+
+def test_a_file_of_other_weights_is_not_called_damaged(tmp_path):
+    save_file = pytest.importorskip("safetensors.numpy").save_file
+    save_file({"a": np.arange(3.0)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="not the weights of timm's resnet18") as error:
+        convert_file("timm", tmp_path / "model.safetensors", "resnet18.a1_in1k")
+    assert "damaged" not in str(error.value)
+
+
 def test_the_tool_converts_and_says_what_came_out(shared_dir, tmp_path):
     tool = [sys.executable, "tools/convert_weights.py"]
     out = tmp_path / "age_gender"
@@ -285,7 +331,7 @@ def test_the_tool_converts_and_says_what_came_out(shared_dir, tmp_path):
     assert load_inference_checkpoint(out)[1].name == MOBILENET  # what was there is still there
 
 
-def efficientnet_b0_file(path, pool="GlobalAveragePool", stem_pads=(0, 0, 1, 1), epsilon=1e-3):
+def efficientnet_b0_file(path, pool="GlobalAveragePool", stem_pads=(0, 0, 1, 1), epsilon=1e-3, trans_b=1):
     """An ONNX file of the network's layers, all weights 0; nodes that have none are left out, but the pooling."""
     onnx = pytest.importorskip("onnx")
     nodes, arrays, size = [], {}, 224
@@ -304,7 +350,7 @@ def efficientnet_b0_file(path, pool="GlobalAveragePool", stem_pads=(0, 0, 1, 1),
         if norm:
             node("BatchNormalization", *[(outputs,)] * 4, epsilon=epsilon)
     node(pool)
-    node("Gemm", (8, 1280), (8,), transB=1)
+    node("Gemm", (8, 1280) if trans_b else (1280, 8), (8,), **{"transB": 1} if trans_b else {})
     initializers = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "b0", [], [], initializers)), path)
 
@@ -313,6 +359,7 @@ def efficientnet_b0_file(path, pool="GlobalAveragePool", stem_pads=(0, 0, 1, 1),
     ("other", "message"),
     [
         ({}, None),
+        ({"trans_b": 0}, None),
         ({"pool": "GlobalMaxPool"}, "pools by maximum"),
         ({"stem_pads": (1, 1, 1, 1)}, r"conv_stem: expected pads \[0, 0, 1, 1\], got \[1, 1, 1, 1\]"),
         ({"epsilon": 1e-5}, r"conv_stem: expected epsilon 0\.001"),
