@@ -169,17 +169,17 @@ def main():
     photo = cv2.imread(args.photo, cv2.IMREAD_COLOR_RGB)
     if photo is None:
         parser.error(f"cannot read {args.photo}")
-    labels = {
-        name: output["labels"]
-        for entry, _ in bundle.models
-        for name, output in entry["outputs"].items()
-        if "labels" in output
+    outputs = {
+        name: output for entry, _ in bundle.models for name, output in entry["outputs"].items() if "labels" in output
     }
     for face in bundle.analyze(photo):
         words = [f"perceived age {face['age']:.0f}"] if "age" in face else []
-        for name, names in labels.items():
-            best = int(np.argmax(face[name]))
-            words.append(f"{name}: {names[best]} {face[name][best]:.0%}")
+        for name, output in outputs.items():
+            if output["meaning"] == "probabilities":
+                best = int(np.argmax(face[name]))
+                words.append(f"{name}: {output['labels'][best]} {face[name][best]:.0%}")
+            else:
+                words += [f"{label} {value:+.2f}" for label, value in zip(output["labels"], face[name], strict=True)]
         print([round(float(edge)) for edge in face["box"]], f"{face['score']:.3f}", "; ".join(words))
         x1, y1, x2, y2 = (int(edge) for edge in face["box"])
         cv2.rectangle(photo, (x1, y1), (x2, y2), (0, 200, 120), 2)

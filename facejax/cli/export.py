@@ -56,6 +56,6 @@ def _words(metadata: dict[str, Any]) -> str:
     size = f"{metadata['bytes'] / 1e6:.2f} MB, " if "bytes" in metadata else ""
     largest = ", ".join(f"{name} {value:.2g}" for name, value in check["max_difference"].items())
     words = f"{size}largest difference from Flax on {check['faces']} faces: {largest}"
-    if "agreement" in check:
+    if check.get("agreement"):
         words += "; same class: " + ", ".join(f"{name} {value:.1%}" for name, value in check["agreement"].items())
     return words

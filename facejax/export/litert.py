@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import pathlib
+import struct
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -136,7 +137,10 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     """
     from litert_converter import schema_py_generated as schema
 
-    model: Any = schema.ModelT.InitFromPackedBuf(pathlib.Path(path).read_bytes(), 0)
+    try:
+        model: Any = schema.ModelT.InitFromPackedBuf(pathlib.Path(path).read_bytes(), 0)
+    except (struct.error, IndexError, TypeError, ValueError) as error:  # offsets that lead anywhere
+        raise ValueError(f"{path} is no LiteRT file: {error}") from error
     for entry in model.metadata or ():
         if entry.name == METADATA_NAME.encode():
             return json.loads(bytes(model.buffers[entry.buffer].data))
@@ -175,7 +179,11 @@ def _agreement(network: Network, data: bytes, faces: Sequence[np.ndarray]) -> di
     images = network.prepare(faces)
     expected, got = network.reference(images), run(data, images)
     described = network.metadata["outputs"]
-    tasks = [name for name in network.outputs if isinstance(described, dict) and "labels" in described[name]]
+    tasks = [
+        name
+        for name in network.outputs
+        if isinstance(described, dict) and described[name]["meaning"] == "probabilities"
+    ]
     return {name: float((got[name].argmax(axis=1) == expected[name].argmax(axis=1)).mean()) for name in tasks}
 
 

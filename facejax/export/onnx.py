@@ -102,7 +102,11 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     Raises:
         ValueError: The file is no export of facejax.
     """
-    properties = start_session(path).get_modelmeta().custom_metadata_map
+    data = pathlib.Path(path).read_bytes()
+    try:
+        properties = start_session(data).get_modelmeta().custom_metadata_map
+    except Exception as error:  # onnxruntime's own, of many kinds
+        raise ValueError(f"{path} is no ONNX file that onnxruntime opens: {error}") from error
     if METADATA_KEY not in properties:
         raise ValueError(f"{path} carries no facejax metadata; its keys: {sorted(properties)}")
     return json.loads(properties[METADATA_KEY])

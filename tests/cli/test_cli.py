@@ -14,6 +14,7 @@ import pytest
 
 from facejax import cli
 from facejax.cli import results_file
+from facejax.cli.export import _words
 from facejax.export import FORMATS
 from facejax.inference.video import VideoWriter
 from facejax.video.classifiers import ClipClassifier, Recipe, fit
@@ -347,6 +348,11 @@ def test_every_export_format(format_, photos, model_dir, tmp_path, capsys):
     cards = [path.read_text() for path in folder.rglob("*.md")]
     assert sum("# Model card: mobilenet_v1.toy" in card for card in cards) == 1
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_an_export_without_classes_says_nothing_of_them():
+    words = _words({"check": {"faces": 1, "max_difference": {"features": 0.0}, "agreement": {}}})
+    assert words == "largest difference from Flax on 1 faces: features 0"
 
 
 def test_an_export_without_a_face_says_so(photos, model_dir, tmp_path, capsys):

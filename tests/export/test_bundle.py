@@ -4,9 +4,11 @@ import hashlib
 import importlib.util
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
@@ -72,6 +74,19 @@ def test_the_example_finds_what_the_package_finds(example, preprocessing, tmp_pa
             assert mine["score"] == pytest.approx(face.score, abs=1e-4)
             assert mine["age"] == pytest.approx(face.age, abs=0.02)
             np.testing.assert_allclose(mine["emotion7"], [*face.emotion.probabilities.values()], atol=1e-3)
+
+
+def test_the_example_prints_classes_with_their_probability_and_values_as_they_are(
+    example, tmp_path, monkeypatch, capsys
+):
+    photo = pytest.importorskip("skimage.data").astronaut()[:250, 120:370]
+    cv2.imwrite(str(tmp_path / "a.png"), photo[..., ::-1])
+    models = [toy_model("emotion7", "valence_arousal")]
+    export_bundle(models, tmp_path / "x", [noise(50, 40)], runtime="onnx", suffix=".onnx", export=export_onnx)
+    monkeypatch.setattr(sys, "argv", ["onnx_bundle.py", str(tmp_path / "x"), str(tmp_path / "a.png")])
+    example.main()
+    number = r"[+-]\d+\.\d\d"
+    assert re.search(rf"emotion7: \w+ \d+%; valence {number}; arousal {number}\n", capsys.readouterr().out)
 
 
 def test_the_example_needs_neither_jax_nor_the_package():

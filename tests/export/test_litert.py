@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # LiteRT's own
 
 @pytest.fixture(scope="module")
 def model():
-    return toy_model("age", "gender", "emotion8", channel_order="bgr")
+    return toy_model("age", "gender", "emotion8", "valence_arousal", channel_order="bgr")
 
 
 def test_float32_predicts_what_the_model_does_and_carries_its_words(model, tmp_path):
@@ -58,6 +58,13 @@ def test_mtcnn_and_a_p_net_of_other_even_sides(tmp_path):
         images = np.random.default_rng(0).uniform(0, 255, (1, height, width, 3)).astype(np.float32)
         got, expected = litert.run(tmp_path / "pnet.tflite", images), pnet.reference(images)
         np.testing.assert_allclose(got["probability"], expected["probability"], atol=1e-5)
+
+
+def test_another_file_is_no_export(tmp_path):
+    for content in (b"garbage" * 100, b""):
+        (tmp_path / "x.tflite").write_bytes(content)
+        with pytest.raises(ValueError, match=r"x\.tflite is no LiteRT file"):
+            litert.read_metadata(tmp_path / "x.tflite")
 
 
 def test_what_is_missing_is_said(model, tmp_path):

@@ -200,6 +200,9 @@ def test_another_file_has_no_words(tmp_path, faces):
     (tmp_path / "other.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ValueError, match="no facejax metadata"):
         export.read_metadata(tmp_path / "other.onnx")
+    (tmp_path / "garbage.onnx").write_bytes(b"garbage" * 100)
+    with pytest.raises(ValueError, match=r"garbage\.onnx is no ONNX file"):
+        export.read_metadata(tmp_path / "garbage.onnx")
 
 
 @pytest.mark.slow
