@@ -93,12 +93,13 @@ def commercial(cfg: PretrainedCfg) -> tuple[Commercial, str]:
 
 def _facts(cfg: PretrainedCfg) -> list[str]:
     preprocessing = cfg.preprocessing
+    unpublished = "converted from a file, source not recorded" if cfg.sha256 else "trained with facejax"
     facts = {
         "network": cfg.architecture,
         "tells": tells(cfg),
         "input": f"a face, RGB, {preprocessing.image_size} px; resize and normalisation are stored with the weights",
         "features": str(cfg.num_features),
-        "source": f"<{cfg.source}>" if cfg.source else "trained with facejax",
+        "source": f"<{cfg.source}>" if cfg.source else unpublished,
         "SHA-256 of the published file": cfg.sha256 and f"`{cfg.sha256}`",
         "licence as stated": cfg.licence or "none stated",
         "commercial use": "{}: {}".format(*commercial(cfg)),
@@ -176,8 +177,11 @@ def _scaled(value: float, interval: Any, scale: float | int) -> str:
 
 def _limits(cfg: PretrainedCfg, report: Mapping[str, Any] | None, epoch: str) -> Iterator[str]:
     yield from dict.fromkeys(LIMITS[task] for task in cfg.tasks if task in LIMITS)
-    if report is not None and report["data"].startswith("people"):
+    sets = report["data"].partition(" ")[0].split("+") if report is not None else []
+    if sets == ["people"]:
         yield "Trained on rendered heads: the figures say nothing about photos of real people."
+    elif "people" in sets:
+        yield "Trained on rendered heads too: what they taught may not hold for photos of real people."
     if report is not None and epoch == "best":
         yield "The best epoch was chosen on the very split that it is measured on, so it flatters."
 

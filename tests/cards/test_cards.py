@@ -1,5 +1,6 @@
 """Every published weight and every data set has its card and its row; a run's card says what its report says."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -73,6 +74,12 @@ def test_the_strictest_terms_decide(data, word):
     assert commercial(PretrainedCfg("mobilenet_v1", training_data=data)) == (word, FOLLOWS[word])
 
 
+def test_weights_of_a_file_without_address_are_not_called_trained_here():
+    cfg = PretrainedCfg("senet50", sha256="0" * 64)
+    assert "| source | converted from a file, source not recorded |" in model_card(cfg)
+    assert "| source | trained with facejax |" in model_card(dataclasses.replace(cfg, sha256=""))
+
+
 def test_what_an_imagenet_base_tells():
     assert "nothing about faces" in tells(pretrained_cfg("resnet18.a1_in1k"))
     assert tells(pretrained_cfg("mobilenet_v1")) == "features only"
@@ -130,7 +137,13 @@ def test_a_runs_card_says_what_its_report_says(tmp_path):
         "it flatters",
     ):
         assert row in card
-    assert "rendered heads" in model_card(cfg, {**REPORT, "data": "people (built-in, rendered)"})
+    for name, words in (
+        ("people (built-in, rendered)", "rendered heads: the figures say nothing"),
+        ("lfw+people", "rendered heads too"),
+        ("people+lfw", "rendered heads too"),
+    ):
+        assert words in model_card(cfg, {**REPORT, "data": name})
+    assert "rendered heads" not in card
     write_card(tmp_path, card)
     assert read_card(tmp_path) == card
     assert [path.name for path in tmp_path.iterdir()] == [CARD]
