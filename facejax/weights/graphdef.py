@@ -83,7 +83,7 @@ def _tensor(data: memoryview) -> np.ndarray | None:
             content = bytes(body)
         elif field in _VALUE_FIELDS:
             values.extend(np.frombuffer(body, _VALUE_FIELDS[field]))
-        elif field in (7, 10):
+        elif field in (7, 10, 13):
             values.extend([body] if isinstance(body, int) else _varints(body))
     if dtype not in _DTYPES:
         return None
@@ -92,6 +92,8 @@ def _tensor(data: memoryview) -> np.ndarray | None:
     # A short list of values means that the last one fills the rest.
     array = np.zeros(int(np.prod(shape)), _DTYPES[dtype])
     if values:
+        if dtype == 19:  # half_val holds their bits
+            values = np.array(values, np.uint16).view(np.float16)
         values = [value - (1 << 64) if isinstance(value, int) and value >= 1 << 63 else value for value in values]
         array[: len(values)], array[len(values) :] = values, values[-1]
     return array.reshape(shape)

@@ -140,6 +140,8 @@ def test_graph_reader_on_hand_written_bytes(tmp_path):
     packed = field(1, b"\x01", 0) + field(2, shape) + field(5, struct.pack("<2f", 1.5, -2.0))
     content = field(1, b"\x04", 0) + field(2, shape) + field(4, bytes([0, 1, 254, 255]))
 
+    half = field(1, b"\x13", 0) + field(2, shape) + field(13, b"\x80\x7c\x80\x80\x03")  # bits 0x3e00, 0xc000
+
     def const(name, tensor):
         attribute = field(1, b"value") + field(2, field(8, tensor))
         return field(1, field(1, name) + field(2, b"Const") + field(5, attribute))
@@ -147,10 +149,11 @@ def test_graph_reader_on_hand_written_bytes(tmp_path):
     other = field(
         1, field(1, b"y") + field(2, b"Relu") + field(3, b"a") + field(5, field(1, b"mode") + field(2, field(2, b"M")))
     )
-    (tmp_path / "graph.pb").write_bytes(const(b"a", packed) + const(b"b", content) + other)
+    (tmp_path / "graph.pb").write_bytes(const(b"a", packed) + const(b"b", content) + const(b"h", half) + other)
     nodes = read_graph(tmp_path / "graph.pb")
     np.testing.assert_array_equal(nodes["a"].value, np.array([[1.5, -2], [-2, -2]], np.float32))
     np.testing.assert_array_equal(nodes["b"].value, np.array([[0, 1], [254, 255]], np.uint8))
+    np.testing.assert_array_equal(nodes["h"].value, np.array([[1.5, -2], [-2, -2]], np.float16))
     assert (nodes["y"].inputs, nodes["y"].value, nodes["y"].texts) == (("a",), None, {"mode": "M"})
     (tmp_path / "broken.pb").write_bytes(const(b"a", packed)[:-3])
     with pytest.raises(ValueError, match="not a frozen TensorFlow graph"):
