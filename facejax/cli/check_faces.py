@@ -1,6 +1,7 @@
 """Faces on which exported files are checked: those of the user's photos, or rendered ones."""
 
 import itertools
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ def check_faces(sources: Sequence[str] | None, count: int) -> list["np.ndarray"]
     """Face crops, uint8 RGB.
 
     Args:
-        sources: Photos and folders, of which what cannot be read is left out; None for rendered faces.
+        sources: Photos and folders, of which what cannot be read is left out and counted on standard error; None for
+            rendered faces.
         count: At most so many.
 
     Raises:
@@ -32,17 +34,20 @@ def _found(sources: Sequence[str], count: int) -> list["np.ndarray"]:
     from facejax.detect import MTCNN, crop_face
     from facejax.inference import read_image
 
-    detector, crops = MTCNN(min_face=40), []
+    detector, crops, unreadable = MTCNN(min_face=40), [], 0
     for path in photos_of(sources):
         try:
             image = read_image(path)
         except (OSError, ValueError):
+            unreadable += 1
             continue
         found = detector.detect([image])[0]
         for box, points in zip(found.bboxes, found.landmarks, strict=True):
             crops.append(crop_face(image, box, points))
         if len(crops) >= count:
             break
+    if unreadable:
+        print(f"{unreadable} photo(s) cannot be read and are left out", file=sys.stderr)
     return crops[:count]
 
 

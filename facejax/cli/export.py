@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     models = [load_model(name) for name in args.model]
     wanted = _CHECK_FACES + (_CALIBRATION_FACES if "litert_int8" in args.to else 0)
     faces = check_faces(args.photos, wanted)
+    if "litert_int8" in args.to and len(faces) < 2:
+        raise ValueError("litert_int8 is calibrated on some faces, checked on others: give more than one by --photos")
     if not args.quiet:
         kind = "faces of your photos" if args.photos else "rendered faces (give real ones by --photos)"
         print(f"checking on {len(faces)} {kind}", file=sys.stderr)

@@ -355,6 +355,15 @@ def test_an_export_without_classes_says_nothing_of_them():
     assert words == "largest difference from Flax on 1 faces: features 0"
 
 
+def test_an_export_counts_what_it_cannot_read_and_wants_two_faces_for_int8(photos, model_dir, tmp_path, capsys):
+    arguments = ["export", model_dir, "--to", "litert_int8", "--out", str(tmp_path / "x"), "--photos"]
+    assert cli.main([*arguments, str(photos / "a.png"), str(photos / "d.jpg")]) == cli.FAILED
+    told = capsys.readouterr().err
+    assert "1 photo(s) cannot be read" in told
+    assert "give more than one by --photos" in told
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_export_without_a_face_says_so(photos, model_dir, tmp_path, capsys):
     arguments = ["export", model_dir, "--out", str(tmp_path / "x"), "--photos", str(photos / "c.png")]
     assert cli.main(arguments) == cli.FAILED
