@@ -25,7 +25,8 @@ def export_models(
 
     Args:
         models: Networks; their files are named by `facejax.export.bundle.unique_stems`.
-        directory: The folder; an older export there is replaced.
+        directory: The folder; an older export there is replaced. Of ``orbax`` each network's own folder in it is, and
+            those of other networks stay.
         format_: One of `FORMATS`.
         faces: Crops, uint8 RGB of any size, on which every file is compared with Flax before it is written. Of
             ``litert_int8`` the first fifth; with the others its ranges are calibrated.

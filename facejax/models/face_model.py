@@ -176,7 +176,8 @@ def init_variables(model: FaceModel, seed: int, image_size: int) -> dict[str, An
     Kernels are normal with `kernel_std`, the rest as the layers start it (scales and variances 1, all else 0; and see
     `Backbone.starts_at_zero`). The
     numbers are drawn on the host, each leaf from a stream of its own: ``model.init`` draws from the same distributions
-    but spends a minute compiling a generator for each of some hundred shapes.
+    (but for what starts at zero, where it may have ones) and spends a minute compiling a generator for each of some
+    hundred shapes.
 
     Args:
         model: The model.
