@@ -47,7 +47,7 @@ def write_site(
                 "`facejax app` without --static serves it"
             )
     own = [path.name for path in PAGE.iterdir()]
-    with whole_folder(pathlib.Path(directory), CONFIG, "onnxruntime", "bundle", *own) as folder:
+    with whole_folder(pathlib.Path(directory), CONFIG, "engine", "onnxruntime", "bundle", *own) as folder:
         shutil.copytree(PAGE, folder, dirs_exist_ok=True)
         copy_runtime(folder / "onnxruntime", onnxruntime_web)
         manifest = export_bundle(models, folder / "bundle", faces, runtime="onnx", suffix=".onnx", export=export_onnx)

@@ -61,7 +61,7 @@ def export_bundle(
         dataclasses.replace(face_network(model, depthwise), name=stem)
         for model, stem in zip(models, stems, strict=True)
     ]
-    with whole_folder(pathlib.Path(directory), MANIFEST, *_FILES) as folder:
+    with whole_folder(pathlib.Path(directory), MANIFEST, "detector", *_FILES) as folder:
         detector = {}
         for network in mtcnn_networks():
             detector[network.name] = _entry(network, folder, suffix, export, faces)

@@ -30,7 +30,7 @@ def save_inference_checkpoint(
         FileExistsError: If the folder holds something else.
     """
     variables = _fitted(variables, cfg, "variables to be saved")
-    with whole_folder(pathlib.Path(directory), CFG, VARIABLES, CARD, PARTIAL_CARD) as folder:
+    with whole_folder(pathlib.Path(directory), CFG, "architecture", VARIABLES, CARD, PARTIAL_CARD) as folder:
         with _checkpointer() as checkpointer:
             # Orbax stores no empty dict, which batch_stats of a network without BatchNorm is.
             checkpointer.save(folder / VARIABLES, {key: tree for key, tree in variables.items() if tree})

@@ -2,30 +2,30 @@
 
 import contextlib
 import fnmatch
+import json
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-
-# What systems put into folders that somebody looked into.
-_OF_SYSTEMS = (".DS_Store", "desktop.ini", "Thumbs.db")
+from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def whole_folder(directory: pathlib.Path, marker: str, *others: str) -> Iterator[pathlib.Path]:
+def whole_folder(directory: pathlib.Path, marker: str, key: str, *others: str) -> Iterator[pathlib.Path]:
     """A folder to fill; it takes the place of `directory` when the block ends without an error.
 
     Args:
-        directory: The folder; an older one of the same kind is replaced.
-        marker: A file that every folder of this kind holds.
+        directory: The folder. An older one of the same kind is replaced; files of others that lie in it stay.
+        marker: A JSON file that every folder of this kind holds.
+        key: That its object has (TensorFlow.js has a model.json too).
         *others: Names of what else such a folder holds, with ``*`` for any letters.
 
     Raises:
-        FileExistsError: `directory` holds something else, which would be lost.
+        FileExistsError: `directory` is something else, and not empty.
     """
     directory = directory.absolute()
-    _check_ours(directory, marker, others)
+    if directory.exists() and not _is_of_this_kind(directory, marker, key):
+        raise FileExistsError(f"{directory} is not empty and holds no {marker} of facejax: choose another folder")
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     new, old = temporary / "new", temporary / "old"
@@ -36,21 +36,27 @@ def whole_folder(directory: pathlib.Path, marker: str, *others: str) -> Iterator
             os.replace(directory, old)
         os.replace(new, directory)
     finally:
-        if old.exists() and not directory.exists():  # it failed between the two
-            os.replace(old, directory)
+        if old.exists():
+            if not directory.exists():  # it failed between the two
+                os.replace(old, directory)
+            else:
+                _move_foreign(old, directory, (marker, *others))
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check_ours(directory: pathlib.Path, marker: str, others: Iterable[str]) -> None:
-    if not directory.exists():
-        return
-    names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
-    if not directory.is_dir() or (names and marker not in names):
-        raise FileExistsError(f"{directory} is not empty and holds no {marker}: choose another folder")
-    ours = (marker, *others, *_OF_SYSTEMS)
-    foreign = [name for name in names if not any(fnmatch.fnmatchcase(name, pattern) for pattern in ours)]
-    if foreign:
-        raise FileExistsError(
-            f"{directory} would be replaced, but holds {', '.join(foreign)}, not written by facejax there: move that "
-            "away, or choose another folder"
-        )
+def _is_of_this_kind(directory: pathlib.Path, marker: str, key: str) -> bool:
+    if not directory.is_dir():
+        return False
+    if not any(directory.iterdir()):
+        return True
+    try:
+        told = json.loads((directory / marker).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(told, dict) and key in told
+
+
+def _move_foreign(old: pathlib.Path, new: pathlib.Path, own: tuple[str, ...]) -> None:
+    for path in old.iterdir():
+        if not any(fnmatch.fnmatchcase(path.name, pattern) for pattern in own) and not (new / path.name).exists():
+            os.replace(path, new / path.name)

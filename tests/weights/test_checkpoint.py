@@ -64,25 +64,35 @@ def fill(folder, files):
         (folder / name).write_text(text)
 
 
-def test_a_folder_that_holds_more_than_its_kind_is_not_replaced(tmp_path):
-    """A marker alone makes no folder ours: TensorFlow.js has a model.json too."""
-    fill(tmp_path / "a", {"model.json": "{}", "b.bin": "1", "notes.txt": "mine", "c.md": ""})
+def test_files_of_others_stay_in_a_folder_that_is_replaced(tmp_path):
+    fill(tmp_path / "a", {"model.json": '{"architecture": 1}', "notes.txt": "mine", "c.md": "old", "d.md": "old"})
+    fill(tmp_path / "a" / "inner", {"model.json": "another network"})
+    with whole_folder(tmp_path / "a", "model.json", "architecture", "*.md") as folder:
+        fill(folder, {"model.json": "new", "c.md": "new"})
+    found = {path.relative_to(tmp_path / "a").as_posix(): path.read_text() for path in tmp_path.rglob("*.*")}
+    assert found == {
+        "model.json": "new",
+        "c.md": "new",
+        "notes.txt": "mine",
+        "inner/model.json": "another network",
+    }
+
+
+@pytest.mark.parametrize("text", ['{"modelTopology": {}, "weightsManifest": []}', "[]", "{", None])
+def test_a_folder_of_another_kind_is_not_replaced(tmp_path, text):
+    """A file of the marker's name makes no folder ours: TensorFlow.js has a model.json too."""
+    fill(tmp_path / "a", {"group1-shard1of1.bin": "1", **({} if text is None else {"model.json": text})})
+    before = {path: path.read_text() for path in (tmp_path / "a").iterdir()}
     with (
-        pytest.raises(FileExistsError, match=r"holds b\.bin, notes\.txt, not written by facejax"),
-        whole_folder(tmp_path / "a", "model.json", "*.md"),
+        pytest.raises(FileExistsError, match=r"holds no model\.json of facejax: choose another folder"),
+        whole_folder(tmp_path / "a", "model.json", "architecture"),
     ):
         pass
-    assert len(list((tmp_path / "a").iterdir())) == 4
-    for name in ("b.bin", "notes.txt"):
-        (tmp_path / "a" / name).unlink()
-    fill(tmp_path / "a", {".DS_Store": ""})
-    with whole_folder(tmp_path / "a", "model.json", "*.md") as folder:
-        fill(folder, {"model.json": "new"})
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["model.json"]
+    assert {path: path.read_text() for path in (tmp_path / "a").iterdir()} == before
 
 
 def test_an_interruption_between_the_two_renames_keeps_the_older_folder(tmp_path, monkeypatch):
-    fill(tmp_path / "a", {"model.json": "old"})
+    fill(tmp_path / "a", {"model.json": '{"architecture": 1}'})
     replace = os.replace
 
     def interrupted(source, target):
@@ -91,10 +101,10 @@ def test_an_interruption_between_the_two_renames_keeps_the_older_folder(tmp_path
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "a", "model.json") as folder:
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "a", "model.json", "architecture") as folder:
         fill(folder, {"model.json": "new"})
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    assert (tmp_path / "a" / "model.json").read_text() == "old"
+    assert (tmp_path / "a" / "model.json").read_text() == '{"architecture": 1}'
 
 
 def without_metadata(folder):
