@@ -1,19 +1,19 @@
 """Age, gender, ethnicity and expression of prepared photos (paper Tables 6 and 7), each by group of people."""
 
 import dataclasses
-import hashlib
 import logging
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from experiments.protocols.kept import keep
+from experiments.protocols.kept import files_digest, keep
 from experiments.protocols.network import load_network
 from experiments.protocols.results import percent, write_results
 from facejax.config import Config, ConfigError, DataConfig
-from facejax.data.metadata import find_set
+from facejax.data.metadata import find_set, read_splits
 from facejax.data.source import FaceSource
+from facejax.data.tfrecord import CorruptRecordError
 from facejax.decoding import expected_age, probabilities
 from facejax.evals.age import PAPER_RANGE, age_errors
 from facejax.evals.bootstrap import Metric
@@ -54,7 +54,8 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
     source, left_out = _photos(directory, faces, faces.eval_split)
     model, network = load_network(config.network, config.seed, workdir)
     logger.info("%d photos of %s; network: %s", len(source), source.name, network)
-    outputs = _outputs(model, network, source, workdir / f"outputs_{faces.eval_split}.npz")
+    outputs = _outputs(model, network, source, faces.eval_split, workdir)
+    readable = _readable(outputs)
     has_person = bool(faces.person) and faces.person in source.fields
     persons = np.asarray(source.labels(faces.person)) if has_person else None
     report: dict[str, Any] = {
@@ -62,6 +63,7 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
         "data": description,
         "photos": len(source),
         "left_out": left_out,
+        "corrupt": int((~readable).sum()),
         "comparable": faces.name == config.paper.dataset,
         "network": network,
         "paper": dataclasses.asdict(config.paper),
@@ -77,6 +79,7 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
         labels = class_labels(source, task)
         if task.kind == "age":
             labels = source.labels(task.label_key)  # where the set has them, with fractions
+        labels = np.where(readable, labels, -1)
         scores = probabilities(task, outputs[head])
         report["heads"][head] = evaluate_task(task, scores, labels).to_dict()
         if task.kind == "age":
@@ -93,9 +96,10 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
                 report["heads"]["gender, aged 21-60"] = classify(scores, chosen, GENDER).to_dict()
     if config.fit and config.fit in source.label_keys:
         train, _ = _photos(directory, faces, faces.train_split)
-        known = _outputs(model, network, train, workdir / f"outputs_{faces.train_split}.npz")["features"]
-        report["fitted"], predicted = _fit(config, known, train.labels(config.fit), outputs["features"], source)
-        truth = source.labels(config.fit)
+        known = _outputs(model, network, train, faces.train_split, workdir)
+        known_labels = np.where(_readable(known), train.labels(config.fit), -1)
+        truth = np.where(readable, source.labels(config.fit), -1)
+        report["fitted"], predicted = _fit(config, known["features"], known_labels, outputs["features"], truth)
         judged += [_mean(f"{config.fit} accuracy, {k}", p == truth, truth >= 0, True) for k, p in predicted.items()]
     results = [result for one in judged for result in _by_groups(config, one, source, persons)]
     report["fairness"] = [result.to_dict() for result in results]
@@ -140,24 +144,35 @@ def _photos(directory: pathlib.Path, faces: FacesConfig, split: str) -> tuple[Fa
     return kept, left_out
 
 
-def _outputs(model: LoadedModel, network: str, source: FaceSource, path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Features and raw outputs of all photos of a split; read back where they were made before from the same."""
+def _outputs(
+    model: LoadedModel, network: str, source: FaceSource, split: str, workdir: pathlib.Path
+) -> dict[str, np.ndarray]:
+    """Features and raw outputs of all photos of a split; read back where they were made before from the same.
+
+    Rows of nan stand for photos that cannot be read, since their neighbours have labels of their own.
+    """
 
     def make(path: pathlib.Path) -> None:
-        parts = []
+        outputs: dict[str, Any] = {}
         for start in range(0, len(source), _PHOTOS_AT_ONCE):
             indices = range(start, min(start + _PHOTOS_AT_ONCE, len(source)))
-            parts.append(model.outputs([source[index]["image"] for index in indices]))
+            crops = {}
+            for index in indices:
+                try:
+                    crops[index] = source.read(index)["image"]
+                except CorruptRecordError as error:
+                    source.note_corrupt(index, error)
+            for name, rows in model.outputs(list(crops.values())).items():
+                outputs.setdefault(name, np.full((len(source), rows.shape[1]), np.nan, np.float32))[list(crops)] = rows
             logger.info("%s: photo %d of %d", source.name, indices[-1] + 1, len(source))
         partial = path.with_suffix(".partial.npz")
-        merged: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        np.savez(partial, **merged)
+        np.savez(partial, **outputs)
         partial.rename(path)
 
-    info = (source.directory / "dataset_info.json").read_bytes()  # tells the sizes of the set's files
+    path = workdir / f"outputs_{split}.npz"
     made_from = {
         "set": str(source.directory),
-        "info": hashlib.sha256(info).hexdigest()[:12],
+        "files": files_digest(shard for shard, _ in read_splits(source.directory)[split]),
         "split": source.name,
         "photos": len(source),
         "network": network,
@@ -167,17 +182,25 @@ def _outputs(model: LoadedModel, network: str, source: FaceSource, path: pathlib
         return dict(stored)
 
 
+def _readable(outputs: dict[str, np.ndarray]) -> np.ndarray:
+    """(photos,) bool: those that could be read."""
+    return np.isfinite(outputs["features"][:, 0])
+
+
 def _fit(
-    config: AttributesConfig, known: np.ndarray, known_labels: np.ndarray, features: np.ndarray, source: FaceSource
+    config: AttributesConfig, known: np.ndarray, known_labels: np.ndarray, features: np.ndarray, truth: np.ndarray
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Table 7: classifiers on L2-normed features of the train split; (result, predicted classes) by classifier.
 
-    Classes weigh inversely to their frequency, as the paper has it for ethnicity.
+    Classes weigh inversely to their frequency, as the paper has it for ethnicity. Photos whose label is negative
+    neither teach nor count; those that could not be read are among them.
     """
-    of, names, truth = config.classifier, _NAMES[config.fit], source.labels(config.fit)
+    of, names = config.classifier, _NAMES[config.fit]
     results, predicted = {}, {}
-    has_label = known_labels >= 0
-    train, evaluated = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (known[has_label], features))
+    has_label, features = known_labels >= 0, np.nan_to_num(features)
+    train, evaluated = (
+        rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (known[has_label], features)
+    )
     for name in of.names:
         recipe = Recipe(name, of.costs, of.folds, of.trees, of.max_depth, balanced=True, seed=config.seed)
         fitted = fit(recipe, train, known_labels[has_label].astype(np.int64), len(names))
@@ -217,6 +240,8 @@ def _markdown(config: AttributesConfig, report: dict[str, Any], results: list[Fa
     on = f"On **{report['data']}**, {report['photos']} photos."
     if report["left_out"] is not None:
         on += f" Only those with one face; {report['left_out']} others are left out."
+    if report["corrupt"]:
+        on += f" {report['corrupt']} of them cannot be read and count nowhere."
     lines = [f"# Attributes: {report['network']}", "", on, ""]
     if not report["comparable"]:
         lines += [f"**Not on {paper['dataset']}: the paper's numbers cannot be compared.**", ""]

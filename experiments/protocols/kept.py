@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from experiments.protocols.results import write_text
@@ -28,6 +28,20 @@ def keep(path: pathlib.Path, made_from: dict[str, Any], make: Callable[[pathlib.
     told.unlink(missing_ok=True)  # first: a run that is stopped from here on leaves a file of which nothing is told
     make(path)
     write_text(told, text)
+
+
+def files_digest(paths: Iterable[pathlib.Path]) -> str:
+    """Short name of files by their sizes and times of change: a file that was mended or replaced has another."""
+    told = [f"{path.name} {_stamp(path)}" for path in paths]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
+
+
+def _stamp(path: pathlib.Path) -> str:
+    try:
+        state = path.stat()
+    except OSError:
+        return "missing"
+    return f"{state.st_size} {state.st_mtime_ns}"
 
 
 def records_digest(records: Sequence[Record]) -> str:

@@ -134,7 +134,8 @@ def write_utkface(data_dir, num_faces, seed=0):
         stored = {"image": image, "id": f"{index}.jpg", "bbox": [0.0, 0.0, 1.0, 1.0], "score": 0.9, "num_faces": faces}
         records.append(encode_example({"age": 20 + index, "gender": index % 2, **stored}))
     path = directory / shard_name("utkface", "test", 0, 1)
-    write_shard(path, records, {})
+    count = np.arange(len(records))
+    write_shard(path, records, {"age": 20 + count, "gender": count % 2, "num_faces": np.array(num_faces)})
     fields = {"age": Field("int64"), "gender": Field("int64"), **STORED_FIELDS}
     splits = {"test": ([len(records)], path.stat().st_size)}
     write_metadata(directory, "utkface", fields, "bmp", splits, "A toy.", "https://x.org", "MIT")
@@ -163,7 +164,8 @@ def test_table_6_is_on_people_where_utkface_is_not_prepared(tmp_path, monkeypatc
         source = next(argument for argument in args if isinstance(argument, FaceSource))
         ages.append(source.labels("age"))
         years = np.rint(ages[0]).astype(int)
-        return {"age": 50.0 * (np.arange(1, 101) == years[:, None]), "gender": np.zeros((len(years), 1))}
+        ages_known = 50.0 * (np.arange(1, 101) == years[:, None])
+        return {"age": ages_known, "gender": np.zeros((len(years), 1)), "features": np.zeros((len(years), 8))}
 
     monkeypatch.setattr(attributes, "_outputs", outputs)
     run.run_protocol(config, tmp_path, tmp_path / "data")
@@ -194,6 +196,35 @@ def test_outputs_of_other_photos_or_weights_are_not_reused(tmp_path, monkeypatch
     assert other != first
     assert ages(1, "other") != other
     assert calls == [True, False, True, True]
+
+
+def test_a_damaged_photo_counts_nowhere_until_it_is_mended(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    write_utkface(tmp_path / "data", [1] * 6)
+    (shard,) = (tmp_path / "data").rglob("*-of-00001")
+    whole = shard.read_bytes()
+    config = dataclasses.replace(table6(tmp_path / "weights"), fit="gender")
+    config = dataclasses.replace(config, classifier=ClassifierConfig(("linear_svc",), costs=(1.0,)))
+    config = override(config, "faces.train_split", "test")
+
+    def report():
+        run.run_protocol(config, tmp_path, tmp_path / "data")
+        found = json.loads((tmp_path / "report.json").read_text())
+        counts = [found["heads"]["age"]["n"], found["heads"]["gender"]["n"], found["heads"]["gender, aged 21-60"]["n"]]
+        counts += [found["ages"]["0-200"]["n"], found["fitted"]["linear_svc"]["n"]]
+        counts += [found["fitted"]["linear_svc"]["train_photos"]]
+        counts += [sum(group["n"] for group in one["groups"]) for one in found["fairness"]]
+        return found["photos"], found["corrupt"], set(counts), (tmp_path / "report.md").read_text()
+
+    shard.write_bytes(whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 255]) + whole[len(whole) // 2 + 1 :])
+    for _ in range(2):  # of the photos, and of the outputs that were kept
+        photos, corrupt, counts, text = report()
+        assert (photos, corrupt, counts) == (6, 1, {5, 4})  # the first is 20 years old
+        assert "1 of them cannot be read" in text
+    shard.write_bytes(whole)
+    photos, corrupt, counts, text = report()
+    assert (photos, corrupt, counts) == (6, 0, {6, 5})
+    assert "cannot be read" not in text
 
 
 def test_lfw_features_of_other_weights_or_photos_are_not_reused(tmp_path, monkeypatch, caplog):
