@@ -102,7 +102,8 @@ def fit_sequence(
     if empty or not len(clips):
         raise ValueError(f"expected training clips with faces; {len(empty)} of {len(clips)} have none: leave them out")
     faces = np.concatenate([features for features, _ in clips])
-    mean, std = faces.mean(axis=0), np.maximum(faces.std(axis=0), 1e-6)
+    mean, std = faces.mean(axis=0), faces.std(axis=0)
+    std = np.where(std > 1e-6, std, 1)  # else a feature that is dead in training would outweigh all others later
     everything = pad_clips(clips, recipe.max_frames, len(clips), mean, std)
     everything["labels"] = np.asarray(labels, np.int32)
     params = tuple(_train(recipe, everything, num_classes, recipe.seed + repeat) for repeat in range(recipe.repeats))

@@ -76,6 +76,14 @@ def test_attention_pools_as_written(clips):
     np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_feature_that_is_dead_in_training_does_not_drown_the_others(clips):
+    features, labels = clips
+    dead = [(np.pad(of_clip, ((0, 0), (0, 1))), frames) for of_clip, frames in features]
+    fitted = fit_sequence(dataclasses.replace(RECIPE, epochs=1), dead[:32], labels[:32], 2)
+    woken = [(np.pad(of_clip, ((0, 0), (0, 1)), constant_values=1e-3), frames) for of_clip, frames in features]
+    np.testing.assert_allclose(fitted.scores(woken), fitted.scores(dead), atol=1e-2)
+
+
 def test_padding_thins_long_clips_evenly():
     features = np.arange(9, dtype=np.float32)[:, None]
     batch = pad_clips([(features, np.arange(9) + 5), (features[:2], np.arange(2))], 5, 3, np.zeros(1), np.ones(1))
