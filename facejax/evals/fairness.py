@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 from facejax.evals.bootstrap import Metric, interval95, resample
 from facejax.tasks import ETHNICITY, GENDER
 
-# Groups with fewer records are shown, but neither best nor worst: their value is mostly chance.
+# Groups with fewer records or persons are shown, but neither best nor worst: their value is mostly chance.
 MIN_RECORDS = 30
+MIN_PERSONS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class GroupResult:
         n: Records.
         clusters: Different persons among them; n where persons are not told apart.
         value: The metric; nan without records.
-        interval95: Bootstrap percentile interval.
+        interval95: Bootstrap percentile interval; nan where there is one person (or record) only.
         counted: Whether it is large enough for gap and worst group.
     """
 
@@ -75,8 +76,9 @@ class FairnessResult:
         lines = [f"| {self.attribute} | n | persons | {self.metric}{unit} [95 % interval] |", "|---|---|---|---|"]
         for group in self.groups:
             low, high = (factor * side for side in group.interval95)
-            note = "" if group.counted else f" (fewer than {MIN_RECORDS}: not compared)"
-            value = f"{factor * group.value:.2f} [{low:.2f}, {high:.2f}]"
+            note = "" if group.counted else f" (fewer than {MIN_RECORDS}, or {MIN_PERSONS} persons: not compared)"
+            interval = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+            value = f"{factor * group.value:.2f}{interval}"
             lines.append(f"| {group.name} | {group.n} | {group.clusters} | {value}{note} |")
         if self.worst:
             low, high = (factor * side for side in self.gap_interval95)
@@ -126,8 +128,9 @@ def by_group(
         persons = None if clusters is None else clusters[records]
         draws[label] = resample(metric, records, persons, samples=samples, seed=seed + index)
         count = len(records) if persons is None else len(np.unique(persons))
-        value, enough = float(metric(records)), len(records) >= MIN_RECORDS
-        results.append(GroupResult(label, len(records), count, value, interval95(draws[label]), enough))
+        value, enough = float(metric(records)), len(records) >= MIN_RECORDS and count >= MIN_PERSONS
+        interval = interval95(draws[label]) if count > 1 else (float("nan"), float("nan"))
+        results.append(GroupResult(label, len(records), count, value, interval, enough))
     compared = sorted((result for result in results if result.counted), key=lambda result: result.value)
     best = worst = ""
     gap, gap_interval = float("nan"), (float("nan"), float("nan"))

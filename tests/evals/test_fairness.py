@@ -51,6 +51,21 @@ def test_groups_gap_and_worst():
     assert (error.best, error.worst) == ("a", "b")
 
 
+def test_a_group_of_few_persons_is_not_compared():
+    group = np.repeat([0, 1, 2, 3], [40, 40, 40, 40])
+    persons = np.arange(160) % np.repeat([1, 9, 10, 20], 40) + 100 * group
+    values = np.repeat([0.1, 0.2, 0.5, 0.9], 40)
+    mean = lambda records: float(values[records].mean())  # noqa: E731
+    result = by_group("m", mean, "x", group, ("one", "nine", "ten", "twenty"), clusters=persons, samples=50)
+    assert [g.clusters for g in result.groups] == [1, 9, 10, 20]
+    assert [g.counted for g in result.groups] == [False, False, True, True]
+    assert (result.worst, result.gap) == ("ten", pytest.approx(0.4))
+    assert np.isnan(result.groups[0].interval95).all()
+    text = "\n".join(result.markdown())
+    assert "| one | 40 | 1 | 10.00 (fewer than 30, or 10 persons: not compared) |" in text
+    assert "nan" not in text
+
+
 def test_one_group_has_no_gap():
     result = by_group("m", lambda i: 1.0, "x", np.zeros(50, int), ("a", "b"))
     assert (result.best, result.worst) == ("", "")
