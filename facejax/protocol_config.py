@@ -257,7 +257,8 @@ class FacesConfig:
         train_split: Split on whose features the new classifiers are fitted.
         eval_split: Split that is reported.
         single_face: Keeps only photos in which the preparation found exactly one face (paper Table 6).
-        person: Label that tells persons apart, for intervals that draw persons instead of photos; empty for none.
+        person: Label that tells persons apart, for intervals that draw persons instead of photos; empty for ``person``
+            where the set has it.
         people_train: Rendered training photos.
         people_validation: Rendered photos that are reported.
     """

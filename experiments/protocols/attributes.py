@@ -21,6 +21,7 @@ from facejax.evals.classification import classify
 from facejax.evals.fairness import FairnessResult, attribute_groups, by_group
 from facejax.evals.tasks import evaluate_task
 from facejax.inference.model import LoadedModel
+from facejax.naming import nearest
 from facejax.protocol_config import AttributesConfig, FacesConfig
 from facejax.tasks import EMOTION8, ETHNICITY, GENDER, TASKS
 from facejax.train.setup import class_labels
@@ -56,14 +57,19 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
     logger.info("%d photos of %s; network: %s", len(source), source.name, network)
     outputs = _outputs(model, network, source, faces.eval_split, workdir)
     readable = _readable(outputs)
-    has_person = bool(faces.person) and faces.person in source.fields
-    persons = np.asarray(source.labels(faces.person)) if has_person else None
+    if faces.person and faces.person not in source.fields:
+        raise ConfigError(
+            f"--config.faces.person: {source.name} has no {faces.person!r}{nearest(faces.person, source.fields)}"
+        )
+    person = faces.person or "person"
+    persons = np.asarray(source.labels(person)) if person in source.fields else None
     report: dict[str, Any] = {
         "protocol": "attributes",
         "data": description,
         "photos": len(source),
         "left_out": left_out,
         "corrupt": int((~readable).sum()),
+        "draws": "photos" if persons is None else "persons",
         "comparable": faces.name == config.paper.dataset,
         "network": network,
         "paper": dataclasses.asdict(config.paper),
@@ -120,7 +126,7 @@ def _open(config: AttributesConfig, data_dir: pathlib.Path) -> tuple[pathlib.Pat
             logger.info("Its place is taken by the built-in set `people`: rendered heads, not photos of real people.")
     rendered = DataConfig(people_train=faces.people_train, people_validation=faces.people_validation)
     directory = prepare_people(Config(data=rendered), data_dir)
-    faces = dataclasses.replace(faces, name="people", train_split="train", eval_split="validation")
+    faces = dataclasses.replace(faces, name="people", train_split="train", eval_split="validation", person="")
     return directory, faces, "people, validation (built-in, rendered)"
 
 
@@ -264,7 +270,7 @@ def _markdown(config: AttributesConfig, report: dict[str, Any], results: list[Fa
     if paper["gender_21_60"]:
         lines += ["", "Ages 21-60: the paper has 3,287 listed photos, ours are all photos of that age in this set."]
     lines += ["", "## By group", ""]
-    lines += ["Intervals draw persons where the set tells them apart, photos otherwise (1000 draws).", ""]
+    lines += [f"Intervals draw {report['draws']} (1000 draws).", ""]
     for result in results:
         lines += [f"### {result.metric}, by {result.attribute}", ""]
         lines += [*result.markdown(percent=result.higher_is_better), ""]

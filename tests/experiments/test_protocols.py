@@ -157,6 +157,9 @@ def test_table_6_is_on_people_where_utkface_is_not_prepared(tmp_path, monkeypatc
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["data"], report["comparable"]) == ("people, validation (built-in, rendered)", False)
     assert report["photos"] + report["left_out"] == report["heads"]["gender"]["n"] + report["left_out"] == 12
+    assert "Intervals draw persons (" in (tmp_path / "report.md").read_text()  # two of six photos each
+    by_gender = next(one["groups"] for one in report["fairness"] if one["attribute"] == "gender")
+    assert sum(group["clusters"] for group in by_gender) == 2
 
     ages = []
 
@@ -284,6 +287,9 @@ def test_table_6_leaves_out_photos_without_a_single_face(tmp_path, monkeypatch, 
     assert (report["photos"], report["left_out"], report["heads"]["age"]["n"]) == (3, 3, 3)
     assert "3 others are left out" in text
     assert "3,287 listed photos" in text
+    assert "Intervals draw photos (" in text
+    with pytest.raises(ConfigError, match=r"faces.person: utkface/test has no 'gendre'; did you mean 'gender'"):
+        run.run_protocol(override(config, "faces.person", "gendre"), tmp_path, tmp_path / "data")
     run.run_protocol(override(config, "faces.single_face", "false"), tmp_path, tmp_path / "data")
     assert json.loads((tmp_path / "report.json").read_text())["heads"]["age"]["n"] == 6
     write_utkface(tmp_path / "uncut", [-1, -1])
