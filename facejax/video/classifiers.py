@@ -127,10 +127,10 @@ def fit(
     if peek is not None:
         fitted = {cost: recipe.estimator(cost).fit(vectors, labels) for cost in recipe.costs}
         accuracy = {cost: float(estimator.score(*peek)) for cost, estimator in fitted.items()}
-        best = max(accuracy, key=lambda cost: accuracy[cost])
+        best = max(sorted(accuracy), key=lambda cost: accuracy[cost])
         return Fitted(fitted[best], num_classes, best, "peeking_at_validation", accuracy)
     accuracy = cross_validated_costs(recipe, vectors, labels)
-    best = max(accuracy, key=lambda cost: accuracy[cost])
+    best = max(sorted(accuracy), key=lambda cost: accuracy[cost])
     estimator = recipe.estimator(best).fit(vectors, labels)
     return Fitted(estimator, num_classes, best, "cross_validation", accuracy)
 
@@ -228,8 +228,8 @@ class ClipClassifier:
             content = skops.io.load(path, trusted=[_TREE])
             if content["format"] != _FORMAT:
                 raise ValueError(f"it is of format {content['format']}, expected {_FORMAT}")
-            for member in getattr(content["estimator"], "estimators_", ()):
-                _check_tree(member.tree_)
+            descriptor = Descriptor(content["levels"], tuple(content["statistics"]))
+            _check_estimator(content["estimator"], descriptor)
         except Exception as error:
             raise ValueError(f"{path} is no clip classifier of facejax: {error}") from error
         fitted = Fitted(
@@ -239,8 +239,21 @@ class ClipClassifier:
             content["chosen_by"],
             dict(content["cost_accuracy"]),
         )
-        descriptor = Descriptor(content["levels"], tuple(content["statistics"]))
         return cls(fitted, descriptor, tuple(content["labels"]), content["source"])
+
+
+def _check_estimator(estimator: Any, descriptor: Descriptor) -> None:
+    """Raises ValueError where the estimator of a file is none that a `Recipe` makes, or its trees are damaged."""
+    from sklearn.tree import DecisionTreeClassifier
+
+    if type(estimator) not in [type(Recipe(name).estimator()) for name in CLASSIFIERS]:
+        raise ValueError(f"it holds a {type(estimator).__name__}, no classifier of clips")
+    if estimator.n_features_in_ % descriptor.size(1):
+        raise ValueError(f"a vector of {estimator.n_features_in_} numbers is no descriptor of it")
+    for member in getattr(estimator, "estimators_", ()):
+        if type(member) is not DecisionTreeClassifier or member.tree_.n_features != estimator.n_features_in_:
+            raise ValueError("a tree of its forest is of other vectors")
+        _check_tree(member.tree_)
 
 
 def _check_tree(tree: Any) -> None:

@@ -7,6 +7,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.svm import SVC, LinearSVC
+from sklearn.tree import DecisionTreeClassifier
 
 from facejax.video import classifiers
 from facejax.video.classifiers import CLASSIFIERS, ClipClassifier, Fitted, Recipe, fit
@@ -65,6 +66,7 @@ def test_peeking_takes_the_best_cost_of_the_validation_clips_and_says_so(clips):
     fitted = fit(recipe, vectors[:60], labels[:60], 3, peek=peek)
     by_hand = {c: BY_HAND["linear_svc"](c).fit(vectors[:60], labels[:60]).score(*peek) for c in recipe.costs}
     assert fitted.chosen_by == "peeking_at_validation"
+    assert fitted.cost == min(cost for cost, value in by_hand.items() if value == max(by_hand.values()))
     assert by_hand[fitted.cost] == max(by_hand.values())
 
 
@@ -116,6 +118,31 @@ def test_damaged_trees_are_refused(clips):
         with pytest.raises(ValueError, match="damaged"):
             classifiers._check_tree(tree)
         array[0] = kept
+
+
+def test_the_smallest_of_equal_costs_is_taken_in_any_order():
+    vectors = np.repeat([[-5.0, 0.0], [5.0, 1.0]], 20, axis=0) + np.random.default_rng(0).normal(0, 0.1, (40, 2))
+    fitted = fit(Recipe("linear_svc", costs=(10.0, 0.1, 1.0)), vectors, np.repeat([0, 1], 20), 2)
+    assert fitted.cost_accuracy == {10.0: 1, 0.1: 1, 1.0: 1}
+    assert fitted.cost == 0.1
+
+
+def test_estimators_that_no_recipe_makes_are_refused(clips, tmp_path):
+    features, labels = clips
+    vectors = describe_clips(features, AFEW)
+    lone = DecisionTreeClassifier().fit(vectors, labels)
+    wide = RandomForestClassifier(2, random_state=0).fit(np.tile(vectors, 2), labels)
+    mixed = RandomForestClassifier(2, random_state=0).fit(vectors, labels)
+    mixed.estimators_[1] = wide.estimators_[1]  # which looks for features that a vector of `mixed` does not have
+    odd = LinearSVC().fit(vectors[:, :-1], labels)
+    for estimator, message in (
+        (lone, "DecisionTreeClassifier"),
+        (mixed, "of other vectors"),
+        (odd, "23 numbers is no descriptor"),
+    ):
+        ClipClassifier(Fitted(estimator, 3, None, "fixed", {}), AFEW, ("a", "b", "c"), "").save(tmp_path / "c.skops")
+        with pytest.raises(ValueError, match=message):
+            ClipClassifier.load(tmp_path / "c.skops")
 
 
 def test_mistakes(clips):
