@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import itertools
-import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from facejax.data.decode import decode_image
+from facejax.data.tfrecord import write_atomically
 from facejax.video.frames import Frame
 
 CHOICES = ("largest", "probable", "all")
@@ -95,9 +95,7 @@ class ClipFaces:
             jpeg=np.frombuffer(b"".join(encoded), np.uint8),
             length=np.array([len(data) for data in encoded], np.int64),
         )
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(stored.getvalue())
-        os.replace(partial, path)
+        write_atomically(path, stored.getvalue())
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "ClipFaces":

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -78,7 +79,21 @@ def test_faces_survive_a_file(tmp_path):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(clip, name))
     assert [crop.shape for crop in loaded.crops] == [crop.shape for crop in clip.crops]
     assert max(np.abs(a.astype(int) - b).max() for a, b in zip(loaded.crops, clip.crops, strict=True)) <= 2  # JPEG
-    assert not list(tmp_path.glob("*.partial"))
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.npz"]
+
+
+def test_two_runs_may_save_one_clip_at_once(tmp_path, monkeypatch):
+    clip, replace, others = clip_faces([]), os.replace, []
+
+    def slow(*names):  # another run saves the same clip while this one gives its file the name
+        if not others:
+            others.append(names)
+            clip.save(tmp_path / "clip.npz")
+        replace(*names)
+
+    monkeypatch.setattr(os, "replace", slow)
+    clip.save(tmp_path / "clip.npz")
+    assert len(type(clip).load(tmp_path / "clip.npz")) == 0
 
 
 @pytest.fixture
