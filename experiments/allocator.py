@@ -15,4 +15,4 @@ def use_huge_pages() -> None:
     if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ:
         return
     os.environ["GLIBC_TUNABLES"] = HUGE_PAGES
-    os.execv(sys.executable, [sys.executable, *sys.argv])
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # with Python's own flags
