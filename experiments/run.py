@@ -6,6 +6,7 @@ built-in set `people` (rendered heads, made on the spot) takes its place, and ev
 
 import argparse
 import dataclasses
+import hashlib
 import importlib
 import json
 import logging
@@ -75,9 +76,11 @@ def resolve(name: str, overrides: list[tuple[str, str]]) -> Any:
     """The config with the profile of this machine (where it trains a network) and then the overrides applied."""
     config = load_config(name)
     if isinstance(config, Config):
-        wanted = dict(overrides).get("profile", config.profile)
-        if wanted == "cpu" or (wanted == "auto" and jax.default_backend() == "cpu"):
+        for path, text in overrides:
+            config = config_lib.override(config, path, text) if path == "profile" else config
+        if config.profile == "cpu" or (config.profile == "auto" and jax.default_backend() == "cpu"):
             config = config_lib.apply_cpu_profile(config)
+        overrides = [(path, text) for path, text in overrides if path != "profile"]
     for path, text in overrides:
         config = config_lib.override(config, path, text)
     return config
@@ -250,8 +253,34 @@ def check_workdir(config: Any, workdir: pathlib.Path) -> None:
             )
         return
     workdir.mkdir(parents=True, exist_ok=True)
+    _write_json(path, now)
+
+
+def check_data(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> None:
+    """Writes data.json, which tells the prepared sets apart; a workdir of other photos is refused.
+
+    Raises:
+        ConfigError: Names the sets that were prepared otherwise when the run began.
+    """
+    from facejax.data.metadata import find_set
+
+    path = workdir / "data.json"
+    infos = {name: find_set(data_dir, name) / "dataset_info.json" for name in config.data.name.split("+")}
+    now = {name: hashlib.sha256(info.read_bytes()).hexdigest()[:12] for name, info in infos.items()}
+    before = json.loads(path.read_text()) if path.exists() else None
+    if before is None:
+        _write_json(path, now)
+    elif before != now:
+        differ = ", ".join(sorted(_difference(before, now)))
+        raise ConfigError(
+            f"{workdir} holds a run on other photos ({differ} in {data_dir} is prepared otherwise); "
+            "name the --data_dir of that run, or choose another --workdir"
+        )
+
+
+def _write_json(path: pathlib.Path, content: dict) -> None:
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(now, indent=2) + "\n")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
     os.replace(partial, path)
 
 
@@ -308,6 +337,7 @@ def main(arguments: list[str]) -> None:
         config = choose_start(config, overrides, workdir)
         print_header(named.config, config, data, workdir)
         check_workdir(config, workdir)
+        check_data(config, data_dir, workdir)
 
     from facejax.cards.card import model_card, write_card
     from facejax.data.tfrecord import CorruptRecordError

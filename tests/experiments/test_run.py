@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from experiments import run
-from facejax.config import Config, ConfigError
+from facejax.config import Config, ConfigError, DataConfig
 from facejax.models import list_models
 from facejax.tasks import TASKS
 from tests.train.prepared import prepare_squares
@@ -30,6 +30,15 @@ def test_cpu_profile_is_applied_before_the_overrides():
     assert config.profile == "cpu"
     assert config.model.image_size == Config().cpu.image_size
     assert config.stages.full.lr == 2e-5
+
+
+@pytest.mark.parametrize("profile", ["auto", "cpu", "full"])
+def test_a_profile_that_is_named_is_the_one_that_is_taken(profile):
+    config = run.resolve("emotion_b2", [("stages.full.lr", "2e-5"), ("profile", profile)])
+    expected = run.resolve("emotion_b2", [("stages.full.lr", "2e-5")])
+    assert config.stages.full.lr == 2e-5
+    assert (config == expected) == (profile != "full")
+    assert config.profile == ("full" if profile == "full" else "cpu")
 
 
 @pytest.mark.parametrize("name", run.list_configs())
@@ -77,6 +86,22 @@ def test_workdir_of_another_config_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"another config \(differs in stages.full.lr\)"):
         stages = dataclasses.replace(Config().stages, full=dataclasses.replace(Config().stages.full, lr=1.0))
         run.check_workdir(dataclasses.replace(Config(), stages=stages), tmp_path)
+
+
+def test_workdir_of_other_photos_is_refused(tmp_path):
+    config = dataclasses.replace(Config(), data=DataConfig(name="imdb_wiki+adience"))
+    for folder, size in (("data", 4), ("other", 5)):
+        for name in ("imdb_wiki", "adience"):
+            info = tmp_path / folder / name / "1.0.0" / "dataset_info.json"
+            info.parent.mkdir(parents=True)
+            info.write_text(str(size if name == "adience" else 4))
+    (tmp_path / "old").mkdir()  # begun before there was a data.json
+    for _ in range(2):
+        run.check_data(config, tmp_path / "data", tmp_path / "old")
+    with pytest.raises(
+        ConfigError, match=r"on other photos \(adience in .*other is .* name the --data_dir of that run"
+    ):
+        run.check_data(config, tmp_path / "other", tmp_path / "old")
 
 
 @pytest.mark.parametrize(
