@@ -23,6 +23,12 @@ import numpy as np
 import scipy.stats
 
 EXPERIMENTS = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(EXPERIMENTS.parent))  # the repository's own facejax, installed or not
+
+from experiments.run import load_config, parse_overrides  # noqa: E402
+from facejax.config import Config, ConfigError, override  # noqa: E402
+from facejax.tasks import Task  # noqa: E402
+from facejax.train.setup import trained_tasks  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +41,8 @@ class Ablation:
         variant: What the changed run does.
         changes: Overrides of the changed run.
         crop: Folder of the changed run's photos within the data folder, where they are cut otherwise.
-        figures: Paths in report.json's ``last`` of the baseline and of the changed run.
+        figures: Paths in report.json's ``last`` of the baseline and of the changed run; ``{first}`` is the config's
+            first task.
     """
 
     question: str
@@ -43,7 +50,7 @@ class Ablation:
     variant: str
     changes: tuple[str, ...] = ()
     crop: str = ""
-    figures: tuple[str, str] = ("tasks.emotion8", "tasks.emotion8")
+    figures: tuple[str, str] = ("tasks.{first}", "tasks.{first}")
 
 
 ABLATIONS = {
@@ -78,17 +85,16 @@ METRICS = ("accuracy", "balanced_accuracy")
 def run(arguments: argparse.Namespace, overrides: list[str], arm: str, seed: int, crop: str, changes: tuple[str, ...]):
     """Trains one arm with one seed unless it is done; returns ``last`` of its report.
 
-    What was asked for lies beside the workdir: the result of another command is refused rather than told.
+    What was asked for lies beside the workdir: the run of another command is refused rather than told or continued.
     """
     workdir = arguments.workdir / f"{arm}_{seed}"
     asked = ["--config", arguments.config, "--data_dir", str((arguments.data_dir / crop).resolve())]
     asked += [*overrides, *changes, f"--config.seed={seed}"]
     note = workdir.parent / f"{workdir.name}.json"
-    if (workdir / "report.json").exists():
-        before = json.loads(note.read_text()) if note.exists() else None
-        if before != asked:
-            sys.exit(f"error: {workdir} holds the result of {before or 'something else'}; choose another --workdir")
-    else:
+    before = json.loads(note.read_text()) if note.exists() else None
+    if workdir.exists() and before != asked:
+        sys.exit(f"error: {workdir} holds the run of {before or 'something else'}; choose another --workdir")
+    if not (workdir / "report.json").exists():
         print(f"{arm}, seed {seed}: {workdir}", flush=True)
         command = [sys.executable, str(EXPERIMENTS / "run.py"), *asked, "--workdir", str(workdir)]
         workdir.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +104,21 @@ def run(arguments: argparse.Namespace, overrides: list[str], arm: str, seed: int
         if done.returncode:
             sys.exit(f"error: {' '.join(command)} ended with {done.returncode}; see {workdir}.log")
     return json.loads((workdir / "report.json").read_text())["last"]
+
+
+def first_task(config_name: str, overrides: list[str]) -> Task:
+    """The task whose figures are compared.
+
+    Raises:
+        ConfigError: No such config, field or task, or its result is no accuracy of classes.
+    """
+    config: Config = load_config(config_name)
+    for path, text in parse_overrides(overrides):
+        config = override(config, path, text)
+    task = trained_tasks(config)[0]
+    if task.kind not in ("categorical", "binary"):
+        raise ConfigError(f"{config_name} learns {task.name} first; ablations compare accuracies of classes")
+    return task
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -111,6 +132,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 def ablate(arguments: argparse.Namespace, overrides: list[str], name: str) -> dict:
     """Result of one ablation: by metric, percent of both arms for each seed."""
     ablation, by_arm, sets = ABLATIONS[name], {}, {}
+    first = first_task(arguments.config, overrides).name
     is_people = any(override == "--config.data.name=people" for override in overrides)
     for arm, crop, changes, path in (
         ("baseline", "", (), ablation.figures[0]),
@@ -120,7 +142,7 @@ def ablate(arguments: argparse.Namespace, overrides: list[str], name: str) -> di
         for seed in arguments.seeds:
             figures = run(arguments, overrides, arm, seed, crop, changes)
             sets[figures["dataset"]] = arm
-            for key in path.split("."):
+            for key in path.format(first=first).split("."):
                 figures = figures[key]
             for metric in METRICS:
                 by_arm[arm][metric].append(100 * figures[metric])
@@ -170,6 +192,14 @@ def main() -> None:
     if wrong:
         parser.error(f"unknown arguments: {' '.join(wrong)} (overrides are written --config.field=value)")
     names = list(ABLATIONS) if arguments.name == "all" else [arguments.name]
+    try:
+        task = first_task(arguments.config, overrides)
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+    if "seven" in names and task.name != "emotion8":
+        sys.exit(
+            f"error: `seven` compares 7 of 8 classes, {arguments.config} learns {task.name}; name one other ablation"
+        )
     results = {name: ablate(arguments, overrides, name) for name in names}
     print(in_words(results))
     if arguments.out:

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from experiments import ablate
+from experiments import ablate, run
 
 
 @pytest.fixture
@@ -14,18 +14,19 @@ def runs(monkeypatch):
     """Commands that were run; each leaves a report of a set, `people` for centre crops of no other name."""
     commands = []
 
-    def run(command, **_):
+    def fake(command, **_):
         named = dict(zip(command[2::2], command[3::2], strict=False))
         workdir = pathlib.Path(command[command.index("--workdir") + 1])
         workdir.mkdir(parents=True)
         dataset = "people" if named["--data_dir"].endswith("centre") else "facial_expressions"
         figures = {"accuracy": 0.4, "balanced_accuracy": 0.3, "n": 10}
-        report = {"last": {"dataset": dataset, "tasks": {"emotion8": figures}}}
+        task = run.load_config(named["--config"]).model.tasks[0]
+        report = {"last": {"dataset": dataset, "tasks": {task: figures}}}
         (workdir / "report.json").write_text(json.dumps(report))
         commands.append(command)
         return argparse.Namespace(returncode=0)
 
-    monkeypatch.setattr(ablate.subprocess, "run", run)
+    monkeypatch.setattr(ablate.subprocess, "run", fake)
     return commands
 
 
@@ -44,8 +45,30 @@ def test_finished_runs_are_not_repeated(runs, tmp_path):
 @pytest.mark.parametrize(("config", "overrides"), [("emotion_b2", []), ("emotion_mobilenet", ["--config.seed=3"])])
 def test_results_of_another_command_are_refused(runs, tmp_path, config, overrides):
     ablate.ablate(arguments(tmp_path), [], "sam")
-    with pytest.raises(SystemExit, match=r"holds the result of .*choose another --workdir"):
-        ablate.ablate(arguments(tmp_path, config), overrides, "sam")
+    for report in ("baseline_0/report.json", "none"):  # finished, and stopped before it was
+        with pytest.raises(SystemExit, match=r"holds the run of .*choose another --workdir"):
+            ablate.ablate(arguments(tmp_path, config), overrides, "sam")
+        (tmp_path / "runs" / report).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("config", ["emotion_b2_7", "ethnicity_mobilenet"])
+def test_the_figure_is_of_the_first_task(runs, tmp_path, config):
+    assert ablate.ablate(arguments(tmp_path, config), [], "sam")["baseline"]["accuracy"] == [40.0, 40.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "message"),
+    [
+        ("all", "emotion_b2_7", "compares 7 of 8 classes, emotion_b2_7 learns emotion7"),
+        ("sam", "identity_b0", "identity_b0 learns identity first"),
+        ("sam", "emotion_b3", "did you mean 'emotion_b2'"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_training(runs, monkeypatch, name, config, message):
+    monkeypatch.setattr("sys.argv", ["ablate.py", name, "--config", config])
+    with pytest.raises(SystemExit, match=message):
+        ablate.main()
+    assert not runs
 
 
 def test_arms_on_two_sets_are_refused(runs, tmp_path):
