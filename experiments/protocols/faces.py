@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from experiments.protocols.kept import files_digest
 from facejax.data.records import Record
 from facejax.datasets import get_dataset
 from facejax.detect import MTCNN, crop_face, warp_five_points
@@ -84,8 +85,9 @@ def faces_of_clips(
 ) -> Iterator[tuple[Clip, ClipFaces]]:
     """Yields each clip with its faces, from ``data_dir/clips/<set>-<digest>/`` where they were found before.
 
-    One file a clip, written whole: a run that was stopped goes on where it was, and the next network starts at once. A
-    clip that cannot be read is logged, and counts as one without a face.
+    One file a clip, written whole: a run that was stopped goes on where it was, and the next network starts at once.
+    A clip whose file has changed is looked at again. One that cannot be read is logged, counts as one without a frame
+    and a face, and is tried anew by the next run.
     """
     directory = data_dir / "clips" / f"{clips.name}-{_digest(config, detection, clips)}"
     directory.mkdir(parents=True, exist_ok=True)
@@ -94,13 +96,16 @@ def faces_of_clips(
     found = frames = 0
     started = last = time.monotonic()
     for number, record in enumerate(clips.records):
-        path = directory / f"{number:06d}.npz"
+        # Of rendered clips the folder's name says all.
+        state = f"-{files_digest([record.image])}" if isinstance(record.image, pathlib.Path) else ""
+        path = directory / f"{number:06d}{state}.npz"
         if path.exists():
             faces = ClipFaces.load(path)
         else:
             detector = detector or make_detector(detection)
             faces = _faces(record, config, detection, detector, cut)
-            faces.save(path)
+            if faces.num_frames:
+                faces.save(path)
             found, frames = found + 1, frames + faces.num_frames
         if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
@@ -120,7 +125,7 @@ def _faces(record: Record, config: ClipsConfig, detection: DetectionConfig, dete
     try:
         return clip_faces(find_faces(_frames(record, config), detector, cut, choose=detection.choose))
     except (VideoError, FileNotFoundError) as error:
-        logger.warning("%s counts as a clip without a face: %s", record.id, error)
+        logger.warning("%s cannot be read and counts as a clip without a face: %s", record.id, error)
         return clip_faces([])
 
 

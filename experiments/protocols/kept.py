@@ -45,6 +45,7 @@ def _stamp(path: pathlib.Path) -> str:
 
 
 def records_digest(records: Sequence[Record]) -> str:
-    """Short name of a list of records: their ids in order, and the edition of those that are rendered."""
+    """Short name of a list of records: their ids in order, their files, and the edition of those that are rendered."""
     told = [str(get_dataset("people").edition), *(record.id for record in records)]
+    told += [_stamp(record.image) for record in records if isinstance(record.image, pathlib.Path)]
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]

@@ -54,6 +54,7 @@ def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> N
             for part in [table.of_split(split)]
         },
         "faces": len(table.clip),
+        "unreadable": sum(clip.num_frames == 0 for clip in table.clips),
         "paper": dataclasses.asdict(config.paper),
     }
     protocol = Protocol(config, table, clips.labels)
@@ -183,12 +184,15 @@ class Protocol:
 
 def _markdown(config: VideoConfig, report: dict[str, Any]) -> list[str]:
     clips, paper = report["clips"], report["paper"]
+    unreadable = ""
+    if report["unreadable"]:
+        unreadable = f" **{report['unreadable']} clips cannot be read** and count as clips without a face."
     lines = [
         f"# Emotion of clips: {report['network']}",
         "",
         f"On **{report['data']}**: {clips['train']['n']} training clips ({clips['train']['with_faces']} with faces), "
         f"{clips['validation']['n']} validation clips ({clips['validation']['with_faces']} with faces), "
-        f"{report['faces']} faces.",
+        f"{report['faces']} faces.{unreadable}",
         "",
         "| classifier | C | accuracy % on all validation clips [95 % interval] | on clips with faces | balanced |",
         "|---|---|---|---|---|",

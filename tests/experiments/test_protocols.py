@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from experiments import run
-from experiments.protocols import attributes, lfw
+from experiments.protocols import attributes, faces, lfw, video
 from experiments.protocols.faces import open_clips
-from experiments.protocols.kept import keep
+from experiments.protocols.kept import keep, records_digest
 from experiments.protocols.lfw import open_photos
 from facejax.config import Config, ConfigError, flatten, override
 from facejax.data.example import encode_example
@@ -18,6 +18,7 @@ from facejax.data.metadata import STORED_FIELDS, Field, shard_name, write_metada
 from facejax.data.records import Record
 from facejax.data.source import FaceSource
 from facejax.data.tfrecord import write_shard
+from facejax.inference.video import VideoWriter
 from facejax.models import list_models
 from facejax.protocol_config import (
     AttributesConfig,
@@ -29,11 +30,12 @@ from facejax.protocol_config import (
     SequenceConfig,
     VideoConfig,
 )
+from facejax.tasks import EMOTION7
 from facejax.video.classifiers import CLASSIFIERS, ClipClassifier
 from facejax.video.descriptors import AFEW, VGAF, Descriptor
 from facejax.video.features import FeatureTable
 from facejax.weights.checkpoint import save_inference_checkpoint
-from tests.inference.toy import noise, toy_model
+from tests.inference.toy import FixedDetector, noise, toy_model
 
 PROTOCOLS = [name for name in run.list_configs() if not isinstance(run.load_config(name), Config)]
 
@@ -129,9 +131,9 @@ def write_utkface(data_dir, num_faces, seed=0):
     directory = data_dir / "utkface" / "1.0.0"
     directory.mkdir(parents=True)
     records = []
-    for index, faces in enumerate(num_faces):
+    for index, found in enumerate(num_faces):
         image = cv2.imencode(".bmp", noise(32, 32, seed + index))[1].tobytes()
-        stored = {"image": image, "id": f"{index}.jpg", "bbox": [0.0, 0.0, 1.0, 1.0], "score": 0.9, "num_faces": faces}
+        stored = {"image": image, "id": f"{index}.jpg", "bbox": [0.0, 0.0, 1.0, 1.0], "score": 0.9, "num_faces": found}
         records.append(encode_example({"age": 20 + index, "gender": index % 2, **stored}))
     path = directory / shard_name("utkface", "test", 0, 1)
     count = np.arange(len(records))
@@ -256,6 +258,59 @@ def test_lfw_features_of_other_weights_or_photos_are_not_reused(tmp_path, monkey
     assert features(1, 8)[0] != first[0]  # other weights in the same folder
     assert "features_whole.npz is of other photos, settings or weights" in caplog.text
     features(1, 10)
+
+
+def test_an_unreadable_clip_is_counted_and_tried_again_when_its_file_has_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    seen = []
+
+    class Detector(FixedDetector):
+        def detect(self, images):
+            seen.append(len(images))
+            return super().detect(images)
+
+    monkeypatch.setattr(faces, "make_detector", lambda detection: Detector([[0, 0, 20, 20]]))
+    records = []
+    for number in range(8):
+        path = tmp_path / f"{number}.mp4"
+        with VideoWriter(path, 10) as writer:
+            for frame in range(2):
+                writer.write(noise(40, 40, 2 * number + frame))
+        labels = {"emotion": (0, 4)[number % 2]}
+        records.append(Record(path.name, "train" if number < 4 else "validation", path, labels))
+    monkeypatch.setattr(video, "open_clips", lambda config: faces.ClipSet("afew", "toy", tuple(records), EMOTION7))
+    whole = records[5].image.read_bytes()
+    classifier = ClassifierConfig(("linear_svc",), costs=(1.0,))
+    config = VideoConfig(compare_folds=0, classifier=classifier, network=TINY)
+
+    def report():
+        seen.clear()
+        run.run_protocol(config, tmp_path, tmp_path / "data")
+        found = json.loads((tmp_path / "report.json").read_text())
+        told = "1 clips cannot be read" in (tmp_path / "report.md").read_text()
+        return found["unreadable"], found["clips"]["validation"]["with_faces"], told, len(seen)
+
+    records[5].image.write_bytes(whole[:100])
+    assert report() == (1, 3, True, 7)
+    assert report() == (1, 3, True, 0)  # from the features that were kept
+    (tmp_path / "features.npz").unlink()
+    assert report() == (1, 3, True, 0)
+    records[5].image.write_bytes(whole)
+    assert report() == (0, 4, False, 1)  # the other clips' faces were found before
+    records[0].image.write_bytes(records[2].image.read_bytes())
+    assert report() == (0, 4, False, 1)
+
+
+def test_photos_are_told_apart_by_their_files(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"one")
+    records = [Record("a", "test", path), Record("b", "test", lambda: noise(8, 8))]
+    first = records_digest(records)
+    assert records_digest(records) == first
+    path.write_bytes(b"other")
+    assert records_digest(records) != first
+    path.unlink()
+    assert records_digest(records) != first
 
 
 def test_a_file_that_was_not_finished_is_made_again(tmp_path):
