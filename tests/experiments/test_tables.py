@@ -3,6 +3,7 @@ import json
 import pytest
 
 from experiments import run, tables
+from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig
 
 
 def lfw_report(accuracy):
@@ -32,6 +33,44 @@ def test_a_result_stands_beside_the_paper_s_number_with_its_data(tmp_path, capsy
     assert f"| MobileNet-v1, MTCNN crop | 92.60 ± 4.01 | {ours} |" in printed
     assert "| EfficientNet-B0, MTCNN crop | 94.58 ± 4.58 | 86.00 ± 2.00" in printed
     assert "Table 2" not in printed
+
+
+def report_of(config):
+    """What a report of a config holds at the least."""
+    one = {"accuracy": 0.5, "interval95": [0.4, 0.6], "n": 9}
+    common = {"data": "toy photos", "command": "python x"}
+    if isinstance(config, LfwConfig):
+        return lfw_report(0.5)
+    if isinstance(config, VideoConfig):
+        return common | {"network": "toy", "results": {"linear_svc": {"all": one, "with_faces": one}}}
+    if isinstance(config, AttributesConfig):
+        ages = {"0-200": {"n": 0, "mae": None, "interval95": [None, None]}}
+        return common | {"network": "toy", "heads": {}, "ages": ages, "fitted": {"logistic": one}}
+    tasks = {task: one | ({"seven_from_eight": one} if task == "emotion8" else {}) for task in config.model.tasks}
+    return common | {"profile": "cpu", "last": {"tasks": tasks}}
+
+
+def test_every_number_of_the_paper_is_printed_once_there_are_results(tmp_path, capsys):
+    for name in run.list_configs():
+        (tmp_path / f"{name}.json").write_text(json.dumps(report_of(run.load_config(name))))
+    tables.main(["--results", str(tmp_path)])
+    printed = capsys.readouterr().out.splitlines()
+    for name in run.list_configs():
+        config = run.load_config(name)
+        for what, number in tables._paper_numbers(config) if config.paper.table else ():
+            row = f"| {config.paper.row}, {what} | {number} | "
+            assert any(line.startswith(row) for line in printed), (name, row)
+    seven = next(
+        line for line in printed if line.startswith("| EfficientNet-B0, trained on 7, emotion7 | 65.74 | 50.00")
+    )
+    assert seven.endswith("| 9 | toy photos; cpu profile | `python x` |")
+
+
+@pytest.mark.parametrize("arguments", [["--table", "Table 9"], ["--results", "nowhere"]])
+def test_mistakes_are_told(arguments, capsys):
+    with pytest.raises(SystemExit):
+        tables.main(arguments)
+    assert arguments[1] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "millions"), [("mobilenet_v1", 3.2), ("resnet18", 11.2)])
