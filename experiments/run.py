@@ -339,6 +339,7 @@ def main(arguments: list[str]) -> None:
         check_workdir(config, workdir)
         check_data(config, data_dir, workdir)
 
+    from experiments.protocols.results import command
     from facejax.cards.card import model_card, write_card
     from facejax.data.tfrecord import CorruptRecordError
     from facejax.evals.report import write_report
@@ -359,7 +360,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"error: {error}")
     if jax.process_index() > 0:
         return
-    report = write_report(workdir, config, setup.tasks, setup.eval_source, read_metrics(workdir), data)
+    report = write_report(workdir, config, setup.tasks, setup.eval_source, read_metrics(workdir), data, command())
     for name in ("best", "last"):
         write_card(workdir / name, model_card(setup.cfg, report, name))
     print((workdir / "report.md").read_text())

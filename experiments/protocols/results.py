@@ -8,6 +8,8 @@ import shlex
 import sys
 from typing import Any
 
+from facejax.evals.fairness import plain
+
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file, whole or not at all."""
@@ -19,7 +21,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def write_results(workdir: pathlib.Path, report: dict[str, Any], markdown: list[str]) -> dict[str, Any]:
     """Writes ``report.json`` and ``report.md``; adds the date and the command. Returns the report."""
     report = {"command": command(), "date": datetime.date.today().isoformat(), **report}
-    write_text(workdir / "report.json", json.dumps(report, indent=2) + "\n")
+    write_text(workdir / "report.json", json.dumps(plain(report), indent=2) + "\n")
     write_text(workdir / "report.md", "\n".join([*markdown, "", f"    {report['command']}", ""]))
     return report
 

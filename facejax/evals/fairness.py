@@ -67,7 +67,7 @@ class FairnessResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for report.json; None where there is no number."""
-        return _plain(dataclasses.asdict(self))
+        return plain(dataclasses.asdict(self))
 
     def markdown(self, percent: bool = True) -> list[str]:
         """Lines of a table; `percent` for fractions."""
@@ -87,11 +87,12 @@ class FairnessResult:
         return lines
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Nested values as JSON has them: lists for tuples, None for nan."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

@@ -14,7 +14,7 @@ from facejax.data.source import FaceSource
 from facejax.decoding import expected_age
 from facejax.evals.calibration import CalibrationResult, draw_reliability, reliability
 from facejax.evals.classification import ClassificationResult, seven_from_eight
-from facejax.evals.fairness import FairnessResult, attribute_groups, by_group
+from facejax.evals.fairness import FairnessResult, attribute_groups, by_group, plain
 from facejax.evals.tasks import AgeResult, RankResult, RegressionResult, TaskResult, evaluate_task, in_words
 from facejax.tasks import EMOTION8, Task
 
@@ -28,6 +28,7 @@ def write_report(
     source: FaceSource,
     history: list[dict[str, Any]],
     data_description: str,
+    command: str = "",
 ) -> dict[str, Any]:
     """Writes ``report.json``, ``report.md``, ``curves.png`` and, by task, ``<task>.png``, ``<task>_crops.png``
     and for classes ``<task>_calibration.png``.
@@ -41,6 +42,7 @@ def write_report(
         source: The evaluation split, in the order of the scores, for the contact sheets.
         history: Lines of metrics.jsonl.
         data_description: What the run was trained and evaluated on, in words.
+        command: That started the run, for those who want to repeat it.
 
     Returns:
         What report.json holds. For ``best`` and ``last``: ``epoch``, ``step``, ``dataset``, ``split``, and ``tasks``,
@@ -51,6 +53,8 @@ def write_report(
         "tasks": [task.name for task in tasks],
         "backbone": config.model.backbone,
         "data": data_description,
+        "command": command,
+        "profile": config.profile,
     }
     results: dict[str, dict[str, TaskResult]] = {}
     calibrations: dict[str, dict[str, CalibrationResult]] = {task.name: {} for task in tasks}
@@ -85,7 +89,7 @@ def write_report(
         **dataclasses.asdict(config.paper),
         "comparable": bool(config.paper.dataset) and config.data.name == config.paper.dataset,
     }
-    _write(workdir / "report.json", json.dumps(report, indent=2) + "\n")
+    _write(workdir / "report.json", json.dumps(plain(report), indent=2) + "\n")
     _write(workdir / "report.md", _markdown(report, tasks, results, groups, config))
     _draw_curves(workdir / "curves.png", history)
     for task in tasks:

@@ -65,7 +65,8 @@ def test_figures_of_groups_add_up_to_those_of_all(name, labels, tmp_path):
         {"phase": "train", "stage": "head", "step": 1, "loss": 1.0},
         {"phase": "eval", "stage": "head", "step": 1, f"{name}/loss": 1.0},
     ]
-    report = write_report(tmp_path, config, [task], Faces(labels), history, "made up")
+    report = write_report(tmp_path, config, [task], Faces(labels), history, "made up", "python run.py")
+    assert (report["command"], report["profile"]) == ("python run.py", "auto")
     figures = report["last"]["tasks"][name]
     whole = figures["mae" if task.kind == "age" else "accuracy"]
     assert (whole < 25) if task.kind == "age" else (0.5 < whole < 1)

@@ -339,6 +339,7 @@ def test_table_6_leaves_out_photos_without_a_single_face(tmp_path, monkeypatch, 
         run.run_protocol(config, tmp_path, tmp_path / "data")
     assert "3 of 6 photos left out" in caplog.text
     report, text = json.loads((tmp_path / "report.json").read_text()), (tmp_path / "report.md").read_text()
+    assert "NaN" not in (tmp_path / "report.json").read_text()  # of a group of one photo
     assert (report["photos"], report["left_out"], report["heads"]["age"]["n"]) == (3, 3, 3)
     assert "3 others are left out" in text
     assert "3,287 listed photos" in text
