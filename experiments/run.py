@@ -5,7 +5,9 @@ built-in set `people` (rendered heads, made on the spot) takes its place, and ev
 """
 
 import argparse
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import importlib
 import json
@@ -14,6 +16,7 @@ import os
 import pathlib
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -32,6 +35,9 @@ from facejax.naming import nearest  # noqa: E402
 from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig  # noqa: E402
 
 logger = logging.getLogger("facejax")
+LOCK = ".lock"  # in a workdir, held by the run that writes to it
+# Fields that decide how a run goes, not what comes out of it: a run that has begun may go on with others.
+OPERATIONAL = ("checkpoint.", "data.on_corrupt", "data.read_threads", "eval_batch_size")
 
 
 def list_configs() -> list[str]:
@@ -76,11 +82,12 @@ def resolve(name: str, overrides: list[tuple[str, str]]) -> Any:
     """The config with the profile of this machine (where it trains a network) and then the overrides applied."""
     config = load_config(name)
     if isinstance(config, Config):
-        for path, text in overrides:
-            config = config_lib.override(config, path, text) if path == "profile" else config
+        of_profile = [(path, text) for path, text in overrides if path == "profile" or path.startswith("cpu.")]
+        for path, text in of_profile:
+            config = config_lib.override(config, path, text)
         if config.profile == "cpu" or (config.profile == "auto" and jax.default_backend() == "cpu"):
             config = config_lib.apply_cpu_profile(config)
-        overrides = [(path, text) for path, text in overrides if path != "profile"]
+        overrides = [one for one in overrides if one not in of_profile]
     for path, text in overrides:
         config = config_lib.override(config, path, text)
     return config
@@ -109,6 +116,8 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[tupl
     known, rest = parser.parse_known_args(arguments)
     if not known.config and not known.list:
         parser.error(f"--config NAME is missing; there are: {', '.join(list_configs())}")
+    if (known.num_processes, known.process_id) != (None, None) and not (known.coordinator or known.distributed):
+        parser.error("--num_processes and --process_id need --coordinator HOST:PORT, or --distributed")
     return known, parse_overrides(rest)
 
 
@@ -237,23 +246,33 @@ def print_header(name: str, config: Config, data: str, workdir: pathlib.Path) ->
 
 
 def check_workdir(config: Any, workdir: pathlib.Path) -> None:
-    """Writes config.json; a workdir of another config is refused rather than continued.
+    """Writes config.json; a workdir where a run of another config has begun is refused rather than continued.
 
     Raises:
         ConfigError: Names the fields that differ.
     """
-    path = workdir / "config.json"
-    now = json.loads(json.dumps(config_lib.to_dict(config)))
-    if path.exists():
-        before = json.loads(path.read_text())
-        if before != now:
-            differ = ", ".join(sorted(_difference(before, now)))
-            raise ConfigError(
-                f"{workdir} holds a run of another config (differs in {differ}); choose another --workdir"
-            )
-        return
     workdir.mkdir(parents=True, exist_ok=True)
-    _write_json(path, now)
+    differ = _keep(workdir / "config.json", json.loads(json.dumps(config_lib.to_dict(config))))
+    if differ:
+        raise ConfigError(f"{workdir} holds a run of another config (differs in {differ}); choose another --workdir")
+
+
+@contextlib.contextmanager
+def alone_in(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds a workdir for this run.
+
+    Raises:
+        ConfigError: Another run holds it.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with open(workdir / LOCK, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another run writes to {workdir} now: wait for it, or choose another --workdir"
+            ) from error
+        yield
 
 
 def check_data(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> None:
@@ -264,24 +283,38 @@ def check_data(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) ->
     """
     from facejax.data.metadata import find_set
 
-    path = workdir / "data.json"
     infos = {name: find_set(data_dir, name) / "dataset_info.json" for name in config.data.name.split("+")}
     now = {name: hashlib.sha256(info.read_bytes()).hexdigest()[:12] for name, info in infos.items()}
-    before = json.loads(path.read_text()) if path.exists() else None
-    if before is None:
-        _write_json(path, now)
-    elif before != now:
-        differ = ", ".join(sorted(_difference(before, now)))
+    differ = _keep(workdir / "data.json", now)
+    if differ:
         raise ConfigError(
             f"{workdir} holds a run on other photos ({differ} in {data_dir} is prepared otherwise); "
             "name the --data_dir of that run, or choose another --workdir"
         )
 
 
-def _write_json(path: pathlib.Path, content: dict) -> None:
+def _keep(path: pathlib.Path, now: dict) -> str:
+    """Writes a file that tells what a workdir's run is of; where one of something else has begun, says what differs."""
+    try:
+        before = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged ({error}): restore it, or choose another --workdir") from error
+    if before == now:
+        return ""
+    if before and _has_begun(path.parent):
+        differ = sorted(name for name in _difference(before, now) if not name.startswith(OPERATIONAL))
+        if differ:
+            return ", ".join(differ)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.write_text(json.dumps(now, indent=2) + "\n")
     os.replace(partial, path)
+    return ""
+
+
+def _has_begun(workdir: pathlib.Path) -> bool:
+    """Whether there is more than a run leaves that was refused, or stopped before its first checkpoint."""
+    of_a_start = {"config.json", "data.json", LOCK, "metrics.jsonl", "tensorboard", "profile", "checkpoints"}
+    return any((workdir / "checkpoints").glob("*")) or any(path.name not in of_a_start for path in workdir.iterdir())
 
 
 def _difference(before: dict, now: dict, prefix: str = "") -> set[str]:
@@ -332,13 +365,21 @@ def main(arguments: list[str]) -> None:
         print((workdir / "report.md").read_text())
         logger.info("%.0f s in all; report: %s", time.monotonic() - started, workdir / "report.md")
         return
-    with distributed.first_process_first("data and workdir"):
-        config, data_dir, data = choose_data(config, overrides, named.data_dir.resolve())
-        config = choose_start(config, overrides, workdir)
-        print_header(named.config, config, data, workdir)
-        check_workdir(config, workdir)
-        check_data(config, data_dir, workdir)
+    with contextlib.ExitStack() as stack:
+        with distributed.first_process_first("data and workdir"):
+            if jax.process_index() == 0:
+                stack.enter_context(alone_in(workdir))
+            config, data_dir, data = choose_data(config, overrides, named.data_dir.resolve())
+            config = choose_start(config, overrides, workdir)
+            print_header(named.config, config, data, workdir)
+            check_workdir(config, workdir)
+            check_data(config, data_dir, workdir)
+        train_network(config, data_dir, data, workdir, named.profile)
+    logger.info("%.0f s in all; report: %s", time.monotonic() - started, workdir / "report.md")
 
+
+def train_network(config: Config, data_dir: pathlib.Path, data: str, workdir: pathlib.Path, profile: int) -> None:
+    """Trains, and writes the report and the cards; `data` says in words what it is trained on."""
     from experiments.protocols.results import command
     from facejax.cards.card import model_card, write_card
     from facejax.data.tfrecord import CorruptRecordError
@@ -352,7 +393,7 @@ def main(arguments: list[str]) -> None:
 
     setup = set_up(config, data_dir, workdir)
     try:
-        loop.train(setup, named.profile)
+        loop.train(setup, profile)
     except PreemptedError as error:
         logger.warning("%s", error)
         sys.exit(EXIT_CODE)
@@ -364,7 +405,7 @@ def main(arguments: list[str]) -> None:
     for name in ("best", "last"):
         write_card(workdir / name, model_card(setup.cfg, report, name))
     print((workdir / "report.md").read_text())
-    logger.info("trained on %s; %.0f s in all; report: %s", data, time.monotonic() - started, workdir / "report.md")
+    logger.info("trained on %s", data)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import jax
 import orbax.checkpoint as ocp
 
+from facejax.config import ConfigError
+
 # How long processes wait for the first one, which may be rendering a data set.
 _PATIENCE_MS = 6 * 3600 * 1000
 
@@ -26,16 +28,16 @@ def join(
         process_id: Of this one, from 0.
 
     Raises:
-        ValueError: JAX does not know the place where it runs and the arguments do not say it all.
+        ConfigError: JAX does not know the place where it runs and the arguments do not say it all, or say nonsense.
     """
     variables = {"JAX_NUM_PROCESSES": num_processes, "JAX_PROCESS_ID": process_id}
-    for name, value in variables.items():
-        if value is None and name in os.environ:
-            variables[name] = int(os.environ[name])
     try:
+        for name, value in variables.items():
+            if value is None and name in os.environ:
+                variables[name] = int(os.environ[name])
         jax.distributed.initialize(coordinator_address, variables["JAX_NUM_PROCESSES"], variables["JAX_PROCESS_ID"])
-    except ValueError as error:
-        raise ValueError(
+    except (ValueError, IndexError) as error:  # IndexError: a coordinator without a port
+        raise ConfigError(
             f"cannot join the other processes: {error} JAX finds them itself on Cloud TPU, in Kubernetes jobs "
             "(pip install 'jax[k8s]'), under Slurm and Open MPI; elsewhere pass --coordinator HOST:PORT "
             "--num_processes N --process_id I (docs/devices.md)"

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import subprocess
 import sys
 
@@ -30,6 +31,11 @@ def test_cpu_profile_is_applied_before_the_overrides():
     assert config.profile == "cpu"
     assert config.model.image_size == Config().cpu.image_size
     assert config.stages.full.lr == 2e-5
+
+
+def test_the_cpu_profile_itself_can_be_changed():
+    config = run.resolve("emotion_b2", [("batch_size", "8"), ("cpu.image_size", "32"), ("cpu.full_epochs", "2")])
+    assert (config.model.image_size, config.stages.full.epochs, config.batch_size) == (32, 2, 8)
 
 
 @pytest.mark.parametrize("profile", ["auto", "cpu", "full"])
@@ -81,11 +87,36 @@ def test_set_named_on_the_command_line_must_be_prepared(tmp_path):
 
 
 def test_workdir_of_another_config_is_refused(tmp_path):
-    run.check_workdir(Config(), tmp_path)
-    run.check_workdir(Config(), tmp_path)
+    stages = dataclasses.replace(Config().stages, full=dataclasses.replace(Config().stages.full, lr=1.0))
+    other = dataclasses.replace(Config(), stages=stages)
+    for config in (other, Config(), Config()):  # nothing has begun yet
+        run.check_workdir(config, tmp_path)
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"another config \(differs in stages.full.lr\)"):
-        stages = dataclasses.replace(Config().stages, full=dataclasses.replace(Config().stages.full, lr=1.0))
-        run.check_workdir(dataclasses.replace(Config(), stages=stages), tmp_path)
+        run.check_workdir(other, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["stages"]["full"]["lr"] == Config().stages.full.lr
+    # What a message advises to a run that has begun.
+    lenient = dataclasses.replace(Config(), data=dataclasses.replace(Config().data, on_corrupt="skip"))
+    run.check_workdir(lenient, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["data"]["on_corrupt"] == "skip"
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"config.json is damaged"):
+        run.check_workdir(Config(), tmp_path)
+
+
+def test_a_workdir_holds_one_run_at_a_time(tmp_path):
+    second = run.alone_in(tmp_path / "run")
+    with run.alone_in(tmp_path / "run"), pytest.raises(ConfigError, match="another run writes to"):
+        second.__enter__()
+    with run.alone_in(tmp_path / "run"):
+        pass
+
+
+@pytest.mark.parametrize("arguments", [["--num_processes", "2"], ["--process_id", "0"]])
+def test_a_process_of_several_needs_to_know_the_others(arguments, capsys):
+    with pytest.raises(SystemExit):
+        run.parse_arguments(["--config", "emotion_b2", *arguments])
+    assert "need --coordinator HOST:PORT" in capsys.readouterr().err
 
 
 def test_workdir_of_other_photos_is_refused(tmp_path):
@@ -95,7 +126,7 @@ def test_workdir_of_other_photos_is_refused(tmp_path):
             info = tmp_path / folder / name / "1.0.0" / "dataset_info.json"
             info.parent.mkdir(parents=True)
             info.write_text(str(size if name == "adience" else 4))
-    (tmp_path / "old").mkdir()  # begun before there was a data.json
+    (tmp_path / "old" / "best").mkdir(parents=True)  # begun before there was a data.json
     for _ in range(2):
         run.check_data(config, tmp_path / "data", tmp_path / "old")
     with pytest.raises(
@@ -129,8 +160,8 @@ def test_built_in_set_is_prepared_as_the_config_says(tmp_path, monkeypatch, chan
 
 
 def test_a_run_says_what_it_does_in_plain_lines_on_its_standard_output(tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text("{}")  # of another run, so that this one ends before it trains
+    (tmp_path / "run" / "best").mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text('{"seed": 7}')  # of another run: this one ends before it trains
     command = [sys.executable, "experiments/run.py", "--config", "emotion_b2", "--workdir", str(tmp_path / "run")]
     command += ["--config.data.name=facial_expressions", "--data_dir", str(prepare_squares(tmp_path))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=run.REPOSITORY)
