@@ -23,6 +23,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from facejax import load_model  # noqa: E402
+from facejax.config import ConfigError  # noqa: E402
 from facejax.data.loader import eval_batches  # noqa: E402
 from facejax.data.source import FaceSource  # noqa: E402
 from facejax.preprocessing import Preprocessing  # noqa: E402
@@ -121,4 +122,7 @@ def print_transfer(data_dir: pathlib.Path, model, probes: dict) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ConfigError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")

@@ -36,8 +36,15 @@ from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig  # 
 
 logger = logging.getLogger("facejax")
 LOCK = ".lock"  # in a workdir, held by the run that writes to it
-# Fields that decide how a run goes, not what comes out of it: a run that has begun may go on with others.
-OPERATIONAL = ("checkpoint.", "data.on_corrupt", "data.read_threads", "eval_batch_size")
+# Fields that decide how a run goes, or what --dry_run says, not what comes out of it: others may go on with a run.
+OPERATIONAL = (
+    "checkpoint.",
+    "data.on_corrupt",
+    "data.read_threads",
+    "data.num_train",
+    "data.num_eval",
+    "eval_batch_size",
+)
 
 
 def list_configs() -> list[str]:
@@ -207,18 +214,28 @@ def prepare_people(config: Config, data_dir: pathlib.Path) -> pathlib.Path:
 
 
 def print_plan(name: str, config: Config, data_dir: pathlib.Path) -> None:
-    """Says what a run would be: shapes, parameters, work, memory, steps, time."""
+    """Says what a run would be: shapes, parameters, work, memory, steps, time.
+
+    Raises:
+        ConfigError: A prepared set has no such train split.
+    """
     from facejax.data.metadata import find_set, read_splits
     from facejax.train import dry_run
 
-    num_train, of = config.data.num_train, "as published"
-    try:
-        sets = [find_set(data_dir, part) for part in config.data.name.split("+")]
-        num_train = sum(length for path in sets for _, length in read_splits(path)[config.data.train_split])
-        of = "prepared"
-    except FileNotFoundError:
-        if config.profile == "cpu":
-            num_train, of = config.data.people_train, "of the built-in set `people`"
+    data, sets = config.data, []
+    if data.name != "people":  # which is rendered when a run begins
+        with contextlib.suppress(FileNotFoundError):
+            sets = [(part, read_splits(find_set(data_dir, part))) for part in data.name.split("+")]
+    for part, splits in sets:
+        if data.train_split not in splits:
+            known = nearest(data.train_split, splits)
+            raise ConfigError(f"--config.data.train_split={data.train_split}: {part} has no such split{known}")
+    if sets:
+        num_train, of = sum(length for _, splits in sets for _, length in splits[data.train_split]), "prepared"
+    elif data.name == "people" or config.profile == "cpu":
+        num_train, of = data.people_train, "of the built-in set `people`"
+    else:
+        num_train, of = data.num_train, "as published"
     rate = dry_run.matmul_rate(config.model.dtype)
     print(f"config {name} ({config.profile} profile) on {config.data.name}, {of}")
     print(dry_run.in_words(dry_run.plan(config, num_train, rate), num_train, rate))
@@ -245,6 +262,23 @@ def print_header(name: str, config: Config, data: str, workdir: pathlib.Path) ->
         )
 
 
+def check(config: Any, named: argparse.Namespace) -> None:
+    """Refuses what can be seen to be wrong before any work.
+
+    Raises:
+        ConfigError: The option is of trainings only, or there is no such network.
+    """
+    from facejax.models import list_models
+
+    if not isinstance(config, Config):
+        if named.dry_run or named.profile:
+            option = "--dry_run" if named.dry_run else "--profile"
+            raise ConfigError(f"{option} is of trainings, {named.config} trains no network; --list shows its fields")
+    elif config.model.backbone not in list_models():
+        wrong = config.model.backbone
+        raise ConfigError(f"--config.model.backbone={wrong}: no such network{nearest(wrong, list_models())}")
+
+
 def check_workdir(config: Any, workdir: pathlib.Path) -> None:
     """Writes config.json; a workdir where a run of another config has begun is refused rather than continued.
 
@@ -269,9 +303,7 @@ def alone_in(workdir: pathlib.Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ConfigError(
-                f"another run writes to {workdir} now: wait for it, or choose another --workdir"
-            ) from error
+            raise ConfigError(f"another run writes to {workdir} now; choose another --workdir") from error
         yield
 
 
@@ -354,9 +386,10 @@ def main(arguments: list[str]) -> None:
         if jax.process_index() > 0:
             logger.setLevel(logging.WARNING)
     config = resolve(named.config, overrides)
+    check(config, named)
     workdir = (named.workdir or REPOSITORY / "workdirs" / named.config).resolve()
     jax.config.update("jax_compilation_cache_dir", str(workdir.parent / ".jax_cache"))
-    if named.dry_run and isinstance(config, Config):
+    if named.dry_run:
         print_plan(named.config, config, named.data_dir.resolve())
         return
     if not isinstance(config, Config):

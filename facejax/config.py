@@ -7,7 +7,7 @@ here, with its default: nothing in the code asks for a field that might not be t
 import dataclasses
 import types
 import typing
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from facejax.naming import nearest
 
@@ -16,6 +16,17 @@ T = TypeVar("T")
 
 class ConfigError(ValueError):
     """A misspelt name or a value of the wrong type; the message is one line and names the mend."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Least:
+    """Marks the type of a field whose values, or the number of whose values for tuples, are no smaller than this."""
+
+    value: float | int
+
+
+Natural = Annotated[int, Least(0)]
+Positive = Annotated[int, Least(1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +55,15 @@ class DataConfig:
     train_split: str = "train"
     eval_split: str = "validation"
     augmentation: Literal["none", "flip", "random_resized_crop"] = "none"
-    read_threads: int = 4
+    read_threads: Natural = 4
     on_corrupt: Literal["raise", "skip"] = "raise"
-    people_train: int = 24000
-    people_validation: int = 4000
-    people_photos_each: int = 6
+    people_train: Positive = 24000
+    people_validation: Positive = 4000
+    people_photos_each: Positive = 6
     people_crop: Literal["mtcnn", "centre"] = "mtcnn"
     people_imbalance: Literal["none", "affectnet"] = "none"
-    num_train: int = 287651
-    num_eval: int = 4000
+    num_train: Positive = 287651
+    num_eval: Positive = 4000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +91,8 @@ class ModelConfig:
     tasks: tuple[str, ...] = ("emotion8",)
     keep_heads: tuple[str, ...] = ()
     shared_hidden: tuple[str, ...] = ()
-    identities: int = 0
-    image_size: int = 0
+    identities: Natural = 0
+    image_size: Natural = 0
     dropout_rate: float = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     init_from: str = ""
@@ -106,7 +117,7 @@ class SamConfig:
     rho: float = 0.05
     batch_stats: Literal["both", "first", "second"] = "both"
     perturbation: Literal["local", "synced"] = "local"
-    parts: int = 1
+    parts: Positive = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,12 +150,12 @@ class StageConfig:
         warmup_steps: Steps of linear warm-up.
     """
 
-    epochs: int = 1
+    epochs: Natural = 1
     lr: float = 1e-4
     trainable: Literal["heads", "all"] = "all"
     batch_norm: Literal["batch", "running"] = "batch"
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: int = 0
+    warmup_steps: Natural = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,8 +175,8 @@ class CheckpointConfig:
         keep: How many of the newest are kept; the best and last model are saved beside them for inference.
     """
 
-    every_steps: int = 0
-    keep: int = 2
+    every_steps: Natural = 0
+    keep: Positive = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,14 +215,14 @@ class CpuProfile:
         schedule: Schedule of the full stage.
     """
 
-    image_size: int = 48
-    batch_size: int = 16
-    people_train: int = 3600
-    people_validation: int = 240
-    head_epochs: int = 1
-    full_epochs: int = 8
+    image_size: Natural = 48
+    batch_size: Positive = 16
+    people_train: Positive = 3600
+    people_validation: Positive = 240
+    head_epochs: Natural = 1
+    full_epochs: Natural = 8
     lr: float = 2e-3
-    warmup_steps: int = 40
+    warmup_steps: Natural = 40
     schedule: Literal["constant", "cosine"] = "cosine"
 
 
@@ -236,12 +247,12 @@ class Config:
         profile: ``auto`` takes the `cpu` profile where there is no accelerator; ``full`` is the recipe as written.
     """
 
-    seed: int = 0
-    batch_size: int = 32
-    eval_batch_size: int = 64
+    seed: Natural = 0
+    batch_size: Positive = 32
+    eval_batch_size: Positive = 64
     parallel: Literal["jit", "pmap"] = "jit"
     sharding: Literal["none", "optimizer", "full"] = "none"
-    accumulate: int = 1
+    accumulate: Positive = 1
     select: Literal["accuracy", "balanced_accuracy"] = "accuracy"
     profile: Literal["auto", "full", "cpu"] = "auto"
     data: DataConfig = DataConfig()
@@ -281,12 +292,17 @@ def _replace(config: Any, names: list[str], text: str, path: str) -> Any:
         return dataclasses.replace(config, **{name: _replace(value, rest, text, path)})
     if rest:
         raise ConfigError(f"--config.{path}: {name!r} is a value and has no field {rest[0]!r}")
-    annotation = typing.get_type_hints(type(config))[name]
+    annotation = typing.get_type_hints(type(config), include_extras=True)[name]
     return dataclasses.replace(config, **{name: _parse(text, annotation, path)})
 
 
 def _parse(text: str, annotation: Any, path: str) -> Any:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        value, least = _parse(text, args[0], path), args[1].value
+        if not (len(value) if isinstance(value, tuple) else value) >= least:
+            raise ConfigError(f"--config.{path}={text}: expected {least:g} or more")
+        return value
     if origin is Literal:
         if text not in args:
             raise ConfigError(f"--config.{path}={text}: expected one of {', '.join(args)}{nearest(text, args)}")
@@ -296,7 +312,10 @@ def _parse(text: str, annotation: Any, path: str) -> Any:
             return None
         return _parse(text, next(arg for arg in args if arg is not type(None)), path)
     if origin is tuple:
-        return tuple(_parse(part, args[0], path) for part in text.split(",") if part)
+        parts = [part for part in text.split(",") if part]
+        if Ellipsis not in args and len(parts) != len(args):
+            raise ConfigError(f"--config.{path}={text}: expected {len(args)} values")
+        return tuple(_parse(part, args[0], path) for part in parts)
     if annotation is bool:
         if text.lower() not in ("true", "false"):
             raise ConfigError(f"--config.{path}={text}: expected true or false")

@@ -5,7 +5,11 @@ starts it the same way, and every field is overridden the same way. Standard lib
 """
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
+
+from facejax.config import Least, Natural, Positive
+
+Classifier = Literal["linear_svc", "svc_rbf", "random_forest", "logistic"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +26,7 @@ class NetworkConfig:
 
     backbone: str = "tf_efficientnet_b0"
     init_from: str = ""
-    image_size: int = 0
+    image_size: Natural = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +43,7 @@ class DetectionConfig:
     """
 
     min_face: float = 32.0
-    thresholds: tuple[float, ...] = (0.6, 0.7, 0.9)
+    thresholds: tuple[float, float, float] = (0.6, 0.7, 0.9)
     choose: Literal["largest", "probable", "all"] = "largest"
     cut: Literal["box", "eyes", "five_points"] = "box"
 
@@ -62,16 +66,16 @@ class ClipsConfig:
         people_size: Rows of its frames, pixels.
     """
 
-    name: str = "afew"
+    name: Literal["afew", "vgaf", "people"] = "afew"
     raw: str = ""
     label: Literal["emotion", "group_emotion"] = "emotion"
-    every: int = 1
-    max_side: int = 0
+    every: Positive = 1
+    max_side: Natural = 0
     people_kind: Literal["solo", "group"] = "solo"
-    people_train: int = 210
-    people_validation: int = 105
-    people_frames: int = 12
-    people_size: int = 224
+    people_train: Positive = 210
+    people_validation: Positive = 105
+    people_frames: Positive = 12
+    people_size: Positive = 224
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +89,7 @@ class DescriptorConfig:
     """
 
     levels: Literal["frames", "faces_then_frames"] = "frames"
-    statistics: tuple[str, ...] = ("mean", "max", "min", "std")
+    statistics: Annotated[tuple[Literal["mean", "max", "min", "std"], ...], Least(1)] = ("mean", "max", "min", "std")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,12 +106,12 @@ class ClassifierConfig:
         max_depth: Of its trees, 0 for no limit (published MobileNet classifier of AFEW: 7).
     """
 
-    names: tuple[str, ...] = ("linear_svc", "svc_rbf", "random_forest")
-    costs: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    names: tuple[Classifier, ...] = ("linear_svc", "svc_rbf", "random_forest")
+    costs: Annotated[tuple[Annotated[float, Least(1e-6)], ...], Least(1)] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     choose_by: Literal["cross_validation", "peeking_at_validation"] = "cross_validation"
-    folds: int = 5
-    trees: int = 1000
-    max_depth: int = 0
+    folds: Annotated[int, Least(2)] = 5
+    trees: Positive = 1000
+    max_depth: Natural = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,17 +133,17 @@ class SequenceConfig:
         repeats: Networks of different seeds whose probabilities are averaged.
     """
 
-    names: tuple[str, ...] = ()
-    width: int = 64
-    heads: int = 4
-    layers: int = 1
+    names: tuple[Literal["attention", "transformer"], ...] = ()
+    width: Positive = 64
+    heads: Positive = 4
+    layers: Positive = 1
     dropout: float = 0.3
-    epochs: int = 60
+    epochs: Positive = 60
     lr: float = 1e-3
     weight_decay: float = 0.05
-    batch_size: int = 32
-    max_frames: int = 64
-    repeats: int = 1
+    batch_size: Positive = 32
+    max_frames: Positive = 64
+    repeats: Positive = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,8 +174,8 @@ class VideoConfig:
         compare_folds: Folds of the comparison of all classifiers on training and validation clips together; 0 for none.
     """
 
-    seed: int = 0
-    compare_folds: int = 5
+    seed: Natural = 0
+    compare_folds: Natural = 5
     clips: ClipsConfig = ClipsConfig()
     detection: DetectionConfig = DetectionConfig()
     network: NetworkConfig = NetworkConfig()
@@ -198,7 +202,7 @@ class PhotosConfig:
     raw: str = ""
     subjects: str = ""
     pairs: str = ""
-    people_photos: int = 240
+    people_photos: Positive = 240
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,11 +240,11 @@ class LfwConfig:
         pairs_per_fold: Pairs of one person, and as many of two, in a fold that is drawn.
     """
 
-    seed: int = 0
-    repeats: int = 10
-    crops: tuple[str, ...] = ("centre", "mtcnn")
-    folds: int = 10
-    pairs_per_fold: int = 300
+    seed: Natural = 0
+    repeats: Positive = 10
+    crops: Annotated[tuple[Literal["centre", "mtcnn", "whole"], ...], Least(1)] = ("centre", "mtcnn")
+    folds: Annotated[int, Least(2)] = 10
+    pairs_per_fold: Positive = 300
     photos: PhotosConfig = PhotosConfig()
     detection: DetectionConfig = DetectionConfig()
     network: NetworkConfig = NetworkConfig(backbone="mobilenet_v1")
@@ -268,8 +272,8 @@ class FacesConfig:
     eval_split: str = "validation"
     single_face: bool = False
     person: str = ""
-    people_train: int = 600
-    people_validation: int = 300
+    people_train: Positive = 600
+    people_validation: Positive = 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,10 +318,16 @@ class AttributesConfig:
         group_by: Attributes by whose groups every metric is also given.
     """
 
-    seed: int = 0
-    heads: tuple[str, ...] = ("age", "gender", "ethnicity", "emotion8", "emotion7")
+    seed: Natural = 0
+    heads: tuple[Literal["age", "gender", "ethnicity", "emotion8", "emotion7"], ...] = (
+        "age",
+        "gender",
+        "ethnicity",
+        "emotion8",
+        "emotion7",
+    )
     fit: Literal["ethnicity", "gender", "emotion", ""] = "ethnicity"
-    group_by: tuple[str, ...] = ("gender", "ethnicity", "age")
+    group_by: tuple[Literal["gender", "ethnicity", "age"], ...] = ("gender", "ethnicity", "age")
     faces: FacesConfig = FacesConfig()
     network: NetworkConfig = NetworkConfig(backbone="mobilenet_v1")
     classifier: ClassifierConfig = ClassifierConfig(names=("logistic", "random_forest", "svc_rbf", "linear_svc"))

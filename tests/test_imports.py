@@ -12,7 +12,7 @@ BASE = {"config", "naming", "tasks", "preprocessing", "decoding"}
 ALLOWED = {
     "naming": set(),
     "config": {"naming"},
-    "protocol_config": set(),
+    "protocol_config": {"config"},
     "tasks": set(),
     "preprocessing": set(),
     "decoding": {"tasks"},

@@ -1,6 +1,6 @@
 """The recipe that the rows of Table 2 share; what differs stands in each config's own file."""
 
-from facejax.config import Config, ModelConfig, PaperResult, StageConfig, StagesConfig
+from facejax.config import Config, DataConfig, ModelConfig, PaperResult, StageConfig, StagesConfig
 
 HEAD_ONLY = StagesConfig(full=StageConfig(epochs=0))
 
@@ -9,7 +9,9 @@ def affectnet_run(
     backbone: str, init_from: str, paper: PaperResult, *, task: str = "emotion8", stages: StagesConfig | None = None
 ) -> Config:
     """Fine-tuning on AffectNet's manually labelled photos: head 3 epochs, then all weights 10 (paper section 3)."""
+    without_contempt = DataConfig(num_train=283901, num_eval=3500)
     return Config(
+        data=without_contempt if task == "emotion7" else DataConfig(),
         model=ModelConfig(backbone=backbone, tasks=(task,), init_from=init_from),
         stages=stages or StagesConfig(),
         paper=paper,

@@ -7,6 +7,7 @@ import pytest
 
 from experiments import run
 from facejax.config import Config, ConfigError, DataConfig
+from facejax.data.metadata import write_metadata
 from facejax.models import list_models
 from facejax.tasks import TASKS
 from tests.train.prepared import prepare_squares
@@ -71,12 +72,73 @@ def test_random_weights_asked_for_leave_no_head_to_keep(tmp_path):
         (["--config", "emotion_b2", "--workdirs", "x"], "did you mean '--workdir'"),
         (["--config", "emotion_b2", "--config.seed"], "--config.seed needs a value"),
         (["--config", "emotion_b2", "--config.sed=1"], "did you mean 'seed'"),
+        (["--config", "emotion_b2", "--config.seed=-1"], "--config.seed=-1: expected 0 or more"),
+        (["--config", "emotion_b2", "--config.batch_size=0"], "--config.batch_size=0: expected 1 or more"),
+        (["--config", "emotion_b2", "--config.stages.full.epochs=-1"], "stages.full.epochs=-1: expected 0 or more"),
+        (["--config", "emotion_b2", "--config.model.backbone=resnet5"], "did you mean 'resnet18'"),
+        (["--config", "lfw_b0", "--dry_run"], "--dry_run is of trainings, lfw_b0 trains no network"),
+        (["--config", "video_afew_b0", "--profile", "3"], "--profile is of trainings"),
+        (
+            ["--config", "video_afew_b0", "--config.classifier.names=logistic,svm"],
+            "classifier.names=svm: expected one of",
+        ),
+        (["--config", "video_afew_b0", "--config.classifier.costs="], "classifier.costs=: expected 1 or more"),
+        (["--config", "video_afew_b0", "--config.classifier.costs=1,0"], "classifier.costs=0: expected 1e-06 or more"),
+        (["--config", "video_afew_b0", "--config.descriptor.statistics=median"], "did you mean 'mean'"),
+        (
+            ["--config", "video_afew_b0", "--config.detection.thresholds=0.6,0.7"],
+            "thresholds=0.6,0.7: expected 3 values",
+        ),
+        (["--config", "video_afew_b0", "--config.clips.every=0"], "clips.every=0: expected 1 or more"),
+        (["--config", "video_afew_b0", "--config.clips.name=agew"], "did you mean 'afew'"),
+        (["--config", "utkface_mobilenet", "--config.heads=agee,gender"], "did you mean 'age'"),
+        (["--config", "utkface_mobilenet", "--config.group_by=gender,emotion"], "group_by=emotion: expected one of"),
+        (["--config", "lfw_b0", "--config.repeats=0"], "repeats=0: expected 1 or more"),
+        (["--config", "lfw_b0", "--config.folds=1"], "folds=1: expected 2 or more"),
+        (["--config", "lfw_b0", "--config.pairs_per_fold=0"], "pairs_per_fold=0: expected 1 or more"),
+        (["--config", "lfw_b0", "--config.crops=center"], "did you mean 'centre'"),
     ],
 )
 def test_command_line_mistakes_name_the_mend(arguments, message):
     with pytest.raises(ConfigError, match=message):
         named, overrides = run.parse_arguments(arguments)
-        run.resolve(named.config, overrides)
+        run.check(run.resolve(named.config, overrides), named)
+
+
+def prepare_nothing(data_dir, name):
+    """What a prepared set says of itself: a train split of 4 records."""
+    directory = data_dir / name / "1.0.0"
+    directory.mkdir(parents=True)
+    write_metadata(directory, name, {}, "bmp", {"train": ([1, 3], 9)}, "", "", "")
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "count"),
+    [
+        ("emotion_b0", {}, "3600 of the built-in set"),
+        ("emotion_b0", {"profile": "full"}, "287651 as published"),
+        ("emotion_b0_7", {"profile": "full"}, "283901 as published"),
+        ("emotion_b0", {"profile": "full", "data.name": "people", "data.people_train": "77"}, "77 of the built-in set"),
+        ("emotion_b0", {"data.name": "facial_expressions"}, "4 prepared"),
+    ],
+)
+def test_a_dry_run_counts_the_photos_of_the_run(tmp_path, monkeypatch, capsys, config, changes, count):
+    monkeypatch.setattr("facejax.train.dry_run.matmul_rate", lambda dtype: 1.0)
+    monkeypatch.setattr("facejax.train.dry_run.plan", lambda config, num_train, rate: num_train)
+    monkeypatch.setattr("facejax.train.dry_run.in_words", lambda plan, num_train, rate: f"{plan} {num_train}")
+    prepare_nothing(tmp_path, "facial_expressions")
+    run.print_plan(config, run.resolve(config, [*changes.items()]), tmp_path)
+    first, second = capsys.readouterr().out.splitlines()
+    number, of = count.split(" ", 1)
+    assert second == f"{number} {number}"
+    assert of in first
+
+
+def test_a_dry_run_names_a_split_that_is_not_there(tmp_path):
+    prepare_nothing(tmp_path, "adience")
+    config = run.resolve("emotion_b0", [("data.name", "adience"), ("data.train_split", "trian")])
+    with pytest.raises(ConfigError, match=r"train_split=trian: adience has no such split; did you mean 'train'"):
+        run.print_plan("emotion_b0", config, tmp_path)
 
 
 def test_set_named_on_the_command_line_must_be_prepared(tmp_path):
@@ -96,7 +158,8 @@ def test_workdir_of_another_config_is_refused(tmp_path):
         run.check_workdir(other, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["stages"]["full"]["lr"] == Config().stages.full.lr
     # What a message advises to a run that has begun.
-    lenient = dataclasses.replace(Config(), data=dataclasses.replace(Config().data, on_corrupt="skip"))
+    data = dataclasses.replace(Config().data, on_corrupt="skip", num_train=1, num_eval=1)
+    lenient = dataclasses.replace(Config(), data=data)
     run.check_workdir(lenient, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["data"]["on_corrupt"] == "skip"
     (tmp_path / "config.json").write_text("{")
