@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from experiments.protocols.kept import files_digest
+from facejax.config import ConfigError
 from facejax.data.records import Record
 from facejax.datasets import get_dataset
 from facejax.detect import MTCNN, crop_face, warp_five_points
@@ -27,9 +28,15 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 
 def make_detector(config: DetectionConfig) -> MTCNN:
-    """The detector with the config's thresholds."""
-    first, second, third = config.thresholds
-    return MTCNN(config.min_face, (first, second, third))
+    """The detector with the config's thresholds.
+
+    Raises:
+        ConfigError: One of its settings is out of range.
+    """
+    try:
+        return MTCNN(config.min_face, config.thresholds)
+    except ValueError as error:
+        raise ConfigError(f"--config.detection: {error}") from error
 
 
 def make_cutter(config: DetectionConfig) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
@@ -60,6 +67,7 @@ def open_clips(config: ClipsConfig) -> ClipSet:
     """The set of the config, or clips of `people` in its place where no folder is given.
 
     Raises:
+        ConfigError: Its clips have no such label.
         FileNotFoundError: The folder is not that of the set.
     """
     from facejax.datasets.people.clip import GROUP_EMOTIONS
@@ -67,7 +75,7 @@ def open_clips(config: ClipsConfig) -> ClipSet:
     labels = EMOTION7 if config.label == "emotion" else GROUP_EMOTIONS
     if config.raw and config.name != "people":
         records = tuple(get_dataset(config.name).clips(pathlib.Path(config.raw)))
-        return ClipSet(config.name, config.name, records, labels)
+        return _with_labels(config, ClipSet(config.name, config.name, records, labels))
     if config.name != "people":
         logger.info(
             "%s is not given (--config.clips.raw=DIR; docs/datasets.md says where to get it). Its place is taken by "
@@ -77,7 +85,24 @@ def open_clips(config: ClipsConfig) -> ClipSet:
     options = {"kind": config.people_kind, "num_train": config.people_train, "num_validation": config.people_validation}
     options |= {"size": config.people_size, "num_frames": config.people_frames}
     records = tuple(get_dataset("people").clips(None, **options))
-    return ClipSet("people", f"people, {config.people_kind} clips (built-in, rendered)", records, labels)
+    description = f"people, {config.people_kind} clips (built-in, rendered)"
+    return _with_labels(config, ClipSet("people", description, records, labels))
+
+
+def _with_labels(config: ClipsConfig, clips: ClipSet) -> ClipSet:
+    for record in clips.records:
+        if config.label not in record.labels:
+            raise ConfigError(
+                f"--config.clips.label={config.label}: the clips of {clips.name} have {', '.join(record.labels)} only"
+            )
+    return clips
+
+
+def clip_label(config: ClipsConfig, record: Record) -> int:
+    """Class of a clip among the labels of its set, -1 for none of them."""
+    label = record.labels[config.label]
+    assert isinstance(label, int)
+    return TASKS["emotion7"].label_map[label] if config.label == "emotion" else label
 
 
 def faces_of_clips(
@@ -111,11 +136,7 @@ def faces_of_clips(
             last = time.monotonic()
             speed = f"; {frames / (last - started):.1f} frames a second" if found else ""
             logger.info("faces of %d/%d clips%s", number + 1, len(clips.records), speed)
-        label = record.labels[config.label]
-        assert isinstance(label, int)
-        if config.label == "emotion":
-            label = TASKS["emotion7"].label_map[label]
-        yield Clip(record.id, record.split, label, faces.num_frames), faces
+        yield Clip(record.id, record.split, clip_label(config, record), faces.num_frames), faces
     if found:
         seconds = time.monotonic() - started
         logger.info("faces of %d clips (%d frames) found in %.0f s, kept in %s", found, frames, seconds, directory)

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments.protocols.faces import faces_of_clips, open_clips
+from experiments.protocols.faces import clip_label, faces_of_clips, open_clips
 from experiments.protocols.kept import keep, records_digest
 from experiments.protocols.network import load_network
 from experiments.protocols.results import percent, write_results
+from facejax.config import ConfigError
 from facejax.evals.classification import ClassificationResult, classify
 from facejax.protocol_config import VideoConfig
 from facejax.video.attention import SequenceRecipe
@@ -31,6 +32,8 @@ def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> N
     ``report.md``. Features that were made before from the same clips and weights are taken.
     """
     clips = open_clips(config.clips)
+    labels = np.array([clip_label(config.clips, record) for record in clips.records])
+    check_classes(config, labels, np.array([record.split == "train" for record in clips.records]))
     model, network = load_network(config.network, config.seed, workdir)
     logger.info("%d clips of %s; features by %s", len(clips.records), clips.description, network)
 
@@ -42,6 +45,7 @@ def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> N
     made_from = {"data": clips.description, "clips": records_digest(clips.records), "network": network}
     keep(path, made_from, make)
     table = FeatureTable.load(path)
+    check_classes(config, np.where(table.has_faces, table.labels, -1), table.of_split("train"))
     table.save_parquet(workdir / "features.parquet")
     report: dict[str, Any] = {
         "protocol": "video",
@@ -62,6 +66,37 @@ def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> N
     if config.compare_folds:
         report["comparison"] = protocol.compare()
     write_results(workdir, report, _markdown(config, report))
+
+
+def check_classes(config: VideoConfig, labels: np.ndarray, train: np.ndarray) -> None:
+    """Refuses before the work what would fail in its middle.
+
+    Args:
+        config: Of the run.
+        labels: (clips,) classes, -1 for clips that do not count.
+        train: (clips,) bool: those of the train split.
+
+    Raises:
+        ConfigError: A class has too few clips for what the config asks for.
+    """
+    of = config.classifier
+    chooses = len(of.costs) > 1 and any(name != "random_forest" for name in of.names)
+    taught = np.unique(labels[train & (labels >= 0)], return_counts=True)[1]
+    if len(taught) < 2:
+        raise ConfigError(f"the training clips show {len(taught)} classes, two are needed")
+    if chooses and of.choose_by == "cross_validation" and taught.min() < 2:
+        raise ConfigError(
+            "a class has one training clip only, too few to choose C by: name one C, --config.classifier.costs=1.0"
+        )
+    if config.compare_folds:
+        counts = np.unique(labels[labels >= 0], return_counts=True)[1]
+        folds = min(config.compare_folds, int(counts.min()))
+        if folds < 2 or (chooses and (counts - -(-counts // folds)).min() < 2):  # left where a fold takes the most
+            raise ConfigError(
+                f"a class has {counts.min()} clips in all, too few for --config.compare_folds={config.compare_folds}: "
+                "set it to 0, which leaves the comparison out, or to more folds"
+                + (", or name one C, --config.classifier.costs=1.0" if chooses else "")
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ from facejax.protocol_config import (
 from facejax.tasks import EMOTION7
 from facejax.video.classifiers import CLASSIFIERS, ClipClassifier
 from facejax.video.descriptors import AFEW, VGAF, Descriptor
-from facejax.video.features import FeatureTable
+from facejax.video.features import Clip, FeatureTable
 from facejax.weights.checkpoint import save_inference_checkpoint
 from tests.inference.toy import FixedDetector, noise, toy_model
 
@@ -339,7 +339,6 @@ def test_table_6_leaves_out_photos_without_a_single_face(tmp_path, monkeypatch, 
         run.run_protocol(config, tmp_path, tmp_path / "data")
     assert "3 of 6 photos left out" in caplog.text
     report, text = json.loads((tmp_path / "report.json").read_text()), (tmp_path / "report.md").read_text()
-    assert "NaN" not in (tmp_path / "report.json").read_text()  # of a group of one photo
     assert (report["photos"], report["left_out"], report["heads"]["age"]["n"]) == (3, 3, 3)
     assert "3 others are left out" in text
     assert "3,287 listed photos" in text
@@ -389,6 +388,55 @@ def test_sets_that_are_not_given_are_replaced_by_people():
     records, description, comparable = open_photos(PhotosConfig(people_photos=12))
     assert (len(records), comparable) == (12, False)
     assert "rendered" in description
+
+
+@pytest.mark.parametrize(
+    ("counts", "changes", "message"),
+    [
+        ((10, 10, 0), {}, None),
+        ((10, 10, 1), {}, r"one training clip only, .* --config.classifier.costs=1.0"),
+        (
+            (10, 10, 1),
+            {"classifier.costs": "1.0"},
+            r"1 clips in all, too few for --config.compare_folds=5: set it to 0",
+        ),
+        ((10, 10, 1), {"classifier.costs": "1.0", "compare_folds": "0"}, None),
+        ((10, 10, 3), {"classifier.choose_by": "peeking_at_validation"}, None),
+        ((10, 10, 2), {"classifier.choose_by": "peeking_at_validation"}, "2 clips in all, .* or name one C"),
+        ((10, 10, 1), {"classifier.names": "random_forest", "compare_folds": "0"}, None),
+        ((10, 10, 5), {"compare_folds": "1"}, "compare_folds=1: set it to 0"),
+        ((10, 0, 0), {"compare_folds": "0"}, "show 1 classes"),
+    ],
+)
+def test_rare_classes_are_refused_exactly_where_the_work_would_fail(counts, changes, message):
+    config = VideoConfig(classifier=ClassifierConfig(("linear_svc",), costs=(0.1, 1.0)))
+    for path, text in changes.items():
+        config = override(config, path, text)
+    clips = [
+        Clip(f"{label}_{i}", "validation" if i % 2 else "train", label, 1)
+        for label, n in enumerate(counts)
+        for i in range(n)
+    ]
+    labels, train = np.array([clip.label for clip in clips]), np.array([clip.split == "train" for clip in clips])
+    rows, zeros = np.random.default_rng(0).normal(size=(len(clips), 6)), np.zeros(len(clips))
+    columns = np.arange(len(clips)), zeros.astype(int), zeros, np.zeros((len(clips), 4), np.float32)
+    table = FeatureTable(tuple(clips), *columns, zeros.astype(np.float32), (rows + labels[:, None]).astype("f"), "toy")
+    protocol = video.Protocol(config, table, ("a", "b", "c"))
+
+    def work():
+        peek = np.flatnonzero(~train) if config.classifier.choose_by == "peeking_at_validation" else None
+        protocol.fitted(config.classifier.names[0], np.flatnonzero(train), peek)
+        if config.compare_folds:
+            protocol.compare()
+
+    if message is None:
+        video.check_classes(config, labels, train)
+        work()
+    else:
+        with pytest.raises(ConfigError, match=message):
+            video.check_classes(config, labels, train)
+        with pytest.raises(ValueError, match=r"one training example|two classes|n_splits|k-fold"):
+            work()
 
 
 def test_weights_that_are_not_there(tmp_path):
