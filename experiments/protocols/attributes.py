@@ -14,6 +14,7 @@ from facejax.config import Config, ConfigError, DataConfig
 from facejax.data.metadata import find_set, read_splits
 from facejax.data.source import FaceSource
 from facejax.data.tfrecord import CorruptRecordError
+from facejax.datasets import list_datasets
 from facejax.decoding import expected_age, probabilities
 from facejax.evals.age import PAPER_RANGE, age_errors
 from facejax.evals.bootstrap import Metric
@@ -113,7 +114,12 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
 
 
 def _open(config: AttributesConfig, data_dir: pathlib.Path) -> tuple[pathlib.Path, FacesConfig, str]:
-    """(data folder, set and splits, description): those of the config, or of `people` where it is not prepared."""
+    """(data folder, set and splits, description): those of the config, or of `people` where it is not prepared.
+
+    Raises:
+        ConfigError: There is no such set.
+        FileNotFoundError: It is not prepared, and not the set of the paper, whose place `people` takes.
+    """
     from experiments.run import prepare_people
 
     faces = config.faces
@@ -122,6 +128,11 @@ def _open(config: AttributesConfig, data_dir: pathlib.Path) -> tuple[pathlib.Pat
             find_set(data_dir, faces.name)
             return data_dir, faces, f"{faces.name}, {faces.eval_split}"
         except FileNotFoundError as error:
+            if faces.name not in list_datasets():
+                known = nearest(faces.name, list_datasets())
+                raise ConfigError(f"--config.faces.name={faces.name}: no such data set{known}") from error
+            if faces.name != config.paper.dataset:
+                raise
             logger.info("%s", error)
             logger.info("Its place is taken by the built-in set `people`: rendered heads, not photos of real people.")
     rendered = DataConfig(people_train=faces.people_train, people_validation=faces.people_validation)
@@ -134,9 +145,12 @@ def _photos(directory: pathlib.Path, faces: FacesConfig, split: str) -> tuple[Fa
     """The photos of a split that count, and how many do not since no single face is on them; None where all count.
 
     Raises:
-        ConfigError: None has a single face.
+        ConfigError: There is no such split, or none has a single face.
     """
-    source = FaceSource(directory, faces.name, split, on_corrupt="skip")
+    try:
+        source = FaceSource(directory, faces.name, split, on_corrupt="skip")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if not faces.single_face or "num_faces" not in source.fields:
         return source, None
     kept = source.select(source.labels("num_faces") == 1)
@@ -209,7 +223,10 @@ def _fit(
     )
     for name in of.names:
         recipe = Recipe(name, of.costs, of.folds, of.trees, of.max_depth, balanced=True, seed=config.seed)
-        fitted = fit(recipe, train, known_labels[has_label].astype(np.int64), len(names))
+        try:
+            fitted = fit(recipe, train, known_labels[has_label].astype(np.int64), len(names))
+        except ValueError as error:
+            raise ConfigError(f"--config.fit={config.fit}, --config.classifier.names={name}: {error}") from error
         scores = fitted.scores(evaluated)
         results[name] = {**classify(scores, truth, names).to_dict(), "cost": fitted.cost, "train_photos": len(train)}
         predicted[name] = scores.argmax(axis=1)

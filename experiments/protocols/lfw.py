@@ -8,16 +8,16 @@ from collections.abc import Callable, Container, Iterator
 
 import numpy as np
 
-from experiments.protocols.faces import make_detector
+from experiments.protocols.faces import make_cutter, make_detector
 from experiments.protocols.kept import keep, records_digest
 from experiments.protocols.network import load_network
 from experiments.protocols.results import percent, write_results
 from facejax.config import ConfigError
 from facejax.data.records import Record
-from facejax.datasets import get_dataset
+from facejax.datasets import get_dataset, list_datasets
 from facejax.datasets.crops import choose_face, load_photo
 from facejax.datasets.lfw import Pair
-from facejax.detect import centre_crop, crop_face
+from facejax.detect import centre_crop
 from facejax.evals.identification import identify, normalize, search
 from facejax.evals.verification import draw_pairs, verify
 from facejax.naming import nearest
@@ -25,15 +25,14 @@ from facejax.protocol_config import LfwConfig, PhotosConfig
 
 logger = logging.getLogger("facejax")
 _PHOTOS_AT_ONCE = 64
-CROPS = ("centre", "mtcnn", "whole")
+SUBJECTS = 596  # of the paper's list
 PERSONS = 4  # two folds of pairs, of two persons each
 
 
 def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> None:
     """Runs the protocol with each crop and writes ``report.json``, ``report.md``, ``roc.png`` and the features."""
-    for crop in config.crops:
-        if crop not in CROPS:
-            raise ConfigError(f"--config.crops: no crop {crop!r}{nearest(crop, CROPS)}")
+    if config.detection.choose == "all":
+        raise ConfigError("--config.detection.choose=all: a photo has one face here; choose largest or probable")
     records, description, comparable = open_photos(config.photos)
     several = sum(count > 1 for count in collections.Counter(str(r.labels["person"]) for r in records).values())
     if several < PERSONS:
@@ -57,6 +56,7 @@ def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> Non
         {},
     )
     made_from = {"data": description, "photos": records_digest(records), "network": network}
+    made_from |= {"cut": config.detection.cut}  # five_points were once cut as boxes
     for crop in config.crops:
         path = workdir / f"features_{crop}.npz"
         keep(path, made_from, functools.partial(_embed, config, crop, records, model.features))
@@ -84,7 +84,17 @@ def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> Non
 
 
 def open_photos(config: PhotosConfig) -> tuple[list[Record], str, bool]:
-    """Records with a ``person``, what they are in words, and whether that is what the paper measured on."""
+    """Records with a ``person``, what they are in words, and whether that is what the paper measured on.
+
+    Raises:
+        ConfigError: There is no such set of photos, or it does not tell persons apart.
+        FileNotFoundError: The folder is not that of the set, or holds none of the subjects.
+    """
+    if config.name not in list_datasets():
+        raise ConfigError(
+            f"--config.photos.name={config.name}: no such data set{nearest(config.name, list_datasets())}"
+        )
+    reader = get_dataset(config.name)
     if not config.raw or config.name == "people":
         if config.name != "people":
             logger.info(
@@ -99,8 +109,11 @@ def open_photos(config: PhotosConfig) -> tuple[list[Record], str, bool]:
     if config.name == "lfw":
         subjects = pathlib.Path(config.subjects) if config.subjects else None
         records = list(get_dataset("lfw").records(raw, subjects=subjects))
-        return records, "lfw" + (f", subjects of {subjects.name}" if subjects else ""), bool(subjects)
-    records = list(get_dataset(config.name).records(raw))
+        listed = bool(subjects) and len({record.labels["person"] for record in records}) == SUBJECTS
+        return records, "lfw" + (f", subjects of {subjects.name}" if subjects else ""), listed
+    records = [] if reader.kind == "video" else list(reader.records(raw))
+    if reader.kind == "video" or any("person" not in record.labels for record in records):
+        raise ConfigError(f"--config.photos.name={config.name} is no set of photos that tells persons apart")
     description = config.name
     if config.subjects:
         wanted = {name.strip().lower() for name in pathlib.Path(config.subjects).read_text().splitlines()}
@@ -123,6 +136,7 @@ def _embed(
     One without a detected face keeps its centre crop: the protocol has to answer every photo.
     """
     detector = make_detector(config.detection) if crop == "mtcnn" else None
+    cut = make_cutter(config.detection)
     features, ids, missed = [], [], 0
     for group in _groups(records, config):
         if detector is None:
@@ -137,8 +151,7 @@ def _embed(
                 if chosen is None:
                     crops.append(centre_crop(image))
                 else:
-                    align = config.detection.cut == "eyes"
-                    crops.append(crop_face(image, found.bboxes[chosen], found.landmarks[chosen], align=align))
+                    crops.append(cut(image, found.bboxes[chosen], found.landmarks[chosen]))
         features.append(embed(crops))
         ids += [record.id for record, _ in group]
     partial = path.with_suffix(".partial.npz")

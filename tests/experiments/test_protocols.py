@@ -12,6 +12,7 @@ from experiments.protocols import attributes, faces, lfw, video
 from experiments.protocols.faces import open_clips
 from experiments.protocols.kept import keep, records_digest
 from experiments.protocols.lfw import open_photos
+from experiments.protocols.results import write_results
 from facejax.config import Config, ConfigError, flatten, override
 from facejax.data.example import encode_example
 from facejax.data.metadata import STORED_FIELDS, Field, shard_name, write_metadata
@@ -24,6 +25,7 @@ from facejax.protocol_config import (
     AttributesConfig,
     ClassifierConfig,
     ClipsConfig,
+    FacesConfig,
     LfwConfig,
     NetworkConfig,
     PhotosConfig,
@@ -313,6 +315,12 @@ def test_photos_are_told_apart_by_their_files(tmp_path):
     assert records_digest(records) != first
 
 
+def test_a_report_is_plain_json(tmp_path):
+    write_results(tmp_path, {"mae": float("nan"), "interval95": (float("nan"), 1.0)}, [])
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["mae"], report["interval95"]) == (None, [None, 1.0])
+
+
 def test_a_file_that_was_not_finished_is_made_again(tmp_path):
     path, made = tmp_path / "features.npz", []
 
@@ -388,6 +396,54 @@ def test_sets_that_are_not_given_are_replaced_by_people():
     records, description, comparable = open_photos(PhotosConfig(people_photos=12))
     assert (len(records), comparable) == (12, False)
     assert "rendered" in description
+
+
+def test_sets_that_there_are_not_or_that_lack_labels_are_refused(tmp_path):
+    for name, message in (("utkfase", "did you mean 'utkface'"), ("adience", r"prepare_dataset\.py adience")):
+        faces_config = FacesConfig(name=name)
+        config = dataclasses.replace(run.load_config("utkface_mobilenet"), faces=faces_config)
+        with pytest.raises((ConfigError, FileNotFoundError), match=message):
+            run.run_protocol(config, tmp_path, tmp_path)
+    with pytest.raises(ConfigError, match="did you mean 'lfw'"):
+        open_photos(PhotosConfig(name="lfv"))
+    with pytest.raises(ConfigError, match=r"photos.name=afew is no set of photos that tells persons apart"):
+        open_photos(PhotosConfig(name="afew", raw=str(tmp_path)))
+    with pytest.raises(ConfigError, match=r"clips.label=group_emotion: the clips of people have emotion"):
+        open_clips(ClipsConfig(label="group_emotion"))
+    write_utkface(tmp_path, [1])
+    config = override(table6(tmp_path / "weights"), "faces.eval_split", "tset")
+    with pytest.raises(ConfigError, match="has no split 'tset'"):
+        run.run_protocol(config, tmp_path, tmp_path)
+
+
+def test_only_the_paper_s_subjects_make_lfw_comparable(tmp_path, monkeypatch):
+    for person in ("A_B", "C_D", "E_F"):
+        (tmp_path / "lfw" / person).mkdir(parents=True)
+        for number in (1, 2):
+            (tmp_path / "lfw" / person / f"{person}_000{number}.jpg").touch()
+    (tmp_path / "some.txt").write_text("A_B\nC_D\n")
+    config = PhotosConfig(raw=str(tmp_path), subjects=str(tmp_path / "some.txt"))
+    records, description, comparable = open_photos(config)
+    assert (len(records), description, comparable) == (4, "lfw, subjects of some.txt", False)
+    monkeypatch.setattr(lfw, "SUBJECTS", 2)
+    assert open_photos(config)[2]
+    assert not open_photos(PhotosConfig(raw=str(tmp_path)))[2]
+
+
+def test_lfw_cuts_faces_as_the_config_says(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    monkeypatch.setattr(lfw, "make_detector", lambda detection: FixedDetector([[4, 4, 36, 36]]))
+    records = [Record(f"{i}.jpg", "test", lambda i=i: noise(40, 40, i), {"person": f"A_{i // 2}"}) for i in range(8)]
+    monkeypatch.setattr(lfw, "open_photos", lambda config: (records, "lfw", False))
+    config = LfwConfig(crops=("mtcnn",), repeats=2, network=TINY)
+    features = {}
+    for cut in ("box", "eyes", "five_points"):
+        run.run_protocol(override(config, "detection.cut", cut), tmp_path, tmp_path)
+        with np.load(tmp_path / "features_mtcnn.npz") as stored:
+            features[cut] = stored["features"]
+    assert not any(np.allclose(features["five_points"], features[cut], rtol=1e-3) for cut in ("box", "eyes"))
+    with pytest.raises(ConfigError, match=r"choose=all: a photo has one face here"):
+        run.run_protocol(override(config, "detection.choose", "all"), tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize(
