@@ -1,13 +1,8 @@
 """The network of a `NetworkConfig`: weights of an earlier run or of a folder, or random ones, said loudly."""
 
 import dataclasses
-import hashlib
-import json
 import logging
 import pathlib
-
-import jax
-import numpy as np
 
 from facejax.config import ConfigError
 from facejax.inference.model import LoadedModel
@@ -62,12 +57,4 @@ def load_network(config: NetworkConfig, seed: int, workdir: pathlib.Path) -> tup
         preprocessing = dataclasses.replace(cfg.preprocessing, image_size=config.image_size)
         cfg = dataclasses.replace(cfg, preprocessing=preprocessing)
     model = LoadedModel(cfg, variables)
-    return model, f"{description} ({_digest(model)}), {cfg.preprocessing.image_size} px"
-
-
-def _digest(model: LoadedModel) -> str:
-    """Short name of the weights and of all that travels with them: another run of the same config has another."""
-    digest = hashlib.sha256(json.dumps(model.cfg.to_dict(), sort_keys=True).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(model.variables):
-        digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:12]
+    return model, f"{description} ({model.digest()}), {cfg.preprocessing.image_size} px"

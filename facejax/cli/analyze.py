@@ -14,8 +14,6 @@ from facejax.cli.progress import Progress
 if TYPE_CHECKING:
     from facejax.inference import FaceAnalyzer, PhotoResult
 
-# Of a `PretrainedCfg`, what may be put in other words without another result.
-_WORDS_ALONE = {"source", "licence", "training_data", "notes"}
 _NOTE = "perceived attributes and looks of expressions: not what a person feels or is (docs/responsible_use.md)"
 
 
@@ -91,11 +89,7 @@ def _results(args, analyzer: "FaceAnalyzer", paths: list[pathlib.Path]) -> Itera
                 progress.add()
                 yield path, result
         return
-    told = [model.cfg.to_dict() for model in analyzer.models]
-    told = [{key: value for key, value in cfg.items() if key not in _WORDS_ALONE} for cfg in told]
-    settings = {"models": told, "min_face": args.min_face}
-    settings = json.loads(json.dumps({**settings, "embedding": args.embedding}))
-    with ResultsFile(args.out, settings) as file:
+    with ResultsFile(args.out, settings_of(args, analyzer)) as file:
         done, drawn = file.keys, args.out / "annotated"
         left = [
             path
@@ -116,6 +110,12 @@ def _results(args, analyzer: "FaceAnalyzer", paths: list[pathlib.Path]) -> Itera
                 progress.add()
                 yield path, result
     _write_faces(args, analyzer)
+
+
+def settings_of(args: argparse.Namespace, analyzer: "FaceAnalyzer") -> dict[str, Any]:
+    """What decides the result of a photo or a frame, JSON-serialisable."""
+    weights = [f"{model.cfg.name} {model.digest()}" for model in analyzer.models]
+    return {"weights": weights, "min_face": args.min_face, "embedding": args.embedding}
 
 
 def _told(path: pathlib.Path, result: "PhotoResult | str", embedding: bool) -> dict[str, Any]:

@@ -87,9 +87,12 @@ def _check_settings(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
         made = None
     if made == settings:
         return
-    # Another version of facejax may have kept more or less of them.
     if not isinstance(made, dict) or made.keys().isdisjoint(settings):
         raise ValueError(f"{path} is not of facejax: choose another --out")
+    if missing := ", ".join(sorted(settings.keys() - made.keys())):
+        raise ValueError(
+            f"{path} is of an older facejax, or of another kind of source (lacks: {missing}): choose another --out"
+        )
     differ = ", ".join(sorted(key for key in {*made, *settings} if made.get(key) != settings.get(key)))
     raise ValueError(f"{path.parent} holds results of other settings (differ: {differ}): choose another --out")
 

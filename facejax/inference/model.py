@@ -1,5 +1,7 @@
 """A trained network in use: face crops in, features and predictions out, with the weights' own preprocessing."""
 
+import hashlib
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +20,8 @@ from facejax.weights.convert import load_published
 
 # A call of any number of faces runs in batches of these sizes, the last one padded, so that nothing compiles anew.
 BATCH_SIZES = (1, 4, 16, 64)
+# Of a `PretrainedCfg`, what may be put in other words without another result.
+_WORDS_ALONE = {"source", "licence", "training_data", "notes"}
 
 
 class LoadedModel:
@@ -41,6 +45,17 @@ class LoadedModel:
             return model.apply(variables, cfg.preprocessing.normalize(images))
 
         self._outputs = outputs
+
+    def digest(self) -> str:
+        """Short name, 12 hexadecimal digits, of the weights and of all else that decides the results.
+
+        Training writes ``best`` in place: another epoch of the same run has another digest.
+        """
+        cfg = {key: value for key, value in self.cfg.to_dict().items() if key not in _WORDS_ALONE}
+        digest = hashlib.sha256(json.dumps(cfg, sort_keys=True).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
+            digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+        return digest.hexdigest()[:12]
 
     def outputs(self, faces: Sequence[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
         """Features and raw outputs of every head.

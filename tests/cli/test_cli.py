@@ -1,6 +1,7 @@
 """The command as a user meets it: outputs, exit status, resuming, bad input. Networks are toys, MTCNN is not."""
 
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -170,6 +171,7 @@ OURS = '{"key": "a", "result": {"faces": []}}\n'
         ({"settings.json": "// comment\n{}"}, "settings.json is not of facejax"),
         ({"settings.json": "[]", "results.jsonl": OURS}, "settings.json is not of facejax"),
         ({"settings.json": '{"a": 2}', "results.jsonl": OURS}, r"other settings \(differ: a\)"),
+        ({"settings.json": '{"a": 1, "c": 2}', "results.jsonl": OURS}, r"other settings \(differ: c\)"),
         ({"settings.json": '{"a": 1}', "results.jsonl": OURS + '{"mine": 1}\n' + OURS}, "line 2 of .* facejax"),
         ({"settings.json": '{"a": 1}', "results.jsonl": OURS + '{"key": "b"\n' + OURS}, "line 2 of .* broken"),
         ({"settings.json": '{"a": 1}', "results.jsonl": OURS + "[1]\n"}, "line 2 of .* facejax"),
@@ -194,6 +196,27 @@ def test_other_settings_are_refused(photos, model_dir, tmp_path, capsys):
     assert cli.main(arguments) == cli.DONE
     assert cli.main([*arguments, "--min-face", "40"]) == cli.FAILED
     assert "other settings (differ: min_face)" in capsys.readouterr().err
+
+
+def test_results_of_other_weights_are_refused(photos, model_dir, tmp_path, capsys):
+    """Training goes on and writes another ``best`` in place; other words in the metadata change nothing."""
+    trained, out = tmp_path / "best", tmp_path / "out"
+    arguments = ["analyze", str(photos / "c.png"), "--model", str(trained), "--out", str(out), "--quiet"]
+
+    def analyze(seed: int, **words: str) -> int:
+        model = toy_model("gender", seed=seed)
+        save_inference_checkpoint(trained, model.variables, dataclasses.replace(model.cfg, **words))
+        return cli.main(arguments)
+
+    assert analyze(0) == cli.DONE
+    assert analyze(0, notes="told more clearly") == cli.DONE
+    assert analyze(1) == cli.FAILED
+    assert "other settings (differ: weights)" in capsys.readouterr().err
+    kept = json.loads((out / "settings.json").read_text())
+    kept["models"] = kept.pop("weights")
+    (out / "settings.json").write_text(json.dumps(kept))
+    assert cli.main(arguments) == cli.FAILED
+    assert "older facejax" in capsys.readouterr().err
 
 
 def test_parquet(photos, model_dir, tmp_path):
