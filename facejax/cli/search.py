@@ -22,8 +22,8 @@ from jaxtyping import Float
 from facejax.cli.options import DEFAULT_MODEL, add_output_options, load_analyzer, photos_of
 from facejax.cli.progress import Progress
 
-FORMAT = 1
-CONTENT, VECTORS = "index.json", "index.npz"
+FORMAT = 2
+NAME = "index.npz"
 # Rows that are compared at once.
 _BLOCK = 1024
 
@@ -80,7 +80,15 @@ def run_index(args: argparse.Namespace) -> int:
         raise ValueError(f"no face was found in the photos of {args.people}")
     vectors = np.stack(embeddings).astype(np.float32)
     threshold, different, same = calibrate(vectors, np.array(names), args.false_matches)
-    _write(args.out, vectors, names, args, threshold)
+    folder = pathlib.Path(args.model[0])
+    content = {
+        "format": FORMAT,
+        "model": str(folder.absolute()) if folder.is_dir() else args.model[0],
+        "weights": analyzer.models[0].digest(),
+        "min_face": args.min_face,
+        "threshold": threshold,
+    }
+    _write(args.out, content, vectors, names)
     told = {
         "people": len(set(names)),
         "faces": len(names),
@@ -144,6 +152,8 @@ def run_find(args: argparse.Namespace) -> int:
         raise ValueError("this index has no calibrated threshold: name one by --threshold")
     paths = list(photos_of(args.photo))
     analyzer = load_analyzer(argparse.Namespace(model=[content["model"]], min_face=content["min_face"]))
+    if analyzer.models[0].digest() != content["weights"]:
+        raise ValueError(f"{args.index} was built with other weights than {content['model']} holds now: build it again")
     failed = 0
     for path, faces in zip(paths, _faces(analyzer, paths), strict=True):
         if isinstance(faces, str):
@@ -172,22 +182,33 @@ def _faces(analyzer: Any, paths: list[pathlib.Path]) -> Iterator[Any]:
         yield result if isinstance(result, str) else result.faces
 
 
-def _write(folder: pathlib.Path, vectors: np.ndarray, names: list[str], args: argparse.Namespace, threshold) -> None:
+def _write(folder: pathlib.Path, content: dict[str, Any], vectors: np.ndarray, names: list[str]) -> None:
     from facejax.data.tfrecord import write_atomically
 
     folder.mkdir(parents=True, exist_ok=True)
+    # One file, so that embeddings, names and threshold are always of one run.
     arrays = io.BytesIO()
-    np.savez(arrays, embeddings=vectors, names=np.array(names))
-    content = {"format": FORMAT, "model": args.model[0], "min_face": args.min_face, "threshold": threshold}
-    write_atomically(folder / VECTORS, arrays.getvalue())
-    write_atomically(folder / CONTENT, (json.dumps(content) + "\n").encode())
+    np.savez(arrays, embeddings=vectors, names=np.array(names), content=np.array(json.dumps(content)))
+    write_atomically(folder / NAME, arrays.getvalue())
 
 
 def _read(folder: pathlib.Path) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-    if not (folder / CONTENT).is_file():
+    """What `_write` was given; nothing is unpickled.
+
+    Raises:
+        FileNotFoundError: There is no index.
+        ValueError: It is damaged, or of another format.
+    """
+    if not (folder / NAME).is_file():
         raise FileNotFoundError(f"no index in {folder}: facejax search index PEOPLE --out {folder}")
-    content = json.loads((folder / CONTENT).read_text())
+    data = io.BytesIO((folder / NAME).read_bytes())
+    try:
+        with np.load(data, allow_pickle=False) as arrays:
+            # Format 1 had its content in a file of its own.
+            content = json.loads(arrays["content"].item()) if "content" in arrays else {"format": 1}
+            vectors, names = arrays["embeddings"], arrays["names"]
+    except Exception as error:  # of zip files, arrays or JSON: what it is depends on where the damage lies
+        raise ValueError(f"{folder} holds a damaged index: build it again") from error
     if content["format"] != FORMAT:
         raise ValueError(f"{folder} is an index of format {content['format']}, expected {FORMAT}: build it again")
-    with np.load(folder / VECTORS, allow_pickle=False) as arrays:
-        return content, arrays["embeddings"], arrays["names"]
+    return content, vectors, names

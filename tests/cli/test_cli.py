@@ -335,16 +335,48 @@ def test_people_are_found_again(photos, model_dir, tmp_path, capsys):
     line = json.loads(capsys.readouterr().out)
     assert line["faces"][0]["name"] == "Eileen"
     assert line["faces"][0]["similarity"] == pytest.approx(1, abs=1e-4)
-    assert sorted(path.name for path in index.iterdir()) == ["index.json", "index.npz"]
+    assert [path.name for path in index.iterdir()] == ["index.npz"]
 
 
-def test_an_index_runs_no_code(tmp_path, photos, model_dir, capsys):
-    (tmp_path / "index.json").write_text(
-        json.dumps({"format": 1, "model": model_dir, "min_face": 20, "threshold": None})
-    )
-    np.savez(tmp_path / "index.npz", embeddings=np.array([object()], dtype=object), names=np.array(["x"]))
-    assert cli.main(["search", "find", str(tmp_path), str(photos / "a.png"), "--quiet"]) == cli.FAILED
-    assert "allow_pickle" in capsys.readouterr().err
+def test_an_index_is_of_its_weights(photos, tmp_path, capsys, monkeypatch):
+    """Built by a relative path, read from another folder, and refused once the weights are others."""
+    people, trained = tmp_path / "people" / "Eileen", tmp_path / "best"
+    people.mkdir(parents=True)
+    (people / "1.png").write_bytes((photos / "a.png").read_bytes())
+    (tmp_path / "elsewhere").mkdir()
+    find = ["search", "find", str(tmp_path / "index"), str(photos / "c.png"), "--quiet", "--threshold", "0.9"]
+    for seed, expected in ((0, cli.DONE), (1, cli.FAILED)):
+        model = toy_model("gender", seed=seed)
+        save_inference_checkpoint(trained, model.variables, model.cfg)
+        if not seed:
+            monkeypatch.chdir(tmp_path)
+            assert cli.main(["search", "index", "people", "--out", "index", "--model", "best", "--quiet"]) == cli.DONE
+            monkeypatch.chdir(tmp_path / "elsewhere")
+        assert cli.main(find) == expected
+    assert "other weights" in capsys.readouterr().err
+
+
+OBJECTS = {
+    "embeddings": np.array([object()], dtype=object),
+    "names": np.array(["x"]),
+    "content": np.array('{"format": 2}'),
+}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "damage", "words"),
+    [
+        (OBJECTS, slice(None), "damaged index"),  # unpickling them would run code
+        ({**OBJECTS, "embeddings": np.zeros((1, 2))}, slice(300), "damaged index"),
+        ({**OBJECTS, "embeddings": np.zeros((1, 2)), "content": np.array("{")}, slice(None), "damaged index"),
+        ({"embeddings": np.zeros((1, 2)), "names": np.array(["x"])}, slice(None), "index of format 1"),
+    ],
+)
+def test_an_index_that_cannot_be_read_is_to_be_built_again(arrays, damage, words, tmp_path, capsys):
+    np.savez(tmp_path / "index.npz", **arrays)
+    (tmp_path / "index.npz").write_bytes((tmp_path / "index.npz").read_bytes()[damage])
+    assert cli.main(["search", "find", str(tmp_path), "a.png", "--quiet"]) == cli.FAILED
+    assert re.search(f"{words}.*build it again", capsys.readouterr().err)
 
 
 NEEDS = {"onnx": ["onnx", "onnxruntime"], "litert": ["litert_converter", "ai_edge_litert", "ai_edge_quantizer"]}
