@@ -55,6 +55,9 @@ def add_parser(commands: Any) -> None:
 
 def run_index(args: argparse.Namespace) -> int:
     """Builds an index; returns the exit status."""
+    from facejax.cli import DONE, PARTLY
+
+    _check_rate(args.false_matches)  # before all else: the photos take minutes
     if not args.people.is_dir():
         raise ValueError(f"{args.people} is no folder; expected one with a folder of photos for each person")
     labelled = [
@@ -67,11 +70,15 @@ def run_index(args: argparse.Namespace) -> int:
         raise ValueError(f"no photo in {args.people}; expected PEOPLE/NAME/photo.jpg")
     args.model = [args.model]
     analyzer = load_analyzer(args)
-    embeddings, names, without = [], [], 0
+    embeddings, names, without, failed = [], [], 0, 0
     with Progress("photos", len(labelled), quiet=args.quiet) as progress:
         for (_, name), faces in zip(labelled, _faces(analyzer, [path for path, _ in labelled]), strict=True):
             progress.add()
-            if isinstance(faces, str) or not faces:
+            if isinstance(faces, str):
+                failed += 1
+                print(f"not read: {faces}", file=sys.stderr)
+                continue
+            if not faces:
                 without += 1
                 continue
             embeddings.append(max(faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2]))).embedding)
@@ -89,10 +96,13 @@ def run_index(args: argparse.Namespace) -> int:
         "threshold": threshold,
     }
     _write(args.out, content, vectors, names)
+    if missing := sorted({name for _, name in labelled} - set(names)):
+        print(f"not in the index, for want of a face: {', '.join(missing)}", file=sys.stderr)
     told = {
         "people": len(set(names)),
         "faces": len(names),
         "photos_without_face": without,
+        "photos_not_read": failed,
         "threshold": threshold,
         "pairs_of_different_people": different,
         "pairs_of_one_person_found": same,
@@ -107,7 +117,12 @@ def run_index(args: argparse.Namespace) -> int:
             "find needs --threshold",
             file=sys.stderr,
         )
-    return 0
+    return PARTLY if failed else DONE
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 < rate < 1:
+        raise ValueError(f"expected a rate of false matches between 0 and 1, got {rate}")
 
 
 def calibrate(
@@ -124,8 +139,7 @@ def calibrate(
         The threshold, None where there are fewer than 1 / rate such pairs; their number; and which part of the pairs of
         one person reaches the threshold, None where there are none.
     """
-    if not 0 < rate < 1:
-        raise ValueError(f"expected a rate of false matches between 0 and 1, got {rate}")
+    _check_rate(rate)
     different, same = [], []
     for start in range(0, len(vectors), _BLOCK):
         similar = vectors[start : start + _BLOCK] @ vectors.T

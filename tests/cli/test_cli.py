@@ -338,6 +338,25 @@ def test_people_are_found_again(photos, model_dir, tmp_path, capsys):
     assert [path.name for path in index.iterdir()] == ["index.npz"]
 
 
+def test_an_index_names_what_is_not_in_it(photos, model_dir, tmp_path, capsys):
+    people, index = tmp_path / "people", tmp_path / "index"
+    for person, photo in (("Eileen", "a.png"), ("Eileen", "d.jpg"), ("Nobody", "c.png")):
+        (people / person).mkdir(parents=True, exist_ok=True)
+        (people / person / photo).write_bytes((photos / photo).read_bytes())
+    arguments = ["search", "index", str(people), "--out", str(index), "--model", model_dir, "--json", "--quiet"]
+    assert cli.main(arguments) == cli.PARTLY
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert (told["people"], told["photos_without_face"], told["photos_not_read"]) == (1, 1, 1)
+    assert re.search(r"not read: .*d\.jpg", err)
+    assert "want of a face: Nobody" in err
+
+
+def test_a_rate_is_checked_before_the_photos(capsys):
+    assert cli.main(["search", "index", "nowhere", "--out", "x", "--false-matches", "2"]) == cli.FAILED
+    assert "between 0 and 1, got 2" in capsys.readouterr().err
+
+
 def test_an_index_is_of_its_weights(photos, tmp_path, capsys, monkeypatch):
     """Built by a relative path, read from another folder, and refused once the weights are others."""
     people, trained = tmp_path / "people" / "Eileen", tmp_path / "best"
