@@ -14,6 +14,8 @@ from facejax.cli.progress import Progress
 if TYPE_CHECKING:
     from facejax.inference import FaceAnalyzer, PhotoResult
 
+# Folder of annotated photos in that of the results.
+_DRAWN = "annotated"
 _NOTE = "perceived attributes and looks of expressions: not what a person feels or is (docs/responsible_use.md)"
 
 
@@ -58,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
 def _run_photos(args: argparse.Namespace) -> int:
     from facejax.cli import DONE, PARTLY
 
-    paths = list(photos_of(args.source))
+    # Where results lie among the photos, the annotated ones are no photos.
+    paths = list(photos_of(args.source, without=args.out and args.out / _DRAWN))
     if not paths:
         raise ValueError(f"no photo in {', '.join(args.source)}")
     analyzer = load_analyzer(args)
@@ -90,7 +93,7 @@ def _results(args, analyzer: "FaceAnalyzer", paths: list[pathlib.Path]) -> Itera
                 yield path, result
         return
     with ResultsFile(args.out, settings_of(args, analyzer)) as file:
-        done, drawn = file.keys, args.out / "annotated"
+        done, drawn = file.keys, args.out / _DRAWN
         left = [
             path
             for path in paths

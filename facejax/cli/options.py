@@ -37,20 +37,21 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress and no notes")
 
 
-def photos_of(sources: Sequence[str]) -> Iterator[pathlib.Path]:
+def photos_of(sources: Sequence[str], without: pathlib.Path | None = None) -> Iterator[pathlib.Path]:
     """Photos among files and folders: files as given, folders through and through, in the order of their names.
 
-    Links to folders are not followed: a loop of them would never end.
+    Links to folders are not followed: a loop of them would never end. The folder `without` is left out of the others.
 
     Raises:
         FileNotFoundError: There is no such file or folder.
     """
     from facejax.inference.images import PHOTO_SUFFIXES
 
+    left_out = None if without is None else os.path.realpath(without)
     for source in map(pathlib.Path, sources):
         if source.is_dir():
             for folder, folders, files in os.walk(source):
-                folders.sort()
+                folders[:] = [name for name in sorted(folders) if os.path.realpath(f"{folder}/{name}") != left_out]
                 for name in sorted(files):
                     if pathlib.PurePath(name).suffix.lower() in PHOTO_SUFFIXES:
                         yield pathlib.Path(folder) / name

@@ -145,6 +145,16 @@ def test_photos_that_are_done_are_drawn_when_asked(photos, model_dir, tmp_path):
     assert drawn.read_bytes() == b"kept"
 
 
+@pytest.mark.parametrize("out", ["results", "."])
+def test_annotated_photos_are_no_photos(out, photos, model_dir, tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes((photos / "a.png").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        arguments = ["analyze", str(tmp_path), "--model", model_dir, "--out", out, "--draw", "--quiet"]
+        assert cli.main(arguments) == cli.DONE
+    assert len(pathlib.Path(out, "faces.csv").read_text().splitlines()) == 2
+
+
 def test_a_picture_of_a_photo_as_it_was_is_not_kept(photos, model_dir, tmp_path):
     photo, out = tmp_path / "a.png", tmp_path / "out"
     photo.write_bytes((photos / "a.png").read_bytes())
