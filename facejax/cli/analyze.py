@@ -94,10 +94,10 @@ def _results(args, analyzer: "FaceAnalyzer", paths: list[pathlib.Path]) -> Itera
         return
     with ResultsFile(args.out, settings_of(args, analyzer)) as file:
         done, drawn = file.keys, args.out / _DRAWN
+        # Before a photo is read: one that is replaced meanwhile is looked at again in the next run.
+        keys = {path: photo_key(path) for path in paths}
         left = [
-            path
-            for path in paths
-            if photo_key(path) not in done or (args.draw and not (drawn / _drawn_name(path)).exists())
+            path for path in paths if keys[path] not in done or (args.draw and not (drawn / _drawn_name(path)).exists())
         ]
         if len(left) < len(paths) and not args.quiet:
             print(f"{len(paths) - len(left)} of {len(paths)} photos are in {file.path} already", file=sys.stderr)
@@ -108,8 +108,8 @@ def _results(args, analyzer: "FaceAnalyzer", paths: list[pathlib.Path]) -> Itera
                 if args.draw and image is not None and not isinstance(result, str):
                     _draw(picture, result.draw(image))
                 # What was only to be drawn has its line already.
-                if (key := photo_key(path)) not in done:
-                    file.add(key, _told(path, result, args.embedding))
+                if keys[path] not in done:
+                    file.add(keys[path], _told(path, result, args.embedding))
                 progress.add()
                 yield path, result
     _write_faces(args, analyzer)

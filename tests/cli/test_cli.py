@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from facejax import cli
-from facejax.cli import results_file
+from facejax.cli import reading, results_file
 from facejax.cli.export import _words
 from facejax.export import FORMATS
 from facejax.inference.video import VideoWriter
@@ -143,6 +143,23 @@ def test_photos_that_are_done_are_drawn_when_asked(photos, model_dir, tmp_path):
     drawn.write_bytes(b"kept")
     assert cli.main([*arguments, "--draw"]) == cli.DONE
     assert drawn.read_bytes() == b"kept"
+
+
+def test_a_photo_that_is_replaced_during_a_run_is_looked_at_again(photos, model_dir, tmp_path, monkeypatch):
+    photo, out, read = tmp_path / "a.png", tmp_path / "out", reading.read_image
+    photo.write_bytes((photos / "a.png").read_bytes())
+
+    def read_and_replace(path):
+        image = read(path)
+        photo.write_bytes((photos / "c.png").read_bytes())
+        return image
+
+    arguments = ["analyze", str(photo), "--model", model_dir, "--out", str(out), "--quiet"]
+    monkeypatch.setattr(reading, "read_image", read_and_replace)
+    for rows in (1, 0):
+        assert cli.main(arguments) == cli.DONE
+        assert len((out / "faces.csv").read_text().splitlines()) == 1 + rows
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize("out", ["results", "."])
