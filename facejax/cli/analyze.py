@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from facejax.cards.use import USE
-from facejax.cli.options import add_model_options, add_output_options, load_analyzer, photos_of
+from facejax.cli.options import add_model_options, add_output_options, load_analyzer, photos_of, shown
 from facejax.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -130,8 +130,9 @@ def _told(path: pathlib.Path, result: "PhotoResult | str", embedding: bool) -> d
 def _drawn_name(path: pathlib.Path) -> str:
     """Photos of one name from several folders stay apart."""
     import hashlib
+    import os
 
-    return f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.jpg"
+    return f"{path.stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}.jpg"
 
 
 def _draw(path: pathlib.Path, image: Any) -> None:
@@ -180,7 +181,7 @@ def _print(args: argparse.Namespace, path: pathlib.Path, result: "PhotoResult | 
     if args.json:
         print(json.dumps(_told(path, result, args.embedding)), flush=True)
     elif not isinstance(result, str):
-        print(f"{path}: {len(result.faces)} face{'s' * (len(result.faces) != 1)}")
+        print(f"{shown(path)}: {len(result.faces)} face{'s' * (len(result.faces) != 1)}")
         for face in result.faces:
             x1, y1, x2, y2 = (round(float(edge)) for edge in face.box)
             print(f"  [{x1}, {y1}, {x2}, {y2}] {'; '.join(face.caption()) or f'score {face.score:.3f}'}", flush=True)

@@ -59,3 +59,8 @@ def photos_of(sources: Sequence[str], without: pathlib.Path | None = None) -> It
             yield source
         else:
             raise FileNotFoundError(f"no file or folder {str(source)!r}")
+
+
+def shown(path: str | os.PathLike) -> str:
+    """A path as text that can be printed: a name need not be UTF-8, and may hold any byte but 0 and that of a slash."""
+    return os.fsencode(path).decode(errors="replace")

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from facejax.cli.options import shown
 from facejax.data.tfrecord import write_atomically
 
 NAME, SETTINGS = "results.jsonl", "settings.json"
@@ -124,7 +125,8 @@ def write_table(path: pathlib.Path, rows: Iterator[dict[str, Any]], columns: lis
         if path.suffix == ".parquet":
             _write_parquet(partial, rows, columns)
         else:
-            with partial.open("w", newline="") as file:
+            # A photo's name need not be UTF-8: its bytes are written as they are.
+            with partial.open("w", newline="", errors="surrogateescape") as file:
                 writer = csv.DictWriter(file, columns, extrasaction="ignore")
                 writer.writeheader()
                 writer.writerows(rows)
@@ -151,5 +153,8 @@ def _write_parquet(path: pathlib.Path, rows: Iterator[dict[str, Any]], columns: 
     )
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         while group := list(itertools.islice(rows, 1000)):
-            full = [{name: row.get(name) for name in columns} for row in group]
+            full: list[dict[str, Any]] = [{name: row.get(name) for name in columns} for row in group]
+            for row in full:
+                if "photo" in row:
+                    row["photo"] = shown(row["photo"])  # Arrow's text is UTF-8
             writer.write_table(pyarrow.Table.from_pylist(full, schema))

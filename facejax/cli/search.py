@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from facejax.cli.options import DEFAULT_MODEL, add_output_options, load_analyzer, photos_of
+from facejax.cli.options import DEFAULT_MODEL, add_output_options, load_analyzer, photos_of, shown
 from facejax.cli.progress import Progress
 
 FORMAT = 2
@@ -184,7 +184,7 @@ def run_find(args: argparse.Namespace) -> int:
             print(json.dumps({"photo": str(path), "threshold": threshold, "faces": found}))
         else:
             words = [f"{match['name'] or 'unknown'} ({match['similarity']:.2f})" for match in found]
-            print(f"{path}: {', '.join(words) or 'no face'}")
+            print(f"{shown(path)}: {', '.join(words) or 'no face'}")
     return PARTLY if failed else DONE
 
 

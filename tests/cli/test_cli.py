@@ -162,6 +162,25 @@ def test_a_photo_that_is_replaced_during_a_run_is_looked_at_again(photos, model_
         monkeypatch.undo()
 
 
+def test_a_name_that_is_not_utf_8(photos, model_dir, tmp_path, capfdbinary):
+    photo = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    try:
+        pathlib.Path(os.fsdecode(photo)).write_bytes((photos / "a.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    arguments = ["analyze", os.fsdecode(photo), "--model", model_dir, "--quiet"]
+    assert cli.main(arguments) == cli.DONE
+    assert "caf\N{REPLACEMENT CHARACTER}.png: 1 face".encode() in capfdbinary.readouterr().out
+    assert cli.main([*arguments, "--out", str(tmp_path), "--draw"]) == cli.DONE
+    assert (tmp_path / "faces.csv").read_bytes().splitlines()[1].startswith(photo)
+    (drawn,) = (tmp_path / "annotated").iterdir()
+    assert drawn.name.startswith("caf\udce9_")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert cli.main([*arguments, "--out", str(tmp_path), "--parquet"]) == cli.DONE
+    (row,) = parquet.read_table(tmp_path / "faces.parquet").to_pylist()
+    assert row["photo"].endswith("caf\N{REPLACEMENT CHARACTER}.png")
+
+
 @pytest.mark.parametrize("out", ["results", "."])
 def test_annotated_photos_are_no_photos(out, photos, model_dir, tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes((photos / "a.png").read_bytes())
