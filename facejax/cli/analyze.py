@@ -27,7 +27,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("source", nargs="+", help="photos and folders, or one video, or webcam, webcam:1, ...")
     add_model_options(parser)
     parser.add_argument(
-        "--out", type=pathlib.Path, metavar="FOLDER", help="writes results.jsonl and faces.csv; goes on"
+        "--out",
+        type=pathlib.Path,
+        metavar="FOLDER",
+        help="writes results.jsonl (video: frames.jsonl) and faces.csv; goes on with photos that were left, "
+        "starts a video anew",
     )
     parser.add_argument("--draw", action="store_true", help="with --out: annotated photos or video too")
     parser.add_argument("--parquet", action="store_true", help="with --out: faces.parquet instead of faces.csv")
@@ -84,7 +88,7 @@ def _run_photos(args: argparse.Namespace) -> int:
 def _results(args, analyzer: "FaceAnalyzer", paths: list[pathlib.Path]) -> Iterator[tuple[pathlib.Path, Any]]:
     """Results as they come; with ``--out`` they are written, and those that are there already left out."""
     from facejax.cli.reading import analyze_files
-    from facejax.cli.results_file import ResultsFile, photo_key
+    from facejax.cli.results_file import ResultsFile, file_key
 
     if args.out is None:
         with Progress("photos", len(paths), quiet=args.quiet) as progress:
@@ -95,7 +99,7 @@ def _results(args, analyzer: "FaceAnalyzer", paths: list[pathlib.Path]) -> Itera
     with ResultsFile(args.out, settings_of(args, analyzer)) as file:
         done, drawn = file.keys, args.out / _DRAWN
         # Before a photo is read: one that is replaced meanwhile is looked at again in the next run.
-        keys = {path: photo_key(path) for path in paths}
+        keys = {path: file_key(path) for path in paths}
         left = [
             path for path in paths if keys[path] not in done or (args.draw and not (drawn / _drawn_name(path)).exists())
         ]

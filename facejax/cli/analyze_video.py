@@ -2,20 +2,21 @@
 
 import argparse
 import contextlib
+import datetime
 import json
 import os
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
 from facejax.cli import DONE
-from facejax.cli.analyze import columns
+from facejax.cli.analyze import columns, settings_of
 from facejax.cli.options import load_analyzer
 from facejax.cli.progress import Progress
-from facejax.cli.results_file import write_table
+from facejax.cli.results_file import FRAMES, file_key, keep_settings, open_folder, write_table
 from facejax.inference.results import flat_row
 from facejax.inference.video import VideoFrame, VideoWriter, analyze_frames, webcam_frames
 from facejax.video.frames import mean_rate, read_frames
@@ -50,8 +51,11 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
     with contextlib.ExitStack() as stack:
         lines = writer = None
         if args.out is not None:
-            args.out.mkdir(parents=True, exist_ok=True)
-            lines = stack.enter_context((args.out / ".frames.jsonl.partial").open("w"))
+            # A recording of a camera is never made again: another one has other settings, and cannot overwrite it.
+            key = f"{source} {datetime.datetime.now()}" if camera else file_key(pathlib.Path(source).absolute())
+            settings = {**settings_of(args, analyzer), "video": key, "every": args.every, "seconds": args.seconds}
+            open_folder(args.out, settings)
+            lines = stack.enter_context(_whole_frames(args.out, settings))
             if args.draw:
                 fps = _CAMERA_FPS if camera else mean_rate(source, every=args.every, seconds=args.seconds)
                 writer = stack.enter_context(VideoWriter(args.out / "annotated.mp4", fps))
@@ -64,15 +68,26 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
             if writer is not None:
                 writer.write(frame.draw())
     if args.out is not None:
-        partial = args.out / ".frames.jsonl.partial"
         name = "faces.parquet" if args.parquet else "faces.csv"
-        write_table(args.out / name, _rows(partial), ["frame", "time", "track", *columns(analyzer)])
-        os.replace(partial, args.out / "frames.jsonl")
+        write_table(args.out / name, _rows(args.out / FRAMES), ["frame", "time", "track", *columns(analyzer)])
     if classifier is not None:
         _tell_clip(args, clip, classifier)
     if not args.quiet:
         print(f"{progress.done} frames, {len(tracks)} tracks of faces", file=sys.stderr)
     return DONE
+
+
+@contextlib.contextmanager
+def _whole_frames(folder: pathlib.Path, settings: dict[str, Any]) -> Iterator[TextIO]:
+    """A file for the frames, which appears with the settings when all is written; an error inside leaves none."""
+    partial = folder / f".{FRAMES}.partial"
+    try:
+        with partial.open("w") as file:
+            yield file
+        keep_settings(folder, settings)
+        os.replace(partial, folder / FRAMES)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _until(frames: Iterator[VideoFrame], seconds: float, camera: bool) -> Iterator[VideoFrame]:

@@ -11,6 +11,7 @@ from facejax.cli.options import shown
 from facejax.data.tfrecord import write_atomically
 
 NAME, SETTINGS = "results.jsonl", "settings.json"
+FRAMES = "frames.jsonl"  # of a video, in place of NAME
 
 
 class ResultsFile:
@@ -28,18 +29,13 @@ class ResultsFile:
     """
 
     def __init__(self, folder: pathlib.Path, settings: Mapping[str, Any]):
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / NAME
-        kept = folder / SETTINGS
         # Of each photo that has a line, the key and the error of the last one.
         self._last: dict[str, tuple[str, str | None]] = {}
-        if kept.exists():
-            _check_settings(kept, settings)
-        elif self.path.exists():
-            raise ValueError(f"{self.path} is not of facejax, no {SETTINGS} is beside it: choose another --out")
+        open_folder(folder, settings)
         if self.path.exists():
             self._recover()
-        write_atomically(kept, (json.dumps(settings) + "\n").encode())
+        keep_settings(folder, settings)
         self._file = self.path.open("a")
 
     @property
@@ -81,6 +77,27 @@ class ResultsFile:
         os.truncate(self.path, whole)
 
 
+def open_folder(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    """Makes a folder of results where there is none.
+
+    Raises:
+        ValueError: It holds results of other settings, or files of these names that facejax did not write.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / SETTINGS).exists():
+        return _check_settings(folder / SETTINGS, settings)
+    for path in (folder / NAME, folder / FRAMES):
+        if path.exists():
+            raise ValueError(
+                f"{path} is not of facejax, or of an older one: no {SETTINGS} is beside it; choose another --out"
+            )
+
+
+def keep_settings(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    """Writes what `open_folder` compares with."""
+    write_atomically(folder / SETTINGS, (json.dumps(settings) + "\n").encode())
+
+
 def _check_settings(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
     try:
         made = json.loads(path.read_text())
@@ -98,8 +115,8 @@ def _check_settings(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
     raise ValueError(f"{path.parent} holds results of other settings (differ: {differ}): choose another --out")
 
 
-def photo_key(path: pathlib.Path) -> str:
-    """What identifies a photo's content without reading it."""
+def file_key(path: pathlib.Path) -> str:
+    """What identifies the content of a photo or a video without reading it."""
     try:
         status = path.stat()
     except OSError:

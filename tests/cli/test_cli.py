@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from facejax import cli
-from facejax.cli import reading, results_file
+from facejax.cli import analyze_video, reading, results_file
 from facejax.cli.export import _words
 from facejax.export import FORMATS
 from facejax.inference.video import VideoWriter
 from facejax.video.classifiers import ClipClassifier, Recipe, fit
 from facejax.video.descriptors import AFEW, describe_clips
+from facejax.video.frames import array_frames
 from facejax.weights.checkpoint import save_inference_checkpoint
 from tests.inference.toy import noise, toy_model
 from tests.video.webm import write_webm
@@ -280,12 +281,56 @@ def test_a_video(photos, model_dir, tmp_path, capsys):
             writer.write(np.roll(face, 2 * shift, axis=1))
     arguments = ["analyze", str(tmp_path / "clip.mp4"), "--model", model_dir, "--quiet"]
     assert cli.main([*arguments, "--out", str(tmp_path / "out"), "--draw", "--every", "2"]) == cli.DONE
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"frames.jsonl", "faces.csv", "annotated.mp4"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "frames.jsonl",
+        "faces.csv",
+        "annotated.mp4",
+        "settings.json",
+    }
     frames = [json.loads(line) for line in (tmp_path / "out" / "frames.jsonl").read_text().splitlines()]
     assert [frame["frame"] for frame in frames] == [0, 2, 4]
     assert {face["track"] for frame in frames for face in frame["faces"]} == {1}
     assert cli.main([*arguments, "--json", "--seconds", "0.15"]) == cli.DONE
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_video_overwrites_no_results_of_others(photos, model_dir, tmp_path, capsys, monkeypatch):
+    for name in ("a", "b"):
+        with VideoWriter(tmp_path / f"{name}.mp4", 10) as writer:
+            for seed in range(2 if name == "a" else 3):
+                writer.write(noise(64, 64, seed=seed))
+
+    def analyze(source: str, out: str, *more: str) -> int:
+        return cli.main(["analyze", str(source), "--model", model_dir, "--out", str(tmp_path / out), "--quiet", *more])
+
+    def refused(words: str) -> bool:
+        return words in capsys.readouterr().err
+
+    assert analyze(tmp_path / "a.mp4", "video") == cli.DONE
+    assert analyze(tmp_path / "a.mp4", "video", "--draw") == cli.DONE
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "video").iterdir()}
+    assert analyze(tmp_path / "b.mp4", "video") == cli.FAILED
+    assert refused("other settings (differ: video)")
+    assert analyze(tmp_path / "a.mp4", "video", "--every", "2") == cli.FAILED
+    assert refused("other settings (differ: every)")
+    assert analyze(photos / "c.png", "video") == cli.FAILED
+    assert refused("other settings (differ: every, seconds, video)")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "video").iterdir()} == kept
+    assert analyze(photos / "c.png", "photos") == cli.DONE
+    assert analyze(tmp_path / "a.mp4", "photos") == cli.FAILED
+    assert refused("another kind of source (lacks: every, seconds, video)")
+    (tmp_path / "video" / "settings.json").unlink()
+    assert analyze(tmp_path / "a.mp4", "video") == cli.FAILED
+    assert refused("frames.jsonl is not of facejax, or of an older one")
+    monkeypatch.setattr(analyze_video, "webcam_frames", lambda number: array_frames([noise(64, 64)]))
+    assert [analyze("webcam", "camera") for _ in range(2)] == [cli.DONE, cli.FAILED]
+
+
+def test_a_video_that_fails_leaves_nothing(model_dir, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    arguments = ["analyze", str(tmp_path / "a.mp4"), "--model", model_dir, "--out", str(tmp_path / "out")]
+    assert cli.main(arguments) == cli.FAILED
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_an_annotated_video_has_the_mean_rate(model_dir, tmp_path):
