@@ -60,13 +60,17 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
                 fps = _CAMERA_FPS if camera else mean_rate(source, every=args.every, seconds=args.seconds)
                 writer = stack.enter_context(VideoWriter(args.out / "annotated.mp4", fps))
         progress = stack.enter_context(Progress("frames", quiet=args.quiet))
-        for frame in _until(frames, args.seconds, camera):
-            progress.add()
-            tracks |= {face.track for face in frame.faces if face.track is not None}
-            clip.add(frame) if classifier is not None else None
-            _tell(args, frame, lines)
-            if writer is not None:
-                writer.write(frame.draw())
+        # Ctrl-C ends a camera's recording wherever it strikes, also while a frame is drawn.
+        with contextlib.suppress(KeyboardInterrupt) if camera else contextlib.nullcontext():
+            for frame in frames:
+                if args.seconds and frame.time > args.seconds:
+                    break
+                progress.add()
+                tracks |= {face.track for face in frame.faces if face.track is not None}
+                clip.add(frame) if classifier is not None else None
+                _tell(args, frame, lines)
+                if writer is not None:
+                    writer.write(frame.draw())
     if args.out is not None:
         name = "faces.parquet" if args.parquet else "faces.csv"
         write_table(args.out / name, _rows(args.out / FRAMES), ["frame", "time", "track", *columns(analyzer)])
@@ -88,17 +92,6 @@ def _whole_frames(folder: pathlib.Path, settings: dict[str, Any]) -> Iterator[Te
         os.replace(partial, folder / FRAMES)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _until(frames: Iterator[VideoFrame], seconds: float, camera: bool) -> Iterator[VideoFrame]:
-    try:
-        for frame in frames:
-            if seconds and frame.time > seconds:
-                return
-            yield frame
-    except KeyboardInterrupt:
-        if not camera:
-            raise
 
 
 def _tell(args: argparse.Namespace, frame: VideoFrame, lines: Any) -> None:

@@ -17,7 +17,8 @@ from facejax import cli
 from facejax.cli import analyze_video, reading, results_file
 from facejax.cli.export import _words
 from facejax.export import FORMATS
-from facejax.inference.video import VideoWriter
+from facejax.inference import FaceAnalyzer
+from facejax.inference.video import VideoFrame, VideoWriter
 from facejax.video.classifiers import ClipClassifier, Recipe, fit
 from facejax.video.descriptors import AFEW, describe_clips
 from facejax.video.frames import array_frames
@@ -324,6 +325,25 @@ def test_a_video_overwrites_no_results_of_others(photos, model_dir, tmp_path, ca
     assert refused("frames.jsonl is not of facejax, or of an older one")
     monkeypatch.setattr(analyze_video, "webcam_frames", lambda number: array_frames([noise(64, 64)]))
     assert [analyze("webcam", "camera") for _ in range(2)] == [cli.DONE, cli.FAILED]
+
+
+@pytest.mark.parametrize(("where", "kept"), [("draw", 3), ("write", 3), ("faces", 2)])
+def test_ctrl_c_keeps_what_a_camera_recorded(where, kept, model_dir, tmp_path, monkeypatch):
+    owner = {"draw": VideoFrame, "write": VideoWriter, "faces": FaceAnalyzer}[where]
+    original, calls = getattr(owner, where), []
+
+    def stop_at_third(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(owner, where, stop_at_third)
+    monkeypatch.setattr(analyze_video, "webcam_frames", lambda number: array_frames([noise(64, 64)] * 5))
+    arguments = ["analyze", "webcam", "--model", model_dir, "--out", str(tmp_path), "--draw", "--quiet"]
+    assert cli.main(arguments) == cli.DONE
+    assert {path.name for path in tmp_path.iterdir()} == {"settings.json", "frames.jsonl", "faces.csv", "annotated.mp4"}
+    assert len((tmp_path / "frames.jsonl").read_text().splitlines()) == kept
 
 
 def test_a_video_that_fails_leaves_nothing(model_dir, tmp_path):
