@@ -47,18 +47,33 @@ def run(args: argparse.Namespace) -> int:
     """Returns the exit status."""
     from facejax.inference.video import VIDEO_SUFFIXES
 
-    if args.draw and args.out is None:
-        raise ValueError("--draw writes files: say where by --out FOLDER")
-    first = args.source[0]
-    is_camera = first == "webcam" or first.startswith("webcam:")
-    is_video = is_camera or pathlib.PurePath(first).suffix.lower() in VIDEO_SUFFIXES
-    if is_video and len(args.source) > 1:
-        raise ValueError("one video or camera at a time")
-    if is_video:
+    cameras = [source for source in args.source if source == "webcam" or source.startswith("webcam:")]
+    videos = [source for source in args.source if pathlib.PurePath(source).suffix.lower() in VIDEO_SUFFIXES]
+    if (cameras or videos) and len(args.source) > 1:
+        raise ValueError("one video or camera at a time, and no photo beside it")
+    _check_options(args, camera=bool(cameras), video=bool(videos))
+    if cameras or videos:
         from facejax.cli.analyze_video import run_video
 
-        return run_video(args, camera=is_camera)
+        return run_video(args, camera=bool(cameras))
     return _run_photos(args)
+
+
+def _check_options(args: argparse.Namespace, *, camera: bool, video: bool) -> None:
+    """Refuses what would be left aside without a word."""
+    for option in ("draw", "parquet"):
+        if getattr(args, option) and args.out is None:
+            raise ValueError(f"--{option} writes files: say where by --out FOLDER")
+    if args.json and args.out is not None and args.clips is None:
+        raise ValueError("--json and --out are two places for the same results: leave out one of them")
+    if not args.seconds >= 0:
+        raise ValueError(f"expected --seconds of at least 0 (0 for never), got {args.seconds:g}")
+    if args.every != 1 and not video:
+        raise ValueError("--every needs a video file")
+    if args.seconds and not (video or camera):
+        raise ValueError("--seconds needs a video or a camera")
+    if args.clips is not None and not video:
+        raise ValueError("--clips needs a video file")
 
 
 def _run_photos(args: argparse.Namespace) -> int:
@@ -67,7 +82,7 @@ def _run_photos(args: argparse.Namespace) -> int:
     # Where results lie among the photos, the annotated ones are no photos.
     paths = list(photos_of(args.source, without=args.out and args.out / _DRAWN))
     if not paths:
-        raise ValueError(f"no photo in {', '.join(args.source)}")
+        raise ValueError(f"no photo in {', '.join(args.source)} (videos are given one at a time, by their names)")
     analyzer = load_analyzer(args)
     seen = failed = faces = 0
     for path, result in _results(args, analyzer, paths):

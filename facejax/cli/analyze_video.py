@@ -29,8 +29,6 @@ _CAMERA_FPS = 10
 
 def run_video(args: argparse.Namespace, *, camera: bool) -> int:
     """Returns the exit status. Ctrl-C ends a camera's recording, which is kept."""
-    if args.clips is not None and camera:
-        raise ValueError("--clips needs a video file, not a camera")
     classifier = None
     if args.clips is not None:
         from facejax.video.classifiers import ClipClassifier

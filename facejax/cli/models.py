@@ -24,6 +24,8 @@ def run(args: argparse.Namespace) -> int:
 
     networks = list_models(args.pattern)
     weights = [pretrained_cfg(name) for name in list_models(args.pattern, pretrained=True)]
+    if args.card and args.json:
+        raise ValueError("a card is Markdown: --card or --json, not both")
     if args.card:
         card = read_card(pathlib.Path(args.pattern)) or "\n".join(map(model_card, weights))
         if not card:
