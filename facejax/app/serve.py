@@ -46,7 +46,7 @@ def serve(analyzer: FaceAnalyzer, *, port: int, browser: bool = True) -> None:
 
 
 def listen(port: int) -> socket.socket:
-    """A bound socket of the loopback address.
+    """A socket of the loopback address that listens: connections wait until they are served.
 
     Raises:
         OSError: The port is taken, or no port.
@@ -55,6 +55,7 @@ def listen(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
+        listener.listen()  # with SO_REUSEADDR, two may be bound to one port as long as neither listens
     except (OSError, OverflowError) as error:
         listener.close()
         raise OSError(f"cannot listen on port {port} ({error}); --port 0 takes a free one") from error

@@ -597,7 +597,6 @@ def test_the_app_serves_what_it_loaded(model_dir, monkeypatch, capsys):
     assert address in capsys.readouterr().err
     with serve.listen(0) as taken:
         port = str(taken.getsockname()[1])
-        taken.listen()
         assert cli.main(["app", model_dir, "--port", port]) == cli.FAILED
     assert "--port 0 takes a free one" in capsys.readouterr().err
 
