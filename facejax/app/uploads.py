@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import pathlib
+import re
 import tempfile
 from collections.abc import AsyncIterator
 
@@ -12,7 +13,7 @@ from facejax.app.errors import RequestError
 
 # First bytes of the containers that are taken. FFmpeg also opens play lists and scripts, which name further files and
 # addresses to read: nothing is given to it that does not start like a clip.
-_CLIPS = {"mp4, m4v, mov": (4, b"ftyp"), "webm, mkv": (0, b"\x1aE\xdf\xa3"), "avi": (8, b"AVI ")}
+_CLIPS = {"mp4, m4v, mov": rb"(?s:.{4})ftyp", "webm, mkv": rb"\x1aE\xdf\xa3", "avi": rb"RIFF(?s:.{4})AVI "}
 
 
 async def read_body(request: Request, limit: int, seconds: int) -> bytes:
@@ -38,7 +39,7 @@ async def clip_file(request: Request, limit: int, seconds: int) -> AsyncIterator
                 file.write(part)
         with path.open("rb") as file:
             head = file.read(12)
-        if not any(head[start : start + len(magic)] == magic for start, magic in _CLIPS.values()):
+        if not any(re.match(magic, head) for magic in _CLIPS.values()):
             raise RequestError(415, "not_a_clip", f"This is no clip that can be read here ({', '.join(_CLIPS)}).")
         yield path
 

@@ -94,6 +94,10 @@ def test_frames_of_a_recorded_clip_are_chosen_by_their_times(client, heads, tmp_
         # Lists of other files and addresses, which FFmpeg would follow.
         ("/api/clip", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", 415, "not_a_clip"),
         ("/api/clip", b"ffconcat version 1.0\nfile /etc/passwd\n", 415, "not_a_clip"),
+        ("/api/clip", b"#EXTM3U\nAVI \n#EXTINF:1,\nfile:///etc/passwd\n", 415, "not_a_clip"),
+        ("/api/clip", b"v=0\na=b\nAVI \nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n", 415, "not_a_clip"),
+        ("/api/clip", b'<MPD x="AVI " type="static"><BaseURL>/etc/passwd</BaseURL></MPD>', 415, "not_a_clip"),
+        ("/api/clip", b"RIFF\n\n\n\nAVI " + b"\0" * 99, 415, "unreadable_clip"),
         ("/api/clip", b"\0\0\0\x18ftypmp42" + b"\0" * 99, 415, "unreadable_clip"),
         ("/api/clip", b"\x1aE\xdf\xa3" + b"\0" * 99, 415, "unreadable_clip"),
     ],
