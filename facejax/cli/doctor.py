@@ -13,6 +13,9 @@ from facejax.cli.options import add_output_options
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless", "mtcnn")
 _EXTRAS = {
+    "app": ("starlette", "uvicorn"),
+    "beam": ("apache_beam",),
+    "convert": ("safetensors", "h5py", "onnx"),
     "export": ("onnx", "onnxruntime"),
     "litert": ("ai_edge_litert", "ai_edge_quantizer", "litert_converter"),
     "tables": ("pandas", "pyarrow"),
@@ -72,11 +75,16 @@ def examine(data: pathlib.Path, workdirs: pathlib.Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError) as error:
         detector = "unusable"
         problems.append(str(error))
+    devices = []
+    try:
+        devices = [str(device) for device in jax.devices()]
+    except Exception as error:  # whatever a plugin raises
+        problems.append(f"JAX finds no device ({error!r}): look at JAX_PLATFORMS and the driver")
     cache = pathlib.Path(os.environ.get("FACEJAX_CACHE") or pathlib.Path.home() / ".cache" / "facejax")
     return {
         "python": platform.python_version(),
         "packages": versions,
-        "devices": [str(device) for device in jax.devices()],
+        "devices": devices,
         "extras": extras,
         "detector": detector,
         "prepared sets": sorted(path.parent.parent.name for path in data.glob("*/*/dataset_info.json")),

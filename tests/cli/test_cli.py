@@ -8,8 +8,10 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 import cv2
+import jax
 import numpy as np
 import pytest
 
@@ -23,6 +25,7 @@ from facejax.video.classifiers import ClipClassifier, Recipe, fit
 from facejax.video.descriptors import AFEW, describe_clips
 from facejax.video.frames import array_frames
 from facejax.weights.checkpoint import save_inference_checkpoint
+from tests.conftest import REPOSITORY
 from tests.inference.toy import noise, toy_model
 from tests.video.webm import write_webm
 
@@ -443,6 +446,19 @@ def test_models_and_doctor(capsys, tmp_path):
     assert report["problems"] == []
     assert report["devices"]
     assert cli.main(["doctor"]) == cli.DONE
+
+
+def test_doctor_lists_a_platform_that_fails(monkeypatch, tmp_path, capsys):
+    def devices():
+        raise AssertionError  # as with JAX_PLATFORMS=cuda and no GPU
+
+    monkeypatch.setattr(jax, "devices", devices)
+    assert cli.main(["doctor", "--json", "--data", str(tmp_path), "--workdirs", str(tmp_path)]) == cli.FAILED
+    report = json.loads(capsys.readouterr().out)
+    assert report["devices"] == []
+    assert report["problems"] == ["JAX finds no device (AssertionError()): look at JAX_PLATFORMS and the driver"]
+    declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert report["extras"].keys() == declared.keys() - {"test", "dev"}
 
 
 def test_people_are_found_again(photos, model_dir, tmp_path, capsys):
