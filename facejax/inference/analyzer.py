@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
+from jaxtyping import Bool
 
 from facejax.detect import MTCNN, Detections, crop_face
 from facejax.inference.images import Source, read_image
@@ -141,7 +142,7 @@ class FaceAnalyzer:
     def faces(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
         """The faces of decoded photos, uint8 RGB (height, width, 3), in one batch: a list for each photo."""
         found = self.detector.detect(images)
-        found = [photo[_inside(photo, *image.shape[:2])] for photo, image in zip(found, images, strict=True)]
+        found = [photo[inside(photo, *image.shape[:2])] for photo, image in zip(found, images, strict=True)]
         attributes = self._attributes(images, found)
         return [
             [
@@ -185,8 +186,8 @@ def _values(attribute: str, prediction: Any, labels: dict[str, tuple[str, ...]])
     return {attribute: Classification(dict(named))}
 
 
-def _inside(found: Detections, height: int, width: int) -> np.ndarray:
-    """Which boxes hold a whole pixel of the photo; the regression may push one out of it."""
+def inside(found: Detections, height: int, width: int) -> Bool[np.ndarray, " faces"]:
+    """Which boxes hold a whole pixel of a photo of this size, (n,) bool; the regression may push one out of it."""
     low = np.trunc(np.maximum(found.bboxes[:, :2], 0))
     high = np.trunc(np.minimum(found.bboxes[:, 2:], [width, height]))
     return np.asarray((high > low).all(axis=1))

@@ -17,6 +17,7 @@ import pytest
 
 from facejax import cli
 from facejax.cli import analyze_video, reading, results_file
+from facejax.cli.check_faces import check_faces
 from facejax.cli.export import _words
 from facejax.export import FORMATS
 from facejax.inference import FaceAnalyzer
@@ -26,7 +27,7 @@ from facejax.video.descriptors import AFEW, describe_clips
 from facejax.video.frames import array_frames
 from facejax.weights.checkpoint import save_inference_checkpoint
 from tests.conftest import REPOSITORY
-from tests.inference.toy import noise, toy_model
+from tests.inference.toy import FixedDetector, noise, toy_model
 from tests.video.webm import write_webm
 
 
@@ -576,6 +577,12 @@ def test_an_export_counts_what_it_cannot_read_and_wants_two_faces_for_int8(photo
     assert "1 photo(s) cannot be read" in told
     assert "give more than one by --photos" in told
     assert not list(tmp_path.iterdir())
+
+
+def test_a_box_outside_the_photo_is_no_face_to_check_on(photos, monkeypatch):
+    detector = FixedDetector([[-30, 0, 0.4, 20], [10, 10, 40, 40]])
+    monkeypatch.setattr("facejax.detect.MTCNN", lambda min_face: detector)
+    assert len(check_faces([str(photos / "a.png")], 8)) == 1
 
 
 def test_an_export_without_a_face_says_so(photos, model_dir, tmp_path, capsys):
