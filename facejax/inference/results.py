@@ -5,6 +5,7 @@ how every output names them. It knows nothing of what a person feels or is (docs
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -173,15 +174,15 @@ class PhotoResult:
 
     def to_dict(self, *, embedding: bool = False) -> dict[str, Any]:
         """A JSON-serialisable dict; ``photo`` is there where a path was given."""
-        result: dict[str, Any] = {"width": self.width, "height": self.height}
-        if not isinstance(self.source, bytes | np.ndarray):
-            result = {"photo": str(self.source), **result}
-        return {**result, "faces": [face.to_dict(embedding=embedding) for face in self.faces]}
+        faces = [face.to_dict(embedding=embedding) for face in self.faces]
+        return {**self._named(), "width": self.width, "height": self.height, "faces": faces}
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One flat row a face (`Face.to_row`), after ``photo`` where a path was given, and ``face``, counted from 0."""
-        named = {} if isinstance(self.source, bytes | np.ndarray) else {"photo": str(self.source)}
-        return [{**named, "face": index, **face.to_row()} for index, face in enumerate(self.faces)]
+        return [{**self._named(), "face": index, **face.to_row()} for index, face in enumerate(self.faces)]
+
+    def _named(self) -> dict[str, Any]:
+        return {"photo": os.fspath(self.source)} if isinstance(self.source, str | os.PathLike) else {}
 
     def to_pandas(self) -> "pandas.DataFrame":
         """`to_rows` as a data frame; needs pandas."""

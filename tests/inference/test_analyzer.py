@@ -1,6 +1,7 @@
 """The analyzer against the same steps done by hand, and at the edges: no face, a thousand, 100 megapixels."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -151,6 +152,20 @@ def test_dict_row_and_caption_say_perceived_and_expression(face):
         "expression: anger 75%",
         "valence -0.50, arousal +0.25",
     ]
+
+
+class _OfPath:
+    def __fspath__(self) -> str:
+        return "a.jpg"
+
+
+@pytest.mark.parametrize(
+    ("source", "photo"),
+    [("a.jpg", "a.jpg"), (pathlib.Path("a.jpg"), "a.jpg"), (_OfPath(), "a.jpg"), (b"x", None), (noise(2, 2), None)],
+)
+def test_a_photo_is_named_by_its_path_alone(source, photo, face):
+    result = PhotoResult((face,), 2, 2, source)
+    assert result.to_dict().get("photo") == result.to_rows()[0].get("photo") == photo
 
 
 def test_pandas_on_request(face):
