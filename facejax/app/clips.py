@@ -13,7 +13,7 @@ from facejax.video.frames import read_frames
 
 
 def analyze_clip(analyzer: FaceAnalyzer, path: pathlib.Path, limits: Limits) -> Generator[dict[str, Any]]:
-    """Yields ``{"time", "width", "height", "faces"}`` for some frames a second, numbered by track and smoothed.
+    """Yields `VideoFrame.to_dict` for some frames a second, numbered by track and smoothed.
 
     Boxes and landmarks are in pixels of width and height, which may be smaller than the clip's.
 
@@ -25,9 +25,7 @@ def analyze_clip(analyzer: FaceAnalyzer, path: pathlib.Path, limits: Limits) -> 
     for frame in analyze_frames(analyzer, frames):
         if frame.time > limits.clip_seconds:
             return
-        height, width = frame.image.shape[:2]
-        told = frame.to_dict()
-        yield {"time": told["time"], "width": width, "height": height, "faces": told["faces"]}
+        yield frame.to_dict()
 
 
 def _check(path: pathlib.Path, limits: Limits) -> None:

@@ -128,7 +128,8 @@ class FaceAnalyzer:
         Args:
             path: A file that OpenCV's FFmpeg reads.
             every: Looks at every n-th frame.
-            max_side: Larger frames are reduced to this many pixels on their longer side; 0 for never.
+            max_side: Larger frames are reduced to this many pixels on their longer side, and boxes are in pixels of the
+                reduced frame; 0 for never.
             smoothing: Seconds after which what was seen of a face weighs 1/e; 0 for none.
             max_gap: Seconds that a track outlives its face.
 

@@ -33,8 +33,10 @@ class VideoFrame:
     Attributes:
         index: Number in the file, from 0; frames that were left out count.
         time: Seconds from the start.
-        faces: With `Face.track`; probabilities, age, valence and arousal are smoothed over the track.
-        image: The frame, uint8 RGB; drop the result to let it go.
+        faces: With `Face.track`; probabilities, age, valence and arousal are smoothed over the track. Boxes and
+            landmarks are in pixels of `image`.
+        image: The frame, uint8 RGB, smaller than the video's where ``max_side`` made it so; drop the result to let it
+            go.
     """
 
     index: int
@@ -43,9 +45,10 @@ class VideoFrame:
     image: UInt8[np.ndarray, "height width 3"] = dataclasses.field(repr=False)
 
     def to_dict(self, *, embedding: bool = False) -> dict[str, Any]:
-        """A JSON-serialisable dict."""
+        """A JSON-serialisable dict; boxes are in pixels of its width and height."""
         faces = [face.to_dict(embedding=embedding) for face in self.faces]
-        return {"frame": self.index, "time": round(self.time, 4), "faces": faces}
+        height, width = self.image.shape[:2]
+        return {"frame": self.index, "time": round(self.time, 4), "width": width, "height": height, "faces": faces}
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One flat row a face (`Face.to_row`), after ``frame`` and ``time``."""

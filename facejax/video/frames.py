@@ -73,6 +73,8 @@ def read_frames(
         raise FileNotFoundError(f"no video file {path}")
     if every < 1:
         raise ValueError(f"expected every >= 1 (1 for all frames), got {every}")
+    if max_side < 0:
+        raise ValueError(f"expected max_side >= 0 pixels (0 for frames as they are), got {max_side}")
     if per_second < 0:
         raise ValueError(f"expected per_second >= 0 (0 for all frames), got {per_second}")
     return _ahead(_decode(path, every, per_second, max_side, max_frames), ahead)

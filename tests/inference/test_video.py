@@ -106,6 +106,10 @@ def test_a_file_is_read_annotated_and_written(analyzer, tmp_path):
     assert len(list(read_frames(out))) == 6
     assert [path.name for path in out.parent.iterdir()] == ["out.mp4"]
     assert cv2.VideoCapture(str(out)).get(cv2.CAP_PROP_FPS) == pytest.approx(10)
+    told = results[1].to_dict()
+    assert (told["frame"], told["time"], told["width"], told["height"]) == (1, 0.1, 128, 96)
+    small = next(analyzer.video(source, max_side=64)).to_dict()
+    assert (small["width"], small["height"]) == (64, 48)
     row = results[1].to_rows()[0]
     assert (row["frame"], row["time"], row["track"]) == (1, 0.1, 1)
 

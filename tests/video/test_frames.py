@@ -69,6 +69,8 @@ def test_files_that_are_no_video(tmp_path):
         read_frames(tmp_path / "nothing.mp4")
     with pytest.raises(ValueError, match="every >= 1"):
         read_frames(tmp_path / "text.mp4", every=0)
+    with pytest.raises(ValueError, match="max_side >= 0"):
+        read_frames(tmp_path / "text.mp4", max_side=-5)
 
 
 def test_a_cut_off_file_gives_what_is_whole(video):
