@@ -79,7 +79,7 @@ class MTCNN:
         thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
         factor: float = 0.709,
     ):
-        if min_face < pyramid.WINDOW:
+        if not min_face >= pyramid.WINDOW:  # NaN as well
             raise ValueError(
                 f"expected min_face of at least {pyramid.WINDOW} pixels, got {min_face}: enlarge the photos"
             )

@@ -187,7 +187,7 @@ def test_a_single_photo_is_refused(detector):
 
 
 @pytest.mark.parametrize(
-    "options", [{"min_face": 8}, {"factor": 1.2}, {"thresholds": (0.6, 0.7, 1.7)}], ids=lambda o: next(iter(o))
+    "options", [{"min_face": 8}, {"min_face": float("nan")}, {"factor": 1.2}, {"thresholds": (0.6, 0.7, 1.7)}], ids=str
 )
 def test_impossible_options_are_refused(options):
     with pytest.raises(ValueError, match="expected"):
