@@ -67,9 +67,13 @@ class LoadedModel:
             ``{"features": (n, D), <task>: (n, outputs)}``, float32; n = 0 gives empty arrays of these widths.
 
         Raises:
-            ValueError: A crop is not uint8 RGB.
+            ValueError: A crop is not uint8 RGB, or has no pixels.
         """
-        resized = [self.cfg.preprocessing.resize(np.asarray(face)) for face in faces]
+        crops = [np.asarray(face) for face in faces]
+        for index, crop in enumerate(crops):
+            if not crop.size:
+                raise ValueError(f"expected crops with pixels, that of index {index} is {crop.shape}")
+        resized = [self.cfg.preprocessing.resize(crop) for crop in crops]
         count = len(resized)
         size = self.cfg.preprocessing.image_size
         parts = []
@@ -83,9 +87,15 @@ class LoadedModel:
         return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
 
     def class_names(self, task: str) -> tuple[str, ...]:
-        """Names of a task's outputs in their order: those that came with the weights, or the task's own."""
+        """Names of a task's outputs in their order: those that came with the weights, or the task's own.
+
+        Raises:
+            KeyError: There is no such task.
+        """
         if task in self.cfg.labels:
             return tuple(self.cfg.labels[task])
+        if task not in TASKS:
+            raise KeyError(f"no task {task!r}{nearest(task, TASKS)}")
         return TASKS[task].labels
 
     def features(self, faces: Sequence[np.ndarray] | np.ndarray) -> Float[np.ndarray, "n features"]:

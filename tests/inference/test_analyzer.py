@@ -115,6 +115,13 @@ def test_two_networks_for_one_task_are_refused(models):
         FaceAnalyzer([], FixedDetector([]))
 
 
+def test_a_crop_without_pixels_and_an_unknown_task_are_named(models):
+    with pytest.raises(ValueError, match="index 1 is \\(0, 5, 3\\)"):
+        models[0].predict([noise(9, 9), noise(0, 5)])
+    with pytest.raises(KeyError, match="no task 'agee'; did you mean 'age'"):
+        models[0].class_names("agee")
+
+
 @pytest.fixture
 def face() -> Face:
     return Face(
