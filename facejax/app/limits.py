@@ -29,5 +29,5 @@ class Limits:
 
     def for_page(self) -> dict[str, int]:
         """Those that the page needs."""
-        names = ("photo_bytes", "clip_bytes", "clip_seconds", "clip_fps", "clip_side")
+        names = ("photo_bytes", "clip_bytes", "clip_seconds", "clip_fps")
         return {name: getattr(self, name) for name in names}

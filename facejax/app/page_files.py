@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from facejax.app.limits import Limits
-from facejax.cards.use import USE
 from facejax.inference import LoadedModel
 
 PAGE = pathlib.Path(__file__).with_name("page")
@@ -23,4 +22,4 @@ def page_config(engine: str, models: Sequence[LoadedModel], limits: Limits) -> d
     networks = [
         {"name": model.cfg.name, "licence": model.cfg.licence, "tasks": list(model.cfg.tasks)} for model in models
     ]
-    return {"engine": engine, "models": networks, "use": USE, "limits": limits.for_page()}
+    return {"engine": engine, "models": networks, "limits": limits.for_page()}

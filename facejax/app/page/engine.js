@@ -21,7 +21,7 @@
  * @typedef {object} Config  config.json
  * @property {"server" | "browser"} engine
  * @property {{name: string, licence: string, tasks: string[]}[]} models
- * @property {{photo_bytes: number, clip_bytes: number, clip_seconds: number, clip_fps: number, clip_side: number}} limits
+ * @property {{photo_bytes: number, clip_bytes: number, clip_seconds: number, clip_fps: number}} limits
  */
 /**
  * @typedef {object} Engine
