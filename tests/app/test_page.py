@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from starlette.responses import HTMLResponse
 
+from facejax.app.limits import Limits
 from facejax.app.server import create_app
 from tests.app.conftest import served
+from tests.video.webm import write_webm
 
 sync_api = pytest.importorskip("playwright.sync_api")
 WAIT = 60_000  # ms: the first photo compiles
@@ -150,6 +152,41 @@ def test_a_clip_is_played_with_its_faces(page, clip):
         page.wait_for_timeout(400)
         left.append(page.locator(".box").bounding_box()["x"])
     assert left[1] > left[0] + 5  # the box follows the face
+
+
+def test_a_clip_is_followed_as_far_as_it_was_looked_at(browser, analyzer, heads, tmp_path):
+    write_webm(tmp_path / "long.webm", [heads[0]] * 30, [100 * index for index in range(30)])
+    with served(create_app(analyzer, Limits(clip_seconds=1))) as address:
+        page = browser.new_page()
+        page.goto(address)
+        wait_until_ready(page)
+        choose(page, tmp_path / "long.webm")
+        page.get_by_text("frames of the first 1 s, at most 1 face in one. Play the clip").wait_for(timeout=WAIT)
+        boxes = page.locator(".box")
+        for time, count in ((2.5, 0), (0.5, 1), (1.2, 1), (2, 0)):
+            page.evaluate("time => { document.getElementById('video').currentTime = time; }", time)
+            sync_api.expect(boxes).to_have_count(count)
+        # Moved while it plays, it is followed by one loop still: one call a picture of the screen.
+        calls = page.evaluate(
+            """async () => {
+                const video = document.getElementById('video');
+                const [request, picture] = [window.requestAnimationFrame.bind(window), () => new Promise(request)];
+                let calls = 0;
+                window.requestAnimationFrame = (step) => { calls += 1; return request(step); };
+                video.loop = true;
+                await video.play();
+                for (let move = 0; move < 6; move++) {
+                    const there = new Promise((resolve) => video.addEventListener('seeked', resolve, { once: true }));
+                    video.currentTime = 0.1 * move;
+                    await there;
+                }
+                calls = 0;
+                for (let step = 0; step < 20; step++) await picture();
+                return calls;
+            }"""
+        )
+        assert 10 <= calls <= 25
+        page.close()
 
 
 def test_the_camera(page):

@@ -82,9 +82,14 @@ async function analyzeClip(/** @type {File} */ file, /** @type {AbortSignal} */ 
   say("Looking for faces …");
   /** @type {import("./engine.js").ClipFrame[]} */
   const frames = [];
+  const { clip_seconds, clip_fps } = config.limits;
   const plays = await stage.showClip(file, signal, (time) => {
     const index = frames.findLastIndex((frame) => frame.time <= time + 0.05);
-    if (index >= 0) list.show(frames[index], true);
+    if (index < 0) return;
+    // Of what lies beyond the last frame that was looked at, nothing is known.
+    const known = index + 1 < frames.length || time - frames[index].time < 2 / clip_fps;
+    if (known) list.show(frames[index], true);
+    else list.clear();
   });
   for await (const frame of engine.clip(file, signal)) {
     if (signal.aborted) return;
@@ -94,7 +99,9 @@ async function analyzeClip(/** @type {File} */ file, /** @type {AbortSignal} */ 
   }
   if (!frames.length) throw new EngineError("This clip holds no frame that can be read.");
   const fullest = frames.reduce((best, frame) => (frame.faces.length > best.faces.length ? frame : best));
-  const told = `${frames.length} frames, at most ${countOf(fullest.faces)} in one.`;
+  const cut = frames[frames.length - 1].time > clip_seconds - 2 / clip_fps;
+  const part = cut ? ` of the first ${clip_seconds} s` : "";
+  const told = `${frames.length} frames${part}, at most ${countOf(fullest.faces)} in one.`;
   if (plays) {
     say(`${told} Play the clip to see them.`);
   } else {

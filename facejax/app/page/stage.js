@@ -60,10 +60,12 @@ export class Stage {
       video.load();
       URL.revokeObjectURL(address);
     });
+    let next = 0;
     const follow = () => {
+      cancelAnimationFrame(next); // one loop, however often the clip is started or moved
       if (clip.signal.aborted) return;
       moved(video.currentTime);
-      if (!video.paused) requestAnimationFrame(follow);
+      if (!video.paused) next = requestAnimationFrame(follow);
     };
     for (const name of ["play", "seeked"]) video.addEventListener(name, follow, { signal: clip.signal });
     video.controls = true;
