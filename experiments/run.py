@@ -304,6 +304,8 @@ def alone_in(workdir: pathlib.Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(f"another run writes to {workdir} now; choose another --workdir") from error
+        except OSError as error:
+            logger.info("%s is not locked against a second run: %s", workdir, error)
         yield
 
 
@@ -444,5 +446,5 @@ def train_network(config: Config, data_dir: pathlib.Path, data: str, workdir: pa
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (ConfigError, FileNotFoundError) as error:
+    except (ConfigError, OSError) as error:
         sys.exit(f"error: {error}")
