@@ -176,7 +176,7 @@ class CheckpointConfig:
     """
 
     every_steps: Natural = 0
-    keep: Positive = 2
+    keep: Annotated[int, Least(2)] = 2
 
 
 @dataclasses.dataclass(frozen=True)
