@@ -78,7 +78,7 @@ def test_sigterm_to_one_of_them_stops_all_and_other_numbers_continue(data_dir, w
     for lines, count, devices in ((14, 2, 2), (3, 4, 1)):
         # More lines than the stopped run has left: a process that is still starting would die of the signal.
         lines += processes.count_lines(workdir)
-        started = processes.start(data_dir, workdir, count, devices, pause=0.3, **SLOW)
+        started = processes.start(data_dir, workdir, count, devices, pause=1.0, **SLOW)
         processes.wait_for_lines(workdir, lines, started)
         started[-1].send_signal(signal.SIGTERM)
         assert processes.finish(started) == [EXIT_CODE] * count, (workdir / "log_0.txt").read_text()[-3000:]
