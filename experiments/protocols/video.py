@@ -31,6 +31,9 @@ def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> N
     Writes ``features.npz`` and ``features.parquet``, ``<classifier>.skops`` and ``<network>.npz``, ``report.json`` and
     ``report.md``. Features that were made before from the same clips and weights are taken.
     """
+    if "transformer" in config.sequence.names and config.sequence.width % config.sequence.heads:
+        wide, heads = config.sequence.width, config.sequence.heads
+        raise ConfigError(f"--config.sequence.width={wide} is no multiple of --config.sequence.heads={heads}")
     clips = open_clips(config.clips)
     labels = np.array([clip_label(config.clips, record) for record in clips.records])
     check_classes(config, labels, np.array([record.split == "train" for record in clips.records]))

@@ -66,6 +66,8 @@ def _check_options(args: argparse.Namespace, *, camera: bool, video: bool) -> No
             raise ValueError(f"--{option} writes files: say where by --out FOLDER")
     if args.json and args.out is not None and args.clips is None:
         raise ValueError("--json and --out are two places for the same results: leave out one of them")
+    if args.embedding and not args.json and args.out is None:
+        raise ValueError("--embedding is for --json or --out FOLDER: what is printed for people has none")
     if not args.seconds >= 0:
         raise ValueError(f"expected --seconds of at least 0 (0 for never), got {args.seconds:g}")
     if args.every != 1 and not video:
