@@ -74,7 +74,9 @@ class Cell:
 
 
 def percent(result: dict[str, Any], key: str = "accuracy") -> str:
-    """``62.42 [60.10, 64.70]``."""
+    """``62.42 [60.10, 64.70]``; ``-`` of no records, which have no value."""
+    if not result["n"]:
+        return "-"
     low, high = result["interval95"]
     return f"{100 * result[key]:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
 
@@ -172,7 +174,7 @@ def _our_numbers(config: Any, report: dict[str, Any]) -> dict[str, tuple[str, in
         if "seven_from_eight" in result:
             seven = result["seven_from_eight"]
             found["7 classes"] = (f"{percent(seven)} (last epoch, from 8)", seven["n"])
-        if "mae" in result:
+        if "mae" in result and result["n"]:
             found[task] = (f"{result['mae']:.2f} years (last epoch)", result["n"])
     return found
 

@@ -170,9 +170,14 @@ def _percent(value: float, interval: Any = None) -> str:
     return _scaled(value, interval, 100)
 
 
-def _scaled(value: float, interval: Any, scale: float | int) -> str:
+def _scaled(value: float | None, interval: Any, scale: float | int) -> str:
+    """``62.42 [60.10, 64.70]``; in a report None stands for what has no value, such as the interval of one person."""
+    if value is None:
+        return "-"
     words = f"{scale * value:.2f}"
-    return words if interval is None else f"{words} [{scale * interval[0]:.2f}, {scale * interval[1]:.2f}]"
+    if interval is None or None in interval:
+        return words
+    return f"{words} [{scale * interval[0]:.2f}, {scale * interval[1]:.2f}]"
 
 
 def _limits(cfg: PretrainedCfg, report: Mapping[str, Any] | None, epoch: str) -> Iterator[str]:

@@ -1,9 +1,11 @@
 """Every published weight and every data set has its card and its row; a run's card says what its report says."""
 
+import copy
 import dataclasses
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 from facejax.cards.card import CARD, commercial, model_card, read_card, tells, write_card
@@ -12,6 +14,7 @@ from facejax.cards.pages import cards_page, licences_page
 from facejax.cards.published import MEASURED
 from facejax.cards.terms import FOLLOWS, data_terms, list_terms
 from facejax.datasets.registry import get_dataset, list_datasets
+from facejax.evals.fairness import by_group
 from facejax.inference import load_model
 from facejax.models import PretrainedCfg, list_models, pretrained_cfg
 from tests.inference.toy import toy_model
@@ -149,6 +152,23 @@ def test_a_runs_card_says_what_its_report_says(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [CARD]
     (tmp_path / CARD).write_bytes(b"x" * (1 << 21))
     assert read_card(tmp_path) is None
+
+
+def test_a_group_of_one_person_has_no_interval():
+    right = np.arange(12) % 2
+    group = by_group(
+        "emotion8 accuracy",
+        lambda records: float(right[records].mean()),
+        "gender",
+        np.repeat([0, 1], [8, 4]),
+        ("female", "male"),
+        clusters=np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]),
+    ).to_dict()
+    report = copy.deepcopy(REPORT)
+    report["best"]["tasks"]["emotion8"]["groups"] = [group]
+    card = model_card(toy_model("emotion8", "age").cfg, json.loads(json.dumps(report)))
+    assert "gender female | facial_expressions, validation | 8 of 2 persons | 50.00 [50.00, 50.00] |" in card
+    assert "gender male | facial_expressions, validation | 4 of 1 persons | 50.00 |" in card
 
 
 def test_a_card_travels_with_the_weights(tmp_path):

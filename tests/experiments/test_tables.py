@@ -76,3 +76,7 @@ def test_mistakes_are_told(arguments, capsys):
 @pytest.mark.parametrize(("name", "millions"), [("mobilenet_v1", 3.2), ("resnet18", 11.2)])
 def test_parameters_are_those_of_the_networks(name, millions):
     assert tables.parameters(name) == pytest.approx(millions, abs=0.05)
+
+
+def test_no_records_have_no_figure():
+    assert tables.percent({"n": 0, "accuracy": None, "interval95": [None, None]}) == "-"
