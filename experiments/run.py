@@ -7,16 +7,11 @@ built-in set `people` (rendered heads, made on the spot) takes its place, and ev
 import argparse
 import contextlib
 import dataclasses
-import fcntl
-import hashlib
 import importlib
-import json
 import logging
-import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -29,22 +24,13 @@ if __name__ == "__main__":
 
 import jax  # noqa: E402
 
+from experiments.workdir import alone_in, check_config, check_data  # noqa: E402
 from facejax import config as config_lib  # noqa: E402
 from facejax.config import Config, ConfigError  # noqa: E402
 from facejax.naming import nearest  # noqa: E402
 from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig  # noqa: E402
 
 logger = logging.getLogger("facejax")
-LOCK = ".lock"  # in a workdir, held by the run that writes to it
-# Fields that decide how a run goes, or what --dry_run says, not what comes out of it: others may go on with a run.
-OPERATIONAL = (
-    "checkpoint.",
-    "data.on_corrupt",
-    "data.read_threads",
-    "data.num_train",
-    "data.num_eval",
-    "eval_batch_size",
-)
 
 
 def list_configs() -> list[str]:
@@ -279,89 +265,6 @@ def check(config: Any, named: argparse.Namespace) -> None:
         raise ConfigError(f"--config.model.backbone={wrong}: no such network{nearest(wrong, list_models())}")
 
 
-def check_workdir(config: Any, workdir: pathlib.Path) -> None:
-    """Writes config.json; a workdir where a run of another config has begun is refused rather than continued.
-
-    Raises:
-        ConfigError: Names the fields that differ.
-    """
-    workdir.mkdir(parents=True, exist_ok=True)
-    differ = _keep(workdir / "config.json", json.loads(json.dumps(config_lib.to_dict(config))))
-    if differ:
-        raise ConfigError(f"{workdir} holds a run of another config (differs in {differ}); choose another --workdir")
-
-
-@contextlib.contextmanager
-def alone_in(workdir: pathlib.Path) -> Iterator[None]:
-    """Holds a workdir for this run.
-
-    Raises:
-        ConfigError: Another run holds it.
-    """
-    workdir.mkdir(parents=True, exist_ok=True)
-    with open(workdir / LOCK, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"another run writes to {workdir} now; choose another --workdir") from error
-        except OSError as error:
-            logger.info("%s is not locked against a second run: %s", workdir, error)
-        yield
-
-
-def check_data(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> None:
-    """Writes data.json, which tells the prepared sets apart; a workdir of other photos is refused.
-
-    Raises:
-        ConfigError: Names the sets that were prepared otherwise when the run began.
-    """
-    from facejax.data.metadata import find_set
-
-    infos = {name: find_set(data_dir, name) / "dataset_info.json" for name in config.data.name.split("+")}
-    now = {name: hashlib.sha256(info.read_bytes()).hexdigest()[:12] for name, info in infos.items()}
-    differ = _keep(workdir / "data.json", now)
-    if differ:
-        raise ConfigError(
-            f"{workdir} holds a run on other photos ({differ} in {data_dir} is prepared otherwise); "
-            "name the --data_dir of that run, or choose another --workdir"
-        )
-
-
-def _keep(path: pathlib.Path, now: dict) -> str:
-    """Writes a file that tells what a workdir's run is of; where one of something else has begun, says what differs."""
-    try:
-        before = json.loads(path.read_text()) if path.exists() else {}
-    except ValueError as error:
-        raise ConfigError(f"{path} is damaged ({error}): restore it, or choose another --workdir") from error
-    if before == now:
-        return ""
-    if before and _has_begun(path.parent):
-        differ = sorted(name for name in _difference(before, now) if not name.startswith(OPERATIONAL))
-        if differ:
-            return ", ".join(differ)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(now, indent=2) + "\n")
-    os.replace(partial, path)
-    return ""
-
-
-def _has_begun(workdir: pathlib.Path) -> bool:
-    """Whether there is more than a run leaves that was refused, or stopped before its first checkpoint."""
-    of_a_start = {"config.json", "data.json", LOCK, "metrics.jsonl", "tensorboard", "profile", "checkpoints"}
-    return any((workdir / "checkpoints").glob("*")) or any(path.name not in of_a_start for path in workdir.iterdir())
-
-
-def _difference(before: dict, now: dict, prefix: str = "") -> set[str]:
-    names = set()
-    for key in {*before, *now}:
-        a, b = before.get(key), now.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            names |= _difference(a, b, f"{prefix}{key}.")
-        elif a != b:
-            names.add(prefix + key)
-    return names
-
-
 def run_protocol(config: Any, workdir: pathlib.Path, data_dir: pathlib.Path) -> None:
     """Runs a protocol that trains no network: the one whose config it is."""
     from experiments.protocols import attributes, lfw, video
@@ -395,7 +298,7 @@ def main(arguments: list[str]) -> None:
         print_plan(named.config, config, named.data_dir.resolve())
         return
     if not isinstance(config, Config):
-        check_workdir(config, workdir)
+        check_config(config, workdir)
         run_protocol(config, workdir, named.data_dir.resolve())
         print((workdir / "report.md").read_text())
         logger.info("%.0f s in all; report: %s", time.monotonic() - started, workdir / "report.md")
@@ -407,7 +310,7 @@ def main(arguments: list[str]) -> None:
             config, data_dir, data = choose_data(config, overrides, named.data_dir.resolve())
             config = choose_start(config, overrides, workdir)
             print_header(named.config, config, data, workdir)
-            check_workdir(config, workdir)
+            check_config(config, workdir)
             check_data(config, data_dir, workdir)
         train_network(config, data_dir, data, workdir, named.profile)
     logger.info("%.0f s in all; report: %s", time.monotonic() - started, workdir / "report.md")

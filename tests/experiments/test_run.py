@@ -1,12 +1,11 @@
 import dataclasses
-import json
 import subprocess
 import sys
 
 import pytest
 
 from experiments import run
-from facejax.config import Config, ConfigError, DataConfig
+from facejax.config import Config, ConfigError
 from facejax.data.metadata import write_metadata
 from facejax.models import list_models
 from facejax.tasks import TASKS
@@ -148,54 +147,11 @@ def test_set_named_on_the_command_line_must_be_prepared(tmp_path):
         run.choose_data(config, overrides, tmp_path)
 
 
-def test_workdir_of_another_config_is_refused(tmp_path):
-    stages = dataclasses.replace(Config().stages, full=dataclasses.replace(Config().stages.full, lr=1.0))
-    other = dataclasses.replace(Config(), stages=stages)
-    for config in (other, Config(), Config()):  # nothing has begun yet
-        run.check_workdir(config, tmp_path)
-    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"another config \(differs in stages.full.lr\)"):
-        run.check_workdir(other, tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text())["stages"]["full"]["lr"] == Config().stages.full.lr
-    # What a message advises to a run that has begun.
-    data = dataclasses.replace(Config().data, on_corrupt="skip", num_train=1, num_eval=1)
-    lenient = dataclasses.replace(Config(), data=data)
-    run.check_workdir(lenient, tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text())["data"]["on_corrupt"] == "skip"
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"config.json is damaged"):
-        run.check_workdir(Config(), tmp_path)
-
-
-def test_a_workdir_holds_one_run_at_a_time(tmp_path):
-    second = run.alone_in(tmp_path / "run")
-    with run.alone_in(tmp_path / "run"), pytest.raises(ConfigError, match="another run writes to"):
-        second.__enter__()
-    with run.alone_in(tmp_path / "run"):
-        pass
-
-
 @pytest.mark.parametrize("arguments", [["--num_processes", "2"], ["--process_id", "0"]])
 def test_a_process_of_several_needs_to_know_the_others(arguments, capsys):
     with pytest.raises(SystemExit):
         run.parse_arguments(["--config", "emotion_b2", *arguments])
     assert "need --coordinator HOST:PORT" in capsys.readouterr().err
-
-
-def test_workdir_of_other_photos_is_refused(tmp_path):
-    config = dataclasses.replace(Config(), data=DataConfig(name="imdb_wiki+adience"))
-    for folder, size in (("data", 4), ("other", 5)):
-        for name in ("imdb_wiki", "adience"):
-            info = tmp_path / folder / name / "1.0.0" / "dataset_info.json"
-            info.parent.mkdir(parents=True)
-            info.write_text(str(size if name == "adience" else 4))
-    (tmp_path / "old" / "best").mkdir(parents=True)  # begun before there was a data.json
-    for _ in range(2):
-        run.check_data(config, tmp_path / "data", tmp_path / "old")
-    with pytest.raises(
-        ConfigError, match=r"on other photos \(adience in .*other is .* name the --data_dir of that run"
-    ):
-        run.check_data(config, tmp_path / "other", tmp_path / "old")
 
 
 @pytest.mark.parametrize(

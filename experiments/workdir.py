@@ -1,0 +1,107 @@
+"""The workdir of a run: of one config and one set of photos, and held by one run at a time."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from facejax.config import Config, ConfigError, to_dict
+from facejax.data.metadata import find_set
+from facejax.data.tfrecord import write_atomically
+
+logger = logging.getLogger("facejax")
+LOCK = ".lock"  # in a workdir, held by the run that writes to it
+# Fields that decide how a run goes, or what --dry_run says, not what comes out of it: others may go on with a run.
+OPERATIONAL = (
+    "checkpoint.",
+    "data.on_corrupt",
+    "data.read_threads",
+    "data.num_train",
+    "data.num_eval",
+    "eval_batch_size",
+)
+
+
+def check_config(config: Any, workdir: pathlib.Path) -> None:
+    """Writes config.json; a workdir where a run of another config has begun is refused rather than continued.
+
+    Raises:
+        ConfigError: Names the fields that differ.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    differ = _keep(workdir / "config.json", json.loads(json.dumps(to_dict(config))))
+    if differ:
+        raise ConfigError(f"{workdir} holds a run of another config (differs in {differ}); choose another --workdir")
+
+
+@contextlib.contextmanager
+def alone_in(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds a workdir for this run.
+
+    Raises:
+        ConfigError: Another run holds it.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with open(workdir / LOCK, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"another run writes to {workdir} now; choose another --workdir") from error
+        except OSError as error:
+            logger.info("%s is not locked against a second run: %s", workdir, error)
+        yield
+
+
+def check_data(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> None:
+    """Writes data.json, which tells the prepared sets apart; a workdir of other photos is refused.
+
+    Raises:
+        ConfigError: Names the sets that were prepared otherwise when the run began.
+    """
+    infos = {name: find_set(data_dir, name) / "dataset_info.json" for name in config.data.name.split("+")}
+    now = {name: hashlib.sha256(info.read_bytes()).hexdigest()[:12] for name, info in infos.items()}
+    differ = _keep(workdir / "data.json", now)
+    if differ:
+        raise ConfigError(
+            f"{workdir} holds a run on other photos ({differ} in {data_dir} is prepared otherwise); "
+            "name the --data_dir of that run, or choose another --workdir"
+        )
+
+
+def _keep(path: pathlib.Path, now: dict) -> str:
+    """Writes a file that tells what a workdir's run is of; where one of something else has begun, says what differs."""
+    try:
+        before = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged ({error}): restore it, or choose another --workdir") from error
+    if before == now:
+        return ""
+    if before and _has_begun(path.parent):
+        differ = sorted(name for name in _difference(before, now) if not name.startswith(OPERATIONAL))
+        if differ:
+            return ", ".join(differ)
+    write_atomically(path, (json.dumps(now, indent=2) + "\n").encode())
+    return ""
+
+
+def _has_begun(workdir: pathlib.Path) -> bool:
+    """Whether there is more than a run leaves that was refused, or stopped before its first checkpoint."""
+    of_a_start = {"config.json", "data.json", LOCK, "metrics.jsonl", "tensorboard", "profile", "checkpoints"}
+    if any((workdir / "checkpoints").glob("*")):
+        return True
+    return any(path.name not in of_a_start and path.suffix != ".tmp" for path in workdir.iterdir())
+
+
+def _difference(before: dict, now: dict, prefix: str = "") -> set[str]:
+    names = set()
+    for key in {*before, *now}:
+        a, b = before.get(key), now.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            names |= _difference(a, b, f"{prefix}{key}.")
+        elif a != b:
+            names.add(prefix + key)
+    return names

@@ -1,0 +1,52 @@
+"""What a workdir is of, and who holds it."""
+
+import dataclasses
+import json
+
+import pytest
+
+from experiments import workdir
+from facejax.config import Config, ConfigError, DataConfig
+
+
+def test_workdir_of_another_config_is_refused(tmp_path):
+    stages = dataclasses.replace(Config().stages, full=dataclasses.replace(Config().stages.full, lr=1.0))
+    other = dataclasses.replace(Config(), stages=stages)
+    for config in (other, Config(), Config()):  # nothing has begun yet
+        workdir.check_config(config, tmp_path)
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"another config \(differs in stages.full.lr\)"):
+        workdir.check_config(other, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["stages"]["full"]["lr"] == Config().stages.full.lr
+    # What a message advises to a run that has begun.
+    data = dataclasses.replace(Config().data, on_corrupt="skip", num_train=1, num_eval=1)
+    lenient = dataclasses.replace(Config(), data=data)
+    workdir.check_config(lenient, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["data"]["on_corrupt"] == "skip"
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"config.json is damaged"):
+        workdir.check_config(Config(), tmp_path)
+
+
+def test_a_workdir_holds_one_run_at_a_time(tmp_path):
+    second = workdir.alone_in(tmp_path / "run")
+    with workdir.alone_in(tmp_path / "run"), pytest.raises(ConfigError, match="another run writes to"):
+        second.__enter__()
+    with workdir.alone_in(tmp_path / "run"):
+        pass
+
+
+def test_workdir_of_other_photos_is_refused(tmp_path):
+    config = dataclasses.replace(Config(), data=DataConfig(name="imdb_wiki+adience"))
+    for folder, size in (("data", 4), ("other", 5)):
+        for name in ("imdb_wiki", "adience"):
+            info = tmp_path / folder / name / "1.0.0" / "dataset_info.json"
+            info.parent.mkdir(parents=True)
+            info.write_text(str(size if name == "adience" else 4))
+    (tmp_path / "old" / "best").mkdir(parents=True)  # begun before there was a data.json
+    for _ in range(2):
+        workdir.check_data(config, tmp_path / "data", tmp_path / "old")
+    with pytest.raises(
+        ConfigError, match=r"on other photos \(adience in .*other is .* name the --data_dir of that run"
+    ):
+        workdir.check_data(config, tmp_path / "other", tmp_path / "old")
