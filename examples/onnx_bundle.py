@@ -47,9 +47,12 @@ class Bundle:
     def analyze(self, photo):
         """A dict for each face of a photo (uint8 RGB), best first: box, score, landmarks, each network's outputs."""
         boxes, scores, landmarks = self.detect(photo)
+        # The last network may push a box out of the photo.
+        low, high = np.trunc(np.maximum(boxes[:, :2], 0)), np.trunc(np.minimum(boxes[:, 2:], photo.shape[1::-1]))
         faces = [
             {"box": box, "score": score, "landmarks": points}
-            for box, score, points in zip(boxes, scores, landmarks, strict=True)
+            for box, score, points, inside in zip(boxes, scores, landmarks, (low < high).all(axis=1), strict=True)
+            if inside
         ]
         for entry, run in self.models if faces else ():
             size, kernel = entry["input"]["shape"][1], RESIZE[entry["input"]["resize"]]
@@ -151,7 +154,7 @@ def crop(photo, box, landmarks, margin):
     box = np.concatenate([box[:2] - extra, box[2:] + extra])
     left, top = np.maximum(box[:2], 0).astype(int)
     right, bottom = np.minimum(box[2:], photo.shape[1::-1]).astype(int)
-    face = photo[top : max(bottom, top + 1), left : max(right, left + 1)]
+    face = photo[top:bottom, left:right]
     dx, dy = landmarks[1] - landmarks[0]
     height, width = face.shape[:2]
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), float(np.degrees(np.arctan2(dy, dx))), 1.0)

@@ -89,6 +89,16 @@ def test_the_example_prints_classes_with_their_probability_and_values_as_they_ar
     assert re.search(rf"emotion7: \w+ \d+%; valence {number}; arousal {number}\n", capsys.readouterr().out)
 
 
+def test_the_example_drops_boxes_outside_the_photo(bundle, example, monkeypatch):
+    opened = example.Bundle(bundle)
+    boxes = np.array([[5, 60, 25, 80], [-9, 5, 0.9, 25], [4, 4, 30, 30]], np.float32)
+    points = np.tile(np.array([[10, 10], [20, 10], [15, 15], [10, 20], [20, 20]], np.float32), (3, 1, 1))
+    monkeypatch.setattr(opened, "detect", lambda photo: (boxes, np.array([0.9, 0.8, 0.7]), points))
+    (face,) = opened.analyze(noise(50, 40))
+    np.testing.assert_array_equal(face["box"], boxes[2])
+    assert 0 < face["age"] < 100
+
+
 def test_the_example_needs_neither_jax_nor_the_package():
     code = f"import sys, runpy; runpy.run_path({str(EXAMPLE)!r}); print('jax' in sys.modules, 'facejax' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd="/").stdout
