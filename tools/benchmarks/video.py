@@ -109,6 +109,8 @@ def loop(clip: str, frames: int, model: str, size: int, device: str) -> Callable
             crop = cv2.resize(image[top:bottom, left:right], (size, size)).astype(np.float32) / 255
             session.run(None, {"images": ((crop - mean) / std).transpose(2, 0, 1)[None]})
             faces += 1
-        return {"items": seen, "faces": faces}
+        # onnxruntime takes the CPU without a word where its package for GPUs is not installed.
+        on_gpu = "CUDAExecutionProvider" in session.get_providers()
+        return {"items": seen, "faces": faces, "onnxruntime_on_gpu": float(on_gpu)}
 
     return work
