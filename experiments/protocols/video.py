@@ -31,9 +31,8 @@ def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> N
     Writes ``features.npz`` and ``features.parquet``, ``<classifier>.skops`` and ``<network>.npz``, ``report.json`` and
     ``report.md``. Features that were made before from the same clips and weights are taken.
     """
-    if "transformer" in config.sequence.names and config.sequence.width % config.sequence.heads:
-        wide, heads = config.sequence.width, config.sequence.heads
-        raise ConfigError(f"--config.sequence.width={wide} is no multiple of --config.sequence.heads={heads}")
+    for name in config.sequence.names:
+        sequence_recipe(config, name)
     clips = open_clips(config.clips)
     labels = np.array([clip_label(config.clips, record) for record in clips.records])
     check_classes(config, labels, np.array([record.split == "train" for record in clips.records]))
@@ -69,6 +68,20 @@ def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> N
     if config.compare_folds:
         report["comparison"] = protocol.compare()
     write_results(workdir, report, _markdown(config, report))
+
+
+def sequence_recipe(config: VideoConfig, name: str) -> SequenceRecipe:
+    """The recipe of one of the config's networks over frames.
+
+    Raises:
+        ConfigError: There is no such network, e.g. of this width with these heads.
+    """
+    fields = dataclasses.asdict(config.sequence) | {"name": name, "seed": config.seed}
+    del fields["names"]
+    try:
+        return SequenceRecipe(**fields)
+    except ValueError as error:
+        raise ConfigError(f"--config.sequence: {error}") from error
 
 
 def check_classes(config: VideoConfig, labels: np.ndarray, train: np.ndarray) -> None:
@@ -134,9 +147,7 @@ class Protocol:
         train = train[table.has_faces[train] & (table.labels[train] >= 0)]
         clips = list(table.per_clip())
         if name in config.sequence.names:
-            fields = dataclasses.asdict(config.sequence) | {"name": name, "seed": config.seed}
-            del fields["names"]
-            recipe = SequenceRecipe(**fields)
+            recipe = sequence_recipe(config, name)
             return fit_sequence(recipe, [clips[i] for i in train], table.labels[train], len(self.labels))
         vectors = describe_clips(clips, self.descriptor)
         of = config.classifier

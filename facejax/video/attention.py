@@ -24,7 +24,7 @@ class SequenceRecipe:
     Attributes:
         name: ``attention`` (weighs frames by what they show, and averages) or ``transformer`` (frames look at each
             other).
-        width: Of the projected features.
+        width: Of the projected features; of the transformer a multiple of 2 x `heads`.
         heads: Attention heads of the transformer.
         layers: Its blocks.
         dropout: On the projected features and in the blocks.
@@ -53,7 +53,7 @@ class SequenceRecipe:
     def __post_init__(self):
         if self.name not in SEQUENCE_NETWORKS:
             raise ValueError(f"expected one of {', '.join(SEQUENCE_NETWORKS)}, got {self.name!r}")
-        if self.width % (2 * self.heads):
+        if self.name == "transformer" and self.width % (2 * self.heads):
             raise ValueError(f"width {self.width} must be a multiple of 2 x heads = {2 * self.heads}")
 
     def network(self, num_classes: int) -> "FrameAttention | FrameTransformer":

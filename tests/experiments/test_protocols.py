@@ -495,10 +495,12 @@ def test_rare_classes_are_refused_exactly_where_the_work_would_fail(counts, chan
             work()
 
 
-def test_a_transformer_that_cannot_be_is_refused_before_the_work(tmp_path):
-    config = VideoConfig(sequence=SequenceConfig(names=("transformer",), width=30, heads=4))
-    with pytest.raises(ConfigError, match=r"sequence\.width=30 is no multiple of --config\.sequence\.heads=4"):
+@pytest.mark.parametrize("width", [30, 12])  # 12 is a multiple of 4, and no network either
+def test_a_transformer_that_cannot_be_is_refused_before_the_work(width, tmp_path):
+    config = VideoConfig(sequence=SequenceConfig(names=("transformer",), width=width, heads=4))
+    with pytest.raises(ConfigError, match=rf"--config\.sequence: width {width} must be a multiple of 2 x heads = 8"):
         run.run_protocol(config, tmp_path, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_that_are_not_there(tmp_path):

@@ -101,7 +101,8 @@ def test_time_code_tells_frames_apart():
 def test_mistakes(clips):
     features, labels = clips
     with pytest.raises(ValueError, match="multiple of 2 x heads"):
-        SequenceRecipe(width=20, heads=4)
+        SequenceRecipe("transformer", width=20, heads=4)
+    assert SequenceRecipe("attention", width=20, heads=4).network(2).width == 20  # which has no heads
     empty = np.zeros((0, 6), np.float32), np.zeros(0, np.int64)
     with pytest.raises(ValueError, match="1 of 3 have none"):
         fit_sequence(RECIPE, [*features[:2], empty], labels[:3], 2)
