@@ -283,7 +283,8 @@ def test_an_unreadable_clip_is_counted_and_tried_again_when_its_file_has_changed
     monkeypatch.setattr(video, "open_clips", lambda config: faces.ClipSet("afew", "toy", tuple(records), EMOTION7))
     whole = records[5].image.read_bytes()
     classifier = ClassifierConfig(("linear_svc",), costs=(1.0,))
-    config = VideoConfig(compare_folds=0, classifier=classifier, network=TINY)
+    paper = run.load_config("video_afew_b0").paper
+    config = VideoConfig(compare_folds=0, classifier=classifier, network=TINY, paper=paper)
 
     def report():
         seen.clear()
@@ -294,6 +295,8 @@ def test_an_unreadable_clip_is_counted_and_tried_again_when_its_file_has_changed
 
     records[5].image.write_bytes(whole[:100])
     assert report() == (1, 3, True, 7)
+    assert not json.loads((tmp_path / "report.json").read_text())["comparable"]  # 8 clips are not the set
+    assert "Not on afew as it is published" in (tmp_path / "report.md").read_text()
     assert report() == (1, 3, True, 0)  # from the features that were kept
     (tmp_path / "features.npz").unlink()
     assert report() == (1, 3, True, 0)
@@ -301,6 +304,15 @@ def test_an_unreadable_clip_is_counted_and_tried_again_when_its_file_has_changed
     assert report() == (0, 4, False, 1)  # the other clips' faces were found before
     records[0].image.write_bytes(records[2].image.read_bytes())
     assert report() == (0, 4, False, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "validation", "whole"),
+    [("afew", 773, 383, True), ("afew", 773, 382, False), ("afew", 773, 0, False), ("vgaf", 2661, 766, True)],
+)
+def test_only_a_whole_set_of_clips_is_comparable(name, train, validation, whole):
+    records = [Record(str(i), "train" if i < train else "validation", lambda: 0) for i in range(train + validation)]
+    assert video.as_published(faces.ClipSet(name, name, tuple(records), EMOTION7)) == whole
 
 
 def test_photos_are_told_apart_by_their_files(tmp_path):
