@@ -23,7 +23,7 @@ ALLOWED = {
     "weights": {*BASE, "models", "detect", "cards"},
     "datasets": {*BASE, "data", "detect"},
     "evals": {*BASE, "data"},
-    "video": {*BASE, "data"},
+    "video": {*BASE, "protocol_config", "data"},
     "train": {*BASE, "models", "weights", "data", "datasets", "evals", "video", "detect"},
     "inference": {*BASE, "models", "weights", "detect", "data", "video", "cards"},
     "export": {*BASE, "models", "weights", "detect", "data", "inference", "cards"},

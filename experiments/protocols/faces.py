@@ -1,21 +1,18 @@
 """Detector and cropping of a `DetectionConfig`, and the faces of a set's clips on disk, found once for all networks."""
 
 import dataclasses
-import functools
 import hashlib
 import json
 import logging
 import pathlib
 import time
-from collections.abc import Callable, Iterator
-
-import numpy as np
+from collections.abc import Iterator
 
 from experiments.protocols.kept import files_digest
 from facejax.config import ConfigError
 from facejax.data.records import Record
 from facejax.datasets import get_dataset
-from facejax.detect import MTCNN, crop_face, warp_five_points
+from facejax.detect import MTCNN, cutter
 from facejax.protocol_config import ClipsConfig, DetectionConfig
 from facejax.tasks import EMOTION7, TASKS
 from facejax.video.faces import ClipFaces, clip_faces, find_faces
@@ -37,13 +34,6 @@ def make_detector(config: DetectionConfig) -> MTCNN:
         return MTCNN(config.min_face, config.thresholds)
     except ValueError as error:
         raise ConfigError(f"--config.detection: {error}") from error
-
-
-def make_cutter(config: DetectionConfig) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
-    """(image, bbox, landmarks) -> crop."""
-    if config.cut == "five_points":
-        return lambda image, bbox, landmarks: warp_five_points(image, landmarks)
-    return functools.partial(crop_face, align=config.cut == "eyes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +107,7 @@ def faces_of_clips(
     directory = data_dir / "clips" / f"{clips.name}-{_digest(config, detection, clips)}"
     directory.mkdir(parents=True, exist_ok=True)
     detector: MTCNN | None = None
-    cut = make_cutter(detection)
+    cut = cutter(detection.cut)
     found = frames = 0
     started = last = time.monotonic()
     for number, record in enumerate(clips.records):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterator
 
 import numpy as np
 
-from experiments.protocols.faces import make_cutter, make_detector
+from experiments.protocols.faces import make_detector
 from experiments.protocols.kept import keep, records_digest
 from experiments.protocols.network import load_network
 from experiments.protocols.results import percent, write_results
@@ -17,7 +17,7 @@ from facejax.data.records import Record
 from facejax.datasets import get_dataset, list_datasets
 from facejax.datasets.crops import choose_face, load_photo
 from facejax.datasets.lfw import Pair
-from facejax.detect import centre_crop
+from facejax.detect import centre_crop, cutter
 from facejax.evals.identification import identify, normalize, search
 from facejax.evals.verification import draw_pairs, verify
 from facejax.naming import nearest
@@ -136,7 +136,7 @@ def _embed(
     One without a detected face keeps its centre crop: the protocol has to answer every photo.
     """
     detector = make_detector(config.detection) if crop == "mtcnn" else None
-    cut = make_cutter(config.detection)
+    cut = cutter(config.detection.cut)
     features, ids, missed = [], [], 0
     for group in _groups(records, config):
         if detector is None:

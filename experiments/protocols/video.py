@@ -192,7 +192,7 @@ class Protocol:
             if isinstance(fitted, Fitted):
                 found[name] |= {"cost": fitted.cost, "chosen_by": fitted.chosen_by}
                 found[name] |= {"cost_accuracy": {str(c): a for c, a in fitted.cost_accuracy.items()}}
-                classifier = ClipClassifier(fitted, self.descriptor, self.labels, table.source)
+                classifier = ClipClassifier(fitted, self.config.detection, self.descriptor, self.labels, table.source)
                 classifier.save(workdir / f"{name}.skops")
             else:
                 fitted.save(workdir / f"{name}.npz")

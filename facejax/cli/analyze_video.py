@@ -3,14 +3,13 @@
 import argparse
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import pathlib
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
-
-import numpy as np
 
 from facejax.cli import DONE
 from facejax.cli.analyze import columns, settings_of
@@ -22,6 +21,7 @@ from facejax.inference.video import VideoFrame, VideoWriter, analyze_frames, web
 from facejax.video.frames import mean_rate, read_frames
 
 if TYPE_CHECKING:
+    from facejax.inference.model import LoadedModel
     from facejax.video.classifiers import ClipClassifier
 
 _CAMERA_FPS = 10
@@ -44,7 +44,6 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
         frames = analyze_frames(analyzer, webcam_frames(int(number)), at_once=1)
     else:
         frames = analyze_frames(analyzer, read_frames(pathlib.Path(source), every=args.every))
-    clip = _ClipFaces()
     tracks: set[int] = set()
     with contextlib.ExitStack() as stack:
         lines = writer = None
@@ -65,7 +64,6 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
                     break
                 progress.add()
                 tracks |= {face.track for face in frame.faces if face.track is not None}
-                clip.add(frame) if classifier is not None else None
                 _tell(args, frame, lines)
                 if writer is not None:
                     writer.write(frame.draw())
@@ -73,7 +71,7 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
         name = "faces.parquet" if args.parquet else "faces.csv"
         write_table(args.out / name, _rows(args.out / FRAMES), ["frame", "time", "track", *columns(analyzer)])
     if classifier is not None:
-        _tell_clip(args, clip, classifier)
+        _tell_clip(args, analyzer.models[0], classifier)
     if not args.quiet:
         print(f"{progress.done} frames, {len(tracks)} tracks of faces", file=sys.stderr)
     return DONE
@@ -110,38 +108,21 @@ def _rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
                 yield {"frame": frame["frame"], "time": frame["time"], **flat_row(face)}
 
 
-class _ClipFaces:
-    """Features of all faces of a clip: some kilobytes a face, for clips of seconds or minutes."""
+def _tell_clip(args: argparse.Namespace, model: "LoadedModel", classifier: "ClipClassifier") -> None:
+    """The clip's class, by a classifier that a video protocol saved (its features must be this network's).
 
-    def __init__(self):
-        self.features: list[np.ndarray] = []
-        self.frames: list[int] = []
-        self.areas: list[float] = []
+    The faces are looked for once more, as they were for the clips that taught the classifier: those that are shown are
+    found and turned otherwise.
+    """
+    from facejax.detect import MTCNN, cutter
+    from facejax.video.faces import clip_faces, find_faces
 
-    def add(self, frame: VideoFrame) -> None:
-        for face in frame.faces:
-            assert face.features is not None
-            self.features.append(face.features)
-            self.frames.append(frame.index)
-            self.areas.append(float(np.prod(face.box[2:] - face.box[:2])))
-
-    def largest(self) -> list[int]:
-        """Index of the largest face of each frame."""
-        best: dict[int, int] = {}
-        for index, frame in enumerate(self.frames):
-            if frame not in best or self.areas[index] > self.areas[best[frame]]:
-                best[frame] = index
-        return list(best.values())
-
-
-def _tell_clip(args: argparse.Namespace, clip: _ClipFaces, classifier: "ClipClassifier") -> None:
-    """The clip's class, by a classifier that a video protocol saved (its features must be the first network's)."""
-    label = None
-    if clip.frames:
-        chosen = clip.largest() if classifier.descriptor.levels == "frames" else range(len(clip.frames))
-        features = np.array([clip.features[index] for index in chosen], np.float32)
-        frames = np.array([clip.frames[index] for index in chosen], np.int64)
-        label = classifier.predict([(features, frames)])[0]
+    of = classifier.detection
+    frames = read_frames(pathlib.Path(args.source[0]), every=args.every)
+    frames = itertools.takewhile(lambda frame: not args.seconds or frame.time <= args.seconds, frames)
+    detector = MTCNN(of.min_face, of.thresholds)
+    faces = clip_faces(find_faces(frames, detector, cutter(of.cut), choose=of.choose))
+    label = classifier.predict([(model.features(faces.crops), faces.frame)])[0] if len(faces) else None
     told = {"clip_expression": label, "features_of": classifier.source}
-    words = f"{label} (features of {classifier.source})" if clip.frames else "none, no face was found"
+    words = f"{label} (features of {classifier.source})" if len(faces) else "none, no face was found"
     print(json.dumps(told) if args.json else f"expression of the clip: {words}")

@@ -1,9 +1,13 @@
 """How a found face becomes a crop: the paper's box without margin, level eyes, the centre crop, the ArcFace warp."""
 
+import functools
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from facejax.naming import nearest
 from facejax.preprocessing import INTERPOLATIONS, Interpolation
 
 # Eyes, nose and mouth corners (x, y) in a face of 112 pixels: ArcFace's template (Deng et al. 2019; insightface).
@@ -117,3 +121,22 @@ def warp_five_points(
     shift = target.mean() - turn * source.mean()
     matrix = np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
     return np.asarray(cv2.warpAffine(image, matrix, (size, size), flags=INTERPOLATIONS[interpolation]))
+
+
+def cutter(name: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """(image, bbox, landmarks) -> crop, by the words of `facejax.protocol_config.DetectionConfig`.
+
+    Args:
+        name: ``box`` as it is, ``eyes``: the box turned until the eyes are level, or ``five_points``.
+
+    Raises:
+        ValueError: It is another word.
+    """
+    cuts = {
+        "box": functools.partial(crop_face, align=False),
+        "eyes": crop_face,
+        "five_points": lambda image, bbox, landmarks: warp_five_points(image, landmarks),
+    }
+    if name not in cuts:
+        raise ValueError(f"faces are cut out by {', '.join(cuts)}, got {name!r}{nearest(name, cuts)}")
+    return cuts[name]

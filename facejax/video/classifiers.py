@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from facejax.naming import nearest
+from facejax.protocol_config import DetectionConfig
 from facejax.video.descriptors import Descriptor, describe_clips
 
 CLASSIFIERS = ("linear_svc", "svc_rbf", "random_forest", "logistic")
-_FORMAT = 1
+_FORMAT = 2
 # Holds arrays only, but follows the indices in them without looking: `_check_tree` looks.
 _TREE = "sklearn.tree._tree.Tree"
 
@@ -169,12 +170,14 @@ class ClipClassifier:
 
     Attributes:
         fitted: The classifier.
+        detection: How the faces of its clips were found and cut out; those of other clips must be so too.
         descriptor: What a clip's vector is.
         labels: Class names.
         source: Which network and weights made the features; those of another one mean nothing to it.
     """
 
     fitted: Fitted
+    detection: DetectionConfig
     descriptor: Descriptor
     labels: tuple[str, ...]
     source: str
@@ -199,6 +202,7 @@ class ClipClassifier:
             "cost": self.fitted.cost,
             "chosen_by": self.fitted.chosen_by,
             "cost_accuracy": [[cost, value] for cost, value in self.fitted.cost_accuracy.items()],
+            "detection": dataclasses.asdict(self.detection) | {"thresholds": list(self.detection.thresholds)},
             "levels": self.descriptor.levels,
             "statistics": list(self.descriptor.statistics),
             "labels": list(self.labels),
@@ -228,6 +232,8 @@ class ClipClassifier:
             content = skops.io.load(path, trusted=[_TREE])
             if content["format"] != _FORMAT:
                 raise ValueError(f"it is of format {content['format']}, expected {_FORMAT}")
+            told = content["detection"]
+            detection = DetectionConfig(**{**told, "thresholds": tuple(told["thresholds"])})
             descriptor = Descriptor(content["levels"], tuple(content["statistics"]))
             _check_estimator(content["estimator"], descriptor)
         except Exception as error:
@@ -239,7 +245,7 @@ class ClipClassifier:
             content["chosen_by"],
             dict(content["cost_accuracy"]),
         )
-        return cls(fitted, descriptor, tuple(content["labels"]), content["source"])
+        return cls(fitted, detection, descriptor, tuple(content["labels"]), content["source"])
 
 
 def _check_estimator(estimator: Any, descriptor: Descriptor) -> None:

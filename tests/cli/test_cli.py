@@ -15,16 +15,19 @@ import jax
 import numpy as np
 import pytest
 
+import facejax
 from facejax import cli
 from facejax.cli import analyze_video, reading, results_file
 from facejax.cli.check_faces import check_faces
 from facejax.cli.export import _words
+from facejax.detect import MTCNN, warp_five_points
 from facejax.export import FORMATS
 from facejax.inference import FaceAnalyzer
 from facejax.inference.video import VideoFrame, VideoWriter
+from facejax.protocol_config import DetectionConfig
 from facejax.video.classifiers import ClipClassifier, Recipe, fit
 from facejax.video.descriptors import AFEW, describe_clips
-from facejax.video.frames import array_frames
+from facejax.video.frames import array_frames, read_frames
 from facejax.weights.checkpoint import save_inference_checkpoint
 from tests.conftest import REPOSITORY
 from tests.inference.toy import FixedDetector, noise, toy_model
@@ -375,7 +378,7 @@ def test_the_expression_of_a_clip(photos, model_dir, tmp_path, capsys):
     width = toy_model("age", "gender", "emotion8").cfg.num_features
     clips = [(np.full((2, width), value, np.float32), np.arange(2)) for value in (0, 0, 1, 1)]
     fitted = fit(Recipe("linear_svc", costs=(1.0,)), describe_clips(clips, AFEW), np.array([0, 0, 1, 1]), 2)
-    ClipClassifier(fitted, AFEW, ("calm", "glad"), "toy").save(tmp_path / "c.skops")
+    ClipClassifier(fitted, DetectionConfig(), AFEW, ("calm", "glad"), "toy").save(tmp_path / "c.skops")
     arguments = ["--model", model_dir, "--quiet", "--clips", str(tmp_path / "c.skops")]
     assert cli.main(["analyze", str(tmp_path / "face.mp4"), *arguments]) == cli.DONE
     assert re.search(r"expression of the clip: (calm|glad) \(features of toy\)", capsys.readouterr().out)
@@ -384,6 +387,33 @@ def test_the_expression_of_a_clip(photos, model_dir, tmp_path, capsys):
     assert cli.main(["analyze", str(tmp_path / "noise.mp4"), *arguments, "--json"]) == cli.DONE
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told == {"clip_expression": None, "features_of": "toy"}
+
+
+@pytest.mark.parametrize("cut", ["box", "five_points"])
+def test_a_clip_is_told_by_faces_as_its_classifier_was_taught_them(cut, photos, model_dir, tmp_path, monkeypatch):
+    with VideoWriter(tmp_path / "face.mp4", 10) as writer:
+        for _ in range(2):
+            writer.write(cv2.cvtColor(cv2.imread(str(photos / "a.png")), cv2.COLOR_BGR2RGB))
+    seen = []
+
+    class Classifier:
+        detection, source = DetectionConfig(40.0, (0.6, 0.7, 0.95), cut=cut), "toy"
+
+        def predict(self, clips):
+            seen.extend(clips)
+            return ["calm"]
+
+    monkeypatch.setattr(ClipClassifier, "load", lambda path: Classifier())
+    arguments = ["--model", model_dir, "--quiet", "--clips", "c.skops", "--seconds", "0.05"]
+    assert cli.main(["analyze", str(tmp_path / "face.mp4"), *arguments]) == cli.DONE
+    image = next(read_frames(tmp_path / "face.mp4")).image
+    found = MTCNN(40, (0.6, 0.7, 0.95)).detect([image])[0]
+    best = np.prod(found.bboxes[:, 2:] - found.bboxes[:, :2], axis=1).argmax()
+    left, top, right, bottom = np.clip(found.bboxes[best], 0, [*image.shape[1::-1]] * 2).astype(int)
+    crop = image[top:bottom, left:right] if cut == "box" else warp_five_points(image, found.landmarks[best])
+    ((features, frames),) = seen
+    np.testing.assert_allclose(features, facejax.load_model(model_dir).features([crop]), rtol=1e-4, atol=1e-4)
+    assert frames.tolist() == [0]
 
 
 def test_a_clip_classifier_is_read_before_the_video(photos, model_dir, tmp_path, capsys):

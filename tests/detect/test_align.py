@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from facejax.detect import align_eyes, centre_crop, crop_face, warp_five_points
+from facejax.detect import align_eyes, centre_crop, crop_face, cutter, warp_five_points
 from facejax.detect.align import _TEMPLATE
 
 
@@ -99,6 +99,16 @@ def test_five_point_warp_equals_scikit_image():
     assert got.shape == (224, 224, 3)
     assert np.abs(got - oracle).max() < 6  # OpenCV interpolates in steps of 1/32 pixel
     assert np.abs(got - oracle).mean() < 0.2
+
+
+def test_cuts_by_their_names():
+    image = np.random.default_rng(0).integers(0, 256, (120, 150, 3), dtype=np.uint8)
+    bbox, landmarks = np.array([20.0, 10, 100, 110]), np.array([[40.0, 40], [75, 50], [60, 65], [45, 80], [70, 85]])
+    np.testing.assert_array_equal(cutter("box")(image, bbox, landmarks), image[10:110, 20:100])
+    np.testing.assert_array_equal(cutter("eyes")(image, bbox, landmarks), crop_face(image, bbox, landmarks))
+    np.testing.assert_array_equal(cutter("five_points")(image, bbox, landmarks), warp_five_points(image, landmarks))
+    with pytest.raises(ValueError, match=r"box, eyes, five_points, got 'eye'.*did you mean 'eyes'"):
+        cutter("eye")
 
 
 def test_five_points_on_one_spot_are_refused():

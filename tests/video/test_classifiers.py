@@ -9,10 +9,12 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
+from facejax.protocol_config import DetectionConfig
 from facejax.video import classifiers
 from facejax.video.classifiers import CLASSIFIERS, ClipClassifier, Fitted, Recipe, fit
 from facejax.video.descriptors import AFEW, describe_clips
 
+DETECTION = DetectionConfig(64.0, (0.6, 0.7, 0.8), "all", "five_points")
 BY_HAND = {
     "linear_svc": lambda c: LinearSVC(C=c, random_state=0, max_iter=20000),
     "svc_rbf": lambda c: SVC(C=c, random_state=0),
@@ -49,6 +51,16 @@ def test_results_equal_scikit_learn_by_hand(name, clips):
     np.testing.assert_array_equal(fitted.scores(vectors[60:]).argmax(axis=1), expected)
 
 
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classes_are_weighed_and_folds_drawn_as_asked(name, clips):
+    assert Recipe(name, balanced=True).estimator().class_weight == "balanced"
+    assert Recipe(name).estimator().class_weight is None
+    features, labels = clips
+    vectors, folds = describe_clips(features, AFEW), StratifiedKFold(4, shuffle=True, random_state=5)
+    ours = [test.tolist() for _, test in classifiers.stratified(labels, 4, 5).split(vectors, labels)]
+    assert ours == [test.tolist() for _, test in folds.split(vectors, labels)]
+
+
 def test_forest_equals_scikit_learn_by_hand(clips):
     features, labels = clips
     vectors = describe_clips(features, AFEW)
@@ -83,11 +95,12 @@ def test_two_classes_and_classes_that_were_never_seen(clips):
 def test_a_saved_classifier_says_the_same(name, clips, tmp_path):
     features, labels = clips
     fitted = fit(Recipe(name, costs=(0.1, 1.0), trees=5), describe_clips(features, AFEW), labels, 3)
-    classifier = ClipClassifier(fitted, AFEW, ("a", "b", "c"), "toy network")
+    classifier = ClipClassifier(fitted, DETECTION, AFEW, ("a", "b", "c"), "toy network")
     classifier.save(tmp_path / "c.skops")
     loaded = ClipClassifier.load(tmp_path / "c.skops")
     empty = np.zeros((0, 6), np.float32), np.zeros(0, np.int64)
     np.testing.assert_array_equal(loaded.scores([*features, empty]), classifier.scores([*features, empty]))
+    assert loaded.detection == DETECTION
     assert (loaded.descriptor, loaded.labels, loaded.source) == (AFEW, ("a", "b", "c"), "toy network")
     assert loaded.fitted.cost_accuracy == fitted.cost_accuracy
     assert set(loaded.predict(features)) <= {"a", "b", "c"}
@@ -103,7 +116,7 @@ def test_files_of_others_are_refused(tmp_path):
     (tmp_path / "p.skops").write_bytes(pickle.dumps({"estimator": 1}))
     with pytest.raises(ValueError, match="no clip classifier of facejax"):
         ClipClassifier.load(tmp_path / "p.skops")
-    ClipClassifier(Fitted(Foreign(), 2, None, "fixed", {}), AFEW, ("a", "b"), "").save(tmp_path / "f.skops")
+    ClipClassifier(Fitted(Foreign(), 2, None, "fixed", {}), DETECTION, AFEW, ("a", "b"), "").save(tmp_path / "f.skops")
     with pytest.raises(ValueError, match="not trusted"):
         ClipClassifier.load(tmp_path / "f.skops")
 
@@ -140,7 +153,8 @@ def test_estimators_that_no_recipe_makes_are_refused(clips, tmp_path):
         (mixed, "of other vectors"),
         (odd, "23 numbers is no descriptor"),
     ):
-        ClipClassifier(Fitted(estimator, 3, None, "fixed", {}), AFEW, ("a", "b", "c"), "").save(tmp_path / "c.skops")
+        fitted = Fitted(estimator, 3, None, "fixed", {})
+        ClipClassifier(fitted, DETECTION, AFEW, ("a", "b", "c"), "").save(tmp_path / "c.skops")
         with pytest.raises(ValueError, match=message):
             ClipClassifier.load(tmp_path / "c.skops")
 
