@@ -165,7 +165,8 @@ def _our_numbers(config: Any, report: dict[str, Any]) -> dict[str, tuple[str, in
             ages = report["ages"].get(key, {"n": 0})
             if ages["n"]:
                 low, high = ages["interval95"]
-                found[label] = (f"{ages['mae']:.2f} [{low:.2f}, {high:.2f}]", ages["n"])
+                interval = "" if low is None else f" [{low:.2f}, {high:.2f}]"  # one person has none
+                found[label] = (f"{ages['mae']:.2f}{interval}", ages["n"])
         return found | {name: (percent(result), result["n"]) for name, result in report["fitted"].items()}
     found = {}
     for task, result in report["last"]["tasks"].items():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import pathlib
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from experiments.protocols.kept import files_digest, keep
 from experiments.protocols.network import load_network
-from experiments.protocols.results import percent, write_results
+from experiments.protocols.results import accuracy, percent, write_results
 from facejax.config import Config, ConfigError, DataConfig
 from facejax.data.metadata import find_set, read_splits
 from facejax.data.source import FaceSource
@@ -272,18 +273,18 @@ def _markdown(config: AttributesConfig, report: dict[str, Any], results: list[Fa
     theirs = {"gender": paper["gender"], "gender, aged 21-60": paper["gender_21_60"]}
     for head, found in report["heads"].items():
         if "accuracy" in found:
-            ours, number = percent(found["accuracy"], found["interval95"]), theirs.get(head)
-            lines.append(f"| {head} accuracy % | {found['n']} | {ours} | {number or '-'} |")
+            number = theirs.get(head) or "-"
+            lines.append(f"| {head} accuracy % | {found['n']} | {accuracy(found)} | {number} |")
     for ages, number in zip(report["ages"].values(), (paper["age_mae"], paper["age_mae_21_60"]), strict=False):
         low, high = ages["interval95"]
         what = "all ages" if ages["low"] == 0 else f"ages {ages['low']}-{ages['high']}"
-        ours = f"{ages['mae']:.2f} [{low:.2f}, {high:.2f}], bias {ages['bias']:+.2f}"
+        interval = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+        ours = f"{ages['mae']:.2f}{interval}, bias {ages['bias']:+.2f}" if ages["n"] else "-"
         lines.append(f"| age, mean absolute error in years, {what} | {ages['n']} | {ours} | {number or '-'} |")
     for name, found in report["fitted"].items():
-        ours = percent(found["accuracy"], found["interval95"])
         balanced = percent(found["balanced_accuracy"])
         label = f"{config.fit} accuracy %, {name} on features (balanced {balanced})"
-        lines.append(f"| {label} | {found['n']} | {ours} | {paper[name] or '-'} |")
+        lines.append(f"| {label} | {found['n']} | {accuracy(found)} | {paper[name] or '-'} |")
     if paper["gender_21_60"]:
         lines += ["", "Ages 21-60: the paper has 3,287 listed photos, ours are all photos of that age in this set."]
     lines += ["", "## By group", ""]

@@ -36,3 +36,8 @@ def percent(value: float, interval: tuple[float, float] | list[float] | None = N
     """``62.42 [60.1, 64.7]``: a fraction in percent, with its interval where there is one."""
     text = f"{100 * value:.2f}"
     return text if interval is None else f"{text} [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"
+
+
+def accuracy(found: dict[str, Any]) -> str:
+    """``62.42 [60.1, 64.7]`` of a result's ``accuracy`` and ``interval95``; ``-`` of no records, which have none."""
+    return percent(found["accuracy"], found["interval95"]) if found["n"] else "-"

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.protocols.faces import ClipSet, clip_label, faces_of_clips, open_clips
 from experiments.protocols.kept import keep, records_digest
 from experiments.protocols.network import load_network
-from experiments.protocols.results import percent, write_results
+from experiments.protocols.results import accuracy, percent, write_results
 from facejax.config import ConfigError
 from facejax.datasets import get_dataset
 from facejax.evals.classification import ClassificationResult, classify
@@ -258,7 +258,7 @@ def _markdown(config: VideoConfig, report: dict[str, Any]) -> list[str]:
         cost = "-" if found.get("cost") is None else f"{found['cost']:g}"
         if found.get("chosen_by") == "peeking_at_validation":
             cost += ", chosen on these clips"
-        both = [percent(found[part]["accuracy"], found[part]["interval95"]) for part in ("all", "with_faces")]
+        both = [accuracy(found[part]) for part in ("all", "with_faces")]
         lines.append(f"| {name} | {cost} | {both[0]} | {both[1]} | {percent(found['all']['balanced_accuracy'])} |")
     if paper["row"]:
         with_faces = (
@@ -278,6 +278,5 @@ def _markdown(config: VideoConfig, report: dict[str, Any]) -> list[str]:
         ]
         for name, found in report["comparison"].items():
             versus = f"{found['better']} | {found['worse']} | {found['p']:.3f}" if "p" in found else "- | - | -"
-            accuracy = percent(found["accuracy"], found["interval95"])
-            lines.append(f"| {name} | {found['n']} | {accuracy} | {versus} |")
+            lines.append(f"| {name} | {found['n']} | {accuracy(found)} | {versus} |")
     return lines

@@ -20,7 +20,7 @@ class AgeRangeResult:
         high: Oldest, included.
         n: Records.
         mae: Mean absolute error, years; nan without records, as all below.
-        interval95: Bootstrap interval of it.
+        interval95: Bootstrap interval of it; nan where there is one person (or record) only.
         bias: Mean of predicted less true: above 0, people look older to the network than they are.
         within5: Part of the records with an error of at most 5 years (the cumulative score CS(5)).
     """

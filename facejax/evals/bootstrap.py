@@ -26,7 +26,13 @@ def resample(
             single records.
         samples: Number of draws.
         seed: Of the draws.
+
+    Returns:
+        nan where there are fewer than two records, or two clusters: every draw would be the same, as if nothing were
+        left to chance.
     """
+    if len(records if clusters is None else np.unique(clusters)) < 2:
+        return np.full(samples, np.nan)
     rng = np.random.default_rng(seed)
     if clusters is None:
         return np.array([metric(rng.choice(records, len(records))) for _ in range(samples)], np.float64)

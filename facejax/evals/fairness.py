@@ -130,8 +130,7 @@ def by_group(
         draws[label] = resample(metric, records, persons, samples=samples, seed=seed + index)
         count = len(records) if persons is None else len(np.unique(persons))
         value, enough = float(metric(records)), len(records) >= MIN_RECORDS and count >= MIN_PERSONS
-        interval = interval95(draws[label]) if count > 1 else (float("nan"), float("nan"))
-        results.append(GroupResult(label, len(records), count, value, interval, enough))
+        results.append(GroupResult(label, len(records), count, value, interval95(draws[label]), enough))
     compared = sorted((result for result in results if result.counted), key=lambda result: result.value)
     best = worst = ""
     gap, gap_interval = float("nan"), (float("nan"), float("nan"))

@@ -85,7 +85,7 @@ class AgeResult:
         values: dict[str, Any] = {"n": self.n, **self.metrics()}
         if self.n > 1:
             half = Z95 * np.abs(self.errors).std(ddof=1) / np.sqrt(self.n)
-            values["interval95"] = [values["mae"] - half, values["mae"] + half]
+            values["interval95"] = [max(values["mae"] - half, 0.0), values["mae"] + half]
         return values
 
 

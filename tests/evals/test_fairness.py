@@ -28,6 +28,17 @@ def test_photos_of_one_person_count_as_one():
     assert by_person == pytest.approx(values.std() / 10, rel=0.15)
     assert resample(mean, np.arange(1000)).std() == pytest.approx(values.std() / 1000**0.5, rel=0.15)
     assert np.isnan(interval95(np.array([np.nan]))).all()
+    assert interval95(np.append(np.arange(1001.0), np.nan)) == (25, 975)
+
+
+def test_one_person_or_record_has_no_interval():
+    mean = lambda i: float(i.mean())  # noqa: E731
+    assert np.isnan(resample(mean, np.arange(6), np.zeros(6), samples=5)).all()
+    assert np.isnan(resample(mean, np.arange(1), samples=5)).all()
+    assert np.isfinite(resample(mean, np.arange(2), samples=5)).all()
+    one = age_errors(np.array([30.0, 40, 50]), np.array([31, 44, 80]), 21, 60, clusters=np.array(["a", "a", "b"]))
+    assert (one.n, one.mae) == (2, 2.5)
+    assert np.isnan(one.interval95).all()
 
 
 def test_groups_gap_and_worst():
@@ -66,6 +77,20 @@ def test_a_group_of_few_persons_is_not_compared():
     assert "nan" not in text
 
 
+def test_groups_are_drawn_apart():
+    """Two groups of the same values differ by chance alone, and that chance is in the interval of their gap."""
+    values = np.tile(np.random.default_rng(0).normal(size=100), 2)
+    result = by_group("m", lambda i: float(values[i].mean()), "x", np.repeat([0, 1], 100), ("a", "b"))
+    half = 1.96 * values.std() * (2 / 100) ** 0.5
+    assert result.gap_interval95 == pytest.approx((-half, half), abs=0.06)
+
+
+def test_a_group_of_thirty_records_is_compared():
+    sizes = [30, 30, 29]
+    result = by_group("m", lambda i: float(i.mean()), "x", np.repeat([0, 1, 2], sizes), ("a", "b", "c"), samples=20)
+    assert [group.counted for group in result.groups] == [True, True, False]
+
+
 def test_one_group_has_no_gap():
     result = by_group("m", lambda i: 1.0, "x", np.zeros(50, int), ("a", "b"))
     assert (result.best, result.worst) == ("", "")
@@ -88,6 +113,18 @@ def test_age_errors_of_the_paper_s_ranges():
     assert (paper.n, paper.mae) == pytest.approx((3, 13 / 3))
     assert paper.interval95[0] <= paper.mae <= paper.interval95[1]
     assert age_errors(predicted, true, 100).n == 0
+    assert age_errors(predicted, true, -5).n == 5  # -1 is unknown, no age
+    assert age_errors(np.array([30.0, 35.1]), np.array([25, 30])).within5 == 0.5  # 5 years count, 5.1 do not
+
+
+def test_age_intervals_draw_the_persons_of_the_chosen_range():
+    """60 persons of 10 equal photos within the range, and twice as many photos outside before them."""
+    persons = np.concatenate([np.arange(1200) + 1000, np.repeat(np.arange(60), 10)])
+    true = np.concatenate([np.full(1200, 5), np.full(600, 40)])
+    errors = np.abs(np.random.default_rng(0).normal(size=60)) * 8
+    predicted = true + np.concatenate([np.zeros(1200), np.repeat(errors, 10)])
+    low, high = age_errors(predicted, true, 21, 60, clusters=persons).interval95
+    assert high - low == pytest.approx(2 * 1.96 * errors.std() / 60**0.5, rel=0.15)
 
 
 def test_attributes_that_a_set_has():

@@ -54,7 +54,19 @@ def test_age_by_equation_1_with_two_ages():
     assert metrics["mae"] == pytest.approx((1 + 0 + 3) / 3)
     assert metrics["rmse"] == pytest.approx(np.sqrt(10 / 3))
     assert metrics["class_accuracy"] == pytest.approx(2 / 3)  # 103 years are in the last class
-    assert selection_value(TASKS["age"], evaluate_task(TASKS["age"], scores, np.array([36, 10, 103])), "accuracy") < 0
+    result = evaluate_task(TASKS["age"], scores, np.array([36, 10, 103]))
+    assert selection_value(TASKS["age"], result, "accuracy") == pytest.approx(-4 / 3)
+    assert evaluate_task(TASKS["age"], scores, np.array([29.6, 9.4, -1])).metrics()["class_accuracy"] == 0.5
+
+
+def test_interval_of_the_mean_error_of_ages():
+    scores = np.eye(100, dtype=np.float32)[[30, 40, 50, 60]]
+    result = evaluate_task(TASKS["age"], scores, np.array([31, 45, 53, 60])).to_dict()
+    errors = np.array([0, 4, 2, 1])
+    low, high = scipy.stats.norm.interval(0.95, errors.mean(), scipy.stats.sem(errors))
+    assert result["interval95"] == pytest.approx([low, high])
+    few = evaluate_task(TASKS["age"], scores[:2], np.array([31, 61])).to_dict()
+    assert few["interval95"][0] == 0  # an error is never below
 
 
 def test_identity_counts_ranks():
@@ -74,3 +86,6 @@ def test_valence_and_arousal():
         ccc = 2 * r * x.std() * y.std() / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
         assert metrics[f"ccc_{name}"] == pytest.approx(ccc, rel=1e-5)
         assert metrics[f"rmse_{name}"] == pytest.approx(sklearn.metrics.root_mean_squared_error(y, x), rel=1e-5)
+    mean = (metrics["ccc_valence"] + metrics["ccc_arousal"]) / 2
+    result = evaluate_task(TASKS["valence_arousal"], predicted, target)
+    assert selection_value(TASKS["valence_arousal"], result, "accuracy") == pytest.approx(mean)

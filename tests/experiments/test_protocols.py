@@ -19,6 +19,8 @@ from facejax.data.metadata import STORED_FIELDS, Field, shard_name, write_metada
 from facejax.data.records import Record
 from facejax.data.source import FaceSource
 from facejax.data.tfrecord import write_shard
+from facejax.evals.age import age_errors
+from facejax.evals.classification import classify
 from facejax.inference.video import VideoWriter
 from facejax.models import list_models
 from facejax.protocol_config import (
@@ -32,7 +34,7 @@ from facejax.protocol_config import (
     SequenceConfig,
     VideoConfig,
 )
-from facejax.tasks import EMOTION7
+from facejax.tasks import EMOTION7, GENDER
 from facejax.video.classifiers import CLASSIFIERS, ClipClassifier
 from facejax.video.descriptors import AFEW, VGAF, Descriptor
 from facejax.video.features import Clip, FeatureTable
@@ -181,6 +183,25 @@ def test_table_6_is_on_people_where_utkface_is_not_prepared(tmp_path, monkeypatc
     assert report["ages"]["0-200"]["mae"] == pytest.approx(np.abs(np.rint(ages[0]) - ages[0]).mean(), abs=1e-4)
     assert report["ages"]["0-200"]["mae"] > 0.01
     assert report["heads"]["age"]["mae"] == pytest.approx(report["ages"]["0-200"]["mae"], abs=1e-6)
+
+
+def test_a_report_tells_no_figure_of_no_photos_and_no_interval_of_one_person():
+    config = run.load_config("utkface_mobilenet")
+    true, years = np.array([30, 31, 80]), np.array([40.0, 45, 81])
+    ages = {
+        "all": age_errors(years, true, clusters=np.array([1, 1, 2])).to_dict(),
+        "some": age_errors(years, true, 21, 60, clusters=np.array([1, 1, 2])).to_dict(),
+    }
+    nobody = classify(np.zeros((3, 2)), np.full(3, -1), GENDER).to_dict()
+    report = {"network": "toy", "data": "toy", "photos": 3, "left_out": None, "corrupt": 0, "draws": "persons"}
+    report |= {"comparable": False, "paper": dataclasses.asdict(config.paper), "fitted": {}}
+    report |= {"heads": {"gender, aged 21-60": nobody}, "ages": ages}
+    text = "\n".join(attributes._markdown(config, report, []))
+    assert "| gender, aged 21-60 accuracy % | 0 | - | 97.5 |" in text
+    assert "ages 21-60 | 2 | 12.00, bias +12.00 | 5.39 |" in text
+    assert re.search(r"all ages \| 3 \| 8\.33 \[1\.00, 12\.00\], bias", text)
+    report["ages"]["some"] = age_errors(years, true, 35, 60).to_dict()
+    assert "ages 35-60 | 0 | - | 5.39 |" in "\n".join(attributes._markdown(config, report, []))
 
 
 def test_outputs_of_other_photos_or_weights_are_not_reused(tmp_path, monkeypatch):

@@ -80,3 +80,11 @@ def test_parameters_are_those_of_the_networks(name, millions):
 
 def test_no_records_have_no_figure():
     assert tables.percent({"n": 0, "accuracy": None, "interval95": [None, None]}) == "-"
+
+
+def test_ages_of_one_person_have_no_interval(tmp_path, capsys):
+    report = report_of(run.load_config("utkface_mobilenet"))
+    report["ages"] = {"21-60": {"n": 6, "mae": 20.43, "interval95": [None, None]}}
+    (tmp_path / "utkface_mobilenet.json").write_text(json.dumps(report))
+    tables.main(["--results", str(tmp_path), "--table", "Table 6"])
+    assert "| MobileNet-v1, age, aged 21-60 | 5.39 | 20.43 | 6 |" in capsys.readouterr().out
