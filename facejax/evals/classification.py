@@ -108,4 +108,4 @@ def seven_from_eight(scores: Float[np.ndarray, "n 8"], labels: Int[np.ndarray, "
     """The paper's second way to 7 classes: a model of 8, its contempt score and the contempt records dropped."""
     contempt = EMOTION8.index("contempt")
     seven = np.where(labels == contempt, -1, labels - (labels > contempt))
-    return classify(np.delete(scores, contempt, axis=1), np.where(labels < 0, -1, seven), EMOTION7)
+    return classify(np.delete(scores, contempt, axis=1), seven, EMOTION7)

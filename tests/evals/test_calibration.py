@@ -37,6 +37,15 @@ def test_honest_and_boastful_probabilities(predicted):
     assert (certain.ece, certain.brier, certain.nll) == (0, 0, 0)
 
 
+def test_edges_and_the_worst_bin():
+    halves = np.full((1, 2), 0.5)
+    assert reliability(halves, np.array([0]), bins=10).counts.argmax() == 4  # a bin holds its upper edge
+    assert len(reliability(halves, np.array([0])).counts) == 15
+    wrong = reliability(np.array([[1.0, 0], [0.6, 0.4]]), np.array([1, 0]))
+    assert wrong.nll == pytest.approx((-np.log(1e-12) - np.log(0.6)) / 2)
+    assert (wrong.mce, wrong.ece) == (pytest.approx(1), pytest.approx(0.7))
+
+
 def test_unlabelled_records_and_scores_that_are_none(predicted):
     probabilities, labels = predicted
     some = np.where(np.arange(500) < 100, labels, -1)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics
 
 from facejax.evals import classification
@@ -39,7 +40,9 @@ def test_records_without_a_label_and_empty_classes_do_not_count(scored):
 
 def test_seven_from_eight_drops_contempt(scored):
     scores, labels = scored
-    result = classification.seven_from_eight(scores, labels)
+    result = classification.seven_from_eight(
+        np.concatenate([scores, scores[:5]]), np.concatenate([labels, np.full(5, -1)])
+    )
     kept = labels != 1
     names8, names7 = np.array(EMOTION8), np.array(EMOTION7)
     masked = np.where(np.arange(8) == 1, -np.inf, scores)[kept]
@@ -54,3 +57,10 @@ def test_wilson_interval_closed_cases():
     for p in (low, high):
         assert abs(p - 37 / 120) == pytest.approx(1.959964 * np.sqrt(p * (1 - p) / 120), rel=1e-5)
     assert classification.wilson_interval(0, 0) == (0, 1)
+    for n in range(1, 60):
+        for hits in {0, n // 3, n}:
+            low, high = classification.wilson_interval(hits, n)
+            assert low >= 0
+            assert high <= 1
+            exact = stats.binomtest(hits, n).proportion_ci(method="wilson")
+            assert (low, high) == pytest.approx((exact.low, exact.high), abs=1e-9)

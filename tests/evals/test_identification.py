@@ -23,7 +23,24 @@ def test_protocol_equals_scikit_learn_s_nearest_neighbour(photos):
     assert result.std == pytest.approx(np.std(result.accuracy))
     assert 0.1 < result.mean < 1
     assert result.interval95[0] < result.mean < result.interval95[1]
-    assert (result.rank5 >= result.accuracy).all()
+    train, test = next(one_photo_each(identities, 1, 3))
+    five = NearestNeighbors(n_neighbors=5).fit(rows[train]).kneighbors(rows[test], return_distance=False)
+    assert result.rank5[0] == (identities[train][five] == identities[test][:, None]).any(axis=1).mean()
+
+
+def test_rows_of_any_length_are_normalised():
+    np.testing.assert_allclose(normalize(np.array([[3e-3, -4e-3], [0, 0]])), [[0.6, -0.8], [0, 0]], rtol=1e-6)
+
+
+def test_the_interval_is_of_photos_not_of_persons():
+    """Twenty persons of two equal photos are always found, twenty of eleven photos of noise hardly ever."""
+    rng = np.random.default_rng(0)
+    identities = np.concatenate([np.repeat(np.arange(20), 2), np.repeat(np.arange(20, 40), 11)])
+    features = rng.normal(size=(len(identities), 30))
+    features[1:40:2] = features[:40:2]
+    result = identify(features, identities, repeats=3)
+    assert 0.09 < result.mean < 0.2
+    assert result.interval95[0] < result.mean < result.interval95[1]
 
 
 def test_one_photo_a_person_and_all_others(photos):
@@ -54,6 +71,22 @@ def test_open_set_search_by_hand():
     assert (result.enrolled, result.known_probes, result.unknown_probes) == (1, 1, 5)
     assert result.rates == {0.01: 1.0, 0.9: 1.0}
     rng = np.random.default_rng(0)
+    rows, who = (
+        normalize(rng.normal(size=(25, 6))[np.arange(100) // 4] + rng.normal(size=(100, 6))),
+        np.arange(100) // 4,
+    )
+    draw, rates, alarms = np.random.default_rng(5), [], (0.05, 0.2)
+    for train, _ in one_photo_each(who, 2, 5):
+        gallery = draw.permutation(train)[:12]
+        others = np.setdiff1d(np.arange(100), gallery)
+        similarity = rows[others] @ rows[gallery].T
+        best, known = similarity.max(axis=1), np.isin(who[others], who[gallery])
+        right = who[gallery][similarity.argmax(axis=1)] == who[others]
+        # The lowest of all thresholds by which no more strangers are named than allowed.
+        bars = [min(bar for bar in best if (best[~known] > bar).mean() <= alarm) for alarm in alarms]
+        rates.append([(right & (best > bar))[known].mean() for bar in bars])
+    found = search(rows, who, repeats=2, seed=5, false_alarms=alarms)
+    assert (found.enrolled, list(found.rates.values())) == (12, pytest.approx(np.mean(rates, axis=0)))
     noise = search(rng.normal(size=(400, 4)), np.arange(400) // 4, repeats=3, false_alarms=(0.01, 1.0))
     assert noise.rates[0.01] < 0.05  # chance; with no threshold rank 1 alone decides
     assert noise.rates[1.0] >= noise.rates[0.01]

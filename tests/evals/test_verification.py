@@ -33,14 +33,15 @@ def test_folds_are_judged_by_the_others(pairs):
         others = fold != k
         assert result.threshold[k] == best_threshold(similarity[others], same[others])
         assert result.accuracy[k] == accuracy(similarity[~others], same[~others], result.threshold[k])
-    assert result.mean == pytest.approx(result.accuracy.mean())
+    assert (result.mean, result.std) == pytest.approx((result.accuracy.mean(), np.std(result.accuracy)))
 
 
 def test_rates_by_brute_force(pairs):
     similarity, same, fold = pairs
-    result = verify(similarity, same, fold, (0.001, 0.01, 0.1))
+    rates = (0.005, 0.01, 0.1, *np.arange(0.015, 0.5, 0.015))
+    result = verify(similarity, same, fold, (0.001, *rates))
     assert result.auc == pytest.approx(roc_auc_score(same, similarity))
-    for far in (0.01, 0.1):
+    for far in rates:  # 0.005: one of 200 pairs
         allowed = [t for t in similarity if (similarity[~same] >= t).mean() <= far]
         assert result.tar[far] == pytest.approx(max((similarity[same] >= t).mean() for t in allowed))
     assert np.isnan(result.tar[0.001])  # 200 pairs of two persons cannot show one in a thousand

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from facejax.video.attention import SEQUENCE_NETWORKS, SequenceRecipe, initial_state, time_code
-from facejax.video.sequences import FittedSequence, fit_sequence, pad_clips
+from facejax.video.sequences import FittedSequence, _schedule, fit_sequence, pad_clips
 
 RECIPE = SequenceRecipe(width=16, heads=2, epochs=30, batch_size=16, max_frames=8, dropout=0.1, lr=3e-3)
 
@@ -90,6 +90,12 @@ def test_padding_thins_long_clips_evenly():
     assert batch["features"][0, :, 0].tolist() == [0, 2, 4, 6, 8]
     assert batch["frames"][0].tolist() == [0, 2, 4, 6, 8]
     assert batch["mask"].sum(axis=1).tolist() == [5, 2, 0]
+
+
+def test_the_rate_rises_for_a_tenth_of_the_steps_and_falls_to_zero():
+    rates = [_schedule(step, 50) for step in range(51)]
+    np.testing.assert_allclose(rates[:5], np.arange(1, 6) / 5)
+    np.testing.assert_allclose(rates[5:], (1 + np.cos(np.linspace(0, np.pi, 46))) / 2, atol=1e-12)
 
 
 def test_time_code_tells_frames_apart():

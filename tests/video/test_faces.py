@@ -4,6 +4,7 @@ import os
 import numpy as np
 import pytest
 
+from facejax.video import features
 from facejax.video.faces import chosen_faces, clip_faces, find_faces
 from facejax.video.features import Clip, FeatureTable, embed_clips
 from facejax.video.frames import Frame, array_frames
@@ -29,7 +30,7 @@ class ToyDetector:
     def one(self, count):
         left = np.arange(count, dtype=np.float32) * 10
         boxes = np.stack([left, left * 0, left + 3 + np.arange(count), left * 0 + 8], axis=1)
-        return Found(boxes, np.linspace(0.99, 0.9, count).astype(np.float32), np.zeros((count, 5, 2), np.float32))
+        return Found(boxes, np.linspace(0.99, 0.9, count).astype(np.float32), np.repeat(boxes[:, None, :2], 5, axis=1))
 
 
 def cut(image, bbox, landmarks):
@@ -68,6 +69,10 @@ def test_a_face_outside_the_frame_is_dropped_and_boxes_are_in_pixels_of_the_file
     ((_, faces),) = find_faces([frame], ToyDetector(), cut, choose="all")
     assert [face.bbox.tolist() for face in faces] == [[0, 0, 6, 16], [20, 0, 28, 16]]
     assert (faces[0].frame, faces[0].time) == (7, 0.5)
+    assert [face.landmarks[0].tolist() for face in faces] == [[0, 0], [20, 0]]
+    assert not np.shares_memory(faces[0].crop, frame.image)  # else every face would hold its whole frame
+    ((_, (last,)),) = find_faces([frame], ToyDetector(), lambda image, *_: image, choose="largest")
+    assert (last.score, last.landmarks[0].tolist()) == (pytest.approx(0.9), [40, 0])
 
 
 def test_faces_survive_a_file(tmp_path):
@@ -79,6 +84,10 @@ def test_faces_survive_a_file(tmp_path):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(clip, name))
     assert [crop.shape for crop in loaded.crops] == [crop.shape for crop in clip.crops]
     assert max(np.abs(a.astype(int) - b).max() for a, b in zip(loaded.crops, clip.crops, strict=True)) <= 2  # JPEG
+    red = dataclasses.replace(clip, crops=[crop * 0 + np.array([250, 0, 0], np.uint8) for crop in clip.crops])
+    red.save(tmp_path / "clip.npz")
+    for crop in type(clip).load(tmp_path / "clip.npz").crops:
+        assert crop[..., 0].min() > 240 > 10 > crop[..., 1:].max()
     assert [path.name for path in tmp_path.iterdir()] == ["clip.npz"]
 
 
@@ -115,6 +124,24 @@ def test_features_stay_with_their_clip(table):
     assert table.of_split("validation").tolist() == [False, False, True]
     assert [len(features) for features, _ in table.per_clip()] == [3, 0, 2]
     assert [frames.tolist() for _, frames in table.per_clip()] == [[0, 1, 1], [], [0, 0]]
+
+
+def test_crops_of_several_clips_share_the_batches(monkeypatch):
+    monkeypatch.setattr(features, "CROPS_AT_ONCE", 2)
+    sizes, toy = [], (ToyDetector(), cut)
+
+    def embed(crops):
+        sizes.append(len(crops))
+        return np.array([[crop.mean()] for crop in crops])
+
+    def clips():
+        for number in range(3):
+            yield Clip(str(number), "train", 0, 1), clip_faces(find_faces(array_frames(images([1, 2])), *toy))
+
+    table = embed_clips(clips(), embed, "toy")
+    assert sizes == [2, 2, 2]
+    assert table.features[:, 0].tolist() == [1, 2] * 3
+    assert table.clip.tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_npz_and_parquet_hold_the_table(table, tmp_path):

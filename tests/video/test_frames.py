@@ -45,11 +45,23 @@ def test_every_nth_frame_keeps_its_number_and_time(video):
     assert frames[2].time == pytest.approx(0.4)
 
 
-def test_large_frames_are_reduced(video):
+def capture_of(grabbed, image):
+    """A `cv2.VideoCapture` of the same image again and again, which tells no times, and grabs frames as told."""
+    capture, told = mock.Mock(spec=cv2.VideoCapture), iter(grabbed)
+    capture.grab.side_effect = lambda: next(told, False)
+    capture.retrieve.return_value = True, image
+    capture.get.return_value = 0
+    return lambda _: capture
+
+
+def test_large_frames_are_reduced(video, monkeypatch):
     frame = next(read_frames(video, max_side=32))
     assert frame.image.shape == (24, 32, 3)
     assert frame.scale == 0.5
     assert next(read_frames(video, max_side=100)).scale == 1
+    stripes = np.tile(np.uint8([[[0]], [[200]]]), (24, 64, 3))  # which only a mean over the area makes grey
+    monkeypatch.setattr(cv2, "VideoCapture", capture_of([True], stripes))
+    assert np.unique(next(read_frames(video, max_side=32)).image).tolist() == [100]
 
 
 def test_the_thread_ends_with_its_consumer_and_never_runs_far_ahead(video):
@@ -79,6 +91,12 @@ def test_a_cut_off_file_gives_what_is_whole(video):
     kept = numbers(read_frames(video))
     assert 5 < len(kept) < 24
     assert kept == list(range(len(kept)))
+
+
+def test_broken_frames_in_the_middle_are_left_out(video, monkeypatch):
+    grabbed = [True, *[False] * 29, True, *[False] * 29, True]
+    monkeypatch.setattr(cv2, "VideoCapture", capture_of(grabbed, np.zeros((4, 4, 3), np.uint8)))
+    assert [frame.index for frame in read_frames(video)] == [0, 30, 60]
 
 
 def test_frames_of_arrays():
