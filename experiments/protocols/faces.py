@@ -121,6 +121,7 @@ def faces_of_clips(
             faces = _faces(record, config, detection, detector, cut)
             if faces.num_frames:
                 faces.save(path)
+                faces = ClipFaces.load(path)  # crops are kept as JPEG: the same go on here as in every later run
             found, frames = found + 1, frames + faces.num_frames
         if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
             last = time.monotonic()

@@ -327,6 +327,25 @@ def test_an_unreadable_clip_is_counted_and_tried_again_when_its_file_has_changed
     assert report() == (0, 4, False, 1)
 
 
+def test_a_run_that_finds_the_faces_has_those_that_later_runs_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(faces, "make_detector", lambda detection: FixedDetector([[0, 0, 20, 20], [10, 10, 40, 40]]))
+    films = [np.stack([noise(48, 48, 2 * number + frame) for frame in range(2)]) for number in range(3)]
+    records = tuple(Record(str(number), "train", lambda n=number: films[n], {"emotion": 0}) for number in range(3))
+    clips = faces.ClipSet("toy", "toy", records, EMOTION7)
+    config = VideoConfig()
+
+    def crops():
+        found = faces.faces_of_clips(config.clips, config.detection, clips, tmp_path)
+        return [crop for _, of_clip in found for crop in of_clip.crops]
+
+    first = crops()
+    next(iter(tmp_path.rglob("000001*.npz"))).unlink()  # as after a run that was stopped
+    for again in (crops(), crops()):
+        assert len(again) == len(first) == 6
+        assert all((a == b).all() for a, b in zip(again, first, strict=True))
+    assert not np.array_equal(first[0], films[0][0][10:40, 10:40])  # noise does not survive JPEG
+
+
 @pytest.mark.parametrize(
     ("name", "train", "validation", "whole"),
     [("afew", 773, 383, True), ("afew", 773, 382, False), ("afew", 773, 0, False), ("vgaf", 2661, 766, True)],
