@@ -2,11 +2,12 @@
 
 import contextlib
 import math
+import os
 import pathlib
 import queue
 import threading
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -117,9 +118,18 @@ def array_frames(images: Iterable[np.ndarray], *, fps: float | int = 30, every: 
             yield Frame(index, index / fps, image, 1.0)
 
 
+def file_name(path: pathlib.Path | str) -> Any:
+    """A path as OpenCV's FFmpeg takes it, whatever letters it has.
+
+    As bytes, since a name that is not UTF-8 ends the process; from the root, since in ``talk: 1.mp4`` what stands
+    before the colon would be a protocol.
+    """
+    return os.fsencode(os.path.abspath(path))
+
+
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[cv2.VideoCapture]:
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(file_name(path))
     try:
         if not capture.isOpened():
             raise VideoError(f"{path} is no video that OpenCV can open; `ffprobe FILE` says what it is")

@@ -1,6 +1,9 @@
 """Tracks keep their numbers through gaps and crossings; videos stream, smooth and are written whole."""
 
+import os
 import pathlib
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -120,6 +123,24 @@ def test_rates_that_mpeg_4_cannot_say_are_rounded(fps, written, tmp_path):
         for seed in range(3):
             writer.write(noise(32, 32, seed=seed))
     assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FPS) == pytest.approx(written)
+
+
+@pytest.mark.parametrize("name", ["talk: part 1.mp4", "no\udcffutf8.mp4"])
+def test_a_video_may_have_any_name(name, tmp_path):
+    # In a process of its own: OpenCV ends that which gives it a name it cannot encode.
+    code = """
+import pathlib, sys, numpy as np
+from facejax.inference.video import VideoWriter
+from facejax.video.frames import mean_rate, read_frames
+path = pathlib.Path(sys.argv[1])
+with VideoWriter(path, 10) as writer:
+    for grey in (0, 200):
+        writer.write(np.full((48, 64, 3), grey, np.uint8))
+print(len(list(read_frames(path))), round(mean_rate(path)))
+"""
+    done = subprocess.run([sys.executable, "-c", code, name], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "2 10\n"), done.stderr
+    assert os.listdir(tmp_path) == [name]
 
 
 def test_an_error_leaves_no_video(tmp_path):
