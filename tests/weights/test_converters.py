@@ -1,5 +1,6 @@
 """Foreign files to Flax variables: strict, and equal to what the publisher's own format computes."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
@@ -11,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import warnings
 
 import jax
@@ -19,6 +21,7 @@ import pytest
 
 from facejax.models import abstract_variables, model_from_cfg, pretrained_cfg
 from facejax.models.pretrained import CFGS
+from facejax.weights import convert
 from facejax.weights.checkpoint import load_inference_checkpoint, save_inference_checkpoint
 from facejax.weights.convert import convert_file, fetch, load_published
 from facejax.weights.graphdef import read_graph
@@ -310,6 +313,25 @@ def test_a_conversion_is_made_anew_where_its_configuration_changed_or_it_is_dama
     (place / "converted" / "model.json").unlink()
     assert load_published(MOBILENET, tmp_path)[1] == changed
     assert load_inference_checkpoint(place / "converted")[1] == changed
+
+
+def test_weights_that_several_ask_for_at_once_are_converted_once(shared_dir, tmp_path, monkeypatch):
+    """Of several that convert side by side, each replaces the folder that another one writes or reads."""
+    place = tmp_path / MOBILENET
+    place.mkdir()
+    shutil.copy(shared_dir / GRAPH, place)
+    converted = []
+
+    def slow(*args, **kwargs):
+        converted.append(args)
+        time.sleep(1)
+        return convert_file(*args, **kwargs)
+
+    monkeypatch.setattr(convert, "convert_file", slow)
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        loaded = list(pool.map(load_published, [MOBILENET] * 3, [tmp_path] * 3))
+    assert len(loaded) == 3
+    assert len(converted) == 1
 
 
 def test_a_file_of_other_weights_is_not_called_damaged(tmp_path):
