@@ -62,7 +62,7 @@ class _Routes:
     async def photo(self, request: Request) -> Response:
         with self._turns.place():
             data = await read_body(request, self._limits.photo_bytes, self._limits.upload_seconds)
-            async with self._turns.turn():
+            async with self._turn(request):
                 try:
                     result: Any = await run_in_threadpool(self._analyzer.analyze, data)
                 except ValueError as error:
@@ -75,7 +75,7 @@ class _Routes:
             stack.enter_context(self._turns.place())
             seconds = self._limits.upload_seconds
             path = await stack.enter_async_context(clip_file(request, self._limits.clip_bytes, seconds))
-            await stack.enter_async_context(self._turns.turn())
+            await stack.enter_async_context(self._turn(request))
             frames = analyze_clip(self._analyzer, path, self._limits)
             stack.push_async_callback(run_in_threadpool, frames.close)  # ends the decoder before the file goes
             try:
@@ -85,6 +85,18 @@ class _Routes:
                 words = "This clip cannot be read: it is damaged, or of a kind that OpenCV does not know."
                 raise RequestError(415, "unreadable_clip", words) from error
             return StreamingResponse(_lines(first, frames, stack.pop_all()), media_type="application/x-ndjson")
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, request: Request) -> AsyncIterator[None]:
+        """The request's turn; one whose client has left meanwhile, as the page does for another photo, is not served.
+
+        Raises:
+            RequestError: The client has left.
+        """
+        async with self._turns.turn():
+            if await request.is_disconnected():
+                raise RequestError(400, "broken_off", "Nobody waits for the answer.")
+            yield
 
 
 async def _lines(

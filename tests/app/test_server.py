@@ -3,8 +3,10 @@
 import asyncio
 import json
 import pathlib
+import socket
 import tempfile
 import threading
+import time
 
 import cv2
 import httpx2
@@ -15,6 +17,7 @@ from starlette.testclient import TestClient
 from facejax.app.limits import Limits
 from facejax.app.server import create_app
 from facejax.inference import FaceAnalyzer
+from tests.app.conftest import served
 from tests.inference.toy import FixedDetector, noise, toy_model
 from tests.video.webm import write_webm
 
@@ -184,6 +187,37 @@ def test_one_at_a_time_and_few_that_wait():
 
     assert sorted(asyncio.run(ask())) == [200, 200, 200, 503, 503]
     assert most == 1
+
+
+def test_a_photo_that_was_given_up_while_it_waited_is_not_looked_at():
+    looked, working, go = [], threading.Event(), threading.Event()
+
+    class Slow(FixedDetector):
+        def detect(self, images):
+            looked.append(images[0].shape[0])
+            working.set()
+            go.wait(10)
+            return super().detect(images)
+
+    def post(height: int) -> socket.socket:
+        data = encoded(noise(height, 20))
+        connection = socket.create_connection(("127.0.0.1", int(address.rstrip("/").rsplit(":", 1)[1])))
+        head = f"POST /api/photo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(data)}\r\n\r\n"
+        connection.sendall(head.encode() + data)
+        return connection
+
+    app = create_app(FaceAnalyzer([toy_model("gender")], Slow([])), Limits())
+    with served(app) as address:
+        first = post(20)
+        assert working.wait(10)
+        post(21).close()
+        last = post(22)
+        time.sleep(0.5)  # the server has heard of both
+        go.set()
+        for connection in (first, last):
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+            connection.close()
+    assert looked == [20, 22]
 
 
 def test_an_upload_that_never_ends_is_given_up(toy):
