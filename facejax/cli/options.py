@@ -48,17 +48,17 @@ def photos_of(sources: Sequence[str], without: pathlib.Path | None = None) -> It
     from facejax.inference.images import PHOTO_SUFFIXES
 
     left_out = None if without is None else os.path.realpath(without)
-    for source in map(pathlib.Path, sources):
-        if source.is_dir():
+    for source in sources:
+        if os.path.isdir(source):  # '' is none, though pathlib takes it for the current folder
             for folder, folders, files in os.walk(source):
                 folders[:] = [name for name in sorted(folders) if os.path.realpath(f"{folder}/{name}") != left_out]
                 for name in sorted(files):
                     if pathlib.PurePath(name).suffix.lower() in PHOTO_SUFFIXES:
                         yield pathlib.Path(folder) / name
-        elif source.exists():
-            yield source
+        elif os.path.exists(source):
+            yield pathlib.Path(source)
         else:
-            raise FileNotFoundError(f"no file or folder {str(source)!r}")
+            raise FileNotFoundError(f"no file or folder {source!r}")
 
 
 def shown(path: str | os.PathLike) -> str:

@@ -429,6 +429,7 @@ def test_a_clip_classifier_is_read_before_the_video(photos, model_dir, tmp_path,
     ("arguments", "words"),
     [
         (["analyze", "nowhere.jpg"], "no file or folder 'nowhere.jpg'"),
+        (["analyze", ""], "no file or folder ''"),
         (["analyze", "nowhere.mp4"], "no video file"),
         (["analyze", "webcam:x"], "webcam:NUMBER"),
         (["analyze", "a.mp4", "b.mp4"], "one video"),
