@@ -18,12 +18,12 @@ import jax
 import numpy as np
 
 from facejax.data.tfrecord import write_atomically
+from facejax.export.litert_flatbuffer import METADATA_NAME, with_metadata, without_dead_channels
 from facejax.export.network import INPUT, Network, compare, require_parity
 
 Kind = Literal["float32", "float16", "int8"]
 KINDS: tuple[Kind, ...] = ("float32", "float16", "int8")
 SIGNATURE = "serving_default"
-METADATA_NAME = "facejax"
 # The heads, probabilities and ages stay in floating point: they cost nothing and lose most.
 _IN_8_BITS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 # Its reports go to standard output, which may be a programme's (facejax export --json).
@@ -71,7 +71,7 @@ def export_litert(
         check["agreement"] = _agreement(network, data, faces)
     metadata = {**network.metadata, "numbers": kind, "licence": network.licence, "check": check}
     metadata["input"] = {**network.metadata["input"], "shape": [1, *network.metadata["input"]["shape"][1:]]}
-    write_atomically(pathlib.Path(path), _with_metadata(data, metadata))
+    write_atomically(pathlib.Path(path), with_metadata(data, metadata))
     return metadata
 
 
@@ -155,8 +155,8 @@ def _quantized(data: bytes, network: Network, kind: Kind, calibration: Sequence[
     with tempfile.TemporaryDirectory() as folder:  # the quantizer reads and writes files
         source = pathlib.Path(folder) / "float32.tflite"
         source.write_bytes(data)
-        quantizing = quantizer.Quantizer(str(source))
         if kind == "float16":
+            quantizing = quantizer.Quantizer(str(source))
             quantizing.add_weight_only_config(
                 ".*",
                 qtyping.TFLOperationName.ALL_SUPPORTED,
@@ -165,13 +165,20 @@ def _quantized(data: bytes, network: Network, kind: Kind, calibration: Sequence[
                 algorithm_key="float_casting",
             )
             return bytes(quantizing.quantize(**_SILENT).quantized_model or b"")
-        for operation in _IN_8_BITS:
-            quantizing.add_static_config(
-                ".*", qtyping.TFLOperationName(operation), activation_num_bits=8, weight_num_bits=8
-            )
+
+        def in_8_bits() -> quantizer.Quantizer:
+            quantizing = quantizer.Quantizer(str(source))
+            for operation in _IN_8_BITS:
+                quantizing.add_static_config(
+                    ".*", qtyping.TFLOperationName(operation), activation_num_bits=8, weight_num_bits=8
+                )
+            return quantizing
+
         samples = [{INPUT: image[None]} for image in network.prepare(calibration)]
-        measured = quantizing.calibrate({SIGNATURE: samples})
-        return bytes(quantizing.quantize(measured, **_SILENT).quantized_model or b"")
+        measured = in_8_bits().calibrate({SIGNATURE: samples})
+        ranges = {name: (float(np.min(at["min"])), float(np.max(at["max"]))) for name, at in measured.items() if at}
+        source.write_bytes(without_dead_channels(data, ranges))
+        return bytes(in_8_bits().quantize(measured, **_SILENT).quantized_model or b"")
 
 
 def _agreement(network: Network, data: bytes, faces: Sequence[np.ndarray]) -> dict[str, float]:
@@ -185,24 +192,3 @@ def _agreement(network: Network, data: bytes, faces: Sequence[np.ndarray]) -> di
         if isinstance(described, dict) and described[name]["meaning"] == "probabilities"
     ]
     return {name: float((got[name].argmax(axis=1) == expected[name].argmax(axis=1)).mean()) for name in tasks}
-
-
-def _with_metadata(data: bytes, metadata: dict[str, Any]) -> bytes:
-    """The flatbuffer with one more named buffer."""
-    import flatbuffers
-    from litert_converter import schema_py_generated as schema
-
-    model: Any = schema.ModelT.InitFromPackedBuf(data, 0)
-    for held in model.buffers:
-        if held.offset:  # the quantizer puts weights behind the flatbuffer
-            held.data = np.frombuffer(data, np.uint8, held.size, held.offset)
-            held.offset = held.size = 0
-    buffer: Any = schema.BufferT()
-    entry: Any = schema.MetadataT()
-    buffer.data = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
-    entry.name, entry.buffer = METADATA_NAME, len(model.buffers)
-    model.buffers.append(buffer)
-    model.metadata = [*(model.metadata or ()), entry]
-    builder = flatbuffers.Builder(len(data) + 4096)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())

@@ -2,12 +2,14 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from facejax.export import litert
 from facejax.export.mtcnn import mtcnn_networks
 from facejax.export.network import face_network
+from facejax.inference import LoadedModel
 from facejax.models import list_models
 from tests.export.backbones import random_network
 from tests.inference.toy import noise, toy_model
@@ -47,6 +49,21 @@ def test_smaller_kinds_are_smaller_and_say_how_far_they_are(model, tmp_path, kin
     got = litert.run(tmp_path / "small.tflite", network.prepare(faces[:1]))
     assert {values.dtype for values in got.values()} == {np.dtype(np.float32)}
     assert litert.read_metadata(tmp_path / "small.tflite")["numbers"] == kind
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv_dw_13"])
+def test_a_channel_without_weights_keeps_its_constant_in_8_bits(tmp_path, layer):
+    """Such a channel passes on its bias whatever the photo: a dense and a depthwise one, as in the official network."""
+    pytest.importorskip("ai_edge_quantizer")
+    model = toy_model("gender")
+    backbone = jax.tree.map(np.array, model.variables["params"]["backbone"])
+    backbone[layer]["kernel"][..., 1::2] = 0
+    backbone[f"{layer}_bn"]["bias"][1::2] = 3
+    variables = {**model.variables, "params": {**model.variables["params"], "backbone": backbone}}
+    network = face_network(LoadedModel(model.cfg, variables))
+    calibration, faces = ([noise(32, 32, seed=i) for i in range(start, start + 4)] for start in (0, 100))
+    metadata = litert.export_litert(network, tmp_path / "x.tflite", faces, kind="int8", calibration=calibration)
+    assert metadata["check"]["max_difference"]["features"] < 0.1
 
 
 def test_mtcnn_and_a_p_net_of_other_even_sides(tmp_path):
