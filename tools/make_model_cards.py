@@ -1,4 +1,4 @@
-"""Prints docs/model_cards.md and docs/licences.md from the package.
+"""Writes docs/model_cards.md and docs/licences.md from the package.
 
 python tools/make_model_cards.py
 """

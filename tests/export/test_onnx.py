@@ -13,7 +13,7 @@ from jax import lax
 from facejax.export import network as exported
 from facejax.export import onnx as export
 from facejax.export.mtcnn import mtcnn_networks
-from facejax.export.network import Network, face_network, file_stem
+from facejax.export.network import Network, face_network, file_stem, require_parity
 from facejax.models import list_models
 from facejax.models.layers import global_average_pool, mean_of_pixels
 from tests.export.backbones import random_network
@@ -91,6 +91,14 @@ def test_a_file_that_would_be_wrong_is_not_written(tmp_path, faces, monkeypatch)
     with pytest.raises(ValueError, match="at least one face"):
         export.export_onnx(network, tmp_path / "toy.onnx", [])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_difference_that_is_no_number_is_refused():
+    network = mtcnn_networks()[0]
+    require_parity(network, {"faces": 1, "max_difference": {"probability": 1e-3, "offsets": 0.0}})
+    for difference in (1.1e-3, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="pnet: the export is not written, its 'probability' differs"):
+            require_parity(network, {"faces": 1, "max_difference": {"probability": difference}})
 
 
 def test_mtcnn_equals_the_detector_at_any_size(tmp_path, faces):

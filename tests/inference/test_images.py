@@ -137,3 +137,9 @@ def test_a_bomb_is_refused_by_its_header(photo):
     png[16:24] = struct.pack(">II", 100_000, 100_000)
     with pytest.raises(ValueError, match="100000 x 100000 pixels"):
         read_image(bytes(png))
+
+
+def test_of_a_16_bit_array_the_upper_byte_is_taken():
+    grey = np.array([[0x00FF, 0x0100], [0xAB12, 0xFFFF]], np.uint16)
+    expected = np.array([[0, 1], [0xAB, 255]], np.uint8)
+    np.testing.assert_array_equal(read_image(grey), np.repeat(expected[..., None], 3, axis=2))

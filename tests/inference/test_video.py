@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from facejax.inference import FaceAnalyzer, FaceTracker
+from facejax.inference.tracking import _Track
 from facejax.inference.video import VideoWriter, analyze_frames
 from facejax.video.frames import array_frames, read_frames
 from tests.inference.toy import FixedDetector, noise, toy_model
@@ -52,6 +53,12 @@ def test_a_far_face_and_one_of_another_size_are_new():
     assert FaceTracker().update(0.0, np.zeros((0, 4))) == []
     with pytest.raises(ValueError, match="max_gap"):
         FaceTracker(-1)
+
+
+def test_a_track_moves_on_for_a_third_of_a_second():
+    track = _Track(1, np.array([10.0, 20, 50, 70]), np.array([30.0, -60, 30, -60]), seen=2.0)
+    np.testing.assert_allclose(track.expected(2.1), [13, 14, 53, 64])
+    np.testing.assert_allclose(track.expected(9.0), [20, 0, 60, 50])
 
 
 def test_memory_of_ended_tracks_is_freed():
