@@ -2,7 +2,7 @@
 
 OpenCV decides what a file's pixels are. Usual JPEGs, such as the crops in shards, are decoded by simplejpeg, which
 gives the same pixels in two thirds of the time: both are libjpeg-turbo with its exact transform. It also says where
-the compressed pixels are damaged, which OpenCV only prints.
+the compressed pixels are damaged, which OpenCV only prints, so that it looks at the other JPEGs too.
 """
 
 import struct
@@ -13,6 +13,7 @@ import simplejpeg
 from jaxtyping import UInt8
 
 MAX_PIXELS = 1 << 27  # 134 megapixels; the largest cameras stay below it, decompression bombs do not
+_JPEG = b"\xff\xd8"  # start of image
 _ORIENTATION = 274  # EXIF tag; its values 1 to 8 say by which turn or mirroring a photo is upright
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -34,9 +35,9 @@ def image_dimensions(data: bytes) -> tuple[int, int]:
 
 
 def _header(data: bytes) -> tuple[int, int, int | None]:
-    """Height, width, and the EXIF orientation of a JPEG that simplejpeg decodes (`_jpeg_header`), else None."""
+    """Height, width, and the EXIF orientation of a JPEG whose pixels are simplejpeg's (`_jpeg_header`), else None."""
     try:
-        if data[:2] == b"\xff\xd8":
+        if data[:2] == _JPEG:
             return _jpeg_header(data)
         return *_other_dimensions(data), None
     except (struct.error, IndexError) as error:
@@ -155,9 +156,11 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray,
     height, width, orientation = _header(data)
     if not 0 < height * width <= max_pixels:
         raise CorruptImageError(f"{width} x {height} pixels; allowed are 1 to {max_pixels}")
-    if orientation is not None:
+    if data[:2] == _JPEG:
         try:
-            return _upright(simplejpeg.decode_jpeg(data), orientation)
+            image = simplejpeg.decode_jpeg(data)
+            if orientation is not None:
+                return _upright(image, orientation)
         except ValueError as error:
             # libjpeg has filled with grey what it could not read. Bytes between the pixels and the end marker, as some
             # cameras leave, are harmless; they, and what simplejpeg refuses, are left to OpenCV.

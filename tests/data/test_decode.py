@@ -92,13 +92,16 @@ def test_a_damaged_exif_is_left_to_opencv(photo):
     data = bytearray(with_exif(photo, 6))
     data[20:22] = b"\xff\xff"  # so many entries, of which one is there
     np.testing.assert_array_equal(decode_image(bytes(data)), by_opencv(bytes(data)))
+    with pytest.raises(CorruptImageError, match="damaged JPEG: Corrupt JPEG data"):
+        decode_image(bytes(data[:-40]) + b"\xff\xd9")
 
 
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("exif", [False, True])
-def test_jpegs_whose_pixels_are_damaged(exif, progressive):
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpegs_whose_pixels_are_damaged(mode, exif, progressive):
     """Decoders fill what they cannot read with grey and go on."""
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (130, 67, 3), np.uint8))
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (130, 67, 3), np.uint8)).convert(mode)
     stream, orientation = io.BytesIO(), Image.Exif()
     orientation[0x0112] = 6
     noise.save(stream, "jpeg", progressive=progressive, **({"exif": orientation} if exif else {}))
