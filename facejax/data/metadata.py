@@ -10,10 +10,11 @@ back) and takes a second to import. The layout was compared with what TFDS 4.9.1
         summary.json  no_face.txt  corrupt.txt  ...  sheets/*.png
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -169,20 +170,35 @@ def write_metadata(
 
 
 def read_fields(directory: pathlib.Path) -> dict[str, Field]:
-    """Types of a prepared set's features beside ``image``, from its features.json."""
-    stored = json.loads((directory / "features.json").read_text())["featuresDict"]["features"]
+    """Types of a prepared set's features beside ``image``, from its features.json.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
     fields = {}
-    for key, feature in stored.items():
-        if "classLabel" in feature:
-            fields[key] = Field("int64")
-        elif "text" in feature:
-            fields[key] = Field("text")
-        elif "tensor" in feature:
-            dimensions = feature["tensor"]["shape"].get("dimensions", [])
-            fields[key] = Field(
-                feature["tensor"]["dtype"], int(np.prod([int(d) for d in dimensions])) if dimensions else 0
-            )
+    with _naming(directory / "features.json") as path:
+        for key, feature in json.loads(path.read_text())["featuresDict"]["features"].items():
+            if "classLabel" in feature:
+                fields[key] = Field("int64")
+            elif "text" in feature:
+                fields[key] = Field("text")
+            elif "tensor" in feature:
+                dimensions = feature["tensor"]["shape"].get("dimensions", [])
+                length = int(np.prod([int(d) for d in dimensions])) if dimensions else 0
+                fields[key] = Field(feature["tensor"]["dtype"], length)
     return fields
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Makes whatever reading a damaged file raises an error that says which it is."""
+    try:
+        yield path
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}: {error}): copy it again, or delete its folder and run "
+            "tools/prepare_dataset.py again"
+        ) from error
 
 
 def find_set(data_dir: str | pathlib.Path, name: str) -> pathlib.Path:
@@ -202,15 +218,20 @@ def find_set(data_dir: str | pathlib.Path, name: str) -> pathlib.Path:
 
 
 def read_splits(directory: pathlib.Path) -> dict[str, list[tuple[pathlib.Path, int]]]:
-    """Shards of each split of a prepared set, with the number of records in each."""
-    info = json.loads((directory / "dataset_info.json").read_text())
+    """Shards of each split of a prepared set, with the number of records in each.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
     splits = {}
-    for split in info["splits"]:
-        lengths = [int(length) for length in split["shardLengths"]]
-        splits[split["name"]] = [
-            (directory / shard_name(info["name"], split["name"], shard, len(lengths)), length)
-            for shard, length in enumerate(lengths)
-        ]
+    with _naming(directory / "dataset_info.json") as path:
+        info = json.loads(path.read_text())
+        for split in info["splits"]:
+            lengths = [int(length) for length in split["shardLengths"]]
+            splits[split["name"]] = [
+                (directory / shard_name(info["name"], split["name"], shard, len(lengths)), length)
+                for shard, length in enumerate(lengths)
+            ]
     return splits
 
 

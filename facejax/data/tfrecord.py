@@ -116,11 +116,12 @@ def read_index(shard: pathlib.Path) -> tuple[np.ndarray, np.ndarray, dict[str, n
     if not path.exists():
         spans = list(_scan(shard))
         return np.array([s[0] for s in spans], np.int64), np.array([s[1] for s in spans], np.int64), {}
+    data = path.read_bytes()
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
             labels = {key.removeprefix("label/"): stored[key] for key in stored.files if key.startswith("label/")}
             return stored["offsets"], stored["lengths"], labels
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"index {path} is damaged ({error}); delete it and the shard is scanned instead") from error
 
 

@@ -37,6 +37,15 @@ def test_set_that_is_not_there(tmp_path):
         find_set(tmp_path, "toys")
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xff", b'{"featuresDict": {"features": {"a": 1}}}'])
+@pytest.mark.parametrize(("name", "read"), [("features.json", read_fields), ("dataset_info.json", read_splits)])
+def test_damaged_files_are_named(tmp_path, name, read, content):
+    directory = write_toy_set(tmp_path, 3)
+    (directory / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name} is damaged \(.*\): copy it again, or delete its folder"):
+        read(directory)
+
+
 @pytest.mark.parametrize(
     ("values", "field"),
     [

@@ -157,6 +157,26 @@ def test_damaged_index(shard):
         TFRecordSource([shard])
 
 
+def test_every_flipped_bit_of_an_index_is_named_or_harmless(shard):
+    """A zip archive that is damaged may seem encrypted, or of a newer version, or packed by another method."""
+    path = index_path(shard)
+    whole = path.read_bytes()
+    offsets, lengths, _ = read_index(shard)
+    messages = set()
+    for place in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            read = read_index(shard)
+        except ValueError as error:
+            messages.add(str(error))
+        else:
+            assert (read[0] == offsets).all()
+            assert (read[1] == lengths).all()
+    assert all(f"index {path} is damaged" in message for message in messages)
+
+
 def test_missing_shard(tmp_path):
     with pytest.raises(FileNotFoundError, match="prepare the set again"):
         TFRecordSource([tmp_path / "none"])
