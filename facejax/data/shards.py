@@ -11,6 +11,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -20,6 +21,8 @@ import numpy as np
 
 from facejax.data.metadata import shard_name
 from facejax.data.tfrecord import index_path, partial_path, read_index, write_atomically, write_index, write_shard
+
+logger = logging.getLogger(__name__)
 
 PHOTOS_PER_CHUNK = 128
 PHOTOS_PER_SHARD = 8192  # about 200 MB of crops, the size that TFDS and tf.data advise
@@ -82,6 +85,8 @@ class ChunkedShards:
     def locked(self, plan: Mapping[str, object]) -> Iterator[None]:
         """Holds the partial folder for this process; makes it, or checks that it was begun with the same plan.
 
+        On a file system without locks (Lustre may be mounted so) nothing keeps a second process out; the log says so.
+
         Raises:
             RuntimeError: Another process prepares this set now.
             ValueError: The partial folder was begun with other settings, photos or code.
@@ -90,8 +95,10 @@ class ChunkedShards:
         with open(self.partial / "lock", "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise RuntimeError(f"another process is preparing {self.final} at this moment") from error
+            except OSError as error:
+                logger.warning("%s is not locked against a second preparation: %s", self.partial, error)
             path = self.partial / "plan.json"
             if path.exists():
                 begun = json.loads(path.read_text())
