@@ -223,8 +223,10 @@ def cut_face(photo: Photo, fields: Mapping[str, Field], settings: CropSettings, 
     elif bbox is not None or settings.crop == "centre" or settings.no_face == "centre":
         try:
             crop = _cut(image, bbox, landmarks, settings)
-        except ValueError as error:
-            return Outcome(record.id, "no_face", str(error), num_faces=num_faces)
+        except ValueError as error:  # no pixel of the box lies in the photo
+            if settings.no_face == "skip":
+                return Outcome(record.id, "no_face", str(error), num_faces=num_faces)
+            bbox, crop = None, _cut(image, None, None, settings)
     else:
         reason = "the set gives no box" if settings.crop == "annotation" else "no face was detected"
         if num_faces > 0:
