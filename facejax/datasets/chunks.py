@@ -43,7 +43,13 @@ def find_and_cut(
     detect_batch: int,
     threads: Executor,
 ) -> Iterator[list[Outcome]]:
-    """Yields what became of the photos of a chunk, a batch of the detector at a time."""
+    """Yields what became of the photos of a chunk, a batch of the detector at a time.
+
+    Raises:
+        ValueError: `detect_batch` is below 1: a chunk without its photos would count as done.
+    """
+    if detect_batch < 1:
+        raise ValueError(f"detect_batch must be 1 or more, got {detect_batch}")
 
     def cut(photo: Photo, detections: Any) -> Outcome:
         return cut_face(photo, fields, settings, detections)

@@ -17,10 +17,10 @@ import pathlib
 import shutil
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from facejax.data.metadata import STORED_FIELDS, VERSION, read_splits, write_metadata
 from facejax.data.records import Record
@@ -30,7 +30,7 @@ from facejax.data.tfrecord import TFRecordSource, write_atomically
 from facejax.datasets.chunks import Detector, find_and_cut, load_and_cut, load_photos, write_chunk
 from facejax.datasets.crops import CropSettings, Outcome, load_photo
 from facejax.datasets.plan import code_of, make_plan
-from facejax.datasets.registry import CROPS, Dataset, get_dataset
+from facejax.datasets.registry import Dataset, get_dataset
 from facejax.datasets.summary import LISTS, Progress, describe_summary, summarise
 from facejax.datasets.survey import Survey, by_chunk, read_records, survey
 
@@ -157,12 +157,15 @@ def plan_preparation(
     reader = get_dataset(name)
     if reader.kind != "photo":
         raise ValueError(f"{name} is a set of clips: it has no photos to prepare; see the video protocols")
-    if crop is not None and crop not in CROPS:
-        raise ValueError(f"crop must be one of {', '.join(CROPS)}, not {crop!r}")
     if num_shards is not None and num_shards < 1:
         raise ValueError(f"num_shards must be 1 or more, got {num_shards}")
+    words = {"crop": crop or reader.default_crop, **crop_settings}
+    for field in dataclasses.fields(CropSettings):
+        choices, word = get_args(field.type), words.get(field.name, field.default)
+        if choices and word not in choices:
+            raise ValueError(f"{field.name} must be one of {', '.join(choices)}, not {word!r}")
     settings = CropSettings(crop=crop or reader.default_crop, margin=margin, align=align, **crop_settings)  # pyright: ignore
-    options = dict(reader_options or {})
+    options = {key: _readable_again(value) for key, value in (reader_options or {}).items()}
     raw = None if raw is None else pathlib.Path(raw)
     if raw is not None and not raw.is_dir():
         raise ValueError(f"--raw {raw} is no folder; it must hold {name} as it is published at {reader.url}")
@@ -177,6 +180,13 @@ def plan_preparation(
     store = ChunkedShards(final, name, found.photos, num_shards)
     log = log or partial(print, file=sys.stderr, flush=True)
     return Preparation(reader, raw, options, settings, found, plan, code_of(reader, used), store, log)
+
+
+def _readable_again(value: object) -> object:
+    """An option's value, the same in every process and however often it is gone through."""
+    if isinstance(value, Set):
+        return sorted(value)
+    return list(value) if isinstance(value, Iterator) else value
 
 
 def finished_before(preparation: Preparation) -> bool:

@@ -1,5 +1,6 @@
 """Preparation: what is stored, what is counted, and the same bytes however often it was killed."""
 
+import errno
 import hashlib
 import importlib.util
 import json
@@ -12,6 +13,7 @@ import sys
 import time
 
 import cv2
+import miniatures
 import numpy as np
 import pytest
 from toy_reader import COUNT, ToyDetector, ToyFaces, labels_of, photo, write_photos
@@ -25,6 +27,7 @@ from facejax.datasets import crops, get_dataset, plan, prepare, registry
 from facejax.datasets.crops import choose_face, five_points
 from facejax.datasets.prepare import is_prepared, prepare_dataset
 from facejax.datasets.summary import describe_summary
+from facejax.detect import centre_crop
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SPLITS = {"train": 32, "validation": 8}
@@ -303,6 +306,15 @@ def test_begun_with_other_settings_or_at_work(raw, tmp_path, monkeypatch):
         run(raw, tmp_path)
 
 
+def test_a_file_system_without_locks(raw, tmp_path, monkeypatch, caplog, whole):
+    def flock(*args):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(shards.fcntl, "flock", flock)
+    assert digest(run(raw, tmp_path, num_shards=2)) == whole
+    assert "is not locked against a second preparation" in caplog.text
+
+
 def test_begun_by_other_code(raw, tmp_path, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
@@ -437,6 +449,43 @@ def test_numbers_that_cannot_be(tmp_path, name, value, expected):
     # Refused at once: the folder is not looked at.
     with pytest.raises(ValueError, match=f"^{name} must be {expected}, got {value}$"):
         run(tmp_path / "nowhere", tmp_path, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["crop", "face", "no_face", "image_format"])
+def test_words_that_are_none_of_the_choices(tmp_path, name):
+    with pytest.raises(ValueError, match=f"^{name} must be one of .*, not 'center'$"):
+        run(tmp_path / "nowhere", tmp_path, **{name: "center"})
+
+
+def test_a_batch_without_photos_is_refused_before_a_chunk_is_done(raw, tmp_path):
+    with pytest.raises(ValueError, match="detect_batch must be 1 or more, got 0"):
+        run(raw, tmp_path, detect_batch=0)
+    assert not list(tmp_path.rglob("*.partial/chunks/*"))
+
+
+def test_a_box_beyond_the_photo_counts_as_no_face():
+    image = photo(0)
+    loaded = crops.Photo(registry.Record("a", "train", lambda: image, {}, (60.0, 4.0, 80.0, 30.0)), image)
+    assert crops.cut_face(loaded, {}, crops.CropSettings(crop="annotation")).kind == "no_face"
+    settings = crops.CropSettings(crop="annotation", no_face="centre", image_format="bmp")
+    example = decode_example(crops.cut_face(loaded, {}, settings).example)
+    assert (decode_image(example["image"][0]) == centre_crop(image)).all()
+    assert np.isnan(example["bbox"]).all()
+
+
+def test_an_option_may_be_a_set_or_an_iterator(tmp_path):
+    """Sets are in another order in each process; an iterator is empty when the records are read again."""
+    miniatures.lfw(tmp_path / "raw")
+    names = ["Abdullah_Gul", "Aaron_Sorkin", "Aaron_Eckhart"]
+
+    def prepare_some(subjects):
+        options = {"crop": "centre", "reader_options": {"subjects": subjects}, "log": lambda line: None}
+        folder = prepare_dataset("lfw", tmp_path / "raw", tmp_path / "data", **options)
+        return json.loads((folder / "summary.json").read_text())["plan"]["options"]
+
+    assert prepare_some(set(names)) == {"subjects": str(sorted(names))}
+    prepare_some(sorted(names))
+    prepare_some(iter(sorted(names)))
 
 
 @pytest.mark.parametrize("crop", ["none", "centre"])
