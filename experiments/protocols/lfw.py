@@ -1,6 +1,7 @@
 """LFW: identification with one training photo a person (paper Table 1), verification and 1:N search."""
 
 import collections
+import contextlib
 import functools
 import logging
 import pathlib
@@ -133,7 +134,8 @@ def _embed(
 ) -> None:
     """Writes features of all readable photos.
 
-    One without a detected face keeps its centre crop: the protocol has to answer every photo.
+    One without a detected face, or whose face cannot be cut out, keeps its centre crop: the protocol has to answer
+    every photo.
     """
     detector = make_detector(config.detection) if crop == "mtcnn" else None
     cut = cutter(config.detection.cut)
@@ -147,11 +149,13 @@ def _embed(
                 rule = "probable" if config.detection.choose == "probable" else "largest"
                 height, width = image.shape[:2]
                 chosen = choose_face(found.bboxes, found.scores, height, width, rule)
-                missed += chosen is None
-                if chosen is None:
-                    crops.append(centre_crop(image))
-                else:
-                    crops.append(cut(image, found.bboxes[chosen], found.landmarks[chosen]))
+                face = None
+                if chosen is not None:
+                    # No pixel of the box may lie in the photo, or all landmarks on one point.
+                    with contextlib.suppress(ValueError):
+                        face = cut(image, found.bboxes[chosen], found.landmarks[chosen])
+                missed += face is None
+                crops.append(centre_crop(image) if face is None else face)
         features.append(embed(crops))
         ids += [record.id for record, _ in group]
     partial = path.with_suffix(".partial.npz")

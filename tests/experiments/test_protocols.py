@@ -498,6 +498,18 @@ def test_lfw_cuts_faces_as_the_config_says(tmp_path, monkeypatch):
         run.run_protocol(override(config, "detection.choose", "all"), tmp_path, tmp_path)
 
 
+def test_lfw_answers_photos_whose_face_cannot_be_cut(tmp_path, monkeypatch):
+    """A box beyond the photo's edge, as the detector may find: the centre crop is kept."""
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    monkeypatch.setattr(lfw, "make_detector", lambda detection: FixedDetector([[41, 4, 60, 36]]))
+    records = [Record(f"{i}.jpg", "test", lambda i=i: noise(40, 40, i), {"person": f"A_{i // 2}"}) for i in range(8)]
+    monkeypatch.setattr(lfw, "open_photos", lambda config: (records, "lfw", False))
+    run.run_protocol(LfwConfig(crops=("mtcnn", "centre"), repeats=2, network=TINY), tmp_path, tmp_path)
+    with np.load(tmp_path / "features_mtcnn.npz") as cut, np.load(tmp_path / "features_centre.npz") as centre:
+        np.testing.assert_array_equal(cut["features"], centre["features"])
+        assert cut["without_face"] == len(records)
+
+
 @pytest.mark.parametrize(
     ("counts", "changes", "message"),
     [
