@@ -1,5 +1,6 @@
 """TFRecord shards against an independent CRC32C and hand-built records; damage of every kind."""
 
+import os
 import pickle
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -88,11 +89,26 @@ def test_random_access_over_shards(shard, tmp_path):
     assert source.labels["emotion"].tolist() == [0, 1, 2, 3, 4, 7, 8]
     assert "person" not in source.labels  # only one of the shards has it
     assert source.locate(6) == (second, 17)
-    with pytest.raises(IndexError):
-        source[7]
+    for index in (7, -1):  # not the last record
+        with pytest.raises(IndexError):
+            source[index]
     copy = pickle.loads(pickle.dumps(source))
     assert copy[3] == RECORDS[3]
     assert repr(copy) == repr(source)
+
+
+def test_closing_gives_the_files_back(shard, monkeypatch):
+    opened, closed, close = [], [], os.close
+    source = TFRecordSource([shard])
+    assert source[2] == RECORDS[2]
+    opened += source._descriptors.values()
+    monkeypatch.setattr(tfrecord.os, "close", lambda descriptor: (closed.append(descriptor), close(descriptor)))
+    source.close()
+    assert opened == closed != []
+    assert source[2] == RECORDS[2]
+    opened += source._descriptors.values()
+    del source
+    assert opened == closed
 
 
 def test_threads_share_a_source(shard):
@@ -157,13 +173,13 @@ def test_damaged_index(shard):
         TFRecordSource([shard])
 
 
-def test_every_flipped_bit_of_an_index_is_named_or_harmless(shard):
+def test_a_flipped_bit_of_an_index_is_named_or_harmless(shard):
     """A zip archive that is damaged may seem encrypted, or of a newer version, or packed by another method."""
     path = index_path(shard)
     whole = path.read_bytes()
     offsets, lengths, _ = read_index(shard)
     messages = set()
-    for place in range(8 * len(whole)):
+    for place in range(0, 8 * len(whole), 31):  # all of them take minutes
         damaged = bytearray(whole)
         damaged[place // 8] ^= 1 << place % 8
         path.write_bytes(damaged)
