@@ -31,6 +31,23 @@ def test_formats(photo, extension):
     assert np.abs(decode_image(data).astype(int) - photo).mean() < (6 if extension in (".jpg", ".webp") else 0.01)
 
 
+def test_headers_that_opencv_does_not_write(photo):
+    """A BMP from its top row down, a big-endian TIFF, fill bytes before a marker of a JPEG."""
+    bmp = bytearray(encoded(photo, ".bmp"))
+    bmp[22:26] = struct.pack("<i", -37)
+    np.testing.assert_array_equal(decode_image(bytes(bmp)), photo[::-1])
+    width, length, bits, compression, colours, offsets, samples, counts = 256, 257, 258, 259, 262, 273, 277, 279
+    tags = {width: 53, length: 37, bits: 8, compression: 1, colours: 1, offsets: 106, samples: 1, counts: 53 * 37}
+    entries = b"".join(struct.pack(">HHII", tag, 4, 1, value) for tag, value in tags.items())
+    tiff = struct.pack(">2sHIH", b"MM", 42, 8, len(tags)) + entries + bytes(106 - 10 - 12 * len(tags))
+    grey = decode_image(tiff + photo[..., 0].tobytes())
+    np.testing.assert_array_equal(grey, np.repeat(photo[..., :1], 3, axis=-1))
+    jpeg = encoded(photo, ".jpg")
+    filled = jpeg[:2] + b"\xff\xff" + jpeg[2:]
+    assert image_dimensions(filled) == (37, 53)
+    np.testing.assert_array_equal(decode_image(filled), decode_image(jpeg))
+
+
 def test_lossless_webp_and_progressive_jpeg(photo):
     assert image_dimensions(encoded(photo, ".webp", cv2.IMWRITE_WEBP_QUALITY, 101)) == (37, 53)
     assert image_dimensions(encoded(photo, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)) == (37, 53)
