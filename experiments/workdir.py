@@ -20,8 +20,7 @@ OPERATIONAL = (
     "checkpoint.",
     "data.on_corrupt",
     "data.read_threads",
-    "data.num_train",
-    "data.num_eval",
+    "data.num_",  # of the published splits
     "eval_batch_size",
 )
 
@@ -80,7 +79,7 @@ def _keep(path: pathlib.Path, now: dict) -> str:
         raise ConfigError(f"{path} is damaged ({error}): restore it, or choose another --workdir") from error
     if before == now:
         return ""
-    if before and _has_begun(path.parent):
+    if before and has_begun(path.parent):
         differ = sorted(name for name in _difference(before, now) if not name.startswith(OPERATIONAL))
         if differ:
             return ", ".join(differ)
@@ -88,7 +87,7 @@ def _keep(path: pathlib.Path, now: dict) -> str:
     return ""
 
 
-def _has_begun(workdir: pathlib.Path) -> bool:
+def has_begun(workdir: pathlib.Path) -> bool:
     """Whether there is more than a run leaves that was refused, or stopped before its first checkpoint."""
     of_a_start = {"config.json", "data.json", LOCK, "metrics.jsonl", "tensorboard", "profile", "checkpoints"}
     if any((workdir / "checkpoints").glob("*")):

@@ -48,7 +48,6 @@ class DataConfig:
         people_crop: How faces are cut from them: ``mtcnn``, or the photo's ``centre``.
         people_imbalance: How often they show each expression in training: all equally (``none``), or as in AffectNet.
         num_train: Records of the published train split, for what ``--dry_run`` says where the set is not prepared.
-        num_eval: The same of the evaluation split.
     """
 
     name: str = "affectnet"
@@ -63,7 +62,6 @@ class DataConfig:
     people_crop: Literal["mtcnn", "centre"] = "mtcnn"
     people_imbalance: Literal["none", "affectnet"] = "none"
     num_train: Positive = 287651
-    num_eval: Positive = 4000
 
 
 @dataclasses.dataclass(frozen=True)

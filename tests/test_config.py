@@ -1,3 +1,6 @@
+import ast
+import pathlib
+
 import pytest
 
 from facejax import config as config_lib
@@ -37,3 +40,15 @@ def test_what_list_prints_of_every_field_can_be_typed_back():
     for config in (Config(), LfwConfig(), VideoConfig(), AttributesConfig()):
         for path, text in config_lib.flatten(config).items():
             assert override(config, path, text) == config
+
+
+def test_every_field_is_read_by_something():
+    root = pathlib.Path(config_lib.__file__).parents[1]
+    read = set()
+    for path in (*root.glob("facejax/**/*.py"), *root.glob("experiments/**/*.py")):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        read |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+    by_name = {"linear_svc", "svc_rbf", "random_forest", "logistic"}  # `AttributesPaper`: by getattr
+    for config in (Config(), LfwConfig(), VideoConfig(), AttributesConfig()):
+        fields = {path.rpartition(".")[2] for path in config_lib.flatten(config)}
+        assert fields - by_name <= read

@@ -9,7 +9,7 @@ def affectnet_run(
     backbone: str, init_from: str, paper: PaperResult, *, task: str = "emotion8", stages: StagesConfig | None = None
 ) -> Config:
     """Fine-tuning on AffectNet's manually labelled photos: head 3 epochs, then all weights 10 (paper section 3)."""
-    without_contempt = DataConfig(num_train=283901, num_eval=3500)
+    without_contempt = DataConfig(num_train=283901)
     return Config(
         data=without_contempt if task == "emotion7" else DataConfig(),
         model=ModelConfig(backbone=backbone, tasks=(task,), init_from=init_from),

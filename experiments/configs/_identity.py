@@ -12,7 +12,6 @@ def vggface2_run(backbone: str, init_from: str, paper: PaperResult) -> Config:
             augmentation="random_resized_crop",
             people_photos_each=40,
             num_train=3067564,
-            num_eval=243722,
         ),
         model=ModelConfig(backbone=backbone, tasks=("identity",), identities=9131, init_from=init_from),
         stages=StagesConfig(

@@ -26,7 +26,7 @@ def get_config() -> Config:
     """Section 3, age and gender."""
     return Config(
         batch_size=80,
-        data=DataConfig(name="imdb_wiki+adience", num_train=283500, num_eval=31500),
+        data=DataConfig(name="imdb_wiki+adience", num_train=283500),
         model=ModelConfig(
             backbone="mobilenet_v1",
             tasks=("gender", "age"),

@@ -15,7 +15,7 @@ from facejax.config import Config, CpuProfile, DataConfig, ModelConfig, PaperRes
 def get_config() -> Config:
     """Table 7, new FC layer."""
     return Config(
-        data=DataConfig(name="utkface", num_train=20149, num_eval=3559),
+        data=DataConfig(name="utkface", num_train=20149),
         model=ModelConfig(
             backbone="mobilenet_v1",
             tasks=("ethnicity",),

@@ -16,7 +16,7 @@ from facejax.config import Config, CpuProfile, DataConfig, ModelConfig, PaperRes
 def get_config() -> Config:
     """All five tasks of the built-in set."""
     return Config(
-        data=DataConfig(name="people", augmentation="flip", people_photos_each=3, num_train=24000, num_eval=4000),
+        data=DataConfig(name="people", augmentation="flip", people_photos_each=3, num_train=24000),
         model=ModelConfig(
             backbone="tf_efficientnet_b0",
             tasks=("emotion8", "gender", "age", "ethnicity", "valence_arousal"),

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from experiments import workdir
-from facejax.config import Config, ConfigError, DataConfig
+from facejax.config import Config, ConfigError, DataConfig, to_dict
 
 
 def test_workdir_of_another_config_is_refused(tmp_path):
@@ -19,8 +19,13 @@ def test_workdir_of_another_config_is_refused(tmp_path):
         workdir.check_config(other, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["stages"]["full"]["lr"] == Config().stages.full.lr
     # What a message advises to a run that has begun.
-    data = dataclasses.replace(Config().data, on_corrupt="skip", num_train=1, num_eval=1)
+    data = dataclasses.replace(Config().data, on_corrupt="skip", num_train=1)
     lenient = dataclasses.replace(Config(), data=data)
+    workdir.check_config(lenient, tmp_path)
+    # Of a version that knew one field more, of the same kind.
+    older = to_dict(Config())
+    older["data"]["num_eval"] = 4000
+    (tmp_path / "config.json").write_text(json.dumps(older))
     workdir.check_config(lenient, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["data"]["on_corrupt"] == "skip"
     (tmp_path / "config.json").write_text("{")
