@@ -16,6 +16,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 
@@ -26,6 +27,7 @@ EXPERIMENTS = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(EXPERIMENTS.parent))  # the repository's own facejax, installed or not
 
 from experiments.run import load_config, parse_overrides  # noqa: E402
+from experiments.workdir import has_begun  # noqa: E402
 from facejax.config import Config, ConfigError, override  # noqa: E402
 from facejax.tasks import Task  # noqa: E402
 from facejax.train.setup import trained_tasks  # noqa: E402
@@ -92,8 +94,9 @@ def run(arguments: argparse.Namespace, overrides: list[str], arm: str, seed: int
     asked += [*overrides, *changes, f"--config.seed={seed}"]
     note = workdir.parent / f"{workdir.name}.json"
     before = json.loads(note.read_text()) if note.exists() else None
-    if workdir.exists() and before != asked:
-        sys.exit(f"error: {workdir} holds the run of {before or 'something else'}; choose another --workdir")
+    if before != asked and workdir.exists() and has_begun(workdir):
+        of = shlex.join(before) if before else "something else"
+        sys.exit(f"error: {workdir} holds the run of {of}; choose another --workdir")
     if not (workdir / "report.json").exists():
         print(f"{arm}, seed {seed}: {workdir}", flush=True)
         command = [sys.executable, str(EXPERIMENTS / "run.py"), *asked, "--workdir", str(workdir)]

@@ -17,7 +17,7 @@ def runs(monkeypatch):
     def fake(command, **_):
         named = dict(zip(command[2::2], command[3::2], strict=False))
         workdir = pathlib.Path(command[command.index("--workdir") + 1])
-        workdir.mkdir(parents=True)
+        workdir.mkdir(parents=True, exist_ok=True)
         dataset = "people" if named["--data_dir"].endswith("centre") else "facial_expressions"
         figures = {"accuracy": 0.4, "balanced_accuracy": 0.3, "n": 10}
         task = run.load_config(named["--config"]).model.tasks[0]
@@ -45,10 +45,29 @@ def test_finished_runs_are_not_repeated(runs, tmp_path):
 @pytest.mark.parametrize(("config", "overrides"), [("emotion_b2", []), ("emotion_mobilenet", ["--config.seed=3"])])
 def test_results_of_another_command_are_refused(runs, tmp_path, config, overrides):
     ablate.ablate(arguments(tmp_path), [], "sam")
-    for report in ("baseline_0/report.json", "none"):  # finished, and stopped before it was
-        with pytest.raises(SystemExit, match=r"holds the run of .*choose another --workdir"):
+    run_of_another = tmp_path / "runs" / "baseline_0"
+    for _ in range(2):  # finished, and stopped before it was
+        with pytest.raises(SystemExit, match=r"holds the run of --config emotion_mobilenet .*choose another --workdir"):
             ablate.ablate(arguments(tmp_path, config), overrides, "sam")
-        (tmp_path / "runs" / report).unlink(missing_ok=True)
+        (run_of_another / "report.json").unlink(missing_ok=True)
+        (run_of_another / "checkpoints" / "4").mkdir(parents=True, exist_ok=True)
+
+
+def test_a_command_that_was_refused_holds_no_workdir(runs, monkeypatch, tmp_path):
+    """A set that is not there, say: the run ends before it begins, and leaves no more than a lock."""
+
+    def refuse(command, **_):
+        workdir = pathlib.Path(command[command.index("--workdir") + 1])
+        workdir.mkdir(parents=True)
+        (workdir / ".lock").touch()
+        return argparse.Namespace(returncode=1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ablate.subprocess, "run", refuse)
+        with pytest.raises(SystemExit, match="ended with 1"):
+            ablate.ablate(arguments(tmp_path), ["--config.data.name=lfw"], "sam")
+    assert ablate.ablate(arguments(tmp_path), [], "sam")["baseline"]["accuracy"] == [40.0, 40.0]
+    assert len(runs) == 4
 
 
 @pytest.mark.parametrize("config", ["emotion_b2_7", "ethnicity_mobilenet"])
