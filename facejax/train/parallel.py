@@ -20,14 +20,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from facejax.train.flops import count_flops
 from facejax.train.memory import return_freed_memory
+from facejax.train.sam import JOINED_BELOW
 from facejax.train.state import TrainState
 from facejax.train.step import Batch, StepFunctions
 
 PMAP_AXIS = "batch"
 # By default XLA keeps in float32 what is rounded to bfloat16 and used in float32 again: twice the traffic of memory.
 COMPILER_OPTIONS = {"xla_allow_excess_precision": False}
-# Smaller arrays stay whole on every device: gathering one costs more than its memory is worth.
-MIN_SHARDED_ELEMENTS = 4096
+# Smaller arrays stay whole on every device: gathering one costs more than its memory is worth, and SAM joins them.
+MIN_SHARDED_ELEMENTS = JOINED_BELOW
 
 Sharing = Literal["none", "optimizer", "full"]
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 PyTree = Any
-# Numbers of an array; smaller ones are never shared out over devices (`parallel.MIN_SHARDED_ELEMENTS`).
+# Numbers of an array; smaller ones are joined, and so are never shared out over devices (`parallel.shared_out`).
 JOINED_BELOW = 4096
 # grad_fn(params, batch_stats, pass_index) -> (gradients, new batch_stats, metrics)
 GradFn = Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, PyTree, PyTree]]
