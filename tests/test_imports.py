@@ -85,3 +85,7 @@ def test_public_names_exist():
     import facejax
 
     assert all(callable(getattr(facejax, name)) for name in facejax.__all__)
+
+
+def test_type_checkers_read_the_annotations():
+    assert (PACKAGE / "py.typed").exists()  # PEP 561: without it they take an installed package for untyped
