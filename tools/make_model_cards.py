@@ -3,6 +3,7 @@
 python tools/make_model_cards.py
 """
 
+import argparse
 import pathlib
 
 from facejax.cards.pages import cards_page, licences_page
@@ -13,6 +14,7 @@ PAGES = {"model_cards.md": cards_page, "licences.md": licences_page}
 
 def main() -> None:
     """Writes both pages."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for name, page in PAGES.items():
         (DOCS / name).write_text(page(), encoding="utf-8")
 

@@ -1,0 +1,61 @@
+"""What the documents and helps point to is there: files, headings, names of the package, fields of configs."""
+
+import ast
+import importlib
+import pathlib
+import re
+import runpy
+
+import pytest
+
+from experiments.run import resolve
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("experiments/**/*.md")])
+
+
+def headings(page: pathlib.Path) -> set[str]:
+    """Anchors as GitHub makes them."""
+    lines = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.strip().lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if link.startswith(("https:", "http:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in headings(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_names_of_the_package_exist(page):
+    for name in re.findall(r"\bfacejax(?:\.[A-Za-z_]\w*)+(?!\w*[/@])", page.read_text()):
+        owner, parts = importlib.import_module("facejax"), name.split(".")[1:]
+        for depth, part in enumerate(parts, 1):
+            if not hasattr(owner, part):
+                importlib.import_module(".".join(["facejax", *parts[:depth]]))
+            owner = getattr(owner, part)
+
+
+def test_overrides_are_fields_of_the_config_beside_them():
+    commands = []
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", " ").replace("$seed", "0")
+        commands += re.findall(r"experiments/run\.py --config (\w+)([^\n`;#]*)", text)
+    known = [(name, rest) for name, rest in commands if name not in ("NAME", "$")]
+    assert len(known) > 20
+    for name, rest in known:
+        resolve(name, re.findall(r"--config\.([\w.]+)=([^\s\"]*)", rest))
+
+
+@pytest.mark.parametrize("tool", sorted(ROOT.glob("tools/*.py")), ids=lambda path: path.stem)
+def test_tools_tell_what_they_do_and_do_nothing_else(tool, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [str(tool), "--help"])
+    monkeypatch.syspath_prepend(str(tool.parent))
+    with pytest.raises(SystemExit, match=r"^0$"):
+        runpy.run_path(str(tool), run_name="__main__")
+    assert ast.get_docstring(ast.parse(tool.read_text()), clean=False).splitlines()[0] in capsys.readouterr().out
