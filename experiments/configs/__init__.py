@@ -1,1 +1,1 @@
-"""One file a row of the paper; each opens with what it reproduces, the number, the command and the time."""
+"""One file a row of the paper; each opens with what it reproduces, the number and the command."""

@@ -11,7 +11,8 @@ its frozen base still moves BatchNorm statistics (--config.stages.head.batch_nor
 features once). Its weighted mean is the default here; --config.loss.class_weights=example is eq. 2 as printed.
 
 Time: without an accelerator and without AffectNet the CPU profile trains on the built-in set (rendered faces) in
-9 to 14 minutes on 2 cores. The full recipe was not run here: AffectNet is licence-gated.
+9 to 14 minutes on 2 idle cores (experiments/results/README.md). The full recipe was not run here: AffectNet is
+licence-gated.
 """
 
 from experiments.configs._expression import affectnet_run
