@@ -18,7 +18,7 @@ _EXTRAS = {
     "convert": ("safetensors", "h5py", "onnx"),
     "export": ("onnx", "onnxruntime"),
     "litert": ("ai_edge_litert", "ai_edge_quantizer", "litert_converter"),
-    "tables": ("pandas", "pyarrow"),
+    "tables": ("pandas",),
 }
 
 

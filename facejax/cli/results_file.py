@@ -1,6 +1,7 @@
 """``results.jsonl``: one line a photo, written as they come, so that a stopped run of a large folder goes on."""
 
 import csv
+import itertools
 import json
 import os
 import pathlib
@@ -132,11 +133,7 @@ def read_results(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 
 def write_table(path: pathlib.Path, rows: Iterator[dict[str, Any]], columns: list[str]) -> None:
-    """Writes a csv or, by its suffix, a parquet file; whole or not at all, a thousand rows in memory.
-
-    Raises:
-        ImportError: Parquet needs pyarrow.
-    """
+    """Writes a csv or, by its suffix, a parquet file; whole or not at all, a thousand rows in memory."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         if path.suffix == ".parquet":
@@ -153,12 +150,8 @@ def write_table(path: pathlib.Path, rows: Iterator[dict[str, Any]], columns: lis
 
 
 def _write_parquet(path: pathlib.Path, rows: Iterator[dict[str, Any]], columns: list[str]) -> None:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError("parquet files need pyarrow: pip install 'facejax[tables]'") from error
-    import itertools
+    import pyarrow
+    import pyarrow.parquet
 
     texts = {"photo", "perceived_gender", "perceived_ethnicity", "expression"}
     whole = {"face", "frame", "track"}
