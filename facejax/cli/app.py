@@ -7,6 +7,7 @@ from typing import Any
 
 from facejax.cli.check_faces import check_faces
 from facejax.cli.options import DEFAULT_MODEL
+from facejax.export import check_packages
 
 _CHECK_FACES = 16
 
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     """Returns the exit status."""
     if args.static is None:
         return _serve(args)
+    check_packages("onnx")
     from facejax.app.static_site import write_site
     from facejax.inference import FaceAnalyzer
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from facejax.cli.check_faces import check_faces
 from facejax.cli.options import add_output_options
-from facejax.export import FORMATS
+from facejax.export import FORMATS, check_packages
 
 _CHECK_FACES, _CALIBRATION_FACES = 32, 128
 
@@ -32,6 +32,8 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Returns the exit status."""
+    for name in args.to:
+        check_packages(name)
     from facejax.export.formats import export_models
     from facejax.inference import load_model
 

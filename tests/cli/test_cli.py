@@ -597,6 +597,20 @@ def test_every_export_format(format_, photos, model_dir, tmp_path, capsys):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [
+        ("onnxruntime", ["export", "nowhere", "--to", "stablehlo", "onnx", "--out", "x"]),
+        ("ai_edge_quantizer", ["export", "nowhere", "--to", "litert_int8", "--out", "x"]),
+        ("onnxruntime", ["app", "nowhere", "--static", "x"]),
+    ],
+)
+def test_a_missing_package_is_told_before_the_networks_are_read(missing, command, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert cli.main(command) == cli.FAILED
+    assert f"needs {missing}: pip install 'facejax[" in capsys.readouterr().err
+
+
 def test_an_export_without_classes_says_nothing_of_them():
     words = _words({"check": {"faces": 1, "max_difference": {"features": 0.0}, "agreement": {}}})
     assert words == "largest difference from Flax on 1 faces: features 0"
