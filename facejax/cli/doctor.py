@@ -16,8 +16,8 @@ _EXTRAS = {
     "app": ("starlette", "uvicorn"),
     "beam": ("apache_beam",),
     "convert": ("safetensors", "h5py", "onnx"),
-    "export": ("onnx", "onnxruntime"),
-    "litert": ("ai_edge_litert", "ai_edge_quantizer", "litert_converter"),
+    "export": ("onnx", "onnxruntime", "flatbuffers"),
+    "litert": ("ai_edge_litert", "ai_edge_quantizer", "litert_converter", "flatbuffers"),
     "tables": ("pandas",),
 }
 

@@ -7,6 +7,7 @@ FORMATS = ("onnx", "litert", "litert_float16", "litert_int8", "stablehlo", "orba
 # Beyond the package's own dependencies, by runtime: the extra, and what it brings.
 _PACKAGES = {
     "onnx": ("export", ("onnx", "onnxruntime")),
+    "stablehlo": ("export", ("flatbuffers",)),
     "litert": ("litert", ("ai_edge_litert", "ai_edge_quantizer", "litert_converter")),
 }
 

@@ -601,6 +601,7 @@ def test_every_export_format(format_, photos, model_dir, tmp_path, capsys):
     ("missing", "command"),
     [
         ("onnxruntime", ["export", "nowhere", "--to", "stablehlo", "onnx", "--out", "x"]),
+        ("flatbuffers", ["export", "nowhere", "--to", "orbax", "stablehlo", "--out", "x"]),
         ("ai_edge_quantizer", ["export", "nowhere", "--to", "litert_int8", "--out", "x"]),
         ("onnxruntime", ["app", "nowhere", "--static", "x"]),
     ],
