@@ -129,6 +129,8 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
         if byte < 128:
             return result, position
         shift += 7
+        if shift > 63:
+            raise ValueError(f"varint of more than ten bytes at byte {position}")
 
 
 def _varints(data: memoryview) -> list[int]:

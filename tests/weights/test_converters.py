@@ -161,6 +161,10 @@ def test_graph_reader_on_hand_written_bytes(tmp_path):
     (tmp_path / "broken.pb").write_bytes(const(b"a", packed)[:-3])
     with pytest.raises(ValueError, match="not a frozen TensorFlow graph"):
         read_graph(tmp_path / "broken.pb")
+    # A number without an end is not read to the end of the file, with work that grows by its square.
+    (tmp_path / "broken.pb").write_bytes(b"\xff" * 1000)
+    with pytest.raises(ValueError, match="more than ten bytes at byte 10"):
+        read_graph(tmp_path / "broken.pb")
 
 
 def test_frozen_graph_is_used_whole(shared_dir):
