@@ -184,11 +184,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("name", choices=(*ABLATIONS, "all"))
-    parser.add_argument("--config", default="emotion_mobilenet")
-    parser.add_argument("--seeds", type=lambda text: tuple(map(int, text.split(","))), default=(0, 1, 2))
-    parser.add_argument("--data_dir", type=pathlib.Path, default=EXPERIMENTS.parent / "data")
-    parser.add_argument("--workdir", type=pathlib.Path, default=EXPERIMENTS.parent / "workdirs" / "ablations")
+    parser.add_argument("name", choices=(*ABLATIONS, "all"), help="what is changed")
+    parser.add_argument("--config", default="emotion_mobilenet", help="what is ablated (default: %(default)s)")
+    parser.add_argument(
+        "--seeds", type=lambda text: tuple(map(int, text.split(","))), default=(0, 1, 2), help="(default: 0,1,2)"
+    )
+    data_dir, workdir = EXPERIMENTS.parent / "data", EXPERIMENTS.parent / "workdirs" / "ablations"
+    parser.add_argument("--data_dir", type=pathlib.Path, default=data_dir, help="of prepared sets (default: data)")
+    parser.add_argument("--workdir", type=pathlib.Path, default=workdir, help="(default: workdirs/ablations)")
     parser.add_argument("--out", type=pathlib.Path, help="also write NAME.json and NAME.md here")
     arguments, overrides = parser.parse_known_args()
     wrong = [override for override in overrides if not override.startswith("--config.")]

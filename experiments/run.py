@@ -97,7 +97,9 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[tupl
     )
     parser.add_argument("--config", metavar="NAME", help=f"one of: {', '.join(list_configs())}")
     parser.add_argument("--workdir", type=pathlib.Path, help="where the run is written (default: workdirs/NAME)")
-    parser.add_argument("--data_dir", type=pathlib.Path, default=REPOSITORY / "data", help="where prepared sets are")
+    parser.add_argument(
+        "--data_dir", type=pathlib.Path, default=REPOSITORY / "data", help="of prepared sets (default: data)"
+    )
     parser.add_argument("--dry_run", action="store_true", help="say what the run would be, and exit; needs no data")
     parser.add_argument("--list", action="store_true", help="list the configs, or with --config its fields, and exit")
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="write an XProf trace of N steps")
@@ -120,9 +122,10 @@ def print_list(name: str | None, overrides: list[tuple[str, str]]) -> None:
         for path, value in config_lib.flatten(resolve(name, overrides)).items():
             print(f"--config.{path}={value}")
         return
+    width = max(map(len, list_configs()))
     for config_name in list_configs():
         module = importlib.import_module(f"experiments.configs.{config_name}")
-        print(f"{config_name:24} {(module.__doc__ or '').strip().splitlines()[0]}")
+        print(f"{config_name:{width}} {(module.__doc__ or '').strip().splitlines()[0]}")
 
 
 def choose_data(
