@@ -8,7 +8,7 @@ import runpy
 
 import pytest
 
-from experiments.run import resolve
+from experiments.run import list_configs, resolve
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("experiments/**/*.md")])
@@ -50,6 +50,17 @@ def test_overrides_are_fields_of_the_config_beside_them():
     assert len(known) > 20
     for name, rest in known:
         resolve(name, re.findall(r"--config\.([\w.]+)=([^\s\"]*)", rest))
+
+
+def test_every_config_is_named():
+    """In README's table or the protocols', where a{b,c} stands for ab and ac."""
+    named = set()
+    for page in ("README.md", "docs/protocols.md"):
+        for name in re.findall(r"`(\w*(?:\{[\w,]+\})?\w*)`", (ROOT / page).read_text()):
+            head, _, rest = name.partition("{")
+            middle, _, tail = rest.partition("}")
+            named |= {head + part + tail for part in middle.split(",")}
+    assert set(list_configs()) <= named
 
 
 @pytest.mark.parametrize("tool", sorted(ROOT.glob("tools/*.py")), ids=lambda path: path.stem)
