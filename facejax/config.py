@@ -5,6 +5,7 @@ here, with its default: nothing in the code asks for a field that might not be t
 """
 
 import dataclasses
+import math
 import types
 import typing
 from typing import Annotated, Any, Literal, TypeVar
@@ -19,14 +20,17 @@ class ConfigError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Least:
-    """Marks the type of a field whose values, or the number of whose values for tuples, are no smaller than this."""
+class Bounds:
+    """Marks the type of a field whose values, or the number of whose values for tuples, lie between these."""
 
-    value: float | int
+    least: float | int
+    most: float | int = math.inf
 
 
-Natural = Annotated[int, Least(0)]
-Positive = Annotated[int, Least(1)]
+Natural = Annotated[int, Bounds(0)]
+Positive = Annotated[int, Bounds(1)]
+NotNegative = Annotated[float, Bounds(0)]
+Fraction = Annotated[float, Bounds(0, 1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +95,7 @@ class ModelConfig:
     shared_hidden: tuple[str, ...] = ()
     identities: Natural = 0
     image_size: Natural = 0
-    dropout_rate: float = 0.0
+    dropout_rate: Fraction = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     init_from: str = ""
     restore_batch_norm: bool = True
@@ -112,7 +116,7 @@ class SamConfig:
             averaged. Also a way to larger batches than fit the memory.
     """
 
-    rho: float = 0.05
+    rho: NotNegative = 0.05
     batch_stats: Literal["both", "first", "second"] = "both"
     perturbation: Literal["local", "synced"] = "local"
     parts: Positive = 1
@@ -130,8 +134,8 @@ class LossConfig:
     """
 
     class_weights: Literal["batch", "example", "none"] = "batch"
-    label_smoothing: float = 0.0
-    task_weights: tuple[float, ...] = ()
+    label_smoothing: Fraction = 0.0
+    task_weights: tuple[NotNegative, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +153,7 @@ class StageConfig:
     """
 
     epochs: Natural = 1
-    lr: float = 1e-4
+    lr: NotNegative = 1e-4
     trainable: Literal["heads", "all"] = "all"
     batch_norm: Literal["batch", "running"] = "batch"
     schedule: Literal["constant", "cosine"] = "constant"
@@ -174,7 +178,7 @@ class CheckpointConfig:
     """
 
     every_steps: Natural = 0
-    keep: Annotated[int, Least(2)] = 2
+    keep: Annotated[int, Bounds(2)] = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +223,7 @@ class CpuProfile:
     people_validation: Positive = 240
     head_epochs: Natural = 1
     full_epochs: Natural = 8
-    lr: float = 2e-3
+    lr: NotNegative = 2e-3
     warmup_steps: Natural = 40
     schedule: Literal["constant", "cosine"] = "cosine"
 
@@ -297,9 +301,10 @@ def _replace(config: Any, names: list[str], text: str, path: str) -> Any:
 def _parse(text: str, annotation: Any, path: str) -> Any:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        value, least = _parse(text, args[0], path), args[1].value
-        if not (len(value) if isinstance(value, tuple) else value) >= least:
-            raise ConfigError(f"--config.{path}={text}: expected {least:g} or more")
+        value, bounds = _parse(text, args[0], path), args[1]
+        if not bounds.least <= (len(value) if isinstance(value, tuple) else value) <= bounds.most:
+            most = "or more" if bounds.most == math.inf else f"to {bounds.most:g}"
+            raise ConfigError(f"--config.{path}={text}: expected {bounds.least:g} {most}")
         return value
     if origin is Literal:
         if text not in args:

@@ -7,7 +7,7 @@ starts it the same way, and every field is overridden the same way. Standard lib
 import dataclasses
 from typing import Annotated, Literal
 
-from facejax.config import Least, Natural, Positive
+from facejax.config import Bounds, Natural, Positive
 
 Classifier = Literal["linear_svc", "svc_rbf", "random_forest", "logistic"]
 
@@ -89,7 +89,7 @@ class DescriptorConfig:
     """
 
     levels: Literal["frames", "faces_then_frames"] = "frames"
-    statistics: Annotated[tuple[Literal["mean", "max", "min", "std"], ...], Least(1)] = ("mean", "max", "min", "std")
+    statistics: Annotated[tuple[Literal["mean", "max", "min", "std"], ...], Bounds(1)] = ("mean", "max", "min", "std")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,9 +107,9 @@ class ClassifierConfig:
     """
 
     names: tuple[Classifier, ...] = ("linear_svc", "svc_rbf", "random_forest")
-    costs: Annotated[tuple[Annotated[float, Least(1e-6)], ...], Least(1)] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    costs: Annotated[tuple[Annotated[float, Bounds(1e-6)], ...], Bounds(1)] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     choose_by: Literal["cross_validation", "peeking_at_validation"] = "cross_validation"
-    folds: Annotated[int, Least(2)] = 5
+    folds: Annotated[int, Bounds(2)] = 5
     trees: Positive = 1000
     max_depth: Natural = 0
 
@@ -242,8 +242,8 @@ class LfwConfig:
 
     seed: Natural = 0
     repeats: Positive = 10
-    crops: Annotated[tuple[Literal["centre", "mtcnn", "whole"], ...], Least(1)] = ("centre", "mtcnn")
-    folds: Annotated[int, Least(2)] = 10
+    crops: Annotated[tuple[Literal["centre", "mtcnn", "whole"], ...], Bounds(1)] = ("centre", "mtcnn")
+    folds: Annotated[int, Bounds(2)] = 10
     pairs_per_fold: Positive = 300
     photos: PhotosConfig = PhotosConfig()
     detection: DetectionConfig = DetectionConfig()
