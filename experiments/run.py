@@ -255,9 +255,10 @@ def check(config: Any, named: argparse.Namespace) -> None:
     """Refuses what can be seen to be wrong before any work.
 
     Raises:
-        ConfigError: The option is of trainings only, or there is no such network.
+        ConfigError: The option is of trainings only, there is no such network, or settings do not go together.
     """
     from facejax.models import list_models
+    from facejax.train.setup import check_settings
 
     if not isinstance(config, Config):
         if named.dry_run or named.profile:
@@ -266,6 +267,8 @@ def check(config: Any, named: argparse.Namespace) -> None:
     elif config.model.backbone not in list_models():
         wrong = config.model.backbone
         raise ConfigError(f"--config.model.backbone={wrong}: no such network{nearest(wrong, list_models())}")
+    else:
+        check_settings(config)
 
 
 def run_protocol(config: Any, workdir: pathlib.Path, data_dir: pathlib.Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from facejax.config import Config
 from facejax.models.face_model import abstract_variables
 from facejax.train.loop import keeps_features, stage_list
-from facejax.train.setup import build_model, check_batch_sizes
+from facejax.train.setup import build_model, check_settings
 from facejax.train.state import split_params
 
 # Of the rate of one large matrix product: what convolutional networks of this kind reach, roughly. An assumption.
@@ -74,7 +74,7 @@ def plan(config: Config, num_train: int, flops_per_second: float) -> Plan:
     Raises:
         ValueError: The config's backbone, tasks or sizes do not fit together.
     """
-    check_batch_sizes(config)
+    check_settings(config)
     tasks = (*config.model.keep_heads, *config.model.tasks)
     wanted = dataclasses.replace(config.model, init_from="", keep_heads=(), tasks=tasks)
     loss = dataclasses.replace(config.loss, task_weights=())

@@ -90,7 +90,7 @@ def set_up(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> Set
             has no label of it, no such split, or more persons or classes than the head.
     """
     data, tasks = config.data, trained_tasks(config)
-    check_batch_sizes(config)
+    check_settings(config)
     sources, labels = {}, {}
     for split in (data.train_split, data.eval_split):
         try:
@@ -122,12 +122,21 @@ def set_up(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> Set
     return Setup(config, workdir, tasks, cfg, model, train_source, eval_source, eval_labels, weights, initial)
 
 
-def check_batch_sizes(config: Config) -> None:
-    """Refuses batches that do not divide over the devices, the parts of SAM and the microbatches.
+def check_settings(config: Config) -> None:
+    """Refuses settings that do not go together, whatever the data: before a set is looked for, or rendered.
 
     Raises:
-        ConfigError: Names the setting.
+        ConfigError: No stage has epochs, something is to be shared out under pmap, a batch does not divide over the
+            devices, the parts of SAM and the microbatches, or see `trained_tasks`.
     """
+    trained_tasks(config)
+    if not (config.stages.head.epochs or config.stages.full.epochs):
+        raise ConfigError("no stage has epochs: set --config.stages.head.epochs or --config.stages.full.epochs")
+    if config.parallel == "pmap" and config.sharding != "none":
+        raise ConfigError(
+            f"--config.sharding={config.sharding} needs --config.parallel=jit: under pmap each device holds the whole "
+            "state"
+        )
     devices, parts, microbatches = jax.device_count(), config.sam.parts, config.accumulate
     for name, divisor in (("batch_size", devices * parts * microbatches), ("eval_batch_size", devices)):
         if getattr(config, name) % divisor:
@@ -154,12 +163,16 @@ def trained_tasks(config: Config) -> tuple[Task, ...]:
     """The tasks of a config.
 
     Raises:
-        ConfigError: One is unknown, or their weights in the loss are fewer or more.
+        ConfigError: One is unknown, named twice or both trained and kept, or their weights in the loss are fewer or
+            more.
     """
     names = config.model.tasks
-    for name in (*names, *config.model.keep_heads):
+    heads = (*names, *config.model.keep_heads)
+    for name in heads:
         if name not in TASKS:
             raise ConfigError(f"no task called {name!r}{nearest(name, TASKS)}")
+        if heads.count(name) > 1:
+            raise ConfigError(f"task {name} is named twice in --config.model.tasks and keep_heads")
     if not names:
         raise ConfigError("--config.model.tasks names no task")
     if config.loss.task_weights and len(config.loss.task_weights) != len(names):
@@ -179,7 +192,7 @@ def build_model(
 
     Raises:
         FileNotFoundError: The model to start from is not there.
-        ConfigError: It is of another architecture, or lacks a head that is to be kept.
+        ConfigError: It is of another architecture, lacks a head that is to be kept, or heads cannot share a layer.
     """
     wanted, tasks = config.model, trained_tasks(config)
     initial = load_initial(wanted.init_from, workdir) if wanted.init_from and workdir else None
@@ -199,7 +212,13 @@ def build_model(
                 f"{', '.join(initial[1].tasks) or 'none'}"
             )
         base = initial[1]
-        shared_hidden += tuple(name for name in base.shared_hidden if name in wanted.keep_heads)
+        kept_shared = tuple(name for name in base.shared_hidden if name in wanted.keep_heads)
+        if shared_hidden and kept_shared:  # there is one such layer, and training it would change what these say
+            raise ConfigError(
+                f"--config.model.shared_hidden: {', '.join(kept_shared)} of {wanted.init_from} share a hidden layer "
+                "and are kept; leave shared_hidden empty"
+            )
+        shared_hidden += kept_shared
         num_classes |= {name: n for name, n in base.num_classes.items() if name in wanted.keep_heads}
     elif wanted.keep_heads:
         raise ConfigError("--config.model.keep_heads needs --config.model.init_from, where the heads come from")
@@ -218,14 +237,17 @@ def build_model(
         training_data=_training_data(config, initial),
         notes=f"trained by facejax on {config.data.name}" + (f", from {wanted.init_from}" if wanted.init_from else ""),
     )
-    model = create_model(
-        cfg.architecture,
-        tasks=names,
-        num_classes=num_classes,
-        shared_hidden=shared_hidden,
-        dropout_rate=wanted.dropout_rate,
-        dtype=jnp.dtype(wanted.dtype),
-    )
+    try:
+        model = create_model(
+            cfg.architecture,
+            tasks=names,
+            num_classes=num_classes,
+            shared_hidden=shared_hidden,
+            dropout_rate=wanted.dropout_rate,
+            dtype=jnp.dtype(wanted.dtype),
+        )
+    except ValueError as error:
+        raise ConfigError(f"--config.model: {error}") from error
     return model, cfg, initial
 
 

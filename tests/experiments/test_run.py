@@ -77,6 +77,18 @@ def test_random_weights_asked_for_leave_no_head_to_keep(tmp_path):
         (["--config", "emotion_b2", "--config.model.backbone=resnet5"], "did you mean 'resnet18'"),
         (["--config", "lfw_b0", "--dry_run"], "--dry_run is of trainings, lfw_b0 trains no network"),
         (["--config", "video_afew_b0", "--profile", "3"], "--profile is of trainings"),
+        (["--config", "emotion_b2", "--config.model.tasks=emotion9"], "no task called 'emotion9'; did you mean"),
+        (["--config", "emotion_b2", "--config.model.tasks=age,age"], "task age is named twice in --config.model.tasks"),
+        (["--config", "ethnicity_mobilenet", "--config.model.tasks=age"], "task age is named twice"),
+        (["--config", "emotion_b2", "--config.batch_size=20"], "batch_size 20 is no multiple of the 8 devices"),
+        (
+            ["--config", "emotion_b2", "--config.parallel=pmap", "--config.sharding=full"],
+            "--config.sharding=full needs --config.parallel=jit",
+        ),
+        (
+            ["--config", "emotion_b2", "--config.stages.head.epochs=0", "--config.stages.full.epochs=0"],
+            "no stage has epochs: set --config.stages.head.epochs",
+        ),
         (
             ["--config", "video_afew_b0", "--config.classifier.names=logistic,svm"],
             "classifier.names=svm: expected one of",

@@ -14,9 +14,11 @@ from facejax.datasets import registry
 from facejax.datasets.prepare import prepare_dataset
 from facejax.evals.report import write_report
 from facejax.inference import load_model
+from facejax.models.face_model import init_variables
 from facejax.train import loop
 from facejax.train.metrics_log import read_metrics
-from facejax.train.setup import set_up
+from facejax.train.setup import build_model, set_up
+from facejax.weights.checkpoint import save_inference_checkpoint
 
 from . import prepared
 
@@ -278,6 +280,22 @@ def test_clear_errors(data_dir, tmp_path):
         run(data_dir, tmp_path, batch_size=4096)
     with pytest.raises(FileNotFoundError, match=r"prepare_dataset\.py affectnet"):
         run(data_dir, tmp_path, data=DataConfig(name="affectnet"))
+
+
+def test_a_shared_layer_is_of_heads_that_learn_or_of_heads_that_are_kept(tmp_path):
+    shared = ModelConfig(backbone="toy_net", tasks=("gender", "age"), shared_hidden=("gender", "age"))
+    model, cfg, _ = build_model(prepared.toy_config(model=shared), None)
+    save_inference_checkpoint(tmp_path / "first", init_variables(model, 0, 16), cfg)
+    kept = ModelConfig(
+        backbone="toy_net", tasks=("emotion8",), keep_heads=("gender", "age"), init_from=str(tmp_path / "first")
+    )
+    assert build_model(prepared.toy_config(model=kept), tmp_path)[1].shared_hidden == ("gender", "age")
+    both = dataclasses.replace(kept, shared_hidden=("emotion8",))
+    with pytest.raises(ConfigError, match=r"gender, age of .*first share a hidden layer and are kept"):
+        build_model(prepared.toy_config(model=both), tmp_path)
+    alone = ModelConfig(backbone="toy_net", shared_hidden=("emotion8",))
+    with pytest.raises(ConfigError, match="shared_hidden must name heads, one of them with a hidden layer"):
+        build_model(prepared.toy_config(model=alone), None)
 
 
 def test_head_stage_leaves_out_a_record_that_cannot_be_read(tmp_path):
