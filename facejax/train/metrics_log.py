@@ -5,9 +5,13 @@ import logging
 import math
 import os
 import pathlib
+import socket
+import time
 from typing import Any
 
 import jax
+
+from facejax.data.tfrecord import frame
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +40,7 @@ class MetricsLog:
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
         os.replace(partial, self._path)
         self._file = self._path.open("a")
-        import tensorboardX  # pulls torch in where it is installed
-
-        self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
+        self._events = _Events(workdir / "tensorboard", resume_step + 1)
 
     def write(self, step: int, **values: Any) -> None:
         """Appends one line; numbers also go to TensorBoard under their names."""
@@ -47,15 +49,45 @@ class MetricsLog:
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         prefix = values.get("phase", "train")
-        for name, value in values.items():
-            if isinstance(value, int | float) and math.isfinite(value):
-                self._events.add_scalar(f"{prefix}/{name}", value, step)
+        finite = {name: v for name, v in values.items() if isinstance(v, int | float) and math.isfinite(v)}
+        self._events.write(step, {f"{prefix}/{name}": value for name, value in finite.items()})
 
     def close(self) -> None:
         """Closes both files."""
         if self._writes:
             self._file.close()
             self._events.close()
+
+
+class _Events:
+    """A file of TensorBoard events that holds each as soon as it is written, as the log does.
+
+    tensorboardX's own writer keeps them for up to two minutes: a killed run went on from its checkpoint without them.
+    """
+
+    def __init__(self, directory: pathlib.Path, first_step: int):
+        """Opens a new file; it outdates what the files before it hold of `first_step` and later ones."""
+        from tensorboardX.proto import event_pb2  # pulls torch in where it is installed
+
+        self._event: Any = event_pb2.Event  # pyright: ignore
+        directory.mkdir(exist_ok=True)
+        # TensorBoard reads the files of a folder in the order of their names.
+        path = directory / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
+        self._file = path.open("xb", buffering=0)
+        self._append(file_version="brain.Event:2")
+        self._append(step=first_step, session_log={"status": "START"})
+
+    def write(self, step: int, scalars: dict[str, float | int]) -> None:
+        """Appends the scalars of a step, by tag."""
+        values = [{"tag": tag, "simple_value": value} for tag, value in scalars.items()]
+        self._append(step=step, summary={"value": values})
+
+    def _append(self, **fields: Any) -> None:
+        self._file.write(frame(self._event(wall_time=time.time(), **fields).SerializeToString()))
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
 
 
 def read_metrics(workdir: pathlib.Path, timing: bool = False) -> list[dict[str, Any]]:
