@@ -256,15 +256,18 @@ def load_initial(init_from: str, workdir: pathlib.Path) -> tuple[dict[str, Any],
 
     Raises:
         FileNotFoundError: There is no such folder, run, or downloaded file; says what was looked for.
+        ConfigError: What is there is damaged.
     """
-    for directory in (pathlib.Path(init_from), workdir.parent / init_from / "best"):
-        if (directory / CFG).is_file():
-            return load_inference_checkpoint(directory)
-    if init_from in list_models(pretrained=True):
-        try:
+    try:
+        for directory in (pathlib.Path(init_from), workdir.parent / init_from / "best"):
+            if (directory / CFG).is_file():
+                return load_inference_checkpoint(directory)
+        if init_from in list_models(pretrained=True):
             return load_published(init_from)
-        except ConnectionError as error:
-            raise FileNotFoundError(str(error)) from error
+    except ConnectionError as error:
+        raise FileNotFoundError(str(error)) from error
+    except ValueError as error:
+        raise ConfigError(f"--config.model.init_from={init_from}: {error}") from error
     is_name = init_from.isidentifier()  # as a config's is
     train = f"Train it first (python experiments/run.py --config {init_from}), or start" if is_name else "Start"
     raise FileNotFoundError(

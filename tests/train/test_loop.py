@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -282,13 +283,17 @@ def test_clear_errors(data_dir, tmp_path):
         run(data_dir, tmp_path, data=DataConfig(name="affectnet"))
 
 
-def test_a_shared_layer_is_of_heads_that_learn_or_of_heads_that_are_kept(tmp_path):
+def test_heads_and_layers_that_cannot_be_kept_are_refused(tmp_path):
     shared = ModelConfig(backbone="toy_net", tasks=("gender", "age"), shared_hidden=("gender", "age"))
     model, cfg, _ = build_model(prepared.toy_config(model=shared), None)
     save_inference_checkpoint(tmp_path / "first", init_variables(model, 0, 16), cfg)
     kept = ModelConfig(
         backbone="toy_net", tasks=("emotion8",), keep_heads=("gender", "age"), init_from=str(tmp_path / "first")
     )
+    shutil.copytree(tmp_path / "first", tmp_path / "damaged")
+    shutil.rmtree(tmp_path / "damaged" / "checkpoint")
+    with pytest.raises(ConfigError, match=r"init_from=.*damaged: .* is damaged or not whole"):
+        build_model(prepared.toy_config(model=dataclasses.replace(kept, init_from=str(tmp_path / "damaged"))), tmp_path)
     assert build_model(prepared.toy_config(model=kept), tmp_path)[1].shared_hidden == ("gender", "age")
     both = dataclasses.replace(kept, shared_hidden=("emotion8",))
     with pytest.raises(ConfigError, match=r"gender, age of .*first share a hidden layer and are kept"):
