@@ -45,3 +45,14 @@ def test_a_killed_run_leaves_as_much_in_tensorboard_as_in_its_log(tmp_path):
         ("train", 5),
     ]
     assert all(json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines())
+
+
+def test_an_evaluation_after_the_checkpoint_of_its_step_is_done_and_logged_again(tmp_path):
+    """SIGTERM came before it: the checkpoint of step 2 is of no epoch yet."""
+    log = MetricsLog(tmp_path, 0, 0)
+    log.write(1, phase="train", stage="head", loss=1.0)
+    log.write(2, phase="train", stage="head", loss=1.0)
+    log.write(2, phase="eval", stage="head", epoch=1, n=3)
+    log.close()
+    MetricsLog(tmp_path, 2, 0).close()
+    assert [(line["phase"], line["step"]) for line in read_metrics(tmp_path)] == [("train", 1), ("train", 2)]
