@@ -5,13 +5,10 @@ import logging
 import math
 import os
 import pathlib
-import socket
 import time
 from typing import Any
 
 import jax
-
-from facejax.data.tfrecord import frame
 
 logger = logging.getLogger(__name__)
 
@@ -62,19 +59,18 @@ class MetricsLog:
 class _Events:
     """A file of TensorBoard events that holds each as soon as it is written, as the log does.
 
-    tensorboardX's own writer keeps them for up to two minutes: a killed run went on from its checkpoint without them.
+    tensorboardX's `SummaryWriter` keeps them for up to two minutes: a killed run went on from its checkpoint without.
     """
 
     def __init__(self, directory: pathlib.Path, first_step: int):
         """Opens a new file; it outdates what the files before it hold of `first_step` and later ones."""
-        from tensorboardX.proto import event_pb2  # pulls torch in where it is installed
+        from tensorboardX.event_file_writer import EventsWriter  # pulls torch in where it is installed
+        from tensorboardX.proto import event_pb2
 
         self._event: Any = event_pb2.Event  # pyright: ignore
         directory.mkdir(exist_ok=True)
-        # TensorBoard reads the files of a folder in the order of their names.
-        path = directory / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
-        self._file = path.open("xb", buffering=0)
-        self._append(file_version="brain.Event:2")
+        # TensorBoard reads the files of a folder in the order of their names, which hold the second alone.
+        self._file = EventsWriter(str(directory / "events"), f".{time.time_ns()}")
         self._append(step=first_step, session_log={"status": "START"})
 
     def write(self, step: int, scalars: dict[str, float | int]) -> None:
@@ -83,7 +79,8 @@ class _Events:
         self._append(step=step, summary={"value": values})
 
     def _append(self, **fields: Any) -> None:
-        self._file.write(frame(self._event(wall_time=time.time(), **fields).SerializeToString()))
+        self._file.write_event(self._event(wall_time=time.time(), **fields))
+        self._file.flush()
 
     def close(self) -> None:
         """Closes the file."""

@@ -268,7 +268,7 @@ def make_step_functions(
             opt_state=opt_state,
             rng=state.rng,
         )
-        # Without the barrier XLA forms g * g once for this norm and for Adam, by a kernel a shape that writes it to memory.
+        # Without the barrier XLA forms g * g once for this norm and Adam: a kernel a shape, which writes it to memory.
         return new_state, {**metrics, "grad_norm": sam.norm(jax.lax.optimization_barrier(gradient))}
 
     def evaluate(params, batch_stats, batch: Batch) -> dict[str, jax.Array]:
