@@ -4,7 +4,8 @@ import ast
 import importlib
 import pathlib
 import re
-import runpy
+import subprocess
+import sys
 
 import pytest
 
@@ -64,9 +65,7 @@ def test_every_config_is_named():
 
 
 @pytest.mark.parametrize("tool", sorted(ROOT.glob("tools/*.py")), ids=lambda path: path.stem)
-def test_tools_tell_what_they_do_and_do_nothing_else(tool, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", [str(tool), "--help"])
-    monkeypatch.syspath_prepend(str(tool.parent))
-    with pytest.raises(SystemExit, match=r"^0$"):
-        runpy.run_path(str(tool), run_name="__main__")
-    assert ast.get_docstring(ast.parse(tool.read_text()), clean=False).splitlines()[0] in capsys.readouterr().out
+def test_tools_tell_what_they_do_and_do_nothing_else(tool, tmp_path):
+    told = subprocess.run([sys.executable, tool, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ast.get_docstring(ast.parse(tool.read_text()), clean=False).splitlines()[0] in told.stdout
+    assert not list(tmp_path.iterdir())
