@@ -24,7 +24,7 @@ if __name__ == "__main__":
 
 import jax  # noqa: E402
 
-from experiments.workdir import alone_in, check_config, check_data  # noqa: E402
+from experiments.workdir import check_config, check_data, held_by_this_run  # noqa: E402
 from facejax import config as config_lib  # noqa: E402
 from facejax.config import Config, ConfigError  # noqa: E402
 from facejax.naming import nearest  # noqa: E402
@@ -312,7 +312,7 @@ def main(arguments: list[str]) -> None:
     with contextlib.ExitStack() as stack:
         with distributed.first_process_first("data and workdir"):
             if jax.process_index() == 0:
-                stack.enter_context(alone_in(workdir))
+                stack.enter_context(held_by_this_run(workdir))
             config, data_dir, data = choose_data(config, overrides, named.data_dir.resolve())
             config = choose_start(config, overrides, workdir)
             print_header(named.config, config, data, workdir)

@@ -1,10 +1,8 @@
 """The workdir of a run: of one config and one set of photos, and held by one run at a time."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import logging
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +10,8 @@ from typing import Any
 from facejax.config import Config, ConfigError, to_dict
 from facejax.data.metadata import find_set
 from facejax.data.tfrecord import write_atomically
+from facejax.locks import LOCK, alone_in
 
-logger = logging.getLogger("facejax")
-LOCK = ".lock"  # in a workdir, held by the run that writes to it
 # Fields that decide how a run goes, or what --dry_run says, not what comes out of it: others may go on with a run.
 OPERATIONAL = (
     "checkpoint.",
@@ -38,20 +35,17 @@ def check_config(config: Any, workdir: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def alone_in(workdir: pathlib.Path) -> Iterator[None]:
+def held_by_this_run(workdir: pathlib.Path) -> Iterator[None]:
     """Holds a workdir for this run.
 
     Raises:
         ConfigError: Another run holds it.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
-    with open(workdir / LOCK, "w") as lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(alone_in(workdir))
         except BlockingIOError as error:
             raise ConfigError(f"another run writes to {workdir} now; choose another --workdir") from error
-        except OSError as error:
-            logger.info("%s is not locked against a second run: %s", workdir, error)
         yield
 
 

@@ -8,9 +8,10 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "facejax"
-BASE = {"config", "naming", "tasks", "preprocessing", "decoding"}
+BASE = {"config", "naming", "locks", "tasks", "preprocessing", "decoding"}
 ALLOWED = {
     "naming": set(),
+    "locks": set(),
     "config": {"naming"},
     "protocol_config": {"config"},
     "tasks": set(),
@@ -18,7 +19,7 @@ ALLOWED = {
     "decoding": {"tasks"},
     "models": {"naming", "tasks", "preprocessing"},
     "detect": {"naming", "tasks", "preprocessing"},
-    "data": {"naming", "tasks", "preprocessing"},
+    "data": {"naming", "locks", "tasks", "preprocessing"},
     "cards": {*BASE, "models", "datasets"},
     "weights": {*BASE, "models", "detect", "cards"},
     "datasets": {*BASE, "data", "detect"},

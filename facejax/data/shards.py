@@ -8,10 +8,8 @@ appears by one rename, when everything is in it.
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
-import logging
 import os
 import pathlib
 import shutil
@@ -21,8 +19,7 @@ import numpy as np
 
 from facejax.data.metadata import shard_name
 from facejax.data.tfrecord import index_path, partial_path, read_index, write_atomically, write_index, write_shard
-
-logger = logging.getLogger(__name__)
+from facejax.locks import alone_in
 
 PHOTOS_PER_CHUNK = 128
 PHOTOS_PER_SHARD = 8192  # about 200 MB of crops, the size that TFDS and tf.data advise
@@ -85,20 +82,16 @@ class ChunkedShards:
     def locked(self, plan: Mapping[str, object]) -> Iterator[None]:
         """Holds the partial folder for this process; makes it, or checks that it was begun with the same plan.
 
-        On a file system without locks (Lustre may be mounted so) nothing keeps a second process out; the log says so.
-
         Raises:
             RuntimeError: Another process prepares this set now.
             ValueError: The partial folder was begun with other settings, photos or code.
         """
-        self._chunk_dir.mkdir(parents=True, exist_ok=True)
-        with open(self.partial / "lock", "w") as lock:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stack.enter_context(alone_in(self.partial))
             except BlockingIOError as error:
                 raise RuntimeError(f"another process is preparing {self.final} at this moment") from error
-            except OSError as error:
-                logger.warning("%s is not locked against a second preparation: %s", self.partial, error)
+            self._chunk_dir.mkdir(exist_ok=True)
             path = self.partial / "plan.json"
             if path.exists():
                 begun = json.loads(path.read_text())

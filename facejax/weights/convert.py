@@ -1,8 +1,6 @@
 """From a published file to variables and their `PretrainedCfg`; the file is fetched, or given, and its hash checked."""
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import http.client
 import os
@@ -10,9 +8,9 @@ import pathlib
 import shutil
 import tempfile
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
+from facejax.locks import alone_in
 from facejax.models import PretrainedCfg, abstract_variables, list_models, model_from_cfg, pretrained_cfg
 from facejax.naming import nearest
 from facejax.weights import hse_facerec, hsemotion, keras, timm
@@ -79,7 +77,7 @@ def load_published(name: str, cache: pathlib.Path | str | None = None) -> tuple[
     converted = cache / name / "converted"
     if (kept := _kept(converted, cfg)) is not None:
         return kept
-    with _alone_in(cache / name):
+    with alone_in(cache / name, wait=True):
         if (kept := _kept(converted, cfg)) is None:  # nor has another process made it meanwhile
             path = fetch(cfg, cache)
             format_ = "keras" if path.suffix == ".h5" else "hsemotion" if path.suffix in (".pb", ".onnx") else "timm"
@@ -87,17 +85,6 @@ def load_published(name: str, cache: pathlib.Path | str | None = None) -> tuple[
             shutil.rmtree(converted, ignore_errors=True)  # what is damaged would not be replaced
             save_inference_checkpoint(converted, *kept)
     return kept
-
-
-@contextlib.contextmanager
-def _alone_in(folder: pathlib.Path) -> Iterator[None]:
-    """Waits until no other process downloads or converts in a folder of the cache."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        # Some file systems know no locks; what appears in the folder appears whole all the same.
-        with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _kept(converted: pathlib.Path, cfg: PretrainedCfg) -> tuple[dict[str, Any], PretrainedCfg] | None:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from toy_reader import COUNT, ToyDetector, ToyFaces, labels_of, photo, write_photos
 
+from facejax import locks
 from facejax.data import shards, sheets
 from facejax.data.decode import decode_image
 from facejax.data.example import decode_example
@@ -310,9 +311,9 @@ def test_a_file_system_without_locks(raw, tmp_path, monkeypatch, caplog, whole):
     def flock(*args):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(shards.fcntl, "flock", flock)
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
     assert digest(run(raw, tmp_path, num_shards=2)) == whole
-    assert "is not locked against a second preparation" in caplog.text
+    assert "is not locked against other processes" in caplog.text
 
 
 def test_begun_by_other_code(raw, tmp_path, monkeypatch):

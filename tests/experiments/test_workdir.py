@@ -34,10 +34,10 @@ def test_workdir_of_another_config_is_refused(tmp_path):
 
 
 def test_a_workdir_holds_one_run_at_a_time(tmp_path):
-    second = workdir.alone_in(tmp_path / "run")
-    with workdir.alone_in(tmp_path / "run"), pytest.raises(ConfigError, match="another run writes to"):
+    second = workdir.held_by_this_run(tmp_path / "run")
+    with workdir.held_by_this_run(tmp_path / "run"), pytest.raises(ConfigError, match="another run writes to"):
         second.__enter__()
-    with workdir.alone_in(tmp_path / "run"):
+    with workdir.held_by_this_run(tmp_path / "run"):
         pass
 
 
