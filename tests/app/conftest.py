@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import uvicorn
+from playwright import sync_api
 
 from facejax.app.onnxruntime_web import NAMES, copy_runtime
 from facejax.app.serve import listen
@@ -103,7 +104,6 @@ def browser(camera_file):
 
     Not for the session: playwright keeps an event loop in this thread, beside which `asyncio.run` refuses to work.
     """
-    sync_api = pytest.importorskip("playwright.sync_api")
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         pytest.skip("needs Chromium: apt-get install chromium")

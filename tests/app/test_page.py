@@ -6,6 +6,7 @@ import re
 import cv2
 import numpy as np
 import pytest
+from playwright import sync_api
 from starlette.responses import HTMLResponse
 
 from facejax.app.limits import Limits
@@ -13,7 +14,6 @@ from facejax.app.server import create_app
 from tests.app.conftest import served
 from tests.video.webm import write_webm
 
-sync_api = pytest.importorskip("playwright.sync_api")
 WAIT = 60_000  # ms: the first photo compiles
 
 

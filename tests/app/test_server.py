@@ -6,7 +6,6 @@ import pathlib
 import socket
 import tempfile
 import threading
-import time
 
 import cv2
 import httpx2
@@ -14,8 +13,10 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from facejax.app import server
 from facejax.app.limits import Limits
 from facejax.app.server import create_app
+from facejax.app.turns import Turns
 from facejax.inference import FaceAnalyzer
 from tests.app.conftest import served
 from tests.inference.toy import FixedDetector, noise, toy_model
@@ -189,8 +190,17 @@ def test_one_at_a_time_and_few_that_wait():
     assert most == 1
 
 
-def test_a_photo_that_was_given_up_while_it_waited_is_not_looked_at():
-    looked, working, go = [], threading.Event(), threading.Event()
+def test_a_photo_that_was_given_up_while_it_waited_is_not_looked_at(monkeypatch):
+    looked, working, go, all_wait = [], threading.Event(), threading.Event(), threading.Event()
+    asked = 0
+
+    class Counted(Turns):
+        def turn(self):
+            nonlocal asked
+            asked += 1
+            if asked == 3:
+                all_wait.set()
+            return super().turn()
 
     class Slow(FixedDetector):
         def detect(self, images):
@@ -206,13 +216,14 @@ def test_a_photo_that_was_given_up_while_it_waited_is_not_looked_at():
         connection.sendall(head.encode() + data)
         return connection
 
+    monkeypatch.setattr(server, "Turns", Counted)
     app = create_app(FaceAnalyzer([toy_model("gender")], Slow([])), Limits())
     with served(app) as address:
         first = post(20)
         assert working.wait(10)
         post(21).close()
         last = post(22)
-        time.sleep(0.5)  # the server has heard of both
+        assert all_wait.wait(10)
         go.set()
         for connection in (first, last):
             assert connection.recv(100).startswith(b"HTTP/1.1 200")

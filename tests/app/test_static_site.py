@@ -7,6 +7,8 @@ import pathlib
 import cv2
 import numpy as np
 import pytest
+import skimage.data
+from playwright import sync_api
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Mount
@@ -22,9 +24,6 @@ from facejax.weights.convert import convert_file
 from tests.app.conftest import served
 from tests.inference.toy import noise, toy_model
 
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-sync_api = pytest.importorskip("playwright.sync_api")
 WAIT = 90_000  # ms
 
 # The detector sees the same means, and rounding in `to_dict` is what remains of a box (pixels). Crops differ by a grey
@@ -136,7 +135,7 @@ def test_browser_and_package_agree_on_rendered_people(page, photo, analyzer):
 
 
 def test_browser_and_package_agree_on_a_photo(page, analyzer, tmp_path):
-    astronaut = pytest.importorskip("skimage.data").astronaut()
+    astronaut = skimage.data.astronaut()
     cv2.imwrite(str(tmp_path / "photo.png"), astronaut[..., ::-1])
     expected = analyzer.analyze(astronaut).faces
     assert len(expected) >= 1

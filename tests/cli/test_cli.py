@@ -14,9 +14,12 @@ import cv2
 import jax
 import numpy as np
 import pytest
+import skimage.data
+from pyarrow import parquet
 
 import facejax
 from facejax import cli
+from facejax.app import serve
 from facejax.cli import analyze_video, reading, results_file
 from facejax.cli.check_faces import check_faces
 from facejax.cli.export import _words
@@ -45,7 +48,7 @@ def model_dir(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> pathlib.Path:
     """A face, its mirror image in a folder below, noise, and a file that is no photo."""
-    astronaut = pytest.importorskip("skimage.data").astronaut()[:250, 120:370]
+    astronaut = skimage.data.astronaut()[:250, 120:370]
     folder = tmp_path_factory.mktemp("photos")
     (folder / "below").mkdir()
     cv2.imwrite(str(folder / "a.png"), astronaut[..., ::-1])
@@ -184,7 +187,6 @@ def test_a_name_that_is_not_utf_8(photos, model_dir, tmp_path, capfdbinary):
     assert (tmp_path / "faces.csv").read_bytes().splitlines()[1].startswith(photo)
     (drawn,) = (tmp_path / "annotated").iterdir()
     assert drawn.name.startswith("caf\udce9_")
-    parquet = pytest.importorskip("pyarrow.parquet")
     assert cli.main([*arguments, "--out", str(tmp_path), "--parquet"]) == cli.DONE
     (row,) = parquet.read_table(tmp_path / "faces.parquet").to_pylist()
     assert row["photo"].endswith("caf\N{REPLACEMENT CHARACTER}.png")
@@ -275,7 +277,6 @@ def test_results_of_other_weights_are_refused(photos, model_dir, tmp_path, capsy
 
 
 def test_parquet(photos, model_dir, tmp_path):
-    parquet = pytest.importorskip("pyarrow.parquet")
     assert cli.main(["analyze", str(photos / "a.png"), "--model", model_dir, "--out", str(tmp_path), "--parquet"]) == 0
     rows = parquet.read_table(tmp_path / "faces.parquet").to_pylist()
     assert len(rows) == 1
@@ -571,15 +572,10 @@ def test_an_index_that_cannot_be_read_is_to_be_built_again(arrays, damage, words
     assert re.search(f"{words}.*build it again", capsys.readouterr().err)
 
 
-NEEDS = {"onnx": ["onnx", "onnxruntime"], "litert": ["litert_converter", "ai_edge_litert", "ai_edge_quantizer"]}
-
-
 @pytest.mark.filterwarnings("ignore:::ai_edge")  # LiteRT's own
 @pytest.mark.parametrize("format_", FORMATS)
 def test_every_export_format(format_, photos, model_dir, tmp_path, capsys):
     """Files, metadata, cards, and a difference from Flax that was measured before the file was there."""
-    for module in NEEDS.get(format_.partition("_")[0], ()):
-        pytest.importorskip(module)
     arguments = ["export", model_dir, "--to", format_, "--out", str(tmp_path), "--json", "--quiet"]
     assert cli.main([*arguments, "--photos", str(photos)]) == cli.DONE
     told = json.loads(capsys.readouterr().out)
@@ -657,7 +653,6 @@ def test_import_of_the_command_is_light():
 
 
 def test_the_app_serves_what_it_loaded(model_dir, monkeypatch, capsys):
-    serve = pytest.importorskip("facejax.app.serve")
     started = []
     monkeypatch.setattr(serve.uvicorn.Server, "run", lambda self, sockets: started.extend(sockets))
     monkeypatch.setattr(serve.webbrowser, "open", started.append)
@@ -672,7 +667,6 @@ def test_the_app_serves_what_it_loaded(model_dir, monkeypatch, capsys):
 
 
 def test_a_static_site_needs_its_runtime(model_dir, tmp_path, capsys):
-    pytest.importorskip("onnxruntime")
     arguments = ["app", model_dir, "--static", str(tmp_path / "site"), "--onnxruntime-web", str(tmp_path)]
     assert cli.main(arguments) == cli.FAILED
     assert "npm package onnxruntime-web" in capsys.readouterr().err

@@ -79,7 +79,8 @@ def test_other_files_are_counted(raw):
 
 
 def test_a_folder_prepared_by_tfds(tmp_path):
-    tfds = pytest.importorskip("tensorflow_datasets")
+    import tensorflow_datasets as tfds
+
     names = ["Aaron_Sorkin", "Abdullah_Gul", "Aaron_Sorkin"]
     examples = [(np.full((250, 250, 3), 50 * i, np.uint8), {"label": name}) for i, name in enumerate(names)]
     miniatures.tfds_folder(tmp_path, "lfw", "0.1.1", {"train": examples}, label=tfds.features.Text())

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from skimage import transform
 
 from facejax.detect import align_eyes, centre_crop, crop_face, cutter, warp_five_points
 from facejax.detect.align import _TEMPLATE
@@ -87,7 +88,6 @@ def test_centre_crop_takes_the_middle():
 
 
 def test_five_point_warp_equals_scikit_image():
-    transform = pytest.importorskip("skimage.transform")
     rng = np.random.default_rng(3)
     angle, scale = 0.4, 0.7
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

@@ -7,6 +7,7 @@ import cv2
 import jax
 import numpy as np
 import pytest
+import skimage.data
 
 from facejax.detect import MTCNN, Detections, boxes, cascade, mtcnn, sampling
 
@@ -43,7 +44,7 @@ def detector():
 
 @pytest.fixture(scope="module")
 def astronaut():
-    return pytest.importorskip("skimage.data").astronaut()  # shipped in the package
+    return skimage.data.astronaut()  # shipped in the package
 
 
 def assert_close(got: Detections, expected: Detections, atol: float = 2e-3):

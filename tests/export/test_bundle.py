@@ -11,14 +11,13 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import skimage.data
 
 from facejax.export.bundle import export_bundle
 from facejax.export.onnx import export_onnx
 from facejax.inference import FaceAnalyzer
 from tests.inference.toy import noise, toy_model
 
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
 EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "onnx_bundle.py"
 
 
@@ -60,7 +59,7 @@ def test_manifest_describes_every_file(bundle, model):
 def test_the_example_finds_what_the_package_finds(example, preprocessing, tmp_path):
     model = toy_model("age", "emotion7", **preprocessing)
     export_bundle([model], tmp_path / "x", [noise(50, 40)], runtime="onnx", suffix=".onnx", export=export_onnx)
-    astronaut = pytest.importorskip("skimage.data").astronaut()
+    astronaut = skimage.data.astronaut()
     photos = [astronaut, np.ascontiguousarray(astronaut[:, ::-1]), astronaut[:201, 120:340], noise(40, 40), noise(5, 5)]
     results = FaceAnalyzer([model]).analyze(photos)
     opened = example.Bundle(tmp_path / "x")
@@ -79,7 +78,7 @@ def test_the_example_finds_what_the_package_finds(example, preprocessing, tmp_pa
 def test_the_example_prints_classes_with_their_probability_and_values_as_they_are(
     example, tmp_path, monkeypatch, capsys
 ):
-    photo = pytest.importorskip("skimage.data").astronaut()[:250, 120:370]
+    photo = skimage.data.astronaut()[:250, 120:370]
     cv2.imwrite(str(tmp_path / "a.png"), photo[..., ::-1])
     models = [toy_model("emotion7", "valence_arousal")]
     export_bundle(models, tmp_path / "x", [noise(50, 40)], runtime="onnx", suffix=".onnx", export=export_onnx)

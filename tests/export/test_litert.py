@@ -14,8 +14,6 @@ from facejax.models import list_models
 from tests.export.backbones import random_network
 from tests.inference.toy import noise, toy_model
 
-pytest.importorskip("ai_edge_litert")
-pytest.importorskip("litert_converter")
 pytestmark = pytest.mark.filterwarnings("ignore")  # LiteRT's own
 
 
@@ -38,7 +36,6 @@ def test_float32_predicts_what_the_model_does_and_carries_its_words(model, tmp_p
 
 @pytest.mark.parametrize("kind", ["float16", "int8"])
 def test_smaller_kinds_are_smaller_and_say_how_far_they_are(model, tmp_path, kind):
-    pytest.importorskip("ai_edge_quantizer")
     calibration, faces = ([noise(50, 40, seed=i) for i in range(start, start + 8)] for start in (0, 100))
     network = face_network(model)
     litert.export_litert(network, tmp_path / "whole.tflite", faces)
@@ -54,7 +51,6 @@ def test_smaller_kinds_are_smaller_and_say_how_far_they_are(model, tmp_path, kin
 @pytest.mark.parametrize("layer", ["conv1", "conv_dw_13"])
 def test_a_channel_without_weights_keeps_its_constant_in_8_bits(tmp_path, layer):
     """Such a channel passes on its bias whatever the photo: a dense and a depthwise one, as in the official network."""
-    pytest.importorskip("ai_edge_quantizer")
     model = toy_model("gender")
     backbone = jax.tree.map(np.array, model.variables["params"]["backbone"])
     backbone[layer]["kernel"][..., 1::2] = 0

@@ -19,9 +19,6 @@ from facejax.models.layers import global_average_pool, mean_of_pixels
 from tests.export.backbones import random_network
 from tests.inference.toy import noise, toy_model
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
 
 @pytest.fixture(scope="module")
 def faces() -> list[np.ndarray]:

@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import numpy as np
+import pandas
 import pytest
 
 from facejax.detect import crop_face
@@ -176,7 +177,6 @@ def test_a_photo_is_named_by_its_path_alone(source, photo, face):
 
 
 def test_pandas_on_request(face):
-    pandas = pytest.importorskip("pandas")
     frame = PhotoResult((face,), 100, 120, "a.jpg").to_pandas()
     assert isinstance(frame, pandas.DataFrame)
     assert frame.loc[0, "perceived_age"] == pytest.approx(34.4)

@@ -11,12 +11,11 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from facejax.cli.results_file import ResultsFile, read_results
 from facejax.inference import FaceAnalyzer, read_image
 from tests.inference.toy import FixedDetector, noise, toy_model
-
-Image = pytest.importorskip("PIL.Image")
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "TIFF_LZW", "JPEG_PROGRESSIVE")
 DAMAGES = ("bits", "cut", "splice", "header", "insert")

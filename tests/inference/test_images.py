@@ -6,11 +6,10 @@ import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from facejax.inference import images
 from facejax.inference.images import read_image
-
-Image = pytest.importorskip("PIL.Image")
 
 
 @pytest.fixture(scope="module")

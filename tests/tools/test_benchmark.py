@@ -190,7 +190,6 @@ def test_the_table_of_exports():
 
 @pytest.mark.slow
 def test_exports_run(tmp_path, capsys):
-    pytest.importorskip("litert_converter")
     import benchmark
 
     small = ["--rounds", "1", "--calls", "1", "--faces", "4", "--calibration", "4", "--device", "cpu"]

@@ -15,9 +15,14 @@ import threading
 import time
 import warnings
 
+import cv2
+import h5py
 import jax
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from safetensors.numpy import save_file
 
 from facejax.models import abstract_variables, model_from_cfg, pretrained_cfg
 from facejax.models.pretrained import CFGS
@@ -93,7 +98,6 @@ def test_a_package_that_is_missing_is_named_with_its_command(monkeypatch, tmp_pa
 
 
 def test_safetensors_and_unknown_files(tmp_path):
-    save_file = pytest.importorskip("safetensors.numpy").save_file
     save_file({"a": np.arange(3.0)}, tmp_path / "model.safetensors")
     np.testing.assert_array_equal(load_state_dict(tmp_path / "model.safetensors")["a"], np.arange(3.0))
     with pytest.raises(ValueError, match=r"expected a \.safetensors"):
@@ -115,7 +119,6 @@ def test_torch_files_hold_tensors_only(tmp_path):
 
 
 def test_keras_h5(tmp_path):
-    h5py = pytest.importorskip("h5py")
     rng = np.random.default_rng(0)
     shapes = keras_shapes("mobilenet_v1")
     tensors = {name: rng.standard_normal(shape).astype(np.float32) for name, (_, shape) in shapes.items()}
@@ -180,8 +183,6 @@ def test_frozen_graph_is_used_whole(shared_dir):
 
 @pytest.mark.slow
 def test_official_mobilenet_equals_its_onnx_file_on_photos(shared_dir):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    cv2 = pytest.importorskip("cv2")
     cfg = pretrained_cfg(MOBILENET)
     model = model_from_cfg(cfg)
     variables = merge_variables(
@@ -282,7 +283,6 @@ def test_a_downloaded_file_has_the_mode_of_any_other(tmp_path):
 @pytest.mark.parametrize("name", ["resnet18.a1_in1k", "tf_efficientnet_b0.enet_b0_8_best_afew"])
 def test_a_damaged_file_in_the_cache_is_named(tmp_path, name):
     source = pretrained_cfg(name).source
-    pytest.importorskip("onnx" if source.endswith(".onnx") else "safetensors")
     path = tmp_path / name / source.rsplit("/", 1)[-1]
     path.parent.mkdir()
     path.write_bytes(bytes(5000))
@@ -339,7 +339,6 @@ def test_weights_that_several_ask_for_at_once_are_converted_once(shared_dir, tmp
 
 
 def test_a_file_of_other_weights_is_not_called_damaged(tmp_path):
-    save_file = pytest.importorskip("safetensors.numpy").save_file
     save_file({"a": np.arange(3.0)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="not the weights of timm's resnet18") as error:
         convert_file("timm", tmp_path / "model.safetensors", "resnet18.a1_in1k")
@@ -362,7 +361,6 @@ def test_the_tool_converts_and_says_what_came_out(shared_dir, tmp_path):
 
 def efficientnet_b0_file(path, pool="GlobalAveragePool", stem_pads=(0, 0, 1, 1), epsilon=1e-3, trans_b=1):
     """An ONNX file of the network's layers, all weights 0; nodes that have none are left out, but the pooling."""
-    onnx = pytest.importorskip("onnx")
     nodes, arrays, size = [], {}, 224
 
     def node(operation, *shapes, **attributes):
