@@ -304,8 +304,9 @@ def main(arguments: list[str]) -> None:
         print_plan(named.config, config, named.data_dir.resolve())
         return
     if not isinstance(config, Config):
-        check_config(config, workdir)
-        run_protocol(config, workdir, named.data_dir.resolve())
+        with held_by_this_run(workdir):
+            check_config(config, workdir)
+            run_protocol(config, workdir, named.data_dir.resolve())
         print((workdir / "report.md").read_text())
         logger.info("%.0f s in all; report: %s", time.monotonic() - started, workdir / "report.md")
         return

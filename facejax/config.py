@@ -83,8 +83,8 @@ class ModelConfig:
         dropout_rate: Dropout on the pooled features in front of the head.
         dtype: Type of the computation; parameters, BatchNorm statistics and the SAM norm stay float32.
         init_from: Where the backbone comes from: a config's name (``identity_b2``: the best model of its run, beside
-            this one's workdir), the name of published weights (docs/weights.md), or the folder of a saved model; empty
-            for random weights.
+            this one's workdir), the name of published weights (docs/weights.md), or the folder of a saved model or of
+            a run; empty for random weights.
         restore_batch_norm: Weights whose BatchNorm was folded into the convolutions are given the statistics of
             the training photos before training (`facejax.train.batch_norm`), so that it can be trained as usual.
     """

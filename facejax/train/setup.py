@@ -259,7 +259,8 @@ def load_initial(init_from: str, workdir: pathlib.Path) -> tuple[dict[str, Any],
         ConfigError: What is there is damaged.
     """
     try:
-        for directory in (pathlib.Path(init_from), workdir.parent / init_from / "best"):
+        named = pathlib.Path(init_from)
+        for directory in (named, named / "best", workdir.parent / named / "best"):
             if (directory / CFG).is_file():
                 return load_inference_checkpoint(directory)
         if init_from in list_models(pretrained=True):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from experiments import workdir
+from experiments import run, workdir
 from facejax.config import Config, ConfigError, DataConfig, to_dict
 
 
@@ -35,8 +35,11 @@ def test_workdir_of_another_config_is_refused(tmp_path):
 
 def test_a_workdir_holds_one_run_at_a_time(tmp_path):
     second = workdir.held_by_this_run(tmp_path / "run")
-    with workdir.held_by_this_run(tmp_path / "run"), pytest.raises(ConfigError, match="another run writes to"):
-        second.__enter__()
+    with workdir.held_by_this_run(tmp_path / "run"):
+        with pytest.raises(ConfigError, match="another run writes to"):
+            second.__enter__()
+        with pytest.raises(ConfigError, match="another run writes to"):
+            run.main(["--config", "lfw_mobilenet", "--workdir", str(tmp_path / "run")])
     with workdir.held_by_this_run(tmp_path / "run"):
         pass
 

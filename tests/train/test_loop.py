@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import pathlib
 import shutil
 
 import jax
@@ -163,6 +164,23 @@ def test_init_from_takes_the_backbone_only(data_dir, finished, tmp_path):
     )
     fresh = variables["params"]["head_emotion8"]["logits"]["kernel"]
     assert not (fresh == loaded["params"]["head_emotion8"]["logits"]["kernel"]).all()
+
+
+def test_init_from_takes_a_run_or_its_best_model_by_name_and_by_folder(finished, tmp_path, monkeypatch):
+    from facejax.train.setup import load_initial
+
+    run, elsewhere = finished[1], tmp_path / "run"
+    monkeypatch.chdir(run.parent)
+    wanted = load_model(run / "best").variables["params"]["head_emotion8"]["logits"]["kernel"]
+    places = [(run, elsewhere), (run / "best", elsewhere), (pathlib.Path(run.name), elsewhere)]
+    places += [(pathlib.Path(run.name) / "best", elsewhere), (pathlib.Path(run.name), run.parent / "another")]
+    for named, workdir in places:
+        variables, _ = load_initial(str(named), workdir)
+        np.testing.assert_array_equal(variables["params"]["head_emotion8"]["logits"]["kernel"], wanted)
+    monkeypatch.chdir(tmp_path)
+    load_initial(run.name, run.parent / "another")
+    with pytest.raises(FileNotFoundError, match="neither a folder with a saved model, nor a finished run"):
+        load_initial(run.name, elsewhere)
 
 
 def test_seven_classes_leave_contempt_out(data_dir, tmp_path):
