@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from facejax.models.depthwise import DepthwiseConv, Implementation
 from facejax.models.layers import Backbone, Conv, Dtype, SqueezeExcite, global_average_pool
 from facejax.models.normalization import Activation, BatchNorm
-from facejax.models.pretrained import PretrainedCfg
+from facejax.models.pretrained import PretrainedCfg, imagenet_cfg
 from facejax.models.registry import register_model
 from facejax.preprocessing import Preprocessing
 from facejax.tasks import TASKS
@@ -154,13 +154,7 @@ def _cfgs(
     """
     plain = PretrainedCfg(architecture, preprocessing=Preprocessing(image_size), num_features=num_features)
     imagenet = dataclasses.replace(
-        plain,
-        tag="ns_jft_in1k",
-        preprocessing=dataclasses.replace(plain.preprocessing, interpolation="bicubic"),
-        tasks=("identity",),
-        num_classes={"identity": 1000},
-        source=f"https://huggingface.co/timm/{architecture}.ns_jft_in1k/resolve/main/model.safetensors",
-        licence="Apache-2.0",
+        imagenet_cfg(plain, "ns_jft_in1k", "Apache-2.0"),
         training_data=("jft_300m", "imagenet_1k"),
         notes="Noisy Student on JFT-300M and ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
     )

@@ -3,7 +3,6 @@
 Source: Szegedy et al., "Rethinking the Inception architecture for computer vision", 2015.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -13,7 +12,7 @@ from jaxtyping import Array, Float
 
 from facejax.models.depthwise import Implementation
 from facejax.models.layers import Backbone, ConvNormAct, Dtype, global_average_pool, max_pool
-from facejax.models.pretrained import PretrainedCfg
+from facejax.models.pretrained import PretrainedCfg, imagenet_cfg
 from facejax.models.registry import register_model
 from facejax.preprocessing import Preprocessing
 
@@ -180,20 +179,9 @@ class InceptionV3(Backbone):
 
 _PREPROCESSING = Preprocessing(299, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 _PLAIN = PretrainedCfg("inception_v3", preprocessing=_PREPROCESSING, num_features=2048)
-_IMAGENET = dataclasses.replace(
-    _PLAIN,
-    tag="tf_in1k",
-    preprocessing=dataclasses.replace(_PREPROCESSING, interpolation="bicubic"),
-    tasks=("identity",),
-    num_classes={"identity": 1000},
-    source="https://huggingface.co/timm/inception_v3.tf_in1k/resolve/main/model.safetensors",
-    licence="Apache-2.0",
-    training_data=("imagenet_1k",),
-    notes="ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
-)
 
 
-@register_model(_PLAIN, _IMAGENET)
+@register_model(_PLAIN, imagenet_cfg(_PLAIN, "tf_in1k", "Apache-2.0"))
 def inception_v3(**kwargs) -> InceptionV3:
     """Inception-v3: 299 px, 2048 features, 21.8 M parameters."""
     return InceptionV3(**kwargs)

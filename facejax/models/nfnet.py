@@ -6,7 +6,6 @@ from DeepMind's code are timm's: the exact GELU, and the order of operations in 
 stochastic depth, and the dropout before the classifier is the heads' (`FaceModel.dropout_rate`).
 """
 
-import dataclasses
 import math
 
 import flax.linen as nn
@@ -17,7 +16,7 @@ from jaxtyping import Array, Float
 
 from facejax.models.depthwise import Implementation
 from facejax.models.layers import Backbone, Dtype, SqueezeExcite, global_average_pool, kernel_init
-from facejax.models.pretrained import PretrainedCfg
+from facejax.models.pretrained import PretrainedCfg, imagenet_cfg
 from facejax.models.registry import register_model
 from facejax.preprocessing import Preprocessing
 
@@ -181,20 +180,9 @@ class NFNet(Backbone):
 
 
 _PLAIN = PretrainedCfg("nfnet_f0", preprocessing=Preprocessing(192), num_features=3072)
-_IMAGENET = dataclasses.replace(
-    _PLAIN,
-    tag="dm_in1k",
-    preprocessing=Preprocessing(192, interpolation="bicubic"),
-    tasks=("identity",),
-    num_classes={"identity": 1000},
-    source="https://huggingface.co/timm/dm_nfnet_f0.dm_in1k/resolve/main/model.safetensors",
-    licence="Apache-2.0",
-    training_data=("imagenet_1k",),
-    notes="ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
-)
 
 
-@register_model(_PLAIN, _IMAGENET)
+@register_model(_PLAIN, imagenet_cfg(_PLAIN, "dm_in1k", "Apache-2.0", timm_name="dm_nfnet_f0"))
 def nfnet_f0(**kwargs) -> NFNet:
     """NFNet-F0: 192 px, 3072 features, 68.4 M parameters."""
     return NFNet(**kwargs)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from facejax.naming import nearest
-from facejax.preprocessing import Preprocessing
+from facejax.preprocessing import Interpolation, Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +70,31 @@ class PretrainedCfg:
         preprocessing = {key: _tuples(value) for key, value in values.pop("preprocessing", {}).items()}
         values = {key: _tuples(value) for key, value in values.items()}
         return cls(preprocessing=Preprocessing(**preprocessing), **values)
+
+
+def imagenet_cfg(
+    plain: PretrainedCfg, tag: str, licence: str, *, interpolation: Interpolation = "bicubic", timm_name: str = ""
+) -> PretrainedCfg:
+    """The configuration of a network's ImageNet-1k weights as timm publishes them; the classifier is a head too.
+
+    Args:
+        plain: The network's configuration without tag.
+        tag: timm's name of the weights.
+        licence: Of the weights.
+        interpolation: Resize kernel that they were trained with.
+        timm_name: Name of the network, where timm has another one.
+    """
+    return dataclasses.replace(
+        plain,
+        tag=tag,
+        preprocessing=dataclasses.replace(plain.preprocessing, interpolation=interpolation),
+        tasks=("identity",),
+        num_classes={"identity": 1000},
+        source=f"https://huggingface.co/timm/{timm_name or plain.architecture}.{tag}/resolve/main/model.safetensors",
+        licence=licence,
+        training_data=("imagenet_1k",),
+        notes="ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
+    )
 
 
 CFGS: dict[str, PretrainedCfg] = {}

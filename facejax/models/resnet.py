@@ -3,17 +3,14 @@
 Source: He et al., "Deep residual learning for image recognition", 2015 (table 1). The paper times it (table 3).
 """
 
-import dataclasses
-
 import flax.linen as nn
 from jaxtyping import Array, Float
 
 from facejax.models.depthwise import Implementation
 from facejax.models.layers import Backbone, Conv, Dtype, global_average_pool, max_pool
 from facejax.models.normalization import BatchNorm
-from facejax.models.pretrained import PretrainedCfg
+from facejax.models.pretrained import PretrainedCfg, imagenet_cfg
 from facejax.models.registry import register_model
-from facejax.preprocessing import Preprocessing
 
 BN_EPSILON = 1e-5
 
@@ -86,20 +83,9 @@ class ResNet(Backbone):
 
 
 _PLAIN = PretrainedCfg("resnet18", num_features=512)
-_IMAGENET = dataclasses.replace(
-    _PLAIN,
-    tag="a1_in1k",
-    preprocessing=Preprocessing(interpolation="bicubic"),
-    tasks=("identity",),
-    num_classes={"identity": 1000},
-    source="https://huggingface.co/timm/resnet18.a1_in1k/resolve/main/model.safetensors",
-    licence="Apache-2.0",
-    training_data=("imagenet_1k",),
-    notes="ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
-)
 
 
-@register_model(_PLAIN, _IMAGENET)
+@register_model(_PLAIN, imagenet_cfg(_PLAIN, "a1_in1k", "Apache-2.0"))
 def resnet18(**kwargs) -> ResNet:
     """ResNet-18: 224 px, 512 features, 11.2 M parameters."""
     return ResNet(**kwargs)

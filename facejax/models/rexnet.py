@@ -4,8 +4,6 @@ Source: Han et al., "ReXNet: diminishing representational bottleneck on convolut
 channels grow by the same number in every block).
 """
 
-import dataclasses
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -13,9 +11,8 @@ from jaxtyping import Array, Float
 from facejax.models.depthwise import Implementation
 from facejax.models.layers import Backbone, Conv, ConvNormAct, Dtype, gated, global_average_pool, mean_of_pixels
 from facejax.models.normalization import BatchNorm
-from facejax.models.pretrained import PretrainedCfg
+from facejax.models.pretrained import PretrainedCfg, imagenet_cfg
 from facejax.models.registry import register_model
-from facejax.preprocessing import Preprocessing
 
 BN_EPSILON = 1e-5
 # (repeats, stride of the first block, expansion, squeeze-and-excitation) of each stage.
@@ -132,20 +129,9 @@ class RexNet(Backbone):
 
 
 _PLAIN = PretrainedCfg("rexnet_150", num_features=1920)
-_IMAGENET = dataclasses.replace(
-    _PLAIN,
-    tag="nav_in1k",
-    preprocessing=Preprocessing(interpolation="bicubic"),
-    tasks=("identity",),
-    num_classes={"identity": 1000},
-    source="https://huggingface.co/timm/rexnet_150.nav_in1k/resolve/main/model.safetensors",
-    licence="MIT",
-    training_data=("imagenet_1k",),
-    notes="ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
-)
 
 
-@register_model(_PLAIN, _IMAGENET)
+@register_model(_PLAIN, imagenet_cfg(_PLAIN, "nav_in1k", "MIT"))
 def rexnet_150(**kwargs) -> RexNet:
     """RexNet-150: 224 px, 1920 features, 7.8 M parameters."""
     return RexNet(width=1.5, **kwargs)

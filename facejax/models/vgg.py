@@ -5,14 +5,12 @@ column D). The paper times it (table 3) and compares with DEX, which is one (tab
 convolutions here, as in timm; the dropout between them belongs to the head (`FaceModel.dropout_rate`).
 """
 
-import dataclasses
-
 import flax.linen as nn
 from jaxtyping import Array, Float
 
 from facejax.models.depthwise import Implementation
 from facejax.models.layers import Backbone, Conv, Dtype, global_average_pool, max_pool
-from facejax.models.pretrained import PretrainedCfg
+from facejax.models.pretrained import PretrainedCfg, imagenet_cfg
 from facejax.models.registry import register_model
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -65,19 +63,9 @@ class VGG(Backbone):
 
 
 _PLAIN = PretrainedCfg("vgg16", num_features=4096)
-_IMAGENET = dataclasses.replace(
-    _PLAIN,
-    tag="tv_in1k",
-    tasks=("identity",),
-    num_classes={"identity": 1000},
-    source="https://huggingface.co/timm/vgg16.tv_in1k/resolve/main/model.safetensors",
-    licence="BSD-3-Clause",
-    training_data=("imagenet_1k",),
-    notes="ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
-)
 
 
-@register_model(_PLAIN, _IMAGENET)
+@register_model(_PLAIN, imagenet_cfg(_PLAIN, "tv_in1k", "BSD-3-Clause", interpolation="bilinear"))
 def vgg16(**kwargs) -> VGG:
     """VGG-16: 224 px, 4096 features, 134.3 M parameters."""
     return VGG(**kwargs)
