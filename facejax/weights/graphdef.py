@@ -1,20 +1,17 @@
 """Constants of a frozen TensorFlow graph, read without TensorFlow.
 
-A frozen graph is a protocol buffer (``tensorflow.GraphDef``) whose weights are nodes of the operation ``Const``. Only
-what that needs is decoded here: names, operations and inputs of nodes, and their tensors. Field numbers are those of
-TensorFlow's ``graph.proto``, ``node_def.proto``, ``attr_value.proto``, ``tensor.proto`` and ``tensor_shape.proto``.
+A frozen graph is a protocol buffer (``tensorflow.GraphDef``) whose weights are nodes of the operation ``Const``.
+tensorboardX brings the messages that this takes, under its own package name.
 """
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 _DTYPES = {1: np.float32, 2: np.float64, 3: np.int32, 4: np.uint8, 5: np.int16, 6: np.int8, 9: np.int64, 11: np.int8,
            12: np.uint8, 13: np.int32, 19: np.float16}  # fmt: skip
-_VALUE_FIELDS = {5: "<f4", 6: "<f8"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,100 +39,39 @@ def read_graph(path: pathlib.Path | str) -> dict[str, Node]:
     Raises:
         ValueError: If the file is not a graph.
     """
-    data = pathlib.Path(path).read_bytes()
+    from google.protobuf.message import DecodeError
+    from tensorboardX.proto import graph_pb2  # pulls torch in where it is installed
+
+    messages: Any = graph_pb2  # made when imported, which type checkers do not see
     try:
-        nodes = [_node(body) for field, body in _fields(memoryview(data)) if field == 1]
-    except (IndexError, UnicodeDecodeError, ValueError, TypeError) as error:
+        nodes = [_node(node) for node in messages.GraphDef.FromString(pathlib.Path(path).read_bytes()).node]
+    except (DecodeError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is not a frozen TensorFlow graph: {error}") from error
     if not nodes:
         raise ValueError(f"{path} is not a frozen TensorFlow graph: it has no nodes")
     return {node.name: node for node in nodes}
 
 
-def _node(data: memoryview) -> Node:
-    name, op, inputs, value, texts = "", "", [], None, {}
-    for field, body in _fields(data):
-        if field == 1:
-            name = bytes(body).decode()
-        elif field == 2:
-            op = bytes(body).decode()
-        elif field == 3:
-            inputs.append(bytes(body).decode())
-        elif field == 5:
-            entry = dict(_fields(body))
-            for kind, attribute in _fields(entry[2]):
-                if kind == 8 and bytes(entry[1]) == b"value":
-                    value = _tensor(attribute)
-                elif kind == 2:
-                    texts[bytes(entry[1]).decode()] = bytes(attribute).decode(errors="replace")
-    return Node(name, op, tuple(inputs), value, texts)
+def _node(node: Any) -> Node:
+    texts = {
+        name: told.s.decode(errors="replace") for name, told in node.attr.items() if told.WhichOneof("value") == "s"
+    }
+    value = _array(node.attr["value"].tensor) if "value" in node.attr else None
+    return Node(node.name, node.op, tuple(node.input), value, texts)
 
 
-def _tensor(data: memoryview) -> np.ndarray | None:
+def _array(tensor: Any) -> np.ndarray | None:
     """A ``TensorProto``; None for types that no weights have (text)."""
-    dtype, shape, content, values = 0, (), b"", []
-    for field, body in _fields(data):
-        if field == 1:
-            dtype = body
-        elif field == 2:
-            shape = tuple(dict(_fields(dim)).get(1, 0) for kind, dim in _fields(body) if kind == 2)
-        elif field == 4:
-            content = bytes(body)
-        elif field in _VALUE_FIELDS:
-            values.extend(np.frombuffer(body, _VALUE_FIELDS[field]))
-        elif field in (7, 10, 13):
-            values.extend([body] if isinstance(body, int) else _varints(body))
-    if dtype not in _DTYPES:
+    if tensor.dtype not in _DTYPES:
         return None
-    if content:
-        return np.frombuffer(content, np.dtype(_DTYPES[dtype]).newbyteorder("<")).reshape(shape)
+    dtype, shape = np.dtype(_DTYPES[tensor.dtype]), [side.size for side in tensor.tensor_shape.dim]
+    if tensor.tensor_content:
+        return np.frombuffer(tensor.tensor_content, dtype.newbyteorder("<")).reshape(shape)
+    values = [*tensor.float_val, *tensor.double_val, *tensor.int_val, *tensor.int64_val]
+    if tensor.half_val:  # their bits
+        values = np.array(tensor.half_val, np.uint16).view(np.float16)
     # A short list of values means that the last one fills the rest.
-    array = np.zeros(int(np.prod(shape)), _DTYPES[dtype])
-    if values:
-        if dtype == 19:  # half_val holds their bits
-            values = np.array(values, np.uint16).view(np.float16)
-        values = [value - (1 << 64) if isinstance(value, int) and value >= 1 << 63 else value for value in values]
-        array[: len(values)], array[len(values) :] = values, values[-1]
-    return array.reshape(shape)
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
-    """(field number, value) of a message: an int for a varint, the bytes of everything else."""
-    position = 0
-    while position < len(data):
-        key, position = _varint(data, position)
-        wire = key & 7
-        if wire == 0:
-            value, position = _varint(data, position)
-        else:
-            if wire == 2:
-                size, position = _varint(data, position)
-            elif wire in (1, 5):
-                size = 8 if wire == 1 else 4
-            else:
-                raise ValueError(f"wire type {wire} at byte {position}")
-            if position + size > len(data):
-                raise ValueError(f"a field of {size} bytes at byte {position} runs over the end")
-            value, position = data[position : position + size], position + size
-        yield key >> 3, value
-
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    result = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        result |= (byte & 127) << shift
-        if byte < 128:
-            return result, position
-        shift += 7
-        if shift > 63:
-            raise ValueError(f"varint of more than ten bytes at byte {position}")
-
-
-def _varints(data: memoryview) -> list[int]:
-    values, position = [], 0
-    while position < len(data):
-        value, position = _varint(data, position)
-        values.append(value)
-    return values
+    array = np.zeros(shape, dtype)
+    if len(values):
+        array.flat[: len(values)], array.flat[len(values) :] = values, values[-1]
+    return array

@@ -161,12 +161,14 @@ def test_graph_reader_on_hand_written_bytes(tmp_path):
     np.testing.assert_array_equal(nodes["b"].value, np.array([[0, 1], [254, 255]], np.uint8))
     np.testing.assert_array_equal(nodes["h"].value, np.array([[1.5, -2], [-2, -2]], np.float16))
     assert (nodes["y"].inputs, nodes["y"].value, nodes["y"].texts) == (("a",), None, {"mode": "M"})
+    (tmp_path / "bare.pb").write_bytes(field(1, field(1, b"a") + field(2, b"Const") + field(5, field(1, b"value"))))
+    assert read_graph(tmp_path / "bare.pb")["a"].value is None
     (tmp_path / "broken.pb").write_bytes(const(b"a", packed)[:-3])
     with pytest.raises(ValueError, match="not a frozen TensorFlow graph"):
         read_graph(tmp_path / "broken.pb")
     # A number without an end is not read to the end of the file, with work that grows by its square.
     (tmp_path / "broken.pb").write_bytes(b"\xff" * 1000)
-    with pytest.raises(ValueError, match="more than ten bytes at byte 10"):
+    with pytest.raises(ValueError, match="not a frozen TensorFlow graph"):
         read_graph(tmp_path / "broken.pb")
 
 
