@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Float, Int
 
 from facejax.video.attention import SequenceRecipe, apply, initial_state, train_step
@@ -51,11 +52,7 @@ class FittedSequence:
 
     def save(self, path: pathlib.Path) -> None:
         """Writes ``.npz`` (arrays and JSON text, no pickle), whole or not at all."""
-        arrays: dict[str, Any] = {
-            f"{repeat}/{name}": value
-            for repeat, params in enumerate(self.params)
-            for name, value in _flatten(params).items()
-        }
+        arrays: dict[str, Any] = flatten_dict({str(repeat): tree for repeat, tree in enumerate(self.params)}, sep="/")
         about = {"format": _FORMAT, "num_classes": self.num_classes, "recipe": dataclasses.asdict(self.recipe)}
         stored = io.BytesIO()
         np.savez(stored, about=np.array(json.dumps(about)), mean=self.mean, std=self.std, **arrays)
@@ -73,15 +70,10 @@ class FittedSequence:
         with np.load(path, allow_pickle=False) as stored:
             if "about" not in stored or (about := json.loads(str(stored["about"])))["format"] != _FORMAT:
                 raise ValueError(f"{path} holds no sequence network of facejax in format {_FORMAT}")
-            params: list[dict] = [{} for _ in range(about["recipe"]["repeats"])]
-            for name in set(stored.files) - {"about", "mean", "std"}:
-                repeat, *keys = name.split("/")
-                place = params[int(repeat)]
-                for key in keys[:-1]:
-                    place = place.setdefault(key, {})
-                place[keys[-1]] = stored[name]
-            recipe = SequenceRecipe(**about["recipe"])
-            return cls(recipe, about["num_classes"], stored["mean"], stored["std"], tuple(params))
+            arrays = {name: stored[name] for name in stored.files if name not in ("about", "mean", "std")}
+            trees, recipe = unflatten_dict(arrays, sep="/"), SequenceRecipe(**about["recipe"])
+            params = tuple(trees[str(repeat)] for repeat in range(recipe.repeats))
+            return cls(recipe, about["num_classes"], stored["mean"], stored["std"], params)
 
 
 def fit_sequence(
@@ -168,13 +160,3 @@ def pad_clips(
         batch["frames"][index, :used] = frames[chosen] - frames[0]
         batch["mask"][index, :used] = True
     return batch
-
-
-def _flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}/")
-        else:
-            flat[prefix + key] = np.asarray(value)
-    return flat
