@@ -14,7 +14,6 @@ beforehand, in ``DATA_DIR/centre`` (tools/prepare_dataset.py NAME --crop centre 
 import argparse
 import dataclasses
 import json
-import os
 import pathlib
 import shlex
 import subprocess
@@ -28,6 +27,7 @@ sys.path.insert(0, str(EXPERIMENTS.parent))  # the repository's own facejax, ins
 
 from experiments.run import load_config, parse_overrides  # noqa: E402
 from experiments.workdir import has_begun  # noqa: E402
+from facejax.atomic import write_atomically  # noqa: E402
 from facejax.config import Config, ConfigError, override  # noqa: E402
 from facejax.tasks import Task  # noqa: E402
 from facejax.train.setup import trained_tasks  # noqa: E402
@@ -210,13 +210,8 @@ def main() -> None:
     print(in_words(results))
     if arguments.out:
         record = {"config": arguments.config, "overrides": overrides, "seeds": arguments.seeds, "results": results}
-        for path, text in (
-            (arguments.out.with_suffix(".json"), json.dumps(record, indent=2)),
-            (arguments.out.with_suffix(".md"), in_words(results)),
-        ):
-            partial = path.with_name(path.name + ".partial")
-            partial.write_text(text + "\n")
-            os.replace(partial, path)
+        write_atomically(arguments.out.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode())
+        write_atomically(arguments.out.with_suffix(".md"), (in_words(results) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from facejax.atomic import write_atomically
 from facejax.config import Config, ConfigError, to_dict
 from facejax.data.metadata import find_set
-from facejax.data.tfrecord import write_atomically
 from facejax.locks import LOCK, alone_in
 
 # Fields that decide how a run goes, or what --dry_run says, not what comes out of it: others may go on with a run.

@@ -8,10 +8,11 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "facejax"
-BASE = {"config", "naming", "locks", "tasks", "preprocessing", "decoding"}
+BASE = {"config", "naming", "locks", "atomic", "tasks", "preprocessing", "decoding"}
 ALLOWED = {
     "naming": set(),
     "locks": set(),
+    "atomic": set(),
     "config": {"naming"},
     "protocol_config": {"config"},
     "tasks": set(),
@@ -19,7 +20,7 @@ ALLOWED = {
     "decoding": {"tasks"},
     "models": {"naming", "tasks", "preprocessing"},
     "detect": {"naming", "tasks", "preprocessing"},
-    "data": {"naming", "locks", "tasks", "preprocessing"},
+    "data": {"naming", "locks", "atomic", "tasks", "preprocessing"},
     "cards": {*BASE, "models", "datasets"},
     "weights": {*BASE, "models", "detect", "cards"},
     "datasets": {*BASE, "data", "detect"},

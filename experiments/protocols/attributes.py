@@ -11,6 +11,7 @@ import numpy as np
 from experiments.protocols.kept import files_digest, keep
 from experiments.protocols.network import load_network
 from experiments.protocols.results import accuracy, percent, write_results
+from facejax.atomic import whole_file
 from facejax.config import Config, ConfigError, DataConfig
 from facejax.data.metadata import find_set, read_splits
 from facejax.data.source import FaceSource
@@ -186,9 +187,8 @@ def _outputs(
             for name, rows in model.outputs(list(crops.values())).items():
                 outputs.setdefault(name, np.full((len(source), rows.shape[1]), np.nan, np.float32))[list(crops)] = rows
             logger.info("%s: photo %d of %d", source.name, indices[-1] + 1, len(source))
-        partial = path.with_suffix(".partial.npz")
-        np.savez(partial, **outputs)
-        partial.rename(path)
+        with whole_file(path) as file:
+            np.savez(file, **outputs)
 
     path = workdir / f"outputs_{split}.npz"
     made_from = {

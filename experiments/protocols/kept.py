@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from experiments.protocols.results import write_text
+from facejax.atomic import write_atomically
 from facejax.data.records import Record
 from facejax.datasets import get_dataset
 
@@ -27,7 +27,7 @@ def keep(path: pathlib.Path, made_from: dict[str, Any], make: Callable[[pathlib.
         logger.info("%s is of other photos, settings or weights: made anew", path)
     told.unlink(missing_ok=True)  # first: a run that is stopped from here on leaves a file of which nothing is told
     make(path)
-    write_text(told, text)
+    write_atomically(told, text.encode())
 
 
 def files_digest(paths: Iterable[pathlib.Path]) -> str:

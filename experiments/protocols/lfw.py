@@ -13,6 +13,7 @@ from experiments.protocols.faces import make_detector
 from experiments.protocols.kept import keep, records_digest
 from experiments.protocols.network import load_network
 from experiments.protocols.results import percent, write_results
+from facejax.atomic import whole_file
 from facejax.config import ConfigError
 from facejax.data.records import Record
 from facejax.datasets import get_dataset, list_datasets
@@ -158,9 +159,8 @@ def _embed(
                 crops.append(centre_crop(image) if face is None else face)
         features.append(embed(crops))
         ids += [record.id for record, _ in group]
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, features=np.concatenate(features), ids=np.array(ids), without_face=missed)
-    partial.rename(path)
+    with whole_file(path) as file:
+        np.savez(file, features=np.concatenate(features), ids=np.array(ids), without_face=missed)
 
 
 def _groups(records: list[Record], config: LfwConfig) -> Iterator[list[tuple[Record, np.ndarray]]]:
@@ -261,6 +261,5 @@ def _draw(path: pathlib.Path, curves: dict) -> None:
     axes.set(xscale="log", xlim=(1e-3, 1), ylim=(0, 1), xlabel="false acceptance", ylabel="true acceptance")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    partial = path.with_name(path.stem + ".partial.png")
-    figure.savefig(partial, dpi=110)
-    partial.rename(path)
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=110)

@@ -2,27 +2,20 @@
 
 import datetime
 import json
-import os
 import pathlib
 import shlex
 import sys
 from typing import Any
 
+from facejax.atomic import write_atomically
 from facejax.evals.fairness import plain
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
 
 
 def write_results(workdir: pathlib.Path, report: dict[str, Any], markdown: list[str]) -> dict[str, Any]:
     """Writes ``report.json`` and ``report.md``; adds the date and the command. Returns the report."""
     report = {"command": command(), "date": datetime.date.today().isoformat(), **report}
-    write_text(workdir / "report.json", json.dumps(plain(report), indent=2) + "\n")
-    write_text(workdir / "report.md", "\n".join([*markdown, "", f"    {report['command']}", ""]))
+    write_atomically(workdir / "report.json", (json.dumps(plain(report), indent=2) + "\n").encode())
+    write_atomically(workdir / "report.md", "\n".join([*markdown, "", f"    {report['command']}", ""]).encode())
     return report
 
 

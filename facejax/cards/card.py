@@ -1,10 +1,10 @@
 """The card of one network as Markdown, from its `PretrainedCfg` and, where it was trained here, the run's report."""
 
-import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from facejax.atomic import write_atomically
 from facejax.cards.published import MEASURED, Measured
 from facejax.cards.terms import FOLLOWS, Commercial, data_terms, register_table
 from facejax.cards.use import INTENDED, LIMITS, PROHIBITED, PROHIBITED_BY_TASK
@@ -12,7 +12,7 @@ from facejax.models import PretrainedCfg
 
 CARD = "MODEL_CARD.md"
 # What an interrupted `write_card` leaves.
-PARTIAL_CARD = f".{CARD}.partial"
+PARTIAL_CARD = f"{CARD}.*.tmp"
 # A card is a page; what is longer is no card.
 _MAX_BYTES = 1 << 20
 # Bases that were trained on photos of things: whatever their heads are called, they tell nothing about faces.
@@ -56,9 +56,7 @@ def card_sections(cfg: PretrainedCfg) -> list[str]:
 
 def write_card(directory: pathlib.Path, card: str) -> None:
     """Writes ``DIRECTORY/MODEL_CARD.md``."""
-    partial = directory / PARTIAL_CARD
-    partial.write_text(card, encoding="utf-8")
-    os.replace(partial, directory / CARD)
+    write_atomically(directory / CARD, card.encode())
 
 
 def read_card(directory: pathlib.Path) -> str | None:

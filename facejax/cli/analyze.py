@@ -159,7 +159,7 @@ def _drawn_name(path: pathlib.Path) -> str:
 def _draw(path: pathlib.Path, image: Any) -> None:
     import cv2
 
-    from facejax.data.tfrecord import write_atomically
+    from facejax.atomic import write_atomically
 
     path.parent.mkdir(parents=True, exist_ok=True)
     _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])

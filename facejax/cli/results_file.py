@@ -8,8 +8,8 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from facejax.atomic import write_atomically
 from facejax.cli.options import shown
-from facejax.data.tfrecord import write_atomically
 
 NAME, SETTINGS = "results.jsonl", "settings.json"
 FRAMES = "frames.jsonl"  # of a video, in place of NAME

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from facejax.atomic import whole_file
 from facejax.cli.options import DEFAULT_MODEL, add_output_options, load_analyzer, photos_of, shown
 from facejax.cli.progress import Progress
 
@@ -197,13 +198,10 @@ def _faces(analyzer: Any, paths: list[pathlib.Path]) -> Iterator[Any]:
 
 
 def _write(folder: pathlib.Path, content: dict[str, Any], vectors: np.ndarray, names: list[str]) -> None:
-    from facejax.data.tfrecord import write_atomically
-
     folder.mkdir(parents=True, exist_ok=True)
     # One file, so that embeddings, names and threshold are always of one run.
-    arrays = io.BytesIO()
-    np.savez(arrays, embeddings=vectors, names=np.array(names), content=np.array(json.dumps(content)))
-    write_atomically(folder / NAME, arrays.getvalue())
+    with whole_file(folder / NAME) as file:
+        np.savez(file, embeddings=vectors, names=np.array(names), content=np.array(json.dumps(content)))
 
 
 def _read(folder: pathlib.Path) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:

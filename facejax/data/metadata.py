@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from facejax.data.tfrecord import write_atomically
+from facejax.atomic import write_atomically
 from facejax.naming import nearest
 from facejax.tasks import TASKS
 

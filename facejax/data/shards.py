@@ -17,8 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from facejax.atomic import whole_file, write_atomically
 from facejax.data.metadata import shard_name
-from facejax.data.tfrecord import index_path, partial_path, read_index, write_atomically, write_index, write_shard
+from facejax.data.tfrecord import index_path, read_index, write_index, write_shard
 from facejax.locks import alone_in
 
 PHOTOS_PER_CHUNK = 128
@@ -161,9 +162,8 @@ class ChunkedShards:
         return splits
 
     def _join(self, shard: pathlib.Path, chunks: Sequence[Chunk]) -> None:
-        partial = partial_path(shard)
         offsets, lengths, labels, start = [], [], [], 0
-        with open(partial, "wb") as joined:
+        with whole_file(shard) as joined:
             for chunk in chunks:
                 part = self._chunk_path(chunk)
                 part_offsets, part_lengths, part_labels = self._read_chunk_index(chunk)
@@ -173,9 +173,6 @@ class ChunkedShards:
                 with open(part, "rb") as file:
                     shutil.copyfileobj(file, joined, 1 << 20)
                 start = joined.tell()
-            joined.flush()
-            os.fsync(joined.fileno())
-        os.replace(partial, shard)
         columns = {key: np.concatenate([column[key] for column in labels]) for key in labels[0]}
         write_index(shard, np.concatenate(offsets), np.concatenate(lengths), columns)
 

@@ -11,13 +11,14 @@ import os
 import pathlib
 import struct
 import threading
-import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import google_crc32c
 import numpy as np
+
+from facejax.atomic import whole_file, write_atomically
 
 HEADER_BYTES, FOOTER_BYTES = 12, 4
 _MASK_DELTA = 0xA282EAD8
@@ -60,21 +61,6 @@ def frame(data: bytes) -> bytes:
     return b"".join((length, struct.pack("<I", masked_crc32c(length)), data, struct.pack("<I", masked_crc32c(data))))
 
 
-def partial_path(path: pathlib.Path) -> pathlib.Path:
-    """Where a file is written before it gets its name; of this call alone, as two workers may be given one task."""
-    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-
-
-def write_atomically(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file so that it is there whole or not at all, whenever the process is killed or the power fails."""
-    partial = partial_path(path)
-    with open(partial, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
 def write_shard(path: pathlib.Path, records: Sequence[bytes], labels: Mapping[str, np.ndarray] | None = None) -> None:
     """Writes records and their index; each of the two files atomically, the index last.
 
@@ -101,9 +87,8 @@ def write_index(
 ) -> None:
     """Writes a shard's index: int64 offsets of the records' headers, int64 lengths of their data, label columns."""
     columns = {f"label/{key}": column for key, column in labels.items()}
-    stream = io.BytesIO()
-    np.savez(stream, offsets=offsets, lengths=lengths, **columns)  # pyright: ignore
-    write_atomically(index_path(shard), stream.getvalue())
+    with whole_file(index_path(shard)) as file:
+        np.savez(file, offsets=offsets, lengths=lengths, **columns)  # pyright: ignore
 
 
 def read_index(shard: pathlib.Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:

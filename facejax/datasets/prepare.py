@@ -22,11 +22,12 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from typing import Any, get_args
 
+from facejax.atomic import write_atomically
 from facejax.data.metadata import STORED_FIELDS, VERSION, read_splits, write_metadata
 from facejax.data.records import Record
 from facejax.data.shards import Chunk, ChunkedShards, differences
 from facejax.data.sheets import write_contact_sheets
-from facejax.data.tfrecord import TFRecordSource, write_atomically
+from facejax.data.tfrecord import TFRecordSource
 from facejax.datasets.chunks import Detector, find_and_cut, load_and_cut, load_photos, write_chunk
 from facejax.datasets.crops import CropSettings, Outcome, load_photo
 from facejax.datasets.plan import code_of, make_plan

@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from facejax.atomic import whole_file, write_atomically
 from facejax.config import Config
 from facejax.data.source import FaceSource
 from facejax.decoding import expected_age
@@ -89,8 +89,8 @@ def write_report(
         **dataclasses.asdict(config.paper),
         "comparable": bool(config.paper.dataset) and config.data.name == config.paper.dataset,
     }
-    _write(workdir / "report.json", json.dumps(plain(report), indent=2) + "\n")
-    _write(workdir / "report.md", _markdown(report, tasks, results, groups, config))
+    write_atomically(workdir / "report.json", (json.dumps(plain(report), indent=2) + "\n").encode())
+    write_atomically(workdir / "report.md", _markdown(report, tasks, results, groups, config).encode())
     _draw_curves(workdir / "curves.png", history)
     for task in tasks:
         _draw_result(workdir / f"{task.name}.png", task, {name: results[name][task.name] for name in results})
@@ -129,12 +129,6 @@ def _by_groups(
         )
         for attribute, (group, names) in attribute_groups(people).items()
     ]
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
 
 
 def _percent(result: dict[str, Any]) -> str:
@@ -327,6 +321,5 @@ def _smooth(values: list[float], width: int) -> np.ndarray:
 
 
 def _save(figure: Any, path: pathlib.Path) -> None:
-    partial = path.with_name(path.stem + ".partial.png")
-    figure.savefig(partial, dpi=110)
-    os.replace(partial, path)
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=110)

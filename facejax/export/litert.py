@@ -17,7 +17,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from facejax.data.tfrecord import write_atomically
+from facejax.atomic import write_atomically
 from facejax.export.litert_flatbuffer import METADATA_NAME, with_metadata, without_dead_channels
 from facejax.export.network import INPUT, Network, compare, require_parity
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from facejax.data.tfrecord import write_atomically
+from facejax.atomic import write_atomically
 from facejax.export.network import INPUT, Network, compare, require_parity
 
 # Operator set 21 and IR 10 run in onnxruntime (and onnxruntime-web) 1.18 and newer.

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from facejax.data.tfrecord import write_atomically
+from facejax.atomic import write_atomically
 from facejax.export.mtcnn import CASCADE
 from facejax.export.network import Network, compare, require_parity
 

@@ -5,7 +5,6 @@ import dataclasses
 import itertools
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -15,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from facejax.atomic import whole_file
 from facejax.config import Config, StageConfig
 from facejax.data.loader import Batch, array_loader, eval_batches, train_loader
 from facejax.data.source import FaceSource
@@ -367,9 +367,7 @@ class _Stage:
         if jax.process_index() == 0:
             variables = jax.device_get(variables)
             save_inference_checkpoint(self.setup.workdir / name, variables, self.setup.cfg)
-            path = self.setup.workdir / f"scores_{name}.npz"
-            partial = path.with_suffix(".partial.npz")
             arrays: dict[str, Any] = {f"scores/{task}": values for task, values in scores.items()}
             arrays |= {f"labels/{task}": values for task, values in self.setup.eval_labels.items()}
-            np.savez(partial, step=step, epoch=self.progress.epoch, **arrays)
-            os.replace(partial, path)
+            with whole_file(self.setup.workdir / f"scores_{name}.npz") as file:
+                np.savez(file, step=step, epoch=self.progress.epoch, **arrays)

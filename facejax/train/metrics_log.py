@@ -3,12 +3,13 @@
 import json
 import logging
 import math
-import os
 import pathlib
 import time
 from typing import Any
 
 import jax
+
+from facejax.atomic import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +34,7 @@ class MetricsLog:
             for line in read_metrics(workdir, timing=True)
             if line["step"] <= resume_step and ("epoch" not in line or line["epoch"] <= resume_epoch)
         ]
-        partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(partial, self._path)
+        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file = self._path.open("a")
         self._events = _Events(workdir / "tensorboard", resume_step + 1)
 

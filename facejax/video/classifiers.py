@@ -1,7 +1,6 @@
 """The paper's classifiers on clip descriptors (scikit-learn), how C is chosen, and files that hold them, no pickle."""
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from facejax.atomic import whole_file
 from facejax.naming import nearest
 from facejax.protocol_config import DetectionConfig
 from facejax.video.descriptors import Descriptor, describe_clips
@@ -194,7 +194,6 @@ class ClipClassifier:
         """Writes a ``.skops`` file (zip of JSON and arrays), whole or not at all."""
         import skops.io
 
-        path = pathlib.Path(path)
         content = {
             "format": _FORMAT,
             "estimator": self.fitted.estimator,
@@ -208,9 +207,8 @@ class ClipClassifier:
             "labels": list(self.labels),
             "source": self.source,
         }
-        partial = path.with_name(path.name + ".partial")
-        skops.io.dump(content, partial)
-        os.replace(partial, path)
+        with whole_file(pathlib.Path(path)) as file:
+            skops.io.dump(content, file)
 
     @classmethod
     def load(cls, path: pathlib.Path | str) -> "ClipClassifier":

@@ -1,7 +1,6 @@
 """Faces of a clip's frames: found in batches of frames, chosen, cut out, and kept as one small file a clip."""
 
 import dataclasses
-import io
 import itertools
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,8 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int
 
+from facejax.atomic import whole_file
 from facejax.data.decode import decode_image
-from facejax.data.tfrecord import write_atomically
 from facejax.video.frames import Frame
 
 CHOICES = ("largest", "probable", "all")
@@ -83,19 +82,18 @@ class ClipFaces:
     def save(self, path: pathlib.Path) -> None:
         """Writes the clip's faces as ``.npz``, the crops as JPEG (quality 95); the file appears whole or not at all."""
         encoded = [_jpeg(crop) for crop in self.crops]
-        stored = io.BytesIO()
-        np.savez(
-            stored,
-            num_frames=self.num_frames,
-            frame=self.frame,
-            time=self.time,
-            bbox=self.bbox,
-            score=self.score,
-            landmarks=self.landmarks,
-            jpeg=np.frombuffer(b"".join(encoded), np.uint8),
-            length=np.array([len(data) for data in encoded], np.int64),
-        )
-        write_atomically(path, stored.getvalue())
+        with whole_file(path) as file:
+            np.savez(
+                file,
+                num_frames=self.num_frames,
+                frame=self.frame,
+                time=self.time,
+                bbox=self.bbox,
+                score=self.score,
+                landmarks=self.landmarks,
+                jpeg=np.frombuffer(b"".join(encoded), np.uint8),
+                length=np.array([len(data) for data in encoded], np.int64),
+            )
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "ClipFaces":

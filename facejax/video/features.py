@@ -1,16 +1,15 @@
 """Features of all faces of all clips as one table, which other tools can read (npz, Parquet)."""
 
 import dataclasses
-import io
 import itertools
 import json
-import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from facejax.atomic import whole_file
 from facejax.video.faces import ClipFaces
 
 # Crops that are embedded at once; `LoadedModel` splits them into batches of the device.
@@ -83,16 +82,13 @@ class FeatureTable:
 
     def save(self, path: pathlib.Path) -> None:
         """Writes ``.npz`` (arrays and text, no pickle): this table and nothing lost. Appears whole or not at all."""
-        stored = io.BytesIO()
-        np.savez(
-            stored,
-            **{name: getattr(self, name) for name in _COLUMNS},
-            clips=np.array(json.dumps([dataclasses.asdict(clip) for clip in self.clips])),
-            source=np.array(self.source),
-        )
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(stored.getvalue())
-        os.replace(partial, path)
+        with whole_file(path) as file:
+            np.savez(
+                file,
+                **{name: getattr(self, name) for name in _COLUMNS},
+                clips=np.array(json.dumps([dataclasses.asdict(clip) for clip in self.clips])),
+                source=np.array(self.source),
+            )
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "FeatureTable":
@@ -122,9 +118,8 @@ class FeatureTable:
         }
         clips = json.dumps([dataclasses.asdict(clip) for clip in self.clips])
         table = pa.table(columns).replace_schema_metadata({"facejax.source": self.source, "facejax.clips": clips})
-        partial = path.with_name(path.name + ".partial")
-        pyarrow.parquet.write_table(table, partial)
-        os.replace(partial, path)
+        with whole_file(path) as file:
+            pyarrow.parquet.write_table(table, file)
 
 
 _COLUMNS = ("clip", "frame", "time", "bbox", "score", "features")

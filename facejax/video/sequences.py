@@ -1,10 +1,8 @@
 """Fitting the networks of `attention` on exported features, scoring clips with them, and files that hold them."""
 
 import dataclasses
-import io
 import json
 import math
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Float, Int
 
+from facejax.atomic import whole_file
 from facejax.video.attention import SequenceRecipe, apply, initial_state, train_step
 
 # (features (n, D), numbers of the frames (n,)) of a clip's faces; n may be 0.
@@ -54,11 +53,8 @@ class FittedSequence:
         """Writes ``.npz`` (arrays and JSON text, no pickle), whole or not at all."""
         arrays: dict[str, Any] = flatten_dict({str(repeat): tree for repeat, tree in enumerate(self.params)}, sep="/")
         about = {"format": _FORMAT, "num_classes": self.num_classes, "recipe": dataclasses.asdict(self.recipe)}
-        stored = io.BytesIO()
-        np.savez(stored, about=np.array(json.dumps(about)), mean=self.mean, std=self.std, **arrays)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(stored.getvalue())
-        os.replace(partial, path)
+        with whole_file(path) as file:
+            np.savez(file, about=np.array(json.dumps(about)), mean=self.mean, std=self.std, **arrays)
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "FittedSequence":
