@@ -266,23 +266,3 @@ def eval_batches(
                 yield _stacked((future.result() for future in ahead.popleft()), local)
         while ahead:
             yield _stacked((future.result() for future in ahead.popleft()), local)
-
-
-def class_counts(source: FaceSource, label_key: str, num_classes: int) -> np.ndarray:
-    """Number of records of each class, int64 (num_classes,); records without the label are not counted.
-
-    Read from the shards' indices, no photo is touched.
-
-    Raises:
-        KeyError: The set has no such label.
-        ValueError: A record's label is not below `num_classes`.
-    """
-    labels = source.labels(label_key)
-    if labels.ndim != 1 or labels.dtype.kind != "i":
-        raise ValueError(f"{source.name}: label {label_key!r} is no class index ({labels.dtype} {labels.shape})")
-    known = labels[labels >= 0]
-    if known.size and known.max() >= num_classes:
-        raise ValueError(
-            f"{source.name}: label {label_key!r} goes to {known.max()}, expected below {num_classes} classes"
-        )
-    return np.bincount(known, minlength=num_classes)

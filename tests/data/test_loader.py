@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from facejax.data.loader import array_loader, class_counts, eval_batches, train_loader
+from facejax.data.loader import array_loader, eval_batches, train_loader
 from facejax.data.source import FaceSource
 from facejax.data.tfrecord import CorruptRecordError, index_path
 from facejax.data.transforms import RandomHorizontalFlip, RandomResizedCrop
@@ -151,18 +151,6 @@ def test_array_loader_follows_the_same_order(source):
 def test_array_loader_without_records(arrays):
     with pytest.raises(ValueError, match="the arrays hold no records"):
         array_loader(arrays, 8, seed=7)
-
-
-def test_class_counts(source, data_dir):
-    expected = np.bincount([index % 8 for index in range(COUNT) if index != 3], minlength=8)
-    assert class_counts(source, "emotion", 8).tolist() == expected.tolist()
-    assert class_counts(source, "emotion", 10).tolist() == [*expected.tolist(), 0, 0]
-    with pytest.raises(ValueError, match="expected below 7"):
-        class_counts(source, "emotion", 7)
-    with pytest.raises(KeyError, match="no label 'emotions'; it has age"):
-        class_counts(source, "emotions", 8)
-    with pytest.raises(ValueError, match="is no class index"):
-        class_counts(source, "age", 100)
 
 
 def test_labels_without_an_index(tmp_path):
