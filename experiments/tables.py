@@ -16,6 +16,7 @@ from typing import Any
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))  # the repository's own facejax, installed or not
 
+from experiments.protocols.results import accuracy  # noqa: E402
 from experiments.run import list_configs, load_config  # noqa: E402
 from facejax.config import Config  # noqa: E402
 from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig  # noqa: E402
@@ -71,14 +72,6 @@ class Cell:
     n: str = ""
     data: str = ""
     command: str = ""
-
-
-def percent(result: dict[str, Any], key: str = "accuracy") -> str:
-    """``62.42 [60.10, 64.70]``; ``-`` of no records, which have no value."""
-    if not result["n"]:
-        return "-"
-    low, high = result["interval95"]
-    return f"{100 * result[key]:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
 
 
 def find_reports(folders: Iterable[pathlib.Path]) -> dict[str, list[dict[str, Any]]]:
@@ -153,13 +146,13 @@ def _our_numbers(config: Any, report: dict[str, Any]) -> dict[str, tuple[str, in
         # The paper's rows are the best of its classifiers on the validation clips. Of ours none is chosen by these:
         # linear_svc stands beside the paper's number, the others stand below it.
         return {
-            f"{label} ({name})" if name != "linear_svc" else label: (percent(result[part]), result[part]["n"])
+            f"{label} ({name})" if name != "linear_svc" else label: (accuracy(result[part]), result[part]["n"])
             for name, result in report["results"].items()
             for part, label in (("all", "all clips"), ("with_faces", "clips with faces"))
         }
     if isinstance(config, AttributesConfig):
         found = {
-            head: (percent(result), result["n"]) for head, result in report["heads"].items() if "accuracy" in result
+            head: (accuracy(result), result["n"]) for head, result in report["heads"].items() if "accuracy" in result
         }
         for label, key in (("age", "0-200"), ("age, aged 21-60", "21-60")):
             ages = report["ages"].get(key, {"n": 0})
@@ -167,14 +160,14 @@ def _our_numbers(config: Any, report: dict[str, Any]) -> dict[str, tuple[str, in
                 low, high = ages["interval95"]
                 interval = "" if low is None else f" [{low:.2f}, {high:.2f}]"  # one person has none
                 found[label] = (f"{ages['mae']:.2f}{interval}", ages["n"])
-        return found | {name: (percent(result), result["n"]) for name, result in report["fitted"].items()}
+        return found | {name: (accuracy(result), result["n"]) for name, result in report["fitted"].items()}
     found = {}
     for task, result in report["last"]["tasks"].items():
         if "accuracy" in result and "interval95" in result:
-            found[task] = (f"{percent(result)} (last epoch)", result["n"])
+            found[task] = (f"{accuracy(result)} (last epoch)", result["n"])
         if "seven_from_eight" in result:
             seven = result["seven_from_eight"]
-            found["7 classes"] = (f"{percent(seven)} (last epoch, from 8)", seven["n"])
+            found["7 classes"] = (f"{accuracy(seven)} (last epoch, from 8)", seven["n"])
         if "mae" in result and result["n"]:
             found[task] = (f"{result['mae']:.2f} years (last epoch)", result["n"])
     return found

@@ -79,7 +79,7 @@ def test_parameters_are_those_of_the_networks(name, millions):
 
 
 def test_no_records_have_no_figure():
-    assert tables.percent({"n": 0, "accuracy": None, "interval95": [None, None]}) == "-"
+    assert tables.accuracy({"n": 0, "accuracy": None, "interval95": [None, None]}) == "-"
 
 
 def test_ages_of_one_person_have_no_interval(tmp_path, capsys):
