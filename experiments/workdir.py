@@ -1,6 +1,7 @@
 """The workdir of a run: of one config and one set of photos, and held by one run at a time."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from facejax.atomic import write_atomically
-from facejax.config import Config, ConfigError, to_dict
+from facejax.config import Config, ConfigError
 from facejax.data.metadata import find_set
 from facejax.locks import LOCK, alone_in
 
@@ -29,7 +30,7 @@ def check_config(config: Any, workdir: pathlib.Path) -> None:
         ConfigError: Names the fields that differ.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    differ = _keep(workdir / "config.json", json.loads(json.dumps(to_dict(config))))
+    differ = _keep(workdir / "config.json", json.loads(json.dumps(dataclasses.asdict(config))))
     if differ:
         raise ConfigError(f"{workdir} holds a run of another config (differs in {differ}); choose another --workdir")
 

@@ -355,11 +355,6 @@ def apply_cpu_profile(config: Config) -> Config:
     )
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """The config as nested plain values, for config.json."""
-    return dataclasses.asdict(config)
-
-
 def flatten(config: Any, prefix: str = "") -> dict[str, str]:
     """Dotted path of every field, with its value as `override` reads it."""
     flat = {}

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from experiments import run, workdir
-from facejax.config import Config, ConfigError, DataConfig, to_dict
+from facejax.config import Config, ConfigError, DataConfig
 
 
 def test_workdir_of_another_config_is_refused(tmp_path):
@@ -23,7 +23,7 @@ def test_workdir_of_another_config_is_refused(tmp_path):
     lenient = dataclasses.replace(Config(), data=data)
     workdir.check_config(lenient, tmp_path)
     # Of a version that knew one field more, of the same kind.
-    older = to_dict(Config())
+    older = dataclasses.asdict(Config())
     older["data"]["num_eval"] = 4000
     (tmp_path / "config.json").write_text(json.dumps(older))
     workdir.check_config(lenient, tmp_path)
