@@ -129,6 +129,18 @@ def _values(data: bytes, kind: int, position: int, end: int) -> list:
     return values
 
 
+def _entry(data: bytes, position: int, end: int) -> tuple[str, list]:
+    """Key and values of an entry of the map of features."""
+    key, values = "", []
+    for part, start, stop in _fields(data, position, end):
+        if part == 1:
+            key = data[start:stop].decode()
+        elif part == 2:
+            for kind, list_start, list_end in _fields(data, start, stop):
+                values = _values(data, kind, list_start, list_end)
+    return key, values
+
+
 def decode_example(data: bytes) -> Decoded:
     """Features of a serialised tf.train.Example, each as a list (bytes, int or float, as stored).
 
@@ -141,13 +153,7 @@ def decode_example(data: bytes) -> Decoded:
             if field != 1:
                 continue
             for _, entry_start, entry_end in _fields(data, start, end):
-                key, values = "", []
-                for part, part_start, part_end in _fields(data, entry_start, entry_end):
-                    if part == 1:
-                        key = data[part_start:part_end].decode()
-                    elif part == 2:
-                        for kind, list_start, list_end in _fields(data, part_start, part_end):
-                            values = _values(data, kind, list_start, list_end)
+                key, values = _entry(data, entry_start, entry_end)
                 features[key] = values
     except (IndexError, struct.error, UnicodeDecodeError, TypeError) as error:
         raise ValueError(f"not a tf.train.Example: {error}") from error
