@@ -71,19 +71,7 @@ def run_index(args: argparse.Namespace) -> int:
         raise ValueError(f"no photo in {args.people}; expected PEOPLE/NAME/photo.jpg")
     args.model = [args.model]
     analyzer = load_analyzer(args)
-    embeddings, names, without, failed = [], [], 0, 0
-    with Progress("photos", len(labelled), quiet=args.quiet) as progress:
-        for (_, name), faces in zip(labelled, _faces(analyzer, [path for path, _ in labelled]), strict=True):
-            progress.add()
-            if isinstance(faces, str):
-                failed += 1
-                print(f"not read: {faces}", file=sys.stderr)
-                continue
-            if not faces:
-                without += 1
-                continue
-            embeddings.append(max(faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2]))).embedding)
-            names.append(name)
+    embeddings, names, without, failed = _embed(analyzer, labelled, args.quiet)
     if not embeddings:
         raise ValueError(f"no face was found in the photos of {args.people}")
     vectors = np.stack(embeddings).astype(np.float32)
@@ -119,6 +107,25 @@ def run_index(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return PARTLY if failed else DONE
+
+
+def _embed(
+    analyzer: Any, labelled: list[tuple[pathlib.Path, str]], quiet: bool
+) -> tuple[list[np.ndarray], list[str], int, int]:
+    """Embedding of the largest face of each photo, whose each is, photos without a face, photos that cannot be read."""
+    embeddings, names, without, failed = [], [], 0, 0
+    with Progress("photos", len(labelled), quiet=quiet) as progress:
+        for (_, name), faces in zip(labelled, _faces(analyzer, [path for path, _ in labelled]), strict=True):
+            progress.add()
+            if isinstance(faces, str):
+                failed += 1
+                print(f"not read: {faces}", file=sys.stderr)
+            elif not faces:
+                without += 1
+            else:
+                embeddings.append(max(faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2]))).embedding)
+                names.append(name)
+    return embeddings, names, without, failed
 
 
 def _check_rate(rate: float) -> None:
