@@ -11,6 +11,7 @@ from facejax.datasets.crops import Outcome
 from facejax.datasets.registry import Dataset
 
 LISTS = ("no_face", "missing", "corrupt", "several_faces")
+SECONDS_BETWEEN_LINES = 5.0
 
 
 def summarise(
@@ -76,8 +77,8 @@ def describe_summary(summary: Mapping[str, Any]) -> list[str]:
 class Progress:
     """Logs photos done, rate and time left, every few seconds."""
 
-    def __init__(self, name: str, todo: int, done_before: int, log: Callable[[str], None], every: float = 5.0):
-        self._name, self._todo, self._log, self._every = name, todo, log, every
+    def __init__(self, name: str, todo: int, done_before: int, log: Callable[[str], None]):
+        self._name, self._todo, self._log = name, todo, log
         self._done, self._kinds = 0, collections.Counter()
         self._start = self._last = time.monotonic()
         if done_before:
@@ -87,7 +88,7 @@ class Progress:
         """Counts photos that are done; logs when the last line is old enough."""
         self._done += len(outcomes)
         self._kinds.update(outcome.kind for outcome in outcomes)
-        if time.monotonic() - self._last >= self._every:
+        if time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
             self.report()
 
     def report(self, last: bool = False) -> None:
