@@ -14,6 +14,8 @@ from facejax.data.decode import CorruptImageError, decode_image
 from facejax.data.example import encode_example
 from facejax.data.metadata import Field
 from facejax.data.records import Record
+from facejax.detect.align import centre_crop, crop_face
+from facejax.detect.boxes import overlap
 
 MAX_PHOTO_SIDE = 2048  # larger photos are reduced before detection: faces in them keep hundreds of pixels
 
@@ -163,22 +165,15 @@ def choose_face(
     if len(bboxes) == 0:
         return None
     if annotated is not None:
-        overlap = _intersection_over_union(bboxes, annotated)
-        best = int(overlap.argmax())
-        return best if overlap[best] > 0 else None
+        shared = overlap(bboxes, annotated[None])[:, 0]
+        best = int(shared.argmax())
+        return best if shared[best] > 0 else None
     if rule == "probable":
         return int(scores.argmax())
     if rule == "central":
         centres = (bboxes[:, :2] + bboxes[:, 2:]) / 2
         return int(((centres - (width / 2, height / 2)) ** 2).sum(axis=1).argmin())
     return int((bboxes[:, 2:] - bboxes[:, :2]).prod(axis=1).argmax())
-
-
-def _intersection_over_union(bboxes: np.ndarray, other: np.ndarray) -> np.ndarray:
-    sides = np.minimum(bboxes[:, 2:], other[2:]) - np.maximum(bboxes[:, :2], other[:2])
-    shared = sides.clip(0).prod(axis=1)
-    areas = (bboxes[:, 2:] - bboxes[:, :2]).prod(axis=1) + (other[2:] - other[:2]).prod()
-    return shared / np.maximum(areas - shared, 1e-9)
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray | None:
@@ -242,8 +237,6 @@ def cut_face(photo: Photo, fields: Mapping[str, Field], settings: CropSettings, 
 
 
 def _cut(image: np.ndarray, bbox, landmarks, settings: CropSettings) -> np.ndarray:
-    from facejax.detect.align import centre_crop, crop_face
-
     if bbox is None:
         return centre_crop(image)
     return crop_face(image, bbox, landmarks, margin=settings.margin, align=settings.align)

@@ -13,7 +13,14 @@ from facejax.datasets.registry import Dataset
 from facejax.datasets.survey import Survey
 
 FORMAT = 3  # raised when the same photos and settings begin to give other bytes
-_OWN_CODE = ("data/decode.py", "data/example.py", "data/metadata.py", "datasets/crops.py", "detect/align.py")
+_OWN_CODE = (
+    "data/decode.py",
+    "data/example.py",
+    "data/metadata.py",
+    "datasets/crops.py",
+    "detect/align.py",
+    "detect/boxes.py",
+)
 _LIBRARIES = ("numpy", "opencv-python-headless", "simplejpeg")
 _DETECTOR_LIBRARIES = ("jax", "jaxlib")
 

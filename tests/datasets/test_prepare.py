@@ -385,8 +385,8 @@ def test_faces_that_are_kept():
     assert choose_face(bboxes, scores, 100, 100, "largest") == 1
     assert choose_face(bboxes, scores, 100, 100, "probable") == 2
     assert choose_face(bboxes, scores, 102, 102, "central") == 2
-    assert choose_face(bboxes, scores, 100, 100, "largest", np.array([1, 1, 9, 9])) == 0
-    assert choose_face(bboxes, scores, 100, 100, "largest", np.array([80, 80, 90, 90])) is None
+    assert choose_face(bboxes, scores, 100, 100, "largest", np.array([1.0, 1, 9, 9])) == 0
+    assert choose_face(bboxes, scores, 100, 100, "largest", np.array([80.0, 80, 90, 90])) is None
     assert choose_face(bboxes[:0], scores[:0], 100, 100, "largest") is None
 
 
