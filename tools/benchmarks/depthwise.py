@@ -119,7 +119,7 @@ def pytorch(size: int, batch: int, calls: int, dtype: str, device: str) -> Calla
     """The same in PyTorch, channels last; the zeros that TensorFlow's rule puts on one side alone are put before."""
     import torch
 
-    set_threads(None)
+    set_threads()
 
     def prepare(layer: Layer) -> Callable[[], None]:
         total = max((-(-layer.size // layer.stride) - 1) * layer.stride + layer.kernel - layer.size, 0)

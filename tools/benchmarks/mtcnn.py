@@ -78,7 +78,7 @@ def facenet(
     import numpy as np
 
     images = load_photos(photos, count, max_side)
-    set_threads(None)
+    set_threads()
     detector = import_facenet().MTCNN(min_face_size=min_face, keep_all=True, device=device)
     groups: dict[tuple, list] = {}
     for number, image in enumerate(images):

@@ -53,7 +53,7 @@ def timm(model: str, size: int, batch: int, calls: int, channels_last: bool, dev
     """The same in PyTorch."""
     import torch
 
-    set_threads(None)
+    set_threads()
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network = create_timm(model, num_classes=8).eval().to(device, memory_format=layout)
     faces = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)

@@ -64,17 +64,17 @@ def _nms(dets: Any, scores: Any, iou_threshold: float) -> Any:
     return torch.tensor(kept, dtype=torch.long)
 
 
-def set_threads(threads: int | None) -> None:
-    """Limits PyTorch's own threads; None for one a core that the process may use."""
+def set_threads() -> None:
+    """Gives PyTorch as many threads as there are cores that the process may use."""
     import os
 
     import torch
 
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
 
 
-def timm_onnx(model: str, size: int, batch: int = 1) -> bytes:
-    """The network of timm as an ONNX file with the input ``images`` (batch, 3, size, size), already normalised."""
+def timm_onnx(model: str, size: int) -> bytes:
+    """The network of timm as an ONNX file with the input ``images`` (1, 3, size, size), already normalised."""
     import io
     import warnings
 
@@ -85,6 +85,6 @@ def timm_onnx(model: str, size: int, batch: int = 1) -> bytes:
     with warnings.catch_warnings():
         # The exporter that needs no further package; it says that it is old.
         warnings.simplefilter("ignore")
-        example = (torch.zeros(batch, 3, size, size),)
+        example = (torch.zeros(1, 3, size, size),)
         torch.onnx.export(network, example, file, input_names=["images"], dynamo=False, opset_version=17)  # pyright: ignore
     return file.getvalue()

@@ -44,13 +44,11 @@ def facejax_side(settings: dict, name: str = "facejax") -> Side:
     return Side(name, "train_step.facejax_step", settings, environment=AS_RUN)
 
 
-def facejax_step(
-    model: str, size: int, batch: int, steps: int, dtype: str, rho: float, trainable: str = "all"
-) -> Callable[[], dict]:
+def facejax_step(model: str, size: int, batch: int, steps: int, dtype: str, rho: float) -> Callable[[], dict]:
     """Rounds of `steps` steps of facejax's own training step, on every device of the process."""
     import jax
 
-    compiled, state, photos = compile_step(model, size, batch, dtype, rho, trainable)
+    compiled, state, photos = compile_step(model, size, batch, dtype, rho)
     held = [state]
 
     def work() -> dict:
@@ -68,13 +66,13 @@ def facejax_step(
     return work
 
 
-def compile_step(model: str, size: int, batch: int, dtype: str, rho: float, trainable: str = "all"):
+def compile_step(model: str, size: int, batch: int, dtype: str, rho: float):
     """The compiled step of facejax, a state and a batch of made-up photos for it, on every device of the process."""
     import numpy as np
 
     from facejax.config import StageConfig
 
-    placement, state = make_stage(model, size, dtype, rho, StageConfig(lr=1e-4, trainable=trainable))  # pyright: ignore
+    placement, state = make_stage(model, size, dtype, rho, StageConfig(lr=1e-4))
     rng = np.random.default_rng(0)
     photos = placement.put_batch(
         {
@@ -140,7 +138,7 @@ def timm_step(
     """Rounds of `steps` steps of the paper's published training: timm's network, two-pass SAM, Adam."""
     import torch
 
-    set_threads(None)
+    set_threads()
     torch.manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network = create_timm(model, num_classes=8).to(device, memory_format=layout).train()

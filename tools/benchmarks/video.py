@@ -82,7 +82,7 @@ def loop(clip: str, frames: int, model: str, size: int, device: str) -> Callable
     import numpy as np
     import onnxruntime
 
-    set_threads(None)
+    set_threads()
     detector = import_facenet().MTCNN(keep_all=True, device=device)
     providers = ["CUDAExecutionProvider"] * (device == "cuda") + ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(timm_onnx(model, size), providers=providers)
