@@ -1,7 +1,6 @@
 """Clips: expressions that come and go on heads that drift, blink and talk; one person (AFEW) or a group (VGAF)."""
 
 import dataclasses
-import functools
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -77,13 +76,8 @@ class ClipMaker:
         return np.stack(frames)
 
 
-@functools.lru_cache(maxsize=8)
-def _person(identity: Identity) -> Person:
-    return make_person(identity)
-
-
 def _prepare(actor: Actor, rng: np.random.Generator) -> tuple[Person, Look]:
-    person = _person(actor.identity)
+    person = make_person(actor.identity)
     hair = hairdo.grow(load_pack(), person.rest, hairdo.sample_style(actor.identity, rng), rng)
     return person, Look(hair, sample_outfit(rng, person.skin.base))
 

@@ -15,7 +15,7 @@ from facejax.datasets.people.clip import GROUP_EMOTIONS, ClipMaker, sample_group
 from facejax.datasets.people.expression import Expression, sample_expression
 from facejax.datasets.people.identity import Identity, sample_identity
 from facejax.datasets.people.points import face_points
-from facejax.datasets.people.render import Person, make_person
+from facejax.datasets.people.render import make_person
 from facejax.datasets.people.scene import SETTINGS, photo, sample_camera
 from facejax.datasets.registry import Dataset, register_dataset
 from facejax.tasks import EMOTION7, EMOTION8
@@ -27,12 +27,6 @@ PEOPLE, PHOTOS, SOLO, GROUP = 1, 2, 3, 4
 SPLITS = ("train", "validation", "test")
 # Expressions of the photos of public figures, in the order of EMOTION8.
 CALM_SHARES = (0.03, 0.02, 0.01, 0.01, 0.40, 0.45, 0.04, 0.04)
-
-
-@functools.lru_cache(maxsize=4)
-def _person(identity: Identity) -> Person:
-    """Rendered photos of a person come one after another: the last few stay ready."""
-    return make_person(identity)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +52,7 @@ class PhotoMaker:
     def __call__(self) -> UInt8[np.ndarray, "size size 3"]:
         """The photo, uint8 RGB."""
         rng = np.random.default_rng(self.key)
-        return photo(_person(self.identity), self.expression, self.camera, rng, self.size, SETTINGS[self.setting])
+        return photo(make_person(self.identity), self.expression, self.camera, rng, self.size, SETTINGS[self.setting])
 
 
 @register_dataset

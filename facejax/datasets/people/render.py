@@ -72,8 +72,9 @@ class Layer:
     top: int
 
 
+@functools.lru_cache(maxsize=8)  # a group's clip has up to seven people
 def make_person(identity: Identity) -> Person:
-    """Shapes and paints a person."""
+    """Shapes and paints a person; the last few stay ready, as photos of one come in a row."""
     pack = load_pack()
     rest = pack.morph(pack.vertices, shape_weights(identity))
     upper = np.unique(pack.triangles[pack.material == 3])
