@@ -60,7 +60,7 @@ def load_inference_checkpoint(directory: pathlib.Path | str) -> tuple[dict[str, 
     try:
         with _checkpointer() as checkpointer:
             tree = checkpointer.metadata(path).item_metadata.tree
-            restore_args = _map(tree, lambda _: ocp.RestoreArgs(restore_type=np.ndarray))
+            restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
             variables = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=restore_args))
     except (MemoryError, PermissionError):
         raise
@@ -83,9 +83,3 @@ def _fitted(variables, cfg, what):
         return merge_variables(template, variables)
     except ValueError as error:
         raise ValueError(f"{what} are not those of {cfg.name}: {error}") from error
-
-
-def _map(tree, function):
-    if isinstance(tree, Mapping):
-        return {key: _map(value, function) for key, value in tree.items()}
-    return function(tree)
