@@ -6,7 +6,6 @@ here, with its default: nothing in the code asks for a field that might not be t
 
 import dataclasses
 import math
-import types
 import typing
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -310,10 +309,6 @@ def _parse(text: str, annotation: Any, path: str) -> Any:
         if text not in args:
             raise ConfigError(f"--config.{path}={text}: expected one of {', '.join(args)}{nearest(text, args)}")
         return text
-    if origin in (typing.Union, types.UnionType):
-        if text.lower() == "none":
-            return None
-        return _parse(text, next(arg for arg in args if arg is not type(None)), path)
     if origin is tuple:
         parts = [part for part in text.split(",") if part]
         if Ellipsis not in args and len(parts) != len(args):
