@@ -81,7 +81,7 @@ class FaceAnalyzer:
             detector: As of `__init__`.
             align: As of `__init__`.
         """
-        return cls([load_model(_path_or_name(name)) for name in names_or_dirs], detector, align=align)
+        return cls([load_model(name) for name in names_or_dirs], detector, align=align)
 
     @overload
     def analyze(self, source: Source) -> PhotoResult | list[VideoFrame]: ...
@@ -172,10 +172,6 @@ class FaceAnalyzer:
                     if task in ATTRIBUTES:
                         face |= _values(ATTRIBUTES[task], predictions[task][index], self.labels)
         return iter(faces)
-
-
-def _path_or_name(name: str | os.PathLike) -> str | pathlib.Path:
-    return name if isinstance(name, str) else pathlib.Path(name)
 
 
 def _values(attribute: str, prediction: Any, labels: dict[str, tuple[str, ...]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -122,7 +123,7 @@ class LoadedModel:
         return predictions
 
 
-def load_model(name_or_dir: str | pathlib.Path) -> LoadedModel:
+def load_model(name_or_dir: str | os.PathLike) -> LoadedModel:
     """A trained model from a folder, or published weights by name.
 
     Args:
@@ -134,16 +135,17 @@ def load_model(name_or_dir: str | pathlib.Path) -> LoadedModel:
         FileNotFoundError: There is no such folder or name, or the folder holds no model.
         ConnectionError: The published file is not at hand and cannot be downloaded; says where to put it.
     """
-    card, directory, published = None, pathlib.Path(name_or_dir), list_models(pretrained=True)
+    name, card, published = os.fspath(name_or_dir), None, list_models(pretrained=True)
+    directory = pathlib.Path(name)
     if directory.is_dir():
         variables, cfg = load_inference_checkpoint(directory)
         card = read_card(directory)
-    elif str(name_or_dir) in published:
-        variables, cfg = load_published(str(name_or_dir))
+    elif name in published:
+        variables, cfg = load_published(name)
     else:
         raise FileNotFoundError(
-            f"no folder {str(name_or_dir)!r} and no published weights of that name"
-            f"{nearest(str(name_or_dir), published)}; they are: {', '.join(published)}. A network's name alone has no "
+            f"no folder {name!r} and no published weights of that name"
+            f"{nearest(name, published)}; they are: {', '.join(published)}. A network's name alone has no "
             "weights: train it (experiments/run.py), or convert a file (tools/convert_weights.py FORMAT FILE --out DIR)"
         )
     return LoadedModel(cfg, variables, card)
