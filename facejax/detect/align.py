@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from facejax.naming import nearest
-from facejax.preprocessing import INTERPOLATIONS, Interpolation
 
 # Eyes, nose and mouth corners (x, y) in a face of 112 pixels: ArcFace's template (Deng et al. 2019; insightface).
 _TEMPLATE = np.array(
@@ -24,8 +23,6 @@ def align_eyes(
     image: UInt8[np.ndarray, "height width 3"],
     left_eye: Float[np.ndarray, "2"],
     right_eye: Float[np.ndarray, "2"],
-    *,
-    interpolation: Interpolation = "bilinear",
 ) -> UInt8[np.ndarray, "height width 3"]:
     """The image rotated about its centre so that both eyes are on one row; same size, black corners.
 
@@ -36,13 +33,12 @@ def align_eyes(
         image: uint8 RGB, usually a crop.
         left_eye: x and y in pixels of the eye on the left side of the image.
         right_eye: x and y of the other.
-        interpolation: Kernel of the rotation.
     """
     dx, dy = float(right_eye[0]) - float(left_eye[0]), float(right_eye[1]) - float(left_eye[1])
     height, width = image.shape[:2]
     angle = np.degrees(np.arctan2(dy, dx))
     rotation = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), float(angle), 1.0)
-    return np.asarray(cv2.warpAffine(image, rotation, (width, height), flags=INTERPOLATIONS[interpolation]))
+    return np.asarray(cv2.warpAffine(image, rotation, (width, height), flags=cv2.INTER_LINEAR))
 
 
 def crop_face(
@@ -52,7 +48,6 @@ def crop_face(
     *,
     margin: float = 0.0,
     align: bool = True,
-    interpolation: Interpolation = "bilinear",
 ) -> UInt8[np.ndarray, "crop_height crop_width 3"]:
     """The face cut out of a photo: not made square, not resized; what lies outside the photo is left out.
 
@@ -62,7 +57,6 @@ def crop_face(
         landmarks: Points as `facejax.detect.Detections` has them; the first two, the eyes, are used.
         margin: Added on every side, as a part of the box's width and height (paper section 3: none; Table 6: 0.4).
         align: Rotate the crop so that the eyes are level (`align_eyes`), where `landmarks` are given.
-        interpolation: Kernel of the rotation.
 
     Raises:
         ValueError: No whole pixel of the box lies in the photo.
@@ -78,7 +72,7 @@ def crop_face(
     if landmarks is None or not align:
         return np.ascontiguousarray(crop)
     corner = np.array([left, top])
-    return align_eyes(crop, landmarks[0] - corner, landmarks[1] - corner, interpolation=interpolation)
+    return align_eyes(crop, landmarks[0] - corner, landmarks[1] - corner)
 
 
 def centre_crop(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "128 128 3"]:
@@ -95,7 +89,6 @@ def warp_five_points(
     landmarks: Float[np.ndarray, "5 2"],
     *,
     size: int = 224,
-    interpolation: Interpolation = "bilinear",
 ) -> UInt8[np.ndarray, "size size 3"]:
     """The face moved onto ArcFace's template by rotation, one scale and shift; black where the photo ends.
 
@@ -106,7 +99,6 @@ def warp_five_points(
         image: uint8 RGB photo.
         landmarks: x and y in pixels of the eyes, nose and mouth corners, in the order of `Detections`.
         size: Side of the result in pixels.
-        interpolation: Kernel of the warp.
 
     Raises:
         ValueError: All landmarks lie on one point.
@@ -120,7 +112,7 @@ def warp_five_points(
     turn = np.vdot(centred, target - target.mean()) / spread
     shift = target.mean() - turn * source.mean()
     matrix = np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
-    return np.asarray(cv2.warpAffine(image, matrix, (size, size), flags=INTERPOLATIONS[interpolation]))
+    return np.asarray(cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR))
 
 
 def cutter(name: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:

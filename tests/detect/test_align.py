@@ -84,7 +84,15 @@ def test_crop_is_aligned_in_its_own_coordinates():
 def test_centre_crop_takes_the_middle():
     image = np.random.default_rng(2).integers(0, 256, (250, 250, 3), dtype=np.uint8)
     np.testing.assert_array_equal(centre_crop(image), image[61:189, 61:189])
-    assert centre_crop(np.zeros((900, 400, 3), np.uint8)).shape == (128, 128, 3)
+
+
+def test_a_large_photo_is_averaged_and_a_small_one_interpolated():
+    stripes = np.zeros((750, 750, 3), np.uint8)
+    stripes[:, ::3] = 150  # the pixel in the middle of each three, which a kernel of two would take, is black
+    assert (centre_crop(stripes) == 50).all()
+    ramp = np.repeat(np.arange(0, 250, 5, dtype=np.uint8)[None, :, None], 50, axis=0).repeat(3, axis=2)
+    # Pixel i of the five times enlarged photo lies at (i + 0.5) / 5 - 0.5 of the small one, which has 5 x there.
+    np.testing.assert_allclose(centre_crop(ramp)[:, :, 0], np.tile(np.arange(61, 189) - 2.0, (128, 1)), atol=0.51)
 
 
 def test_five_point_warp_equals_scikit_image():
