@@ -137,7 +137,9 @@ def rows(path: pathlib.Path, skip: Skips, delimiter: str = ",") -> Iterator[tupl
 
 
 def table(path: pathlib.Path, skip: Skips, *columns: str, delimiter: str = ",") -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields (place, cell by column) of a table with a header line; rows of another width are counted and left out.
+    """Yields (place, cell by column) of a table with a header line.
+
+    Shorter rows are counted and left out; what longer ones have beyond the header (a closing comma) is not read.
 
     Raises:
         ValueError: A needed column is missing.

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from facejax.datasets import get_dataset
+from facejax.datasets.vggface2 import _held_out
 
 READER = get_dataset("vggface2")
 
@@ -40,6 +41,11 @@ def test_the_split_depends_on_the_seed_and_on_no_other_person(raw):
     assert {key: after[key] for key in before} == before
 
 
+def test_the_part_is_rounded_and_drawn_for_each_person_apart():
+    assert [len(_held_out("n000001", count, 0.1, seed=0)) for count in (14, 16, 24, 26)] == [1, 2, 2, 3]
+    assert len({frozenset(_held_out(f"n{person:06d}", 200, 0.1, seed=0)) for person in range(5)}) == 5
+
+
 def test_meta_rows_with_their_published_quirks(raw):
     people = {r.id.split("/")[1]: (r.labels.get("person"), r.labels.get("gender")) for r in READER.records(raw)}
     assert people == {
@@ -67,6 +73,15 @@ def test_boxes_and_landmarks(raw):
     assert records["test/n000009/0001_02.jpg"].bbox == (1, 2, 4, 6)
     assert records["train/n000002/0002_01.jpg"].bbox is None
     assert records["train/n000002/0002_01.jpg"].landmarks is None
+
+
+def test_rows_of_a_person_may_lie_apart(raw):
+    with (raw / "bb_landmark/loose_bb_test.csv").open("a") as file:
+        file.write('"n000001/0003_02",5,6,7,8\n"n000009/0002_01",1,1,1,1\n"n000001/0004_01",9,9,9,9\n')
+    boxes = {record.id.removeprefix("test/"): record.bbox for record in READER.records(raw) if record.bbox}
+    assert boxes["n000001/0001_02.jpg"] == (60, 60, 139, 169)
+    assert boxes["n000001/0003_02.jpg"] == (5, 6, 12, 14)
+    assert boxes["n000001/0004_01.jpg"] == (9, 9, 18, 18)
 
 
 def test_without_the_csv_files_only_identities_remain(raw):
