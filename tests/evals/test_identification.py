@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
+from facejax.evals import identification
 from facejax.evals.identification import identify, nearest_in_gallery, normalize, one_photo_each, search
 
 
@@ -54,7 +55,9 @@ def test_one_photo_a_person_and_all_others(photos):
         list(one_photo_each(np.arange(3), 1, 0))
 
 
-def test_nearest_in_gallery_equals_a_full_sort(photos):
+@pytest.mark.parametrize("block", [7, 4096])
+def test_nearest_in_gallery_equals_a_full_sort(photos, monkeypatch, block):
+    monkeypatch.setattr(identification, "_BLOCK", block)
     rows = normalize(photos[0])
     indices, similarity = nearest_in_gallery(rows[:20], rows[20:], 3)
     distances = np.linalg.norm(rows[20:, None] - rows[None, :20], axis=-1)

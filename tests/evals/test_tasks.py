@@ -33,7 +33,7 @@ def test_every_task_has_a_result_and_a_value_to_select_by(name):
 
 def test_gender_is_scikit_learns_accuracy_and_leaves_the_unlabelled_out():
     labels, scores = RNG.integers(-1, 2, 200), one_hot_like(range(200), 2)
-    scores[7] = np.nan
+    labels[7], scores[7] = 1, np.nan  # a photo that could not be read
     result = evaluate_task(TASKS["gender"], scores, labels)
     known = (labels >= 0) & np.isfinite(scores[:, 0])
     predicted = scores[known].argmax(axis=1)
@@ -78,7 +78,7 @@ def test_identity_counts_ranks():
 def test_valence_and_arousal():
     target = RNG.normal(size=(60, 2)).astype(np.float32)
     predicted = (0.7 * target + 0.2 * RNG.normal(size=(60, 2)) + 0.1).astype(np.float32)
-    target[50:] = np.nan
+    target[50:55], target[55:, 1] = np.nan, np.nan  # neither value, or one of the two
     metrics = evaluate_task(TASKS["valence_arousal"], predicted, target).metrics()
     for index, name in enumerate(("valence", "arousal")):
         x, y = predicted[:50, index].astype(float), target[:50, index].astype(float)
