@@ -63,6 +63,14 @@ def test_every_epoch_is_another_permutation(source):
     assert other.tolist() != epochs[0].tolist()
 
 
+def test_a_record_is_augmented_anew_in_every_epoch(source):
+    seen = {}
+    for batch in batches(train_loader(source, PREPROCESSING, 10, seed=1, augment=[noisy_part]), 9):
+        for index, image in zip(batch["index"].tolist(), batch["image"], strict=True):
+            seen.setdefault(index, set()).add(image.tobytes())
+    assert [len(seen[index]) for index in range(COUNT)] == [3] * COUNT
+
+
 @pytest.mark.parametrize("process_count", [2, 4])
 def test_global_batches_do_not_depend_on_the_number_of_processes(source, process_count):
     options = {"augment": (RandomResizedCrop(20), RandomHorizontalFlip(), noisy_part)}
@@ -223,6 +231,15 @@ def test_corrupt_records(tmp_path, records, cut):
     assert sorted(lenient.corrupt) == records
 
 
+def test_a_selection_counts_its_own_corrupt_records(tmp_path):
+    damage(write_toy_set(tmp_path, COUNT), [12, 14])
+    source = FaceSource(tmp_path, "toy", "train", on_corrupt="skip")
+    assert source[12]["index"] == 13
+    part = source.select([14, 13, 12])
+    assert [int(part[place]["index"]) for place in (0, 1, 2)] == [1, 1, 1]  # the first follows the last
+    assert (sorted(source.corrupt), sorted(part.corrupt)) == ([12], [0, 2])
+
+
 def test_labels_of_a_damaged_shard_that_has_lost_its_index(tmp_path, caplog):
     directory = write_toy_set(tmp_path, COUNT)
     labels = FaceSource(tmp_path, "toy", "train").labels("emotion")
@@ -237,7 +254,9 @@ def test_labels_of_a_damaged_shard_that_has_lost_its_index(tmp_path, caplog):
     assert np.delete(found, [12, 14]).tolist() == np.delete(labels, [12, 14]).tolist()
     assert sorted(lenient.corrupt) == [12, 14]
     assert caplog.text.count("left out") == 2
-    assert lenient.select([13, 14]).labels("emotion").tolist() == [labels[13], -1]
+    part = FaceSource(tmp_path, "toy", "train", on_corrupt="skip").select([13, 14])
+    assert part.labels("emotion").tolist() == [labels[13], -1]
+    assert not part.corrupt  # the places of the whole split mean other records here
     assert lenient.select([13, 14]).ids() == ["photos/013.jpg", ""]
     with pytest.raises(CorruptRecordError, match=r"-00001-of-00003: record at byte \d+: bad CRC of its data"):
         FaceSource(tmp_path, "toy", "train").ids()

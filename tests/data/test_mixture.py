@@ -1,4 +1,5 @@
 import functools
+import shutil
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from facejax.data.loader import eval_batches, train_loader
 from facejax.data.mixture import MixedSource, open_source
 from facejax.data.records import Record
+from facejax.data.tfrecord import CorruptRecordError
 from facejax.datasets import registry
 from facejax.datasets.prepare import prepare_dataset
 from facejax.preprocessing import Preprocessing
@@ -40,12 +42,13 @@ def data_dir(tmp_path_factory):
     # Of the four persons two are in the validation split.
     reader("toy_split", [{"identity": i} for i in range(4)] + [{"identity": i, "split": "validation"} for i in (0, 1)])
     reader("toy_years", [{"age": 30.5, "note": 1}, {"gender": 1}])
+    reader("toy_whole", [{"age": 40}, {"gender": 0}])
     reader("toy_texts", [{"note": "calm"}])
     reader("toy_other", [{"identity": i, "split": split} for split in ("train", "validation") for i in (0, 1)])
-    names = ("toy_faces", "toy_moods", "toy_split", "toy_other", "toy_years", "toy_texts")
+    names = ("toy_faces", "toy_moods", "toy_split", "toy_other", "toy_years", "toy_whole", "toy_texts")
     try:
         for name in names:
-            prepare_dataset(name, None, directory, workers=0, image_format="bmp", log=lambda line: None)
+            prepare_dataset(name, None, directory, workers=1, image_format="bmp", log=lambda line: None)
     finally:
         for name in names:
             del registry._registered[name]
@@ -80,6 +83,10 @@ def test_whole_and_fractional_numbers_are_joined(data_dir):
         record = source.read(index)
         assert record["age"].dtype == np.float32
         np.testing.assert_array_equal(record["age"], ages[index])
+    # A whole number that is missing, -1 in its own set, is nan here.
+    source = open_source(data_dir, "toy_whole+toy_years", "train")
+    for ages in (source.labels("age"), [source.read(index)["age"] for index in range(4)]):
+        np.testing.assert_array_equal(np.sort(ages), [30.5, 40, np.nan, np.nan])
     with pytest.raises(ValueError, match=r"toy_texts/train stores 'note' as .*text.*, another set of the mixture as"):
         open_source(data_dir, "toy_years+toy_texts", "train")
 
@@ -102,6 +109,21 @@ def test_batches_mix_the_sets_and_evaluation_counts_each_record_once(data_dir):
     assert any(0 < (batch["age"] >= 0).sum() < 5 for batch in seen)
     counted = [batch["index"] for batch in eval_batches(source, preprocessing, 4)]
     assert sorted(np.concatenate(counted)) == [-1, -1, *range(10)]
+
+
+def test_a_corrupt_record_is_left_out_where_asked_for(data_dir, tmp_path):
+    shutil.copytree(data_dir, tmp_path, dirs_exist_ok=True)
+    (shard,) = (tmp_path / "toy_moods").glob("*/*.tfrecord-*-of-00001")
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 255  # of the set's first record
+    shard.write_bytes(content)
+    with pytest.raises(CorruptRecordError):
+        open_source(tmp_path, "toy_faces+toy_moods", "train")[6]
+    source = open_source(tmp_path, "toy_faces+toy_moods", "train", "skip")
+    assert source[6]["index"] == 7
+    masks = [batch["mask"].tolist() for batch in eval_batches(source, Preprocessing(image_size=16), 5)]
+    assert masks == [[1] * 5, [1, 0, 1, 1, 1]]
+    assert list(source.corrupt) == [6]
 
 
 def test_a_person_has_one_number_in_all_splits(data_dir):

@@ -28,6 +28,8 @@ def test_parts_follow_torchvision_s_definition():
     assert area.max() > 0.95
     assert 0.74 < ratio.min() < 0.77
     assert 1.30 < ratio.max() < 1.35
+    # Ratios are log-uniform: r is as likely as 1 / r, where a part of such an area always fits.
+    assert np.log(ratio[area < 0.7]).mean() == pytest.approx(0, abs=0.012)
     # A draw is refused when a side exceeds the photo: with area s and ratio r that is when s max(r, 1/r) > 1. So the
     # accepted area has mean E[s; s <= 1/m] / P(s <= 1/m), m = exp|u|, u uniform in +-log(4/3); integrated on a grid.
     u = (np.arange(2000) + 0.5) / 2000 * np.log(4 / 3)
@@ -46,13 +48,16 @@ def test_fallback_is_the_centre(size, part):
 
 
 def test_pixels_are_the_part_s():
-    image = np.zeros((50, 60, 3), np.uint8)
-    image[:, 30:] = 200
+    y, x = np.mgrid[:50, :60]
+    image = np.stack([4 * x, 5 * y, 0 * x], axis=2).astype(np.uint8)
     crop = RandomResizedCrop(16)
     top, left, height, width = crop.part(50, 60, np.random.default_rng(3))
     out = crop(image, np.random.default_rng(3))
     assert out.shape == (16, 16, 3)
-    assert out.mean() == pytest.approx(image[top : top + height, left : left + width].mean(), abs=15)
+    assert min(height, width) > 16  # so that no pixel of the result lies beyond the middle of one at the edge
+    columns, rows = (np.arange(16) + 0.5) * width / 16 - 0.5 + left, (np.arange(16) + 0.5) * height / 16 - 0.5 + top
+    np.testing.assert_allclose(out[..., 0], np.tile(4 * columns, (16, 1)), atol=0.6)  # a line stays a line
+    np.testing.assert_allclose(out[..., 1], np.tile(5 * rows[:, None], (1, 16)), atol=0.6)
 
 
 def test_resize():

@@ -140,6 +140,28 @@ def test_counts_and_lists(raw, tmp_path):
     assert "WARNING" not in "\n".join(lines)
 
 
+def test_every_file_is_on_the_disk_before_it_gets_its_name(raw, tmp_path, monkeypatch):
+    """Else a power cut leaves an empty file, or half a one, of the right name."""
+    on_disk, renamed, fsync, replace = {}, [], os.fsync, os.replace
+
+    def noted_fsync(descriptor):
+        fsync(descriptor)
+        written = os.fstat(descriptor)
+        on_disk[written.st_ino] = written.st_size
+
+    def noted_replace(source, target):
+        written = os.stat(source)
+        if pathlib.Path(source).is_file():
+            renamed.append((pathlib.Path(target).name, on_disk.get(written.st_ino) == written.st_size))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    run(raw, tmp_path, num_shards=2)
+    assert {"plan.json", "summary.json", "toy_faces-train.tfrecord-00000-of-00002"} <= {name for name, _ in renamed}
+    assert [name for name, whole in renamed if not whole] == []
+
+
 def test_contact_sheets(raw, tmp_path):
     folder = run(raw, tmp_path / "data")
     names = {path.name for path in (folder / "sheets").iterdir()}
@@ -503,7 +525,10 @@ def test_own_boxes_of_a_set_that_has_none(tmp_path):
     assert is_prepared(run(None, tmp_path, no_face="centre", **options).parents[1], "toy_faces")
 
 
-def test_more_shards_than_photos_and_none_of_a_split(tmp_path):
+def test_more_shards_than_photos_and_none_of_a_split(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "PHOTOS_PER_SHARD", 20)
+    for photos, expected in ((20, 1), (21, 2), (40, 2), (41, 3)):
+        assert len(shards.ChunkedShards(tmp_path / "x", "toy", {"train": photos}).shards) == expected
     store = shards.ChunkedShards(tmp_path / "x", "toy", {"train": 3}, num_shards=10)
     assert [(chunk.start, chunk.stop) for chunk in store.chunks] == [(0, 1), (1, 2), (2, 3)]
     store = shards.ChunkedShards(tmp_path / "x", "toy", {"train": 100}, num_shards=3)
