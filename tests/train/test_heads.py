@@ -107,10 +107,25 @@ def test_the_loss_of_a_mixed_batch_is_that_of_the_labelled_records(name):
 
 
 def test_ages_are_classes_from_one_year_on():
-    batch = {"age": jnp.array([1.0, 100.0, 116.0, 0.4, jnp.nan, -1.0]), "mask": jnp.ones(6)}
+    batch = {"age": jnp.array([1.0, 100.0, 116.0, 0.4, 29.6, jnp.nan, -1.0]), "mask": jnp.ones(7)}
     labels, mask = task_labels(TASKS["age"], batch)
-    assert labels[:4].tolist() == [0, 99, 99, 0]
-    assert mask.tolist() == [1, 1, 1, 1, 0, 0]
+    assert labels[:5].tolist() == [0, 99, 99, 0, 29]
+    assert mask.tolist() == [1, 1, 1, 1, 1, 0, 0]
+
+
+def test_a_record_with_one_of_two_values_does_not_count():
+    values = jnp.array([[0.5, 0.1], [jnp.nan, 0.1], [0.5, jnp.nan], [0.2, 0.3]])
+    _, mask = task_labels(TASKS["valence_arousal"], {"valence_arousal": values, "mask": jnp.array([1.0, 1, 1, 0])})
+    assert mask.tolist() == [1, 0, 0, 0]
+
+
+def test_gender_is_said_by_the_sign_of_one_output():
+    logits = jnp.array([[2.0], [-1.0], [0.5]])
+    batch = {"gender": jnp.array([1, 0, 0]), "mask": jnp.ones(3)}
+    _, metrics = head_loss(TASKS["gender"], logits, batch, WEIGHTS["gender"], LossConfig())
+    assert float(metrics["accuracy"]) == pytest.approx(2 / 3)
+    male = 1 / (1 + np.exp(-np.array([2.0, -1.0, 0.5])))
+    np.testing.assert_allclose(scores(TASKS["gender"], logits), np.stack([1 - male, male], axis=1), rtol=1e-6)
 
 
 def test_task_weights_scale_their_loss():

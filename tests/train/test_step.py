@@ -226,6 +226,26 @@ def test_dropout_follows_the_step_and_the_key():
     without, _ = run()
     assert leaves_equal(first.params, again.params)
     assert not leaves_equal(first.params, without.params)
+    functions, state = toy.setup(dropout_rate=0.5, tx=optax.sgd(0.0))  # the weights stay, so that dropout alone tells
+    train, batch = jax.jit(functions.train), toy.make_batch()
+    after, metrics = train(state, batch)
+    later, keyed = train(after, batch)[1], train(state.replace(rng=jax.random.key(4)), batch)[1]
+    assert len({float(of["loss"]) for of in (metrics, later, keyed)}) == 3
+
+
+@pytest.mark.parametrize("dropout", [0.5, 0.0])
+def test_each_pass_of_sam_drops_others(dropout):
+    """Next to the weights themselves the second pass has the first one's gradient, but for what is dropped."""
+    same = {"steps": 1, "dropout_rate": dropout, "tx": optax.sgd(1.0)}
+    first, second = (run(sam=SamConfig(rho=rho), **same)[0].params for rho in (0.0, 1e-9))
+    assert (largest_difference(first, second) > 1e-2) == (dropout > 0)
+
+
+def test_where_nothing_is_to_be_learnt_sam_stands_still():
+    still = {"a": jnp.zeros(3), "b": jnp.zeros((2, 2))}
+    square = jax.grad(lambda w: sum(jnp.sum(leaf**2) for leaf in w.values()))
+    gradient, _, _ = sam.sam_gradient(lambda w, stats, index: (square(w), stats, {}), still, {}, rho=0.05)
+    assert leaves_equal(gradient, still)
 
 
 def test_sam_adam_step_equals_pytorch():
