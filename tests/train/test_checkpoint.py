@@ -104,6 +104,22 @@ def test_damaged_checkpoint_is_set_aside_loudly_and_the_one_before_it_used(saved
     assert integrity.damage(directory / "8") is None
 
 
+def test_steps_are_numbers_and_may_be_damaged_again(saved, tmp_path, caplog):
+    """Of 8 and 12 the newer one is 12, though its name sorts before."""
+    directory = tmp_path / "checkpoints"
+    for step in (8, 12):
+        shutil.copytree(saved[0] / "8", directory / str(step))
+    for _ in range(2):  # the run goes on from 8, saves 12 anew, and that is damaged too
+        truncate(directory / "12" / "state" / "manifest.ocdbt", random.Random(0))
+        with pytest.raises(DiskFullError, match="step 12 is whole"), explain_full_disk(directory):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        integrity.set_damaged_aside(directory)
+        assert [folder.name for folder in directory.iterdir()] == ["8"]
+        assert "goes on from checkpoint 8" in caplog.text
+        assert [folder.name for folder in (tmp_path / "checkpoints_damaged").iterdir()] == ["12"]
+        shutil.copytree(saved[0] / "8", directory / "12")
+
+
 def test_damage_outside_the_items_does_no_harm(saved, tmp_path):
     """Orbax writes these files while it renames the folder, so that they cannot be in the manifest."""
     for path in (saved[0] / "8").iterdir():

@@ -1,26 +1,21 @@
 import dataclasses
-import functools
-import itertools
 import json
+import os
 import pathlib
-import shutil
+import signal
 
 import jax
 import numpy as np
 import pytest
 
 from facejax.cards.card import model_card
-from facejax.config import ConfigError, DataConfig, ModelConfig, SamConfig, StageConfig, StagesConfig
-from facejax.data.records import Record
-from facejax.datasets import registry
-from facejax.datasets.prepare import prepare_dataset
+from facejax.config import DataConfig, ModelConfig, SamConfig, StageConfig, StagesConfig
 from facejax.evals.report import write_report
 from facejax.inference import load_model
-from facejax.models.face_model import init_variables
 from facejax.train import loop
 from facejax.train.metrics_log import read_metrics
-from facejax.train.setup import build_model, set_up
-from facejax.weights.checkpoint import save_inference_checkpoint
+from facejax.train.preemption import PreemptedError
+from facejax.train.setup import set_up
 
 from . import prepared
 
@@ -117,6 +112,75 @@ def test_interrupted_run_continues_bit_for_bit(data_dir, finished, tmp_path, mon
         assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), ours, theirs))
 
 
+def test_sigterm_in_an_evaluation_of_the_second_stage_evaluates_again(data_dir, finished, tmp_path, monkeypatch):
+    make, evaluated = loop.eval_batches, []
+
+    def terminated(source, *args, **kwargs):
+        evaluated.append(source.name.split("/")[1])
+        if evaluated.count("validation") == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return make(source, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(PreemptedError):
+        patch.setattr(loop, "eval_batches", terminated)
+        run(data_dir, tmp_path / "run")
+    run(data_dir, tmp_path / "run")
+    assert read_metrics(tmp_path / "run") == read_metrics(finished[1])
+
+
+def test_the_seed_decides_weights_order_and_dropout(data_dir, tmp_path, monkeypatch):
+    make, started = loop._Stage.batches, []
+
+    def stop(self, state):
+        started.append((state, next(make(self, state))["image"]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop._Stage, "batches", stop)
+    stages = StagesConfig(StageConfig(epochs=0), StageConfig(epochs=1))
+    for place, seed in enumerate((3, 3, 4)):
+        with pytest.raises(KeyboardInterrupt):
+            run(data_dir, tmp_path / str(place), stages=stages, seed=seed)
+    (one, first), (same, again), (another, other) = started
+    for part in (
+        lambda state: state.params["backbone"]["Conv_0"]["kernel"],
+        lambda state: state.params["head_emotion8"]["logits"]["kernel"],
+        lambda state: jax.random.key_data(state.rng),
+    ):
+        assert (part(one) == part(same)).all()
+        assert not (part(one) == part(another)).all()
+    assert (first == again).all()
+    assert not (first == other).all()
+
+
+def test_the_second_stage_goes_on_with_the_weights_of_the_first(data_dir, tmp_path, monkeypatch):
+    go, seen = loop._Stage.run, []
+
+    def noted(self, state):
+        seen.append(jax.device_get((state.params, state.batch_stats)))
+        state = go(self, state)
+        seen.append(jax.device_get((state.params, state.batch_stats)))
+        return state
+
+    monkeypatch.setattr(loop._Stage, "run", noted)
+    stage = StageConfig(epochs=1, lr=1e-2)
+    run(data_dir, tmp_path / "run", stages=StagesConfig(stage, stage))
+    start, between, onward, end = seen
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), between, onward))
+    for before, after in ((start, between), (onward, end)):
+        assert not jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), before, after))
+
+
+def test_features_are_kept_where_nothing_varies_and_they_fit():
+    stage = StageConfig(epochs=1, trainable="heads", batch_norm="running")
+    config, fitting = prepared.toy_config(), loop.FEATURE_CACHE_BYTES // (4 * 1280)  # float32
+    assert loop.keeps_features(config, stage, fitting, 1280)
+    assert not loop.keeps_features(config, stage, fitting + 1, 1280)
+    assert not loop.keeps_features(config, dataclasses.replace(stage, trainable="all"), 10, 1280)
+    assert not loop.keeps_features(config, dataclasses.replace(stage, batch_norm="batch"), 10, 1280)
+    flipped = prepared.toy_config(data=DataConfig(augmentation="flip"))
+    assert not loop.keeps_features(flipped, stage, 10, 1280)
+
+
 def test_rerun_of_a_finished_run_trains_nothing(data_dir, finished):
     _, workdir = finished
     before = read_metrics(workdir)
@@ -183,20 +247,6 @@ def test_init_from_takes_a_run_or_its_best_model_by_name_and_by_folder(finished,
         load_initial(run.name, elsewhere)
 
 
-def test_seven_classes_leave_contempt_out(data_dir, tmp_path):
-    model = ModelConfig(backbone="toy_net", tasks=("emotion7",))
-    setup = set_up(prepared.toy_config(model=model), data_dir, tmp_path)
-    eight = set_up(prepared.toy_config(), data_dir, tmp_path)
-    eight_labels, seven_labels = eight.eval_labels["emotion8"], setup.eval_labels["emotion7"]
-    contempt = (eight_labels == 1).sum()
-    assert contempt > 0
-    assert len(setup.eval_source) == len(eight.eval_source) - contempt
-    np.testing.assert_array_equal(
-        np.asarray(setup.tasks[0].labels)[seven_labels],
-        np.delete(np.asarray(eight.tasks[0].labels)[eight_labels], np.flatnonzero(eight_labels == 1)),
-    )
-
-
 def test_pmap_run_learns_too(data_dir, tmp_path):
     stages = StagesConfig(StageConfig(epochs=0), StageConfig(epochs=2, lr=2e-2))
     _, progress = run(data_dir, tmp_path / "run", parallel="pmap", stages=stages, sam=SamConfig(perturbation="synced"))
@@ -245,7 +295,7 @@ def test_each_stage_has_an_order_of_its_own(data_dir, tmp_path, monkeypatch):
 
 
 def test_the_first_of_equal_epochs_is_the_best(data_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "selection_value", lambda *args: 0.5)
+    monkeypatch.setattr(loop, "selection_value", lambda *args: -3.0)  # as of an error in years
     stages = StagesConfig(StageConfig(epochs=0), StageConfig(epochs=3))
     checkpoint = dataclasses.replace(prepared.toy_config().checkpoint, keep=3)
     _, progress = run(data_dir, tmp_path / "run", stages=stages, checkpoint=checkpoint)
@@ -253,34 +303,6 @@ def test_the_first_of_equal_epochs_is_the_best(data_dir, tmp_path, monkeypatch):
     with np.load(tmp_path / "run" / "scores_best.npz") as best, np.load(tmp_path / "run" / "scores_last.npz") as last:
         assert (int(best["epoch"]), int(last["epoch"])) == (1, 3)
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 3
-
-
-def test_an_evaluation_split_without_labels(tmp_path, caplog):
-    class Halves(registry.Dataset):
-        name, description, licence, url = "halves", "toy", "none", ""
-        tasks, expected_counts, default_crop = (), {"train": None, "validation": None}, "none"
-
-        def records(self, raw=None, **options):
-            for split, index in itertools.product(self.expected_counts, range(16)):
-                photo = functools.partial(np.full, (16, 16, 3), 10 * index, np.uint8)
-                gender = {"gender": index % 2} if split == "train" else {}
-                yield Record(f"{split}/{index}.png", split, photo, {"emotion": index % 8, **gender})
-
-    registry.register_dataset(Halves)
-    try:
-        prepare_dataset("halves", None, tmp_path, workers=0, log=lambda line: None)
-
-        def of(*tasks):
-            model = ModelConfig(backbone="toy_net", tasks=tasks)
-            return set_up(prepared.toy_config(model=model, data=DataConfig(name="halves")), tmp_path, tmp_path)
-
-        with pytest.raises(ConfigError, match=r"no record of halves/validation has a label of task gender.*first"):
-            of("gender", "emotion8")
-        assert not caplog.text
-        of("emotion8", "gender")
-        assert "no record of halves/validation has a label of task gender: its figures will be empty" in caplog.text
-    finally:
-        del registry._registered["halves"]
 
 
 def test_a_damaged_line_of_the_log_costs_itself_only(tmp_path, caplog):
@@ -295,33 +317,15 @@ def test_a_damaged_line_of_the_log_costs_itself_only(tmp_path, caplog):
 def test_clear_errors(data_dir, tmp_path):
     with pytest.raises(ValueError, match="multiple of the 8 devices"):
         run(data_dir, tmp_path, batch_size=12)
+    with pytest.raises(ValueError, match="eval_batch_size 12 is no multiple of the 8 devices"):
+        run(data_dir, tmp_path, eval_batch_size=12)
     with pytest.raises(ValueError, match="fewer than one batch"):
         run(data_dir, tmp_path, batch_size=4096)
     with pytest.raises(FileNotFoundError, match=r"prepare_dataset\.py affectnet"):
         run(data_dir, tmp_path, data=DataConfig(name="affectnet"))
 
 
-def test_heads_and_layers_that_cannot_be_kept_are_refused(tmp_path):
-    shared = ModelConfig(backbone="toy_net", tasks=("gender", "age"), shared_hidden=("gender", "age"))
-    model, cfg, _ = build_model(prepared.toy_config(model=shared), None)
-    save_inference_checkpoint(tmp_path / "first", init_variables(model, 0, 16), cfg)
-    kept = ModelConfig(
-        backbone="toy_net", tasks=("emotion8",), keep_heads=("gender", "age"), init_from=str(tmp_path / "first")
-    )
-    shutil.copytree(tmp_path / "first", tmp_path / "damaged")
-    shutil.rmtree(tmp_path / "damaged" / "checkpoint")
-    with pytest.raises(ConfigError, match=r"init_from=.*damaged: .* is damaged or not whole"):
-        build_model(prepared.toy_config(model=dataclasses.replace(kept, init_from=str(tmp_path / "damaged"))), tmp_path)
-    assert build_model(prepared.toy_config(model=kept), tmp_path)[1].shared_hidden == ("gender", "age")
-    both = dataclasses.replace(kept, shared_hidden=("emotion8",))
-    with pytest.raises(ConfigError, match=r"gender, age of .*first share a hidden layer and are kept"):
-        build_model(prepared.toy_config(model=both), tmp_path)
-    alone = ModelConfig(backbone="toy_net", shared_hidden=("emotion8",))
-    with pytest.raises(ConfigError, match="shared_hidden must name heads, one of them with a hidden layer"):
-        build_model(prepared.toy_config(model=alone), None)
-
-
-def test_head_stage_leaves_out_a_record_that_cannot_be_read(tmp_path):
+def test_head_stage_leaves_out_a_record_that_cannot_be_read(tmp_path, monkeypatch):
     """Its features are unknown; in place of nan, which no mask stops, stand zeros."""
     data_dir = prepared.prepare_squares(tmp_path)
     shard = min(data_dir.rglob("*train.tfrecord*"), key=lambda path: (path.suffix == ".index", path.name))
@@ -338,29 +342,17 @@ def test_head_stage_leaves_out_a_record_that_cannot_be_read(tmp_path):
         data_dir,
         tmp_path,
     )
+    make, given = loop.array_loader, []
+
+    def noted(arrays, *args, **kwargs):
+        given.append(arrays)
+        return make(arrays, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "array_loader", noted)
     loop.train(setup)
     assert len(setup.train_source.corrupt) == 1
+    (place,) = setup.train_source.corrupt
+    for arrays in given:
+        assert np.flatnonzero(arrays["mask"] == 0).tolist() == [place]
+        assert np.flatnonzero((arrays["features"] == 0).all(axis=1)).tolist() == [place]
     assert all(np.isfinite(line["loss"]) for line in read_metrics(tmp_path) if line["phase"] == "train")
-
-
-def test_more_persons_than_outputs_are_refused(tmp_path):
-    class Persons(registry.Dataset):
-        name, description, licence, url = "persons", "toy", "none", ""
-        tasks, expected_counts, default_crop = (), {"train": None, "validation": None}, "none"
-
-        def records(self, raw=None, **options):
-            for split, index in itertools.product(self.expected_counts, range(16)):
-                photo = functools.partial(np.full, (16, 16, 3), 10 * index, np.uint8)
-                yield Record(f"{split}/{index}.png", split, photo, {"identity": index % 8})
-
-    registry.register_dataset(Persons)
-    try:
-        prepare_dataset("persons", None, tmp_path, workers=0, log=lambda line: None)
-        model = ModelConfig(backbone="toy_net", tasks=("identity",), identities=6)
-        config = prepared.toy_config(model=model, data=DataConfig(name="persons"))
-        with pytest.raises(ConfigError, match=r"8 persons, more than --config.model.identities=6"):
-            set_up(config, tmp_path, tmp_path)
-        model = dataclasses.replace(model, identities=0)
-        assert set_up(dataclasses.replace(config, model=model), tmp_path, tmp_path).cfg.num_classes == {"identity": 8}
-    finally:
-        del registry._registered["persons"]

@@ -152,6 +152,23 @@ def test_accumulation_under_batch_norm_moves_the_statistics_by_every_microbatch(
     np.testing.assert_allclose(after.batch_stats["backbone"]["BatchNorm_0"]["mean"], mean, rtol=1e-4, atol=1e-6)
 
 
+def test_statistics_of_a_frozen_base_are_the_mean_of_those_of_the_parts():
+    stage = StageConfig(lr=1e-2, trainable="heads", batch_norm="batch")
+    functions, state = toy.setup(stage=stage, sam=SamConfig(rho=0.05, parts=4))
+    batch = toy.make_batch(16)
+    after, _ = jax.jit(functions.train)(state, batch)
+    kernel = state.params["backbone"]["Conv_0"]["kernel"]
+    means = [
+        jax.lax.conv_general_dilated(part, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")).mean(
+            axis=(0, 1, 2)
+        )
+        for part in microbatches.split(toy.PREPROCESSING.normalize(batch["image"]), 4)
+    ]
+    before = state.batch_stats["backbone"]["BatchNorm_0"]["mean"]
+    expected = np.mean([0.9 * before + 0.1 * mean for mean in means], axis=0)
+    np.testing.assert_allclose(after.batch_stats["backbone"]["BatchNorm_0"]["mean"], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_accumulation_needs_less_memory():
     def planned(accumulate):
         functions, state = toy.setup(stage=RUNNING, accumulate=accumulate)

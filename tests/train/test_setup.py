@@ -1,0 +1,142 @@
+"""What a run needs before its first step: labels, classes, the network and what it starts from."""
+
+import dataclasses
+import functools
+import itertools
+import shutil
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from facejax.config import ConfigError, DataConfig, ModelConfig
+from facejax.data.records import Record
+from facejax.data.source import FaceSource
+from facejax.data.transforms import RandomHorizontalFlip, RandomResizedCrop, Resize
+from facejax.datasets import registry
+from facejax.datasets.prepare import prepare_dataset
+from facejax.models.face_model import init_variables
+from facejax.tasks import TASKS
+from facejax.train.setup import augmentation, build_model, class_labels, labelled, set_up
+from facejax.weights.checkpoint import save_inference_checkpoint
+
+from . import prepared
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toy_net():
+    with prepared.registered_toy_net():
+        yield
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return prepared.prepare_squares(tmp_path_factory.mktemp("squares"))
+
+
+def test_labels_are_rounded_and_half_known_ones_unknown():
+    source = mock.Mock(spec=FaceSource)
+    source.labels.return_value = np.array([29.6, 30.4, np.nan, -1], np.float32)
+    assert class_labels(source, TASKS["age"]).tolist() == [30, 30, -1, -1]
+    source.labels.return_value = np.array([[0.5, 0.1], [np.nan, 0.1], [0.5, np.nan], [np.nan] * 2], np.float32)
+    source.select.return_value = source
+    _, labels = labelled(source, [TASKS["valence_arousal"]])
+    assert source.select.call_args.args[0].tolist() == [True, False, False, False]
+    np.testing.assert_array_equal(labels["valence_arousal"], np.array([[0.5, 0.1]], np.float32))
+
+
+def test_seven_classes_leave_contempt_out(data_dir, tmp_path):
+    model = ModelConfig(backbone="toy_net", tasks=("emotion7",))
+    setup = set_up(prepared.toy_config(model=model), data_dir, tmp_path)
+    eight = set_up(prepared.toy_config(), data_dir, tmp_path)
+    eight_labels, seven_labels = eight.eval_labels["emotion8"], setup.eval_labels["emotion7"]
+    contempt = (eight_labels == 1).sum()
+    assert contempt > 0
+    assert len(setup.eval_source) == len(eight.eval_source) - contempt
+    np.testing.assert_array_equal(
+        np.asarray(setup.tasks[0].labels)[seven_labels],
+        np.delete(np.asarray(eight.tasks[0].labels)[eight_labels], np.flatnonzero(eight_labels == 1)),
+    )
+
+
+def test_an_evaluation_split_without_labels(tmp_path, caplog):
+    class Halves(registry.Dataset):
+        name, description, licence, url = "halves", "toy", "none", ""
+        tasks, expected_counts, default_crop = (), {"train": None, "validation": None}, "none"
+
+        def records(self, raw=None, **options):
+            for split, index in itertools.product(self.expected_counts, range(16)):
+                photo = functools.partial(np.full, (16, 16, 3), 10 * index, np.uint8)
+                gender = {"gender": index % 2} if split == "train" else {}
+                yield Record(f"{split}/{index}.png", split, photo, {"emotion": index % 8, **gender})
+
+    registry.register_dataset(Halves)
+    try:
+        prepare_dataset("halves", None, tmp_path, workers=1, log=lambda line: None)
+
+        def of(*tasks):
+            model = ModelConfig(backbone="toy_net", tasks=tasks)
+            return set_up(prepared.toy_config(model=model, data=DataConfig(name="halves")), tmp_path, tmp_path)
+
+        with pytest.raises(ConfigError, match=r"no record of halves/validation has a label of task gender.*first"):
+            of("gender", "emotion8")
+        assert not caplog.text
+        of("emotion8", "gender")
+        assert "no record of halves/validation has a label of task gender: its figures will be empty" in caplog.text
+    finally:
+        del registry._registered["halves"]
+
+
+def test_more_persons_than_outputs_are_refused(tmp_path):
+    class Persons(registry.Dataset):
+        name, description, licence, url = "persons", "toy", "none", ""
+        tasks, expected_counts, default_crop = (), {"train": None, "validation": None}, "none"
+
+        def records(self, raw=None, **options):
+            for split, index in itertools.product(self.expected_counts, range(16)):
+                photo = functools.partial(np.full, (16, 16, 3), 10 * index, np.uint8)
+                yield Record(f"{split}/{index}.png", split, photo, {"identity": index % 8})
+
+    registry.register_dataset(Persons)
+    try:
+        prepare_dataset("persons", None, tmp_path, workers=1, log=lambda line: None)
+        model = ModelConfig(backbone="toy_net", tasks=("identity",), identities=6)
+        config = prepared.toy_config(model=model, data=DataConfig(name="persons"))
+        with pytest.raises(ConfigError, match=r"8 persons, more than --config.model.identities=6"):
+            set_up(config, tmp_path, tmp_path)
+        model = dataclasses.replace(model, identities=0)
+        assert set_up(dataclasses.replace(config, model=model), tmp_path, tmp_path).cfg.num_classes == {"identity": 8}
+    finally:
+        del registry._registered["persons"]
+
+
+def test_heads_and_layers_that_cannot_be_kept_are_refused(tmp_path):
+    shared = ModelConfig(backbone="toy_net", tasks=("gender", "age"), shared_hidden=("gender", "age"))
+    model, cfg, _ = build_model(prepared.toy_config(model=shared), None)
+    fed = dataclasses.replace(cfg.preprocessing, mean=(9.0, 8.0, 7.0), image_size=24)
+    cfg = dataclasses.replace(cfg, preprocessing=fed, training_data=("vggface2",))
+    save_inference_checkpoint(tmp_path / "first", init_variables(model, 0, 16), cfg)
+    kept = ModelConfig(
+        backbone="toy_net", tasks=("emotion8",), keep_heads=("gender", "age"), init_from=str(tmp_path / "first")
+    )
+    shutil.copytree(tmp_path / "first", tmp_path / "damaged")
+    shutil.rmtree(tmp_path / "damaged" / "checkpoint")
+    with pytest.raises(ConfigError, match=r"init_from=.*damaged: .* is damaged or not whole"):
+        build_model(prepared.toy_config(model=dataclasses.replace(kept, init_from=str(tmp_path / "damaged"))), tmp_path)
+    made = build_model(prepared.toy_config(model=kept), tmp_path)[1]
+    assert made.shared_hidden == ("gender", "age")
+    assert made.preprocessing == dataclasses.replace(fed, image_size=16)  # what they were fed, in the size asked for
+    assert made.training_data == ("vggface2", "facial_expressions")
+    both = dataclasses.replace(kept, shared_hidden=("emotion8",))
+    with pytest.raises(ConfigError, match=r"gender, age of .*first share a hidden layer and are kept"):
+        build_model(prepared.toy_config(model=both), tmp_path)
+    alone = ModelConfig(backbone="toy_net", shared_hidden=("emotion8",))
+    with pytest.raises(ConfigError, match="shared_hidden must name heads, one of them with a hidden layer"):
+        build_model(prepared.toy_config(model=alone), None)
+
+
+def test_random_resized_crops_are_cut_as_in_the_published_training():
+    """Resized to 256, of which 224 are cut (official code); other sizes likewise."""
+    config = DataConfig(augmentation="random_resized_crop")
+    assert augmentation(config, 224) == (Resize(256), RandomResizedCrop(224), RandomHorizontalFlip())
+    assert augmentation(config, 112)[0] == Resize(128)
