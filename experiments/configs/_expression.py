@@ -6,13 +6,19 @@ HEAD_ONLY = StagesConfig(full=StageConfig(epochs=0))
 
 
 def affectnet_run(
-    backbone: str, init_from: str, paper: PaperResult, *, task: str = "emotion8", stages: StagesConfig | None = None
+    backbone: str,
+    init_from: str,
+    paper: PaperResult,
+    *,
+    task: str = "emotion8",
+    stages: StagesConfig | None = None,
+    dropout_rate: float = 0.0,
 ) -> Config:
     """Fine-tuning on AffectNet's manually labelled photos: head 3 epochs, then all weights 10 (paper section 3)."""
     without_contempt = DataConfig(num_train=283901)
     return Config(
         data=without_contempt if task == "emotion7" else DataConfig(),
-        model=ModelConfig(backbone=backbone, tasks=(task,), init_from=init_from),
+        model=ModelConfig(backbone=backbone, tasks=(task,), dropout_rate=dropout_rate, init_from=init_from),
         stages=stages or StagesConfig(),
         paper=paper,
     )

@@ -3,7 +3,7 @@
 from facejax.config import Config, CpuProfile, DataConfig, ModelConfig, PaperResult, StageConfig, StagesConfig
 
 
-def vggface2_run(backbone: str, init_from: str, paper: PaperResult) -> Config:
+def vggface2_run(backbone: str, init_from: str, paper: PaperResult, *, dropout_rate: float = 0.0) -> Config:
     """9131 persons of VGGFace2, a random tenth of each one's photos held out; head 1 epoch, then all weights 10."""
     return Config(
         batch_size=48,
@@ -13,7 +13,13 @@ def vggface2_run(backbone: str, init_from: str, paper: PaperResult) -> Config:
             people_photos_each=40,
             num_train=3067564,
         ),
-        model=ModelConfig(backbone=backbone, tasks=("identity",), identities=9131, init_from=init_from),
+        model=ModelConfig(
+            backbone=backbone,
+            tasks=("identity",),
+            identities=9131,
+            dropout_rate=dropout_rate,
+            init_from=init_from,
+        ),
         stages=StagesConfig(
             head=StageConfig(epochs=1, lr=1e-3, trainable="heads", batch_norm="running"),
             full=StageConfig(epochs=10, lr=1e-4),

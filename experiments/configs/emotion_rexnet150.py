@@ -4,6 +4,7 @@
 
 The recipe of `emotion_b2`, whose file says where the published code differs; input 224 px.
 Starts from the best model of `identity_rexnet150`; without one, from random weights, and says so.
+Dropout of 0.2 before the head, as in `identity_rexnet150`.
 The paper has no number for it.
 
 Not run in full here: AffectNet is licence-gated.
@@ -17,4 +18,4 @@ PAPER = PaperResult("Table 2", "RexNet-150 (VGGFace2)", "affectnet")
 
 def get_config() -> Config:
     """Table 2, RexNet-150 (VGGFace2)."""
-    return affectnet_run("rexnet_150", "identity_rexnet150", PAPER)
+    return affectnet_run("rexnet_150", "identity_rexnet150", PAPER, dropout_rate=0.2)

@@ -2,7 +2,8 @@
 
     python experiments/run.py --config emotion_rexnet150_head_only
 
-The first stage of `emotion_b2` alone: the head learns for 3 epochs on the frozen base of `identity_rexnet150`.
+The first stage of `emotion_b2` alone: the head learns for 3 epochs on the frozen base of `identity_rexnet150`,
+with its dropout of 0.2 before the head.
 
 Not run in full here: AffectNet is licence-gated.
 """
@@ -15,4 +16,4 @@ PAPER = PaperResult("Table 2", "RexNet-150, head only", "affectnet", accuracy=48
 
 def get_config() -> Config:
     """Table 2, RexNet-150, head only."""
-    return affectnet_run("rexnet_150", "identity_rexnet150", PAPER, stages=HEAD_ONLY)
+    return affectnet_run("rexnet_150", "identity_rexnet150", PAPER, stages=HEAD_ONLY, dropout_rate=0.2)

@@ -4,6 +4,7 @@
 
 Batch 48, SAM over Adam, RandomResizedCrop and flip; head 1 epoch at 1e-3 on the frozen base, all weights 10 epochs at
 1e-4; input 224 px. Starts from the ImageNet weights `rexnet_150.nav_in1k`.
+Dropout of 0.2 before the head: timm's network has it, and the published code puts its own last layer behind it.
 
 Not run in full here: VGGFace2 is licence-gated. Without it, on a CPU, the profile learns 30 persons of the
 built-in set from 40 photos each.
@@ -17,4 +18,4 @@ PAPER = PaperResult("section 3", "identity, RexNet-150", "vggface2", accuracy=96
 
 def get_config() -> Config:
     """Section 3, identity, RexNet-150."""
-    return vggface2_run("rexnet_150", "rexnet_150.nav_in1k", PAPER)
+    return vggface2_run("rexnet_150", "rexnet_150.nav_in1k", PAPER, dropout_rate=0.2)

@@ -1,7 +1,8 @@
 """RexNet-150 as timm's ``rexnet_150``.
 
 Source: Han et al., "ReXNet: diminishing representational bottleneck on convolutional neural network", 2020 (section 4:
-channels grow by the same number in every block).
+channels grow by the same number in every block). timm's dropout of 0.2 before the classifier is the heads'
+(`FaceModel.dropout_rate`).
 """
 
 import flax.linen as nn

@@ -9,6 +9,7 @@ from facejax.config import Config, ConfigError
 from facejax.data.metadata import write_metadata
 from facejax.models import list_models
 from facejax.tasks import TASKS
+from tests.models.torchvision_stub import import_timm, skip_without
 from tests.train.prepared import prepare_squares
 
 
@@ -24,6 +25,29 @@ def test_every_config_resolves_and_says_what_it_reproduces(name):
     assert f"python experiments/run.py --config {name}" in module.__doc__
     full = run.resolve(name, [("profile", "full")])
     assert dataclasses.replace(full, profile=config.profile) == config
+
+
+# Of what stands between the pooled features and the classifier in the networks that the published code takes from timm,
+# where it puts its own classifier; all others have none.
+TIMM_DROPOUT = {"rexnet_150": 0.2}
+
+
+@pytest.mark.parametrize("name", [name for name in run.list_configs() if name.startswith(("identity_", "emotion_"))])
+def test_dropout_before_the_head_is_that_of_the_published_network(name):
+    model = run.load_config(name).model
+    assert model.dropout_rate == TIMM_DROPOUT.get(model.backbone, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["tf_efficientnet_b0", "tf_efficientnet_b2", "rexnet_150", "inception_v3", "dm_nfnet_f0"]
+)
+def test_dropout_is_that_of_timm_itself(name):
+    skip_without("timm")
+    network = import_timm().create_model(name)
+    rates = {module.p for module in network.modules() if type(module).__name__ == "Dropout"}
+    rates.add(getattr(network, "drop_rate", 0.0))  # EfficientNet's is a function, not a module
+    assert max(rates) == TIMM_DROPOUT.get(name, 0)
 
 
 def test_cpu_profile_is_applied_before_the_overrides():
