@@ -223,11 +223,14 @@ def build_model(
     elif wanted.keep_heads:
         raise ConfigError("--config.model.keep_heads needs --config.model.init_from, where the heads come from")
     names = (*wanted.keep_heads, *(task.name for task in tasks))
-    size = wanted.image_size or pretrained_cfg(wanted.backbone).preprocessing.image_size
+    own = pretrained_cfg(wanted.backbone).preprocessing
     cfg = PretrainedCfg(
         architecture=base.architecture,
-        # What the weights were trained on is what they are fed again, but for the size.
-        preprocessing=dataclasses.replace(base.preprocessing, image_size=size),
+        # What the weights were trained on is what they are fed again, but for size and kernel: timm's ImageNet weights
+        # are bicubic, while the published code trains them further with bilinear crops, as the augmentation makes them.
+        preprocessing=dataclasses.replace(
+            base.preprocessing, image_size=wanted.image_size or own.image_size, interpolation=own.interpolation
+        ),
         tasks=names,
         num_classes=num_classes,
         labels={name: TASKS[name].labels for name in names},

@@ -15,7 +15,9 @@ from facejax.data.source import FaceSource
 from facejax.data.transforms import RandomHorizontalFlip, RandomResizedCrop, Resize
 from facejax.datasets import registry
 from facejax.datasets.prepare import prepare_dataset
+from facejax.models import create_model, pretrained_cfg
 from facejax.models.face_model import init_variables
+from facejax.preprocessing import Preprocessing
 from facejax.tasks import TASKS
 from facejax.train.setup import augmentation, build_model, class_labels, labelled, set_up
 from facejax.weights.checkpoint import save_inference_checkpoint
@@ -133,6 +135,18 @@ def test_heads_and_layers_that_cannot_be_kept_are_refused(tmp_path):
     alone = ModelConfig(backbone="toy_net", shared_hidden=("emotion8",))
     with pytest.raises(ConfigError, match="shared_hidden must name heads, one of them with a hidden layer"):
         build_model(prepared.toy_config(model=alone), None)
+
+
+def test_weights_are_fed_as_before_but_for_size_and_kernel(tmp_path):
+    """As the published code resizes for training (torchvision's Resize: bilinear), not as for ImageNet (bicubic)."""
+    imagenet = dataclasses.replace(
+        pretrained_cfg("toy_net"), preprocessing=Preprocessing(16, mean=(0.5, 0.4, 0.3), interpolation="bicubic")
+    )
+    variables = init_variables(create_model("toy_net"), 0, 16)
+    save_inference_checkpoint(tmp_path / "imagenet", variables, imagenet)
+    model = ModelConfig(backbone="toy_net", init_from=str(tmp_path / "imagenet"), image_size=24)
+    _, cfg, _ = build_model(prepared.toy_config(model=model), tmp_path)
+    assert cfg.preprocessing == Preprocessing(24, mean=(0.5, 0.4, 0.3), interpolation="bilinear")
 
 
 def test_random_resized_crops_are_cut_as_in_the_published_training():
