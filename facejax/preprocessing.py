@@ -31,7 +31,8 @@ class Preprocessing:
         std: Each channel is divided by it, after the mean.
         scale: Factor on the 0-255 pixel values, before the mean.
         channel_order: Order that the network expects. Images are RGB everywhere else in facejax.
-        interpolation: Resize kernel (OpenCV's; no anti-aliasing but in ``area``).
+        interpolation: Resize kernel (OpenCV's; no anti-aliasing but in ``area``). The paper's code trains on bilinear
+            crops of PIL, which smooths where it reduces; its ONNX package feeds the same networks by OpenCV's.
         margin: Margin around the detector's box, as a part of its size (paper section 3: none).
     """
 
