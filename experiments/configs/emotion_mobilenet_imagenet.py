@@ -5,7 +5,8 @@
 The recipe of `emotion_b2`, whose file says where the published code differs; input 224 px.
 Starts from published ImageNet weights, `mobilenet_v1.keras_in1k` (docs/weights.md says where they are and how to
 bring the file to a machine without a network).
-(The published code trains this network in Keras: a hidden layer of 256, Adam without SAM, batch 80.)
+(The published code trains this network in Keras: a hidden layer of 256, Adam without SAM, batch 80; and feeds it in
+"caffe" mode, here RGB in -1 to 1: see `identity_mobilenet`.)
 
 Not run in full here: AffectNet is licence-gated.
 """

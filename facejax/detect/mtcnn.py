@@ -4,6 +4,9 @@ Results equal facenet-pytorch's one-photo-at-a-time cascade, but photos of mixed
 pixels lie in one buffer (`sampling`), their pyramids share a strip (`pyramid`), their candidates share batches, and
 all of these come in few fixed shapes, so that a data set compiles nothing after its first photos. The host keeps what
 is small and ragged: thresholds, suppression, tables.
+
+Difference from the paper's code: it runs the cascade of facenet's TensorFlow port, which fills a candidate that reaches
+beyond the photo with zeros, where facenet-pytorch looks at the part within the photo, stretched.
 """
 
 import concurrent.futures

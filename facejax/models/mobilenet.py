@@ -2,7 +2,8 @@
 
 Source: Howard et al., "MobileNets: efficient convolutional neural networks for mobile vision applications", 2017 (table
 1). Layer names are Keras's. Differences from timm's ``mobilenetv1_100``: ReLU6, BatchNorm's epsilon of 1e-3, and at
-stride 2 the zeros of depthwise convolutions all lie below and to the right.
+stride 2 the zeros of depthwise convolutions all lie below and to the right. Difference from Keras: in training the
+running statistics of BatchNorm keep 0.9 of their old values, as in the other networks here, not 0.99.
 """
 
 import flax.linen as nn
