@@ -128,7 +128,8 @@ class LossConfig:
     Attributes:
         class_weights: ``example``: eq. 2 as printed, the mean over the batch of w_y * loss, w_y = max N / N_y.
             ``batch``: the published code's weighted mean, divided by the batch's sum of weights. ``none``: unweighted.
-        label_smoothing: As torch.nn.CrossEntropyLoss has it, class weights included; 0 in the paper.
+        label_smoothing: As torch.nn.CrossEntropyLoss has it, class weights included; 0 in the paper. The published
+            code's later loss, 0.1, is that of ``class_weights`` ``example``.
         task_weights: Factor of each task's loss in the order of ``model.tasks``; empty for 1 each.
     """
 

@@ -87,8 +87,9 @@ def concordance(
 ) -> Float[Array, "values"]:
     """Lin's concordance correlation coefficient of each value over the records that count, in [-1, 1].
 
-    2 cov(x, y) / (var x + var y + (mean x - mean y)^2), with the population's variances (divided by n), as the
-    AffectNet challenge and the published successor models use it; 0 where nothing varies or counts.
+    2 cov(x, y) / (var x + var y + (mean x - mean y)^2), with the population's variances (divided by n), as Lin (1989)
+    defines it; 0 where nothing varies or counts. The published successor's code divides by n - 1, which counts the
+    difference of the means a little less: (n - 1) / n of its square.
 
     Args:
         predicted: Any range.

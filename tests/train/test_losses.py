@@ -97,6 +97,22 @@ def test_concordance_is_the_closed_form_of_numpy():
     assert not gradient[40:].any()
 
 
+def test_concordance_beside_the_published_code_s():
+    """Its variances divide by n - 1 (torch.var); its two losses, (1 - CCC) / 2 each, are one minus the mean of both."""
+    n = 48
+    x, y = np.random.default_rng(1).normal(size=(2, n, 2)).astype(np.float32)
+    y = 0.5 * y + x + 0.3
+    theirs = []
+    for a, b in zip(x.T.astype(np.float64), y.T.astype(np.float64), strict=True):
+        cor = np.corrcoef(a, b)[0, 1]
+        # Theirs has 1 in place of n / (n - 1).
+        spread = a.var(ddof=1) + b.var(ddof=1) + n / (n - 1) * (a.mean() - b.mean()) ** 2
+        theirs.append(2 * cor * a.std(ddof=1) * b.std(ddof=1) / spread)
+    ours = losses.concordance(jnp.asarray(x), jnp.asarray(y), jnp.ones(n))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    assert float(1 - ours.mean()) == pytest.approx(sum((1 - value) / 2 for value in theirs), rel=1e-5)
+
+
 def test_concordance_of_equal_values_is_one_and_of_none_is_zero():
     x = jnp.linspace(-1, 1, 12).reshape(6, 2)
     np.testing.assert_allclose(losses.concordance(x, x, jnp.ones(6)), 1, rtol=1e-6)
