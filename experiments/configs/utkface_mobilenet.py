@@ -10,7 +10,8 @@ people aged 21 to 60 the paper has 97.5 % and 5.39 years; ours are all photos of
 with ``--option listing=utk_test.csv``. Nothing is trained. All photos with one face, MTCNN box with margin 0.4; age by
 eq. 1. Every metric also by gender, ethnicity, both together and age, with the gap and who is served worst. Where
 UTKFace is not prepared, rendered photos of `people` take its place; without `init_from` the network has no heads and
-nothing to say.
+nothing to say. (The published programme widens boxes by 10 px on every side, and calls male what gets 0.6 or more, here
+0.5; the paper says neither.)
 """
 
 from facejax.protocol_config import AttributesConfig, AttributesPaper, FacesConfig, NetworkConfig
