@@ -4,6 +4,7 @@
 
 The recipe of `emotion_b2`, whose file says where the published code differs; input 224 px.
 Starts from the best model of `identity_mobilenet`; without one, from random weights, and says so.
+The authors' page gives the 64.71 % to their network trained on 7 (`emotion_mobilenet_7`); Table 2 does not say so.
 (The published code trains this network in Keras: a hidden layer of 256, Adam without SAM, batch 80.)
 
 Not run in full here: AffectNet is licence-gated.

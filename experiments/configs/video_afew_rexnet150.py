@@ -1,13 +1,14 @@
 r"""AFEW, emotion of a clip with RexNet-150 (paper Table 4: 57.27 %).
 
     python experiments/run.py --config video_afew_rexnet150 --config.clips.raw=AFEW \
-        --config.network.init_from=emotion_rexnet150
+        --config.network.init_from=emotion_rexnet150_7
 
-The largest face of every frame; mean, max, min and std of the features over the frames, L2-normed; linear SVM, RBF
-SVM and random forest, with C chosen by cross-validation on the training clips
-(--config.classifier.choose_by=peeking_at_validation is what the published constants come from). Training clips
-without a face are dropped, validation clips without one get zeros. Without AFEW (licence-gated) rendered clips of
-`people` take its place; without `init_from` the weights are random.
+The largest face of every frame; mean, max, min and std of the features over the frames, L2-normed; linear SVM, RBF SVM
+and random forest, with C chosen by cross-validation on the training clips
+(--config.classifier.choose_by=peeking_at_validation is what the published constants come from). Training clips without
+a face are dropped, validation clips without one get zeros. The one RexNet-150 that Table 2 has with all weights trained
+is of 7 expressions. Without AFEW (licence-gated) rendered clips of `people` take its place; without `init_from` the
+weights are random.
 """
 
 from facejax.protocol_config import NetworkConfig, VideoConfig, VideoPaper

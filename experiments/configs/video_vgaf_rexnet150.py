@@ -1,11 +1,12 @@
 r"""VGAF, emotion of a group in a clip with RexNet-150 (paper Table 5: 63.58 %).
 
     python experiments/run.py --config video_vgaf_rexnet150 --config.clips.raw=VGAF \
-        --config.network.init_from=emotion_rexnet150
+        --config.network.init_from=emotion_rexnet150_7
 
 All faces of every frame, warped onto ArcFace's five points; mean and std over the faces of a frame, then mean and std
-over the frames, L2-normed; classifiers and rules for clips without a face as in video_afew_rexnet150. Without VGAF
-(licence-gated) rendered clips of `people` take its place; without `init_from` the weights are random.
+over the frames, L2-normed; classifiers and rules for clips without a face as in video_afew_rexnet150. The one
+RexNet-150 that Table 2 has with all weights trained is of 7 expressions. Without VGAF (licence-gated) rendered clips of
+`people` take its place; without `init_from` the weights are random.
 """
 
 from experiments.configs._video import vgaf_run

@@ -59,6 +59,19 @@ def test_every_protocol_resolves_and_says_what_it_reproduces(name):
         assert flatten(override(config, path, text))[path] == value
 
 
+# Whose features Tables 4 and 5 are of: the authors' page has them beside mobilenet_7.h5, enet_b0_8_* and enet_b2_7.
+CLIP_NETWORKS = {"mobilenet": "emotion_mobilenet_7", "b0": "emotion_b0", "b2": "emotion_b2_7"}
+
+
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if name.startswith(("video_", "lfw_"))])
+def test_the_command_names_the_run_whose_network_the_row_is_of(name):
+    doc = __import__(f"experiments.configs.{name}", fromlist=["x"]).__doc__
+    named = re.search(r"--config\.network\.init_from=(\w+)", doc)[1]
+    assert run.load_config(named).model.backbone == run.load_config(name).network.backbone
+    protocol, *_, backbone = name.split("_")
+    assert protocol != "video" or named == CLIP_NETWORKS.get(backbone, named)
+
+
 def test_configs_of_the_paper_s_tables_are_there():
     backbones = ("mobilenet", "b0", "b2", "rexnet150")
     expected = {f"video_{which}_{backbone}" for which in ("afew", "vgaf") for backbone in backbones}
