@@ -168,6 +168,8 @@ def main():
     parser.add_argument("photo")
     parser.add_argument("--out", help="annotated photo")
     args = parser.parse_args()
+    if next(pathlib.Path(args.bundle).glob("*.onnx"), None) is None:
+        parser.error(f"{args.bundle} holds no ONNX files: give the folder that `facejax export --to onnx` wrote")
     bundle = Bundle(args.bundle)
     photo = cv2.imread(args.photo, cv2.IMREAD_COLOR_RGB)
     if photo is None:
@@ -186,9 +188,11 @@ def main():
         print([round(float(edge)) for edge in face["box"]], f"{face['score']:.3f}", "; ".join(words))
         x1, y1, x2, y2 = (int(edge) for edge in face["box"])
         cv2.rectangle(photo, (x1, y1), (x2, y2), (0, 200, 120), 2)
-        cv2.putText(photo, "; ".join(words), (x1, y1 - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 200, 120), 1, cv2.LINE_AA)
-    if args.out:
-        cv2.imwrite(args.out, photo[..., ::-1])
+        for colour, width in (((0, 0, 0), 4), ((255, 255, 255), 1)):  # white with a dark rim, for any ground
+            place = (x1, max(y1 - 6, 14))
+            cv2.putText(photo, "; ".join(words), place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, width, cv2.LINE_AA)
+    if args.out and not cv2.imwrite(args.out, photo[..., ::-1]):
+        parser.error(f"cannot write {args.out}: does its folder exist?")
 
 
 if __name__ == "__main__":

@@ -88,6 +88,23 @@ def test_the_example_prints_classes_with_their_probability_and_values_as_they_ar
     assert re.search(rf"emotion7: \w+ \d+%; valence {number}; arousal {number}\n", capsys.readouterr().out)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere", "a.png"], "nowhere holds no ONNX files: give the folder that `facejax export --to onnx` wrote"),
+        (["BUNDLE", "none.png"], "cannot read none.png"),
+        (["BUNDLE", "a.png", "--out", "nowhere/b.png"], "cannot write nowhere/b.png"),
+    ],
+)
+def test_the_example_says_what_is_missing(arguments, words, example, bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("a.png", noise(30, 30))
+    monkeypatch.setattr(sys, "argv", ["onnx_bundle.py", *(str(bundle) if a == "BUNDLE" else a for a in arguments)])
+    with pytest.raises(SystemExit, match="2"):
+        example.main()
+    assert words in capsys.readouterr().err
+
+
 def test_the_example_drops_boxes_outside_the_photo(bundle, example, monkeypatch):
     opened = example.Bundle(bundle)
     boxes = np.array([[5, 60, 25, 80], [-9, 5, 0.9, 25], [4, 4, 30, 30]], np.float32)
