@@ -100,7 +100,7 @@ def draw_reliability(axes: Any, result: CalibrationResult, title: str) -> None:
     axes.plot(result.confidence, result.confidence, "_", color="tab:red", markersize=12, label="mean confidence")
     axes.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
     if result.n:
-        axes.step(result.edges[:-1], result.counts / result.n, where="post", color="black", label="part of records")
+        axes.stairs(result.counts / result.n, result.edges, color="black", linewidth=1.5, label="part of records")
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
     axes.set_title(f"{title}: ECE {100 * result.ece:.1f} %, n={result.n}")
     axes.legend(loc="upper left", fontsize=8)

@@ -76,14 +76,17 @@ class FairnessResult:
         lines = [f"| {self.attribute} | n | persons | {self.metric}{unit} [95 % interval] |", "|---|---|---|---|"]
         for group in self.groups:
             low, high = (factor * side for side in group.interval95)
-            note = "" if group.counted else f" (fewer than {MIN_RECORDS}, or {MIN_PERSONS} persons: not compared)"
+            note = "" if group.counted else " (not compared)"
             interval = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
             value = f"{factor * group.value:.2f}{interval}"
             lines.append(f"| {group.name} | {group.n} | {group.clusters} | {value}{note} |")
+        if not all(group.counted for group in self.groups):
+            least = f"{MIN_RECORDS} records or {MIN_PERSONS} persons"
+            lines += ["", f"Not compared: a group of fewer than {least}, too few to say."]
         if self.worst:
             low, high = (factor * side for side in self.gap_interval95)
-            gap = f"{factor * self.gap:.2f} [{low:.2f}, {high:.2f}]"
-            lines += ["", f"Gap {gap}{unit}: {self.best} is served best, {self.worst} worst. {self.unknown} unknown."]
+            gap = f"{factor * self.gap:.2f} [{low:.2f}, {high:.2f}]{' points' if percent else ''}"
+            lines += ["", f"Gap {gap}: {self.best} is served best, {self.worst} worst. {self.unknown} unknown."]
         return lines
 
 

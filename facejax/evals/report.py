@@ -270,7 +270,7 @@ def _draw_curves(path: pathlib.Path, history: list[dict[str, Any]]) -> None:
     ):
         points = [(line["step"], line[key]) for line in evaluated if key in line]
         axes = ages if ages is not None and key.endswith("/mae") else right
-        axes.plot(*zip(*points, strict=True), "s--" if axes is ages else "o-", label=key)
+        axes.plot(*zip(*points, strict=True), "s--" if axes is ages else "o-", label=f"evaluation: {key}")
     left.set(xlabel="step", ylabel="training loss")
     left.legend()
     right.set(xlabel="step", ylabel="fraction", ylim=(0, 1))

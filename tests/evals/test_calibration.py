@@ -1,4 +1,5 @@
 import matplotlib.figure
+import matplotlib.patches
 import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss
@@ -57,6 +58,11 @@ def test_unlabelled_records_and_scores_that_are_none(predicted):
 
 def test_diagram(predicted, tmp_path):
     figure = matplotlib.figure.Figure()
-    draw_reliability(figure.subplots(), reliability(*predicted), "toy")
+    result = reliability(*predicted)
+    axes = figure.subplots()
+    draw_reliability(axes, result, "toy")
+    (outline,) = (patch for patch in axes.patches if isinstance(patch, matplotlib.patches.StepPatch))
+    np.testing.assert_allclose(outline.get_data().values, result.counts / 500)  # the last bin too
+    np.testing.assert_allclose(outline.get_data().edges, result.edges)
     figure.savefig(tmp_path / "r.png")
     assert (tmp_path / "r.png").stat().st_size > 1000

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -73,7 +74,9 @@ def test_a_group_of_few_persons_is_not_compared():
     assert (result.worst, result.gap) == ("ten", pytest.approx(0.4))
     assert np.isnan(result.groups[0].interval95).all()
     text = "\n".join(result.markdown())
-    assert "| one | 40 | 1 | 10.00 (fewer than 30, or 10 persons: not compared) |" in text
+    assert "| one | 40 | 1 | 10.00 (not compared) |" in text
+    assert "Not compared: a group of fewer than 30 records or 10 persons, too few to say." in text
+    assert re.search(r"Gap 40\.00 \[.*\] points: twenty is served best, ten worst\. 0 unknown\.", text)
     assert "nan" not in text
 
 
