@@ -11,7 +11,18 @@ from typing import Any
 
 from facejax.cli.options import add_output_options
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless", "mtcnn")
+_PACKAGES = (
+    "facejax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "numpy",
+    "opencv-python-headless",
+    "mtcnn",
+)
 _EXTRAS = {
     "app": ("starlette", "uvicorn"),
     "beam": ("apache_beam",),
@@ -40,14 +51,11 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(report, indent=1))
     else:
         for name, value in report.items():
-            print(f"{name}: {_words(value) or 'none'}")
+            if isinstance(value, dict):
+                print(f"{name}:", *(f"  {key:<23}{entry}" for key, entry in value.items()), sep="\n")
+            else:
+                print(f"{name}: {(', '.join(value) if isinstance(value, list) else value) or 'none'}")
     return FAILED if report["problems"] else DONE
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {entry}" for key, entry in value.items())
-    return ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def examine(data: pathlib.Path, workdirs: pathlib.Path) -> dict[str, Any]:
@@ -63,7 +71,7 @@ def examine(data: pathlib.Path, workdirs: pathlib.Path) -> dict[str, Any]:
     extras = {
         name: "installed"
         if not (missing := [m for m in modules if importlib.util.find_spec(m) is None])
-        else f"pip install 'facejax[{name}]' (no {', '.join(missing)})"
+        else f"not installed ({', '.join(missing)}): pip install 'facejax[{name}]'"
         for name, modules in _EXTRAS.items()
     }
     try:

@@ -21,6 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """Returns the exit status."""
     from facejax.cards.card import commercial, model_card, read_card, tells
     from facejax.models import list_models, pretrained_cfg
+    from facejax.naming import nearest
 
     networks = list_models(args.pattern)
     weights = [pretrained_cfg(name) for name in list_models(args.pattern, pretrained=True)]
@@ -29,11 +30,15 @@ def run(args: argparse.Namespace) -> int:
     if args.card:
         card = read_card(pathlib.Path(args.pattern)) or "\n".join(map(model_card, weights))
         if not card:
-            raise ValueError(f"no published weights are called {args.pattern!r}, and no folder with a card")
+            known = list_models(pretrained=True)
+            raise ValueError(
+                f"{args.pattern!r} is no folder with a card, and no published weights{nearest(args.pattern, known)}"
+            )
         print(card)
         return 0
     if not networks and not weights:
-        raise ValueError(f"nothing is called {args.pattern!r}; facejax models lists all")
+        known = list_models() + list_models(pretrained=True)
+        raise ValueError(f"no network and no weights are called {args.pattern!r}{nearest(args.pattern, known)}")
     if args.json:
         print(json.dumps({"networks": networks, "weights": [{"name": w.name, **w.to_dict()} for w in weights]}))
         return 0

@@ -84,6 +84,8 @@ def open_folder(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: It holds results of other settings, or files of these names that facejax did not write.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out {folder} is a file: choose a folder")
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / SETTINGS).exists():
         return _check_settings(folder / SETTINGS, settings)

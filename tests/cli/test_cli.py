@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -242,6 +243,12 @@ def test_files_of_others_are_refused_and_kept(files, words, tmp_path):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
 
 
+def test_a_file_in_place_of_the_folder_of_results_is_named(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="file is a file: choose a folder"):
+        results_file.ResultsFile(tmp_path / "file", {"a": 1})
+
+
 def test_a_run_that_was_killed_before_its_first_line_goes_on(tmp_path):
     (tmp_path / "settings.json").write_text('{"a": 1}')
     with results_file.ResultsFile(tmp_path, {"a": 1}) as file:
@@ -449,7 +456,8 @@ def test_a_clip_classifier_is_read_before_the_video(photos, model_dir, tmp_path,
         (["analyze", "a.jpg", "--clips", "c.skops"], "--clips needs a video"),
         (["analyze", "webcam", "--clips", "c.skops"], "--clips needs a video"),
         (["models", "--card", "--json"], "not both"),
-        (["models", "resnet9999"], "nothing is called"),
+        (["models", "resnet17"], "did you mean 'resnet18'?"),
+        (["models", "mobilenet_v1.vggface2_age_gendr", "--card"], "did you mean 'mobilenet_v1.vggface2_age_gender'?"),
         (["search", "find", "nowhere", "a.jpg"], "no index"),
     ],
 )
@@ -480,6 +488,14 @@ def test_models_and_doctor(capsys, tmp_path):
     assert report["problems"] == []
     assert report["devices"]
     assert cli.main(["doctor"]) == cli.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert f"  {'facejax':<23}{importlib.metadata.version('facejax')}" in lines
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_the_package_runs_as_the_command():
+    done = subprocess.run([sys.executable, "-m", "facejax", "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: facejax ")
 
 
 def test_doctor_lists_a_platform_that_fails(monkeypatch, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""``python -m facejax.cli`` is ``facejax``."""
+"""``python -m facejax`` is ``facejax``."""
 
 import sys
 
