@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import shlex
 import sys
 from typing import Any
 
@@ -52,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     faces = check_faces(args.photos, _CHECK_FACES)
     write_site(models, args.static, faces, args.onnxruntime_web)
     megabytes = sum(file.stat().st_size for file in args.static.rglob("*") if file.is_file()) / 1e6
-    print(f"{args.static}: {megabytes:.0f} MB; to look at it: python -m http.server --directory {args.static}")
+    look = f"python -m http.server --directory {shlex.quote(str(args.static))}"
+    print(f"{args.static}: {megabytes:.0f} MB; to look at it: {look}")
     return 0
 
 

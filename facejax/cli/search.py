@@ -12,6 +12,7 @@ import argparse
 import io
 import json
 import pathlib
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -219,7 +220,8 @@ def _read(folder: pathlib.Path) -> tuple[dict[str, Any], np.ndarray, np.ndarray]
         ValueError: It is damaged, or of another format.
     """
     if not (folder / NAME).is_file():
-        raise FileNotFoundError(f"no index in {folder}: facejax search index PEOPLE --out {folder}")
+        make = f"facejax search index PEOPLE --out {shlex.quote(str(folder))}"
+        raise FileNotFoundError(f"no index in {folder}: {make}")
     data = io.BytesIO((folder / NAME).read_bytes())
     try:
         with np.load(data, allow_pickle=False) as arrays:

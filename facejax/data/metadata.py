@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -213,7 +214,7 @@ def find_set(data_dir: str | pathlib.Path, name: str) -> pathlib.Path:
     prepared = sorted(path.parent.parent.name for path in pathlib.Path(data_dir).glob(f"*/{VERSION}/dataset_info.json"))
     raise FileNotFoundError(
         f"no prepared set {name!r} in {data_dir}{nearest(name, prepared)}. "
-        f"To prepare it: python tools/prepare_dataset.py {name} --raw DIR --out {data_dir}"
+        f"To prepare it: python tools/prepare_dataset.py {name} --raw DIR --out {shlex.quote(str(data_dir))}"
     )
 
 

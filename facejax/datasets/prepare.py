@@ -157,7 +157,10 @@ def plan_preparation(
     """Checks the settings and surveys the set; see `prepare_dataset` for the arguments and errors."""
     reader = get_dataset(name)
     if reader.kind != "photo":
-        raise ValueError(f"{name} is a set of clips: it has no photos to prepare; see the video protocols")
+        raise ValueError(
+            f"{name} is a set of clips, which experiments/run.py reads as they are (--config.clips.raw=DIR, "
+            "docs/protocols.md): there is nothing to prepare"
+        )
     if num_shards is not None and num_shards < 1:
         raise ValueError(f"num_shards must be 1 or more, got {num_shards}")
     words = {"crop": crop or reader.default_crop, **crop_settings}

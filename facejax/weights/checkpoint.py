@@ -47,9 +47,14 @@ def load_inference_checkpoint(directory: pathlib.Path | str) -> tuple[dict[str, 
     """
     directory = pathlib.Path(directory).absolute()
     if not (directory / CFG).is_file():
+        of_run = directory / "best"
         raise FileNotFoundError(
-            f"no inference checkpoint in {directory} ({CFG} is missing): make one by training "
-            "(experiments/run.py) or with tools/convert_weights.py FORMAT FILE --out DIR"
+            f"no inference checkpoint in {directory} ({CFG} is missing): "
+            + (
+                f"did you mean {of_run}?"
+                if (of_run / CFG).is_file()
+                else "make one by training (experiments/run.py) or with tools/convert_weights.py FORMAT FILE --out DIR"
+            )
         )
     try:
         cfg = PretrainedCfg.from_dict(json.loads((directory / CFG).read_text()))

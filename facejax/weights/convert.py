@@ -80,8 +80,7 @@ def load_published(name: str, cache: pathlib.Path | str | None = None) -> tuple[
     with alone_in(cache / name, wait=True):
         if (kept := _kept(converted, cfg)) is None:  # nor has another process made it meanwhile
             path = fetch(cfg, cache)
-            format_ = "keras" if path.suffix == ".h5" else "hsemotion" if path.suffix in (".pb", ".onnx") else "timm"
-            kept = convert_file(format_, path, name)
+            kept = convert_file(_format(path), path, name)
             shutil.rmtree(converted, ignore_errors=True)  # what is damaged would not be replaced
             save_inference_checkpoint(converted, *kept)
     return kept
@@ -117,7 +116,8 @@ def fetch(cfg: PretrainedCfg, cache: pathlib.Path | str) -> pathlib.Path:
             except (OSError, http.client.HTTPException) as error:
                 raise ConnectionError(
                     f"cannot download {cfg.source} ({error}). Bring the file here by other means, as {target}; or "
-                    f"convert it where it is: python tools/convert_weights.py FORMAT FILE --name {cfg.name} --out DIR"
+                    f"convert it where it is: python tools/convert_weights.py {_format(target)} FILE --name {cfg.name} "
+                    "--out DIR, and give DIR instead of the name"
                 ) from error
             sha256 = file_sha256(partial)
             if cfg.sha256 and sha256 != cfg.sha256:
@@ -139,6 +139,11 @@ def file_sha256(path: pathlib.Path | str) -> str:
     """SHA-256 of a file, lower-case hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _format(path: pathlib.Path) -> str:
+    """Format of a published file (``source`` of its configuration)."""
+    return "keras" if path.suffix == ".h5" else "hsemotion" if path.suffix in (".pb", ".onnx") else "timm"
 
 
 def _guess(path: pathlib.Path) -> str:

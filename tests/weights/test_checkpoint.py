@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 
 import jax
@@ -162,6 +163,10 @@ def test_mistyped_preprocessing_is_refused(values, message):
 
 def test_missing_checkpoint_names_the_commands(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"tools/convert_weights\.py"):
+        load_inference_checkpoint(tmp_path)
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "model.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=re.escape(f"did you mean {tmp_path / 'best'}?")):
         load_inference_checkpoint(tmp_path)
 
 

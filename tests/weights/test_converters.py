@@ -236,7 +236,7 @@ def test_fetch_checks_the_hash_and_leaves_nothing_behind(tmp_path):
     assert [path.name for path in (tmp_path / "cache" / cfg.name).iterdir()] == ["weights.pb"]
     with pytest.raises(ValueError, match="is not the file of"):
         fetch(dataclasses.replace(cfg, sha256="0" * 64), tmp_path / "other")
-    with pytest.raises(ConnectionError, match=r"tools/convert_weights\.py FORMAT FILE --name"):
+    with pytest.raises(ConnectionError, match=r"tools/convert_weights\.py hsemotion FILE --name"):
         fetch(dataclasses.replace(cfg, source=(tmp_path / "none.pb").as_uri()), tmp_path / "other")
     assert not list((tmp_path / "other" / cfg.name).iterdir())
 
