@@ -84,7 +84,10 @@ def _run_photos(args: argparse.Namespace) -> int:
     # Where results lie among the photos, the annotated ones are no photos.
     paths = list(photos_of(args.source, without=args.out and args.out / _DRAWN))
     if not paths:
-        raise ValueError(f"no photo in {', '.join(args.source)} (videos are given one at a time, by their names)")
+        raise ValueError(
+            f"no photo in {', '.join(args.source)} (videos are given one at a time, by their names; links to folders "
+            "below a folder are not followed)"
+        )
     analyzer = load_analyzer(args)
     seen = failed = faces = 0
     for path, result in _results(args, analyzer, paths):

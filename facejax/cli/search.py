@@ -11,6 +11,7 @@ mostly their consent; see docs/responsible_use.md.
 import argparse
 import io
 import json
+import math
 import pathlib
 import shlex
 import sys
@@ -39,12 +40,20 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parts = parser.add_subparsers(dest="part", required=True)
-    index = parts.add_parser("index", help="from a folder of folders, one a person")
-    index.add_argument("people", type=pathlib.Path)
+    index = parts.add_parser(
+        "index", help="from a folder of folders, one a person", formatter_class=argparse.RawTextHelpFormatter
+    )
+    index.add_argument("people", type=pathlib.Path, help="folder of folders, one a person")
     index.add_argument("--out", type=pathlib.Path, required=True, metavar="FOLDER")
     index.add_argument("--model", default=DEFAULT_MODEL, metavar="FOLDER|NAME", help=f"default: {DEFAULT_MODEL}")
     index.add_argument("--min-face", type=int, default=20, metavar="PIXELS")
-    index.add_argument("--false-matches", type=float, default=0.001, metavar="RATE", help="at the threshold (0.001)")
+    index.add_argument(
+        "--false-matches",
+        type=float,
+        default=0.001,
+        metavar="RATE",
+        help="part of the pairs of different people that may pass the threshold\n(0.001; needs 1 / RATE such pairs)",
+    )
     add_output_options(index)
     index.set_defaults(run=run_index)
     find = parts.add_parser("find", help="who is on these photos")
@@ -103,8 +112,9 @@ def run_index(args: argparse.Namespace) -> int:
         print("; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in told.items()))
     if threshold is None and not args.quiet:
         print(
-            f"{different} pairs of different people are too few to calibrate {args.false_matches:g}; "
-            "find needs --threshold",
+            f"{different} pairs of different people are too few to calibrate {args.false_matches:g}, which needs "
+            f"{math.ceil(1 / args.false_matches)}: add people or photos, make the index with a higher --false-matches, "
+            "or give `find` a --threshold",
             file=sys.stderr,
         )
     return PARTLY if failed else DONE
@@ -172,7 +182,10 @@ def run_find(args: argparse.Namespace) -> int:
     content, vectors, names = _read(args.index)
     threshold = content["threshold"] if args.threshold is None else args.threshold
     if threshold is None:
-        raise ValueError("this index has no calibrated threshold: name one by --threshold")
+        raise ValueError(
+            "this index has no threshold, since it holds too few people: name one (a cosine, at most 1) by "
+            "--threshold, or make the index anew with a higher --false-matches"
+        )
     paths = list(photos_of(args.photo))
     analyzer = load_analyzer(argparse.Namespace(model=[content["model"]], min_face=content["min_face"]))
     if analyzer.models[0].digest() != content["weights"]:
