@@ -144,7 +144,8 @@ def load_model(name_or_dir: str | os.PathLike) -> LoadedModel:
         variables, cfg = load_published(name)
     else:
         raise FileNotFoundError(
-            f"no folder {name!r} and no published weights of that name{nearest(name, published)}. A network's name alone "
-            "has no weights: train it (experiments/run.py), or convert a file (tools/convert_weights.py FORMAT FILE --out DIR)"
+            f"no folder {name!r} and no published weights of that name{nearest(name, published)}. A network's name "
+            "alone has no weights: train it (experiments/run.py), or convert a file (tools/convert_weights.py FORMAT "
+            "FILE --out DIR)"
         )
     return LoadedModel(cfg, variables, card)
