@@ -7,6 +7,7 @@ built-in set `people` (rendered heads, made on the spot) takes its place, and ev
 import argparse
 import contextlib
 import dataclasses
+import errno
 import importlib
 import logging
 import pathlib
@@ -357,4 +358,6 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except (ConfigError, OSError) as error:
-        sys.exit(f"error: {error}")
+        refused = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        mend = "; --workdir and --data_dir name folders that can be written" if refused else ""
+        sys.exit(f"error: {error}{mend}")

@@ -79,6 +79,9 @@ def run_index(args: argparse.Namespace) -> int:
     ]
     if not labelled:
         raise ValueError(f"no photo in {args.people}; expected PEOPLE/NAME/photo.jpg")
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out {args.out} is a file: choose a folder")
+    args.out.mkdir(parents=True, exist_ok=True)  # where it cannot be written, the photos need not be read
     args.model = [args.model]
     analyzer = load_analyzer(args)
     embeddings, names, without, failed = _embed(analyzer, labelled, args.quiet)
@@ -219,7 +222,6 @@ def _faces(analyzer: Any, paths: list[pathlib.Path]) -> Iterator[Any]:
 
 
 def _write(folder: pathlib.Path, content: dict[str, Any], vectors: np.ndarray, names: list[str]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     # One file, so that embeddings, names and threshold are always of one run.
     with whole_file(folder / NAME) as file:
         np.savez(file, embeddings=vectors, names=np.array(names), content=np.array(json.dumps(content)))

@@ -511,6 +511,13 @@ def test_doctor_lists_a_platform_that_fails(monkeypatch, tmp_path, capsys):
     assert report["extras"].keys() == declared.keys() - {"test", "dev"}
 
 
+def test_an_index_that_cannot_be_written_is_refused_before_the_photos_are_read(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("file").write_text("mine")
+    assert cli.main(["search", "index", str(photos), "--out", "file", "--model", "nowhere"]) == cli.FAILED
+    assert capsys.readouterr().err == "error: --out file is a file: choose a folder\n"
+
+
 def test_people_are_found_again(photos, model_dir, tmp_path, capsys):
     """One folder a person; the mirror image of a photo is nearer to it than another person is."""
     people = tmp_path / "people"
