@@ -250,34 +250,40 @@ def _draw_confusion(axes: Any, task: Task, result: ClassificationResult) -> None
 
 
 def _draw_curves(path: pathlib.Path, history: list[dict[str, Any]]) -> None:
-    """The training loss, and the figures of every evaluation (of training too, where a head has an accuracy)."""
+    """The training loss, and a panel a task: its figures in every evaluation, and its accuracy in training."""
     import matplotlib.figure
 
     train = [line for line in history if line.get("phase") == "train"]
     evaluated = [line for line in history if line.get("phase") == "eval"]
-    figure = matplotlib.figure.Figure(figsize=(13, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    keys = [*dict.fromkeys(key for line in evaluated for key in line if "/" in key and not key.endswith("/n"))]
+    tasks = list(dict.fromkeys(key.split("/")[0] for key in keys))
+    columns = min(1 + len(tasks), 3)
+    rows = -(-(1 + len(tasks)) // columns)
+    figure = matplotlib.figure.Figure(figsize=(6.5 * columns, 4.5 * rows), layout="constrained")
+    loss, *panels = figure.subplots(rows, columns, squeeze=False).flat
     for stage in dict.fromkeys(line["stage"] for line in train):
         lines = [line for line in train if line["stage"] == stage]
         steps = np.array([line["step"] for line in lines])
         width = max(len(lines) // 100, 1)
-        left.plot(steps, _smooth([line["loss"] for line in lines], width), label=f"{stage} stage")
-        for key in (key for key in lines[0] if key.endswith("/accuracy")):
-            right.plot(steps, _smooth([line[key] for line in lines], width), alpha=0.6, label=f"train, {stage}: {key}")
-    ages = right.twinx() if any(key.endswith("/mae") for line in evaluated for key in line) else None
-    for key in dict.fromkeys(
-        key for line in evaluated for key in line if "/" in key and not key.endswith("/n") and "rmse" not in key
-    ):
-        points = [(line["step"], line[key]) for line in evaluated if key in line]
-        axes = ages if ages is not None and key.endswith("/mae") else right
-        axes.plot(*zip(*points, strict=True), "s--" if axes is ages else "o-", label=f"evaluation: {key}")
-    left.set(xlabel="step", ylabel="training loss")
-    left.legend()
-    right.set(xlabel="step", ylabel="fraction", ylim=(0, 1))
-    right.legend(fontsize=7)
-    if ages is not None:
-        ages.set(ylabel="years", ylim=(0, None))
-        ages.legend(fontsize=7, loc="lower right")
+        loss.plot(steps, _smooth([line["loss"] for line in lines], width), label=f"{stage} stage")
+        for task, axes in zip(tasks, panels, strict=False):
+            if (key := f"{task}/accuracy") in lines[0]:
+                values = _smooth([line[key] for line in lines], width)
+                axes.plot(steps, values, alpha=0.6, label=f"accuracy in training, {stage} stage")
+    loss.set(xlabel="step", ylabel="training loss")
+    loss.legend()
+    for task, axes in zip(tasks, panels, strict=False):
+        is_age = f"{task}/mae" in keys
+        for key in (key for key in keys if key.startswith(f"{task}/") and "rmse" not in key):
+            if is_age != key.endswith("/mae"):  # one panel, one unit
+                continue
+            points = [(line["step"], line[key]) for line in evaluated if key in line]
+            axes.plot(*zip(*points, strict=True), "o-", label=key.split("/")[1].replace("_", " "))
+        axes.set(xlabel="step", ylabel="mean absolute error, years" if is_age else "fraction", title=task)
+        axes.set_ylim(0, None if is_age else 1)
+        axes.legend(fontsize=8)
+    for axes in panels[len(tasks) :]:
+        axes.axis("off")
     _save(figure, path)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from facejax.config import Config
 from facejax.data.source import FaceSource
+from facejax.evals import report
 from facejax.evals.report import write_report
 from facejax.tasks import TASKS
 from facejax.train.step import scores as step_scores
@@ -76,3 +77,19 @@ def test_figures_of_groups_add_up_to_those_of_all(name, labels, tmp_path):
         assert number == figures["n"] == RECORDS - 2
         mean = sum(group["n"] * group["value"] for group in found["groups"]) / number
         assert mean == pytest.approx(whole)
+
+
+def test_each_task_has_a_panel_of_curves_of_its_own(monkeypatch, tmp_path):
+    history = [
+        {"phase": "train", "stage": "full", "step": s, "loss": 2.0 - s, "emotion8/accuracy": 0.5} for s in (1, 2)
+    ]
+    scores = {"emotion8/accuracy": 0.4, "emotion8/n": 9, "age/mae": 12.0, "age/rmse": 15.0, "age/class_accuracy": 0.1}
+    history += [{"phase": "eval", "stage": "full", "step": step, **scores} for step in (1, 2)]
+    drawn = []
+    monkeypatch.setattr(report, "_save", lambda figure, path: drawn.append(figure))
+    report._draw_curves(tmp_path / "curves.png", history)
+    loss, emotion, age = drawn[0].axes
+    assert [line.get_label() for line in loss.lines] == ["full stage"]
+    assert [line.get_label() for line in emotion.lines] == ["accuracy in training, full stage", "accuracy"]
+    assert [(line.get_label(), *line.get_ydata()) for line in age.lines] == [("mae", 12.0, 12.0)]
+    assert age.get_ylabel() == "mean absolute error, years"
