@@ -35,12 +35,6 @@ def resolve(implementation: Implementation) -> Literal["conv", "shift"]:
     return implementation
 
 
-def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after a side of `size` pixels under TensorFlow's SAME rule (the odd one goes after)."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
-
-
 def depthwise_conv(
     x: Float[Array, "batch height width channels"],
     kernel: Float[Array, "k k 1 channels"],
@@ -227,7 +221,7 @@ class DepthwiseConv(nn.Module):
         init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
         kernel = jnp.asarray(self.param("kernel", init, (k, k, 1, x.shape[-1]), jnp.float32))
         if self.padding == "same":
-            padding = (same_padding(x.shape[1], k, self.stride), same_padding(x.shape[2], k, self.stride))
+            padding: Any = tuple(lax.padtype_to_pads(x.shape[1:3], (k, k), (self.stride, self.stride), "SAME"))
         else:
             padding = ((self.padding, self.padding), (self.padding, self.padding))
         return depthwise_conv(x.astype(self.dtype), kernel, self.stride, padding, self.implementation)

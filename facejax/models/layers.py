@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from facejax.models.depthwise import DepthwiseConv, Implementation, resolve, same_padding
+from facejax.models.depthwise import DepthwiseConv, Implementation, resolve
 from facejax.models.normalization import Activation, BatchNorm
 
 # Up to this many input channels a convolution runs as a product of patches where depthwise ones run as shifts.
@@ -162,7 +162,7 @@ class Conv(nn.Module):
     def _sides(self, x: jax.Array, size: tuple[int, int]) -> list[tuple[int, int]]:
         """Zeros before and after each side."""
         if self.padding == "same":
-            return [same_padding(n, k, self.stride) for n, k in zip(x.shape[1:3], size, strict=True)]
+            return lax.padtype_to_pads(x.shape[1:3], size, (self.stride, self.stride), "SAME")
         both = (self.padding, self.padding) if isinstance(self.padding, int) else self.padding
         return [(zeros, zeros) for zeros in both]
 

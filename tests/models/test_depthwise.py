@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from facejax.models.depthwise import DepthwiseConv, depthwise_conv, resolve, same_padding, shift_conv
+from facejax.models.depthwise import DepthwiseConv, depthwise_conv, resolve, shift_conv
 
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
 
@@ -45,7 +45,7 @@ def grouped(x, kernel, stride, padding):
 def test_shift_equals_grouped_convolution_with_its_gradients(k, stride, shape, padding, photos):
     rng = np.random.default_rng(k)
     if padding == "same":
-        padding = tuple(same_padding(side, k, stride) for side in shape)
+        padding = tuple(jax.lax.padtype_to_pads(shape, (k, k), (stride, stride), "SAME"))
 
     def run(convolve, x, kernel, dy):
         outputs, vjp = jax.vjp(lambda a, b: convolve(a, b, stride, padding), x, kernel)
@@ -75,14 +75,6 @@ def test_weight_gradient_over_devices_sends_only_its_sums():
     program = placed.lower(*shapes).compile(QUICK_COMPILE).as_text()
     sent = re.findall(r"(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(", program)
     assert sent == ["all-reduce"]
-
-
-@pytest.mark.parametrize(("size", "stride"), [(130, 2), (131, 2), (33, 1), (8, 2)])
-def test_same_padding_is_tensorflows(size, stride):
-    """XLA implements TensorFlow's rule as "SAME"."""
-    (before, after), (above, below) = jax.lax.padtype_to_pads((size, size), (5, 3), (stride, stride), "SAME")
-    assert same_padding(size, 5, stride) == (before, after)
-    assert same_padding(size, 3, stride) == (above, below)
 
 
 def test_layer_has_one_parameter_for_every_formulation():

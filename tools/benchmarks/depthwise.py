@@ -86,13 +86,14 @@ def facejax(size: int, batch: int, calls: int, dtype: str, formulation: str) -> 
     import jax.numpy as jnp
     import numpy as np
 
-    from facejax.models.depthwise import depthwise_conv, same_padding
+    from facejax.models.depthwise import depthwise_conv
 
     of_input, of_filter = FORMULATIONS[formulation]
 
     def prepare(layer: Layer) -> Callable[[], None]:
         rng = np.random.default_rng(0)
-        stride, sides = layer.stride, same_padding(layer.size, layer.kernel, layer.stride)
+        stride = layer.stride
+        sides, _ = jax.lax.padtype_to_pads((layer.size,) * 2, (layer.kernel,) * 2, (stride,) * 2, "SAME")
         x = jnp.asarray(rng.standard_normal((batch, layer.size, layer.size, layer.channels)), dtype)
         kernel = jnp.asarray(rng.standard_normal((layer.kernel, layer.kernel, 1, layer.channels)), jnp.float32)
 
