@@ -224,19 +224,7 @@ class _Stage:
                     self.record(pending, meter)
                     pending = None
                     meter.pause()
-                    whole = self.placement.from_step(state)
-                    try:
-                        if end_of_epoch and not stop:
-                            self.end_epoch(step, whole)
-                    except PreemptedError:
-                        stop = True
-                    self.save(step, whole)
-                    if stop:
-                        meter.report()
-                        self.checkpointer.wait()
-                        raise PreemptedError(
-                            f"stopped by SIGTERM; step {step} is saved, the same command goes on from it"
-                        )
+                    self.checkpoint(step, self.placement.from_step(state), end_of_epoch, stop, meter)
                     meter.resume()
             meter.report()
             self.profile.stop(state)
@@ -257,9 +245,22 @@ class _Stage:
         )
         return compiled
 
-    def save(self, step: int, state: TrainState) -> None:
-        """Starts to save state and progress as one unit."""
+    def checkpoint(self, step: int, state: TrainState, end_of_epoch: bool, stop: bool, meter: Meter) -> None:
+        """Evaluates at the end of an epoch, and starts to save state and progress as one unit.
+
+        Raises:
+            PreemptedError: `stop`, or SIGTERM came while evaluating; all is saved.
+        """
+        if end_of_epoch and not stop:
+            try:
+                self.end_epoch(step, state)
+            except PreemptedError:
+                stop = True
         self.checkpointer.save(step, state, {"step": step, "progress": dataclasses.asdict(self.progress)})
+        if stop:
+            meter.report()
+            self.checkpointer.wait()
+            raise PreemptedError(f"stopped by SIGTERM; step {step} is saved, the same command goes on from it")
 
     def batches(self, state: TrainState) -> Iterator[Batch]:
         """Training batches from the current position on; of features where the base is frozen and nothing varies."""
