@@ -147,40 +147,38 @@ def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sh
 
     def put_state(state: TrainState) -> TrainState:
         # Arrays of keys cannot be put on other processes' devices, their numbers can.
-        return put_numbers(dataclasses.replace(state, rng=jax.random.key_data(state.rng)))
-
-    def put_numbers(state: TrainState) -> TrainState:
+        state = dataclasses.replace(state, rng=jax.random.key_data(state.rng))
         state = jax.device_put(state, state_shardings(state, mesh, sharing))
         return dataclasses.replace(state, rng=jax.random.wrap_key_data(state.rng))
 
+    def compile_jit(state, batch) -> CompiledStep:
+        as_it_lies = jax.tree.map(lambda leaf: leaf.sharding, state)
+        train = jax.jit(
+            functions.train,
+            in_shardings=(as_it_lies, by_record),
+            out_shardings=(as_it_lies, everywhere),
+            donate_argnums=0,
+        )
+        return _compile(train, state, batch)
+
     # The variables come as they lie, whole or shared out.
     evaluation = {"in_shardings": (None, None, by_record), "out_shardings": everywhere}
-    shared = {
-        "put_state": put_state,
-        "gather": jax.jit(lambda tree: tree, out_shardings=everywhere),
-        "put_eval_batch": put_global,
-        "evaluate": jax.jit(functions.evaluate, **evaluation),
-        "features": jax.jit(functions.features, **evaluation),
-    }
-    if kind == "jit":
+    placement = Placement(
+        put_state=put_state,
+        to_step=lambda state: state,
+        from_step=lambda state: state,
+        gather=jax.jit(lambda tree: tree, out_shardings=everywhere),
+        put_batch=put_global,
+        put_eval_batch=put_global,
+        compile=compile_jit,
+        evaluate=jax.jit(functions.evaluate, **evaluation),
+        features=jax.jit(functions.features, **evaluation),
+    )
+    return placement if kind == "jit" else _under_pmap(placement, functions, mesh)
 
-        def compile_jit(state, batch) -> CompiledStep:
-            as_it_lies = jax.tree.map(lambda leaf: leaf.sharding, state)
-            train = jax.jit(
-                functions.train,
-                in_shardings=(as_it_lies, by_record),
-                out_shardings=(as_it_lies, everywhere),
-                donate_argnums=0,
-            )
-            return _compile(train, state, batch)
 
-        return Placement(
-            to_step=lambda state: state,
-            from_step=lambda state: state,
-            put_batch=put_global,
-            compile=compile_jit,
-            **shared,
-        )
+def _under_pmap(placement: Placement, functions: StepFunctions, mesh: Mesh) -> Placement:
+    """The placement for jit, but for the step, whose state has a device axis and numbers in place of its key."""
 
     def train_numbers(state: TrainState, batch: Batch):
         state = dataclasses.replace(state, rng=jax.random.wrap_key_data(state.rng))
@@ -192,7 +190,7 @@ def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sh
     local = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
 
     def put_split(batch: Batch) -> Batch:
-        return put_global({name: value.reshape(local, -1, *value.shape[1:]) for name, value in batch.items()})
+        return placement.put_batch({name: value.reshape(local, -1, *value.shape[1:]) for name, value in batch.items()})
 
     def compile_pmap(state, batch) -> CompiledStep:
         # pmap is asked with arrays of this process's part, for their shapes alone; its program takes the whole ones.
@@ -205,19 +203,21 @@ def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sh
 
         return dataclasses.replace(compiled, call=call)
 
+    by_device = NamedSharding(mesh, PartitionSpec("data"))
+
     def to_step(state: TrainState) -> TrainState:
         def copies(leaf):
             one = np.asarray(leaf.addressable_data(0))
-            return jax.make_array_from_process_local_data(by_record, np.broadcast_to(one, (local, *one.shape)))
+            return jax.make_array_from_process_local_data(by_device, np.broadcast_to(one, (local, *one.shape)))
 
         return jax.tree.map(copies, dataclasses.replace(state, rng=jax.random.key_data(state.rng)))
 
-    return Placement(
-        to_step=to_step,
-        from_step=lambda state: put_numbers(jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0))[0], state)),
-        put_batch=put_split,
-        compile=compile_pmap,
-        **shared,
+    def from_step(state: Any) -> TrainState:
+        first = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0))[0], state)
+        return placement.put_state(dataclasses.replace(first, rng=jax.random.wrap_key_data(first.rng)))
+
+    return dataclasses.replace(
+        placement, to_step=to_step, from_step=from_step, put_batch=put_split, compile=compile_pmap
     )
 
 
