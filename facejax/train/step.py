@@ -204,6 +204,18 @@ def make_step_functions(
         batch_stats, features = microbatches.scan_microbatches(forward, batch_stats, batch["image"], accumulate)
         return features, batch_stats
 
+    def with_features(params, batch_stats, batch):
+        """The batch with the features of the frozen base, and its moved statistics.
+
+        Both passes of SAM see the same features, so they are computed once. (With batch_norm "batch" the statistics
+        thus move once a step; twice, as in the published code, is the same as once with the square of the momentum.)
+        """
+        features, moved = jax.lax.map(
+            lambda part: base_features(params, batch_stats, part), microbatches.split(batch, sam_config.parts)
+        )
+        batch = {**batch, "features": microbatches.merge(features)}
+        return batch, jax.tree.map(lambda x: x.mean(axis=0), moved)
+
     def head_outputs(params, features, rng):
         return apply({"params": params}, features, train=True, method="heads", rngs={"dropout": rng})
 
@@ -215,14 +227,7 @@ def make_step_functions(
             rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
         batch_stats, parts = state.batch_stats, sam_config.parts
         if stage.trainable == "heads":
-            # The frozen base gives both passes of SAM the same features, so they are computed once. (With batch_norm
-            # "batch" its statistics thus move once a step; twice, as in the published code, is the same as once
-            # with the square of the momentum.)
-            features, batch_stats = jax.lax.map(
-                lambda part: base_features(frozen, state.batch_stats, part), microbatches.split(batch, parts)
-            )
-            batch = {**batch, "features": microbatches.merge(features)}
-            batch_stats = jax.tree.map(lambda x: x.mean(axis=0), batch_stats)
+            batch, batch_stats = with_features(frozen, batch_stats, batch)
 
         def gradient_on(part: Batch, index: Any) -> sam.GradFn:
             part_rng = rng if parts == 1 else jax.random.fold_in(rng, index)
