@@ -203,6 +203,18 @@ def prepare_people(config: Config, data_dir: pathlib.Path) -> pathlib.Path:
     return directory
 
 
+def is_comparable(config: Config, data_dir: pathlib.Path) -> bool:
+    """Whether a run is evaluated on what the paper's row is about: that set, and not a part of its split."""
+    from facejax.data.metadata import find_set, read_splits
+    from facejax.datasets import is_whole
+
+    name, split = config.data.name, config.data.eval_split
+    if name != config.paper.dataset:
+        return False
+    shards = read_splits(find_set(data_dir, name))[split]
+    return is_whole(name, split, sum(photos for _, photos in shards))
+
+
 def print_plan(name: str, config: Config, data_dir: pathlib.Path) -> None:
     """Says what a run would be: shapes, parameters, work, memory, steps, time.
 
@@ -347,7 +359,16 @@ def train_network(config: Config, data_dir: pathlib.Path, data: str, workdir: pa
         sys.exit(f"error: {error}")
     if jax.process_index() > 0:
         return
-    report = write_report(workdir, config, setup.tasks, setup.eval_source, read_metrics(workdir), data, command())
+    report = write_report(
+        workdir,
+        config,
+        setup.tasks,
+        setup.eval_source,
+        read_metrics(workdir),
+        data,
+        command(),
+        is_comparable(config, data_dir),
+    )
     for name in ("best", "last"):
         write_card(workdir / name, model_card(setup.cfg, report, name))
     print((workdir / "report.md").read_text())

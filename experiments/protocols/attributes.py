@@ -16,7 +16,7 @@ from facejax.config import Config, ConfigError, DataConfig
 from facejax.data.metadata import find_set, read_splits
 from facejax.data.source import FaceSource
 from facejax.data.tfrecord import CorruptRecordError
-from facejax.datasets import list_datasets
+from facejax.datasets import is_whole, list_datasets
 from facejax.decoding import expected_age, probabilities
 from facejax.evals.age import PAPER_RANGE, age_errors
 from facejax.evals.bootstrap import Metric
@@ -73,7 +73,8 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
         "left_out": left_out,
         "corrupt": int((~readable).sum()),
         "draws": "photos" if persons is None else "persons",
-        "comparable": faces.name == config.paper.dataset,
+        "comparable": faces.name == config.paper.dataset
+        and is_whole(faces.name, faces.eval_split, len(source) + (left_out or 0)),
         "network": network,
         "paper": dataclasses.asdict(config.paper),
         "heads": {},
@@ -268,7 +269,7 @@ def _markdown(config: AttributesConfig, report: dict[str, Any], results: list[Fa
         on += f" {report['corrupt']} of them cannot be read and count nowhere."
     lines = [f"# Attributes: {report['network']}", "", on, ""]
     if not report["comparable"]:
-        lines += [f"**Not on {paper['dataset']}: the paper's numbers cannot be compared.**", ""]
+        lines += [f"**Not on the whole of {paper['dataset']}: the paper's numbers cannot be compared.**", ""]
     lines += ["| what | n | ours [95 % interval] | paper |", "|---|---|---|---|"]
     theirs = {"gender": paper["gender"], "gender, aged 21-60": paper["gender_21_60"]}
     for head, found in report["heads"].items():

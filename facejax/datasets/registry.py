@@ -132,3 +132,13 @@ def get_dataset(name: str) -> Dataset:
         if name not in _registered:
             raise RuntimeError(f"{__package__}.{name} registers no data set of that name")
     return _registered[name]
+
+
+def is_whole(name: str, split: str, photos: int) -> bool:
+    """Whether a split has about as many photos as were published, so that figures on it can be compared with others'.
+
+    A twentieth may be missing: preparation leaves out photos without a face and unreadable ones. True as well where no
+    number is published.
+    """
+    expected = get_dataset(name).expected_counts.get(split)
+    return expected is None or photos >= 0.95 * expected

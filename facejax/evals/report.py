@@ -29,6 +29,7 @@ def write_report(
     history: list[dict[str, Any]],
     data_description: str,
     command: str = "",
+    comparable: bool = False,
 ) -> dict[str, Any]:
     """Writes ``report.json``, ``report.md``, ``curves.png`` and, by task, ``<task>.png``, ``<task>_crops.png``
     and for classes ``<task>_calibration.png``.
@@ -43,6 +44,7 @@ def write_report(
         history: Lines of metrics.jsonl.
         data_description: What the run was trained and evaluated on, in words.
         command: That started the run, for those who want to repeat it.
+        comparable: Whether it was evaluated on what the paper's row is about.
 
     Returns:
         What report.json holds. For ``best`` and ``last``: ``epoch``, ``step``, ``dataset``, ``split``, and ``tasks``,
@@ -87,7 +89,7 @@ def write_report(
         }
     report["paper"] = {
         **dataclasses.asdict(config.paper),
-        "comparable": bool(config.paper.dataset) and config.data.name == config.paper.dataset,
+        "comparable": comparable,
     }
     write_atomically(workdir / "report.json", (json.dumps(plain(report), indent=2) + "\n").encode())
     write_atomically(workdir / "report.md", _markdown(report, tasks, results, groups, config).encode())
@@ -169,9 +171,9 @@ def _markdown(
         if numbers:
             lines.append(f"Paper, {paper['table']}, {paper['row']}, on {paper['dataset']}: {', '.join(numbers)}.")
         if not paper["comparable"]:
-            lines.append(
-                f"**This run is on {config.data.name}, not on {paper['dataset']}: the numbers cannot be compared.**"
-            )
+            part = config.data.name == paper["dataset"]
+            where = f"a part of {paper['dataset']}" if part else f"{config.data.name}, not on {paper['dataset']}"
+            lines.append(f"**This run is on {where}: the numbers cannot be compared.**")
     for task in tasks:
         lines += ["", f"## {task.name}", ""]
         of_task = {name: report[name]["tasks"][task.name] for name in ("best", "last")}

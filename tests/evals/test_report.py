@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from facejax.config import Config
+from facejax.config import Config, PaperResult
 from facejax.data.source import FaceSource
 from facejax.evals import report
 from facejax.evals.report import write_report
@@ -77,6 +77,32 @@ def test_figures_of_groups_add_up_to_those_of_all(name, labels, tmp_path):
         assert number == figures["n"] == RECORDS - 2
         mean = sum(group["n"] * group["value"] for group in found["groups"]) / number
         assert mean == pytest.approx(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "comparable", "words"),
+    [
+        ("affectnet", True, None),
+        ("affectnet", False, "This run is on a part of affectnet: the numbers cannot be compared."),
+        ("people", False, "This run is on people, not on affectnet: the numbers cannot be compared."),
+    ],
+)
+def test_the_report_says_where_the_paper_s_number_is_of_something_else(name, comparable, words, labels, tmp_path):
+    scores = np.full((RECORDS, 8), 1 / 8, np.float32)
+    for epoch in ("best", "last"):
+        stored = {"scores/emotion8": scores, "labels/emotion8": labels["emotion"], "epoch": 1, "step": 2}
+        np.savez(tmp_path / f"scores_{epoch}.npz", **stored)
+    config = dataclasses.replace(
+        Config(),
+        data=dataclasses.replace(Config().data, name=name),
+        paper=PaperResult("Table 2", "EfficientNet-B0", "affectnet", accuracy=61.32),
+    )
+    history = [{"phase": "train", "stage": "head", "step": 1, "loss": 1.0}]
+    found = write_report(tmp_path, config, [TASKS["emotion8"]], Faces(labels), history, name, "", comparable)
+    assert found["paper"]["comparable"] == comparable
+    text = (tmp_path / "report.md").read_text()
+    assert "Paper, Table 2, EfficientNet-B0, on affectnet: emotion8 61.32 %." in text
+    assert (words in text) if words else ("cannot be compared" not in text)
 
 
 def test_each_task_has_a_panel_of_curves_of_its_own(monkeypatch, tmp_path):

@@ -170,6 +170,24 @@ def test_a_dry_run_counts_the_photos_of_the_run(tmp_path, monkeypatch, capsys, c
     assert of in first
 
 
+@pytest.mark.parametrize(
+    ("name", "photos", "comparable"),
+    [
+        ("affectnet", 4000, True),
+        ("affectnet", 3880, True),
+        ("affectnet", 40, False),
+        ("facial_expressions", 4000, False),
+    ],
+)
+def test_only_a_whole_split_of_the_paper_s_set_is_comparable(tmp_path, name, photos, comparable):
+    directory = tmp_path / name / "1.0.0"
+    directory.mkdir(parents=True)
+    write_metadata(directory, name, {}, "bmp", {"validation": ([photos - 9, 9], 9)}, "", "", "")
+    config = run.load_config("emotion_b0")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, name=name))
+    assert run.is_comparable(config, tmp_path) == comparable
+
+
 def test_a_dry_run_names_a_split_that_is_not_there(tmp_path):
     prepare_nothing(tmp_path, "adience")
     config = run.resolve("emotion_b0", [("data.name", "adience"), ("data.train_split", "trian")])
