@@ -91,7 +91,7 @@ def _unary(op: str) -> Rule:
 RULES.update({name: _unary(op) for name, op in _UNARY.items()})
 
 
-@rule_for("copy", "copy_p", "stop_gradient", "optimization_barrier")
+@rule_for("copy", "stop_gradient", "optimization_barrier")
 def _identity(graph, operands, aval, params):
     return list(operands)
 

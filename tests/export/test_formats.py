@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 
+from facejax.export import formats
 from facejax.export.bundle import export_bundle, unique_stems
 from facejax.export.formats import export_models
 from facejax.inference import LoadedModel, load_model
@@ -43,6 +44,24 @@ def test_a_bundle_keeps_networks_of_one_name_apart(tmp_path):
         "features emotion7",
     ]
     assert [(tmp_path / "x" / entry["card"]).read_text() for entry in entries] == [model.card for model in models]
+
+
+def test_int8_is_calibrated_with_other_faces_than_it_is_checked_on(tmp_path, monkeypatch):
+    told = {}
+
+    def written(network, path, faces, *, kind, calibration):
+        told[network.name] = kind, [len(face) for face in faces], [len(face) for face in calibration]
+        path.write_bytes(b"")
+        return network.metadata
+
+    monkeypatch.setattr(formats, "export_litert", written)
+    faces = [noise(10 + number, 10) for number in range(10)]
+    export_models([toy_model("age")], tmp_path / "x", "litert_int8", faces)
+    checked, calibrated = [10, 11], list(range(12, 20))
+    assert told.pop("mobilenet_v1.toy") == ("int8", checked, calibrated)
+    assert told == dict.fromkeys(("pnet", "rnet", "onet"), ("float32", checked, calibrated))
+    export_models([toy_model("age")], tmp_path / "x", "litert_float16", faces)
+    assert told["mobilenet_v1.toy"] == ("float16", list(range(10, 20)), [])
 
 
 def test_stems_are_the_names_where_these_differ():

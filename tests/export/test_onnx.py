@@ -1,5 +1,6 @@
 """ONNX files against Flax, in onnxruntime; what has no ONNX form is refused by name."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -13,7 +14,7 @@ from jax import lax
 from facejax.export import network as exported
 from facejax.export import onnx as export
 from facejax.export.mtcnn import mtcnn_networks
-from facejax.export.network import Network, face_network, file_stem, require_parity
+from facejax.export.network import Network, compare, face_network, file_stem, require_parity
 from facejax.models import list_models
 from facejax.models.layers import global_average_pool, mean_of_pixels
 from tests.export.backbones import random_network
@@ -96,6 +97,20 @@ def test_a_difference_that_is_no_number_is_refused():
     for difference in (1.1e-3, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="pnet: the export is not written, its 'probability' differs"):
             require_parity(network, {"faces": 1, "max_difference": {"probability": difference}})
+    require_parity(network, {"faces": 1, "max_difference": {"age": 0.049}})  # of years
+    with pytest.raises(ValueError, match="its 'age' differs"):
+        require_parity(network, {"faces": 1, "max_difference": {"age": 0.051}})
+
+
+def test_differences_of_features_are_a_part_of_their_size():
+    expected = {"features": np.array([[-200.0, 50.0]]), "age": np.array([30.0])}
+    network = dataclasses.replace(
+        as_network(None, 8, 6, outputs=("features", "age")), reference=lambda images: expected
+    )
+    got = {"features": np.array([[-200.0, 46.0]], np.float32), "age": np.array([29.5], np.float32)}
+    found = compare(network, lambda images: got, [noise(8, 6)])
+    assert found["max_difference"] == {"features": 4 / 200, "age": 0.5}
+    assert found["mean_difference"] == {"features": 2 / 200, "age": 0.5}
 
 
 def test_mtcnn_equals_the_detector_at_any_size(tmp_path, faces):
@@ -116,6 +131,15 @@ def test_mtcnn_equals_the_detector_at_any_size(tmp_path, faces):
 OPERATIONS = {
     "relu6 and swish": lambda x: nn.relu6(x) + nn.swish(x),
     "gelu, tanh, powers": lambda x: nn.gelu(x, approximate=False) + jnp.tanh(x) ** 3 + jnp.abs(x) ** 1.5,
+    "comparisons, equal numbers too": lambda x: compared(jnp.floor(2 * x)),
+    "signs, roots, logarithms": lambda x: jnp.sign(x) * jnp.sqrt(jnp.abs(x)) + jnp.log(1 + jnp.exp(-x)) + lax.erf(x),
+    "one over a root": lambda x: lax.rsqrt(1 + jnp.abs(x)),
+    "largest less smallest of the pixels": lambda x: jnp.max(x, axis=(1, 2)) - 2 * jnp.min(x, axis=(1, 2)),
+    "sum over rows of a convolution": lambda x: jnp.sum(convolve(x), axis=1),
+    "every second row and column": lambda x: lax.slice_in_dim(convolve(x)[:, ::2], 1, 6, stride=2, axis=2),
+    "parts in another order": lambda x: jnp.concatenate(jnp.split(convolve(x), [1, 3], axis=3)[::-1], axis=3),
+    "rows for columns": lambda x: jnp.transpose(convolve(x), (0, 2, 1, 3)),
+    "average over the border": lambda x: nn.avg_pool(x, (3, 3), (2, 2), "SAME"),
     "select and compare": lambda x: jnp.where(x > 0.2, x, -2 * x),
     "clip": lambda x: jnp.clip(x, -0.5, 0.25),
     "clip by rows": lambda x: jnp.clip(x, -jnp.arange(6.0)[:, None], 0.25),
@@ -152,6 +176,11 @@ OPERATIONS = {
 }
 
 
+def compared(x):
+    answers = (x < 0, x <= 0, x > 0, x >= 0, x == 0, ~(x < -1))
+    return sum(2.0**place * answer.astype(jnp.float32) for place, answer in enumerate(answers))
+
+
 def products(x):
     for seed in range(4):
         x = jnp.tanh(x @ jnp.asarray(np.random.default_rng(seed).standard_normal((144, 144)), jnp.float32) * 0.05)
@@ -181,11 +210,34 @@ def test_every_rule_alone(name):
         np.testing.assert_allclose(got, OPERATIONS[name](images), atol=2e-5, rtol=2e-5)
 
 
+def test_every_rule_is_among_them(monkeypatch):
+    from facejax.export import onnx_elementwise
+    from facejax.export.onnx_lowering import FUNCTION_RULES, RULES
+
+    used, binary = set(), onnx_elementwise.binary
+
+    def noting(name, rule):
+        return lambda *args: used.add(name) or rule(*args)
+
+    for rules in (RULES, FUNCTION_RULES):
+        for name, rule in rules.items():
+            monkeypatch.setitem(rules, name, noting(name, rule))
+    monkeypatch.setattr(onnx_elementwise, "binary", lambda graph, op, *args: used.add(op) or binary(graph, op, *args))
+    with jax.numpy_rank_promotion("allow"):
+        for operation in OPERATIONS.values():
+            export.convert(as_network(lambda x, operation=operation: (operation(x),), 8, 6))
+    assert {*RULES, *FUNCTION_RULES, *onnx_elementwise.BINARY.values()} - used == set()
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
         (lambda x: (jnp.cumsum(x, axis=1),), "cumsum"),
         (lambda x: (jnp.einsum("bhwc,bhwd->bcd", x, x),), "rows by columns"),
+        (
+            lambda x: (lax.dot_general(x[:, 0], jnp.ones((3, 6)), (((2,), (0,)), ((1,), (1,)))),),
+            "rows by columns",
+        ),
     ],
 )
 def test_what_has_no_form_is_named(function, message):
