@@ -167,6 +167,12 @@ def test_smallest_face(detector, astronaut):
     assert len(MTCNN(min_face=60).detect([small])[0]) == 0
 
 
+@pytest.mark.parametrize("thresholds", [(0.6, 1.0, 0.0), (0.6, 0.0, 1.0)])
+def test_the_second_and_the_third_network_have_thresholds_of_their_own(astronaut, thresholds):
+    """No probability is above 1, and nearly all are above 0."""
+    assert len(MTCNN(thresholds=thresholds).detect([astronaut[:201, 120:340]])[0]) == 0
+
+
 @pytest.mark.parametrize(
     "image",
     [
