@@ -1,9 +1,12 @@
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
+import optax
 import pytest
 
+from facejax.video import sequences
 from facejax.video.attention import SEQUENCE_NETWORKS, SequenceRecipe, initial_state, time_code
 from facejax.video.sequences import FittedSequence, _schedule, fit_sequence, pad_clips
 
@@ -51,8 +54,22 @@ def test_training_is_reproducible(clips):
     recipe = dataclasses.replace(RECIPE, epochs=2, repeats=2)
     first, second = (fit_sequence(recipe, features[:32], labels[:32], 2) for _ in range(2))
     np.testing.assert_array_equal(first.scores(features), second.scores(features))
-    leaves = [jax.tree.leaves(params) for params in first.params]
-    assert any((a != b).any() for a, b in zip(*leaves, strict=True))  # repeats differ
+    other = fit_sequence(dataclasses.replace(recipe, seed=7), features[:32], labels[:32], 2)
+    leaves = [jax.tree.leaves(params) for params in (*first.params, *other.params)]
+    for some, others in itertools.combinations(leaves, 2):  # repeats differ, and so do seeds
+        assert any((a != b).any() for a, b in zip(some, others, strict=True))
+
+
+def test_every_step_drops_others(clips, monkeypatch):
+    step, keys = sequences.train_step, []
+
+    def noted(*args):
+        keys.append(tuple(jax.random.key_data(args[-1]).tolist()))
+        return step(*args)
+
+    monkeypatch.setattr(sequences, "train_step", noted)
+    fit_sequence(dataclasses.replace(RECIPE, epochs=2, repeats=2), clips[0][:32], clips[1][:32], 2)
+    assert len(set(keys)) == len(keys) == 2 * 2 * 2
 
 
 def test_attention_pools_as_written(clips):
@@ -76,6 +93,64 @@ def test_attention_pools_as_written(clips):
     np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_transformer_computes_what_is_written():
+    """One clip by hand, in NumPy, from the weights."""
+    network = SequenceRecipe("transformer", width=8, heads=2, layers=1).network(2)
+    x = np.random.default_rng(1).normal(size=(1, 3, 6)).astype(np.float32)
+    batch = {"features": x, "frames": np.array([[0, 7, 9]]), "mask": np.array([[True, True, False]])}
+    params, _ = initial_state(network, 0.0, batch, 0)
+    p = jax.device_get(params)
+
+    def dense(layer, v):
+        return v @ p[layer]["kernel"] + p[layer]["bias"]
+
+    def norm(layer, v):
+        centred = v - v.mean(axis=1, keepdims=True)
+        return centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-6) * p[layer]["scale"] + p[layer]["bias"]
+
+    def softmax(v):
+        return np.exp(v) / np.exp(v).sum(axis=1, keepdims=True)
+
+    speeds = 256.0 ** -(np.arange(4) / 3)
+    angles = np.array([[0], [7], [9]]) * speeds
+    tokens = dense("project", x[0]) + np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    attention, inner, attended = p["attention_0"], norm("norm_attention_0", tokens), 0
+    for head in range(2):
+        query, key, value = (
+            inner @ attention[name]["kernel"][:, head] + attention[name]["bias"][head]
+            for name in ("query", "key", "value")
+        )
+        seen = softmax(query @ key[:2].T / np.sqrt(4)) @ value[:2]  # the third frame has no face
+        attended = attended + seen @ attention["out"]["kernel"][head]
+    tokens = tokens + attended + attention["out"]["bias"]
+    tokens = tokens + dense("mlp_out_0", np.asarray(jax.nn.gelu(dense("mlp_in_0", norm("norm_mlp_0", tokens)))))
+    expected = dense("logits", norm("norm", tokens)[:2].mean(axis=0))
+    found = network.apply({"params": params}, batch["features"], batch["frames"], batch["mask"], False)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_is_one_of_adamw():
+    network = SequenceRecipe(width=8, dropout=0.0).network(2)
+    batch = {"features": np.random.default_rng(1).normal(size=(4, 3, 6)).astype(np.float32)}
+    batch |= {"frames": np.tile(np.arange(3), (4, 1)), "mask": np.ones((4, 3), bool), "labels": np.array([0, 1, 1, 0])}
+    params, state = initial_state(network, 0.3, batch, 0)
+    oracle = optax.adamw(0.01, weight_decay=0.3)
+    expected, oracle_state = jax.device_get(params), oracle.init(params)
+
+    def loss(params):
+        logits = network.apply({"params": params}, batch["features"], batch["frames"], batch["mask"], False)
+        return -jax.nn.log_softmax(logits)[np.arange(4), batch["labels"]].mean()
+
+    for _ in range(3):
+        updates, oracle_state = oracle.update(jax.grad(loss)(expected), oracle_state, expected)
+        expected = optax.apply_updates(expected, updates)
+        params, state, _ = sequences.train_step(network, 0.3, params, state, batch, np.float32(0.01), jax.random.key(0))
+    for tree in (params, expected):
+        del tree["relevance"]["bias"]  # a softmax over frames does not see it: Adam moves it by rounding alone
+    for ours, theirs in zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
 def test_a_feature_that_is_dead_in_training_does_not_drown_the_others(clips):
     features, labels = clips
     dead = [(np.pad(of_clip, ((0, 0), (0, 1))), frames) for of_clip, frames in features]
@@ -86,8 +161,9 @@ def test_a_feature_that_is_dead_in_training_does_not_drown_the_others(clips):
 
 def test_padding_thins_long_clips_evenly():
     features = np.arange(9, dtype=np.float32)[:, None]
-    batch = pad_clips([(features, np.arange(9) + 5), (features[:2], np.arange(2))], 5, 3, np.zeros(1), np.ones(1))
-    assert batch["features"][0, :, 0].tolist() == [0, 2, 4, 6, 8]
+    batch = pad_clips([(features, np.arange(9) + 5), (features[:2], np.arange(2))], 5, 3, np.ones(1), np.array([0.5]))
+    assert batch["features"][0, :, 0].tolist() == [-2, 2, 6, 10, 14]  # twice what 0, 2, 4, 6, 8 have above 1
+    assert batch["features"][1, :, 0].tolist() == [-2, 0, 0, 0, 0]  # of 0 and 1, and nothing behind them
     assert batch["frames"][0].tolist() == [0, 2, 4, 6, 8]
     assert batch["mask"].sum(axis=1).tolist() == [5, 2, 0]
 
