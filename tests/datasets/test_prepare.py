@@ -94,6 +94,9 @@ def test_what_is_stored(raw, tmp_path):
     source = FaceSource(tmp_path / "data", "toy_faces", "validation")
     assert len(source) == SPLITS["validation"]
     assert sorted(source.labels("emotion")) == sorted(index % 8 for index in range(0, COUNT, 5))
+    # The columns of the index lie as the records do.
+    assert source.labels("emotion").tolist() == [int(source.read(place)["emotion"]) for place in range(len(source))]
+    assert source.labels("emotion").tolist() == [int(name[:3]) % 8 for name in source.ids()]
     assert len(list(folder.glob("toy_faces-train.tfrecord-?????-of-00002"))) == 2
     # Neighbours in the folder are not neighbours here: neither the chunks of 8 photos nor what is in them.
     order = [int(name[:3]) for name in FaceSource(tmp_path / "data", "toy_faces", "train").ids()]
@@ -259,6 +262,8 @@ def test_prepared_already(raw, tmp_path):
         run(raw, tmp_path, detector=same)
     with pytest.raises(ValueError, match=r"was prepared otherwise \(margin: 0.0 -> 0.4\); delete it or choose another"):
         run(raw, tmp_path, margin=0.4)
+    with pytest.raises(ValueError, match=r"was prepared otherwise \(num_shards: None -> 3\)"):
+        run(raw, tmp_path, num_shards=3)
     (raw / "000.png").rename(raw / "040.png")
     with pytest.raises(ValueError, match="was prepared otherwise"):
         run(raw, tmp_path)
@@ -407,6 +412,8 @@ def test_faces_that_are_kept():
     assert choose_face(bboxes, scores, 100, 100, "largest") == 1
     assert choose_face(bboxes, scores, 100, 100, "probable") == 2
     assert choose_face(bboxes, scores, 102, 102, "central") == 2
+    wide = np.array([[0, 40, 10, 60], [45, 0, 55, 10]], np.float32)
+    assert choose_face(wide, scores[:2], 10, 100, "central") == 1
     assert choose_face(bboxes, scores, 100, 100, "largest", np.array([1.0, 1, 9, 9])) == 0
     assert choose_face(bboxes, scores, 100, 100, "largest", np.array([80.0, 80, 90, 90])) is None
     assert choose_face(bboxes[:0], scores[:0], 100, 100, "largest") is None
@@ -423,6 +430,20 @@ def test_crops_of_a_detected_face(raw, tmp_path):
     assert (crop_of("a", 5) == photo(5)[3:33, 2:22]).all()
     assert (crop_of("b", 1, margin=0.1) == photo(1)[0:36, 0:24]).all()
     assert crop_of("c", 9, no_face="centre").shape == (128, 128, 3)
+
+
+def test_crops_are_stored_as_the_settings_say():
+    image = photo(0)
+    loaded = crops.Photo(registry.Record("a", "train", lambda: image), image)
+
+    def stored(**settings):
+        outcome = crops.cut_face(loaded, {}, crops.CropSettings(crop="none", **settings))
+        return decode_example(outcome.example)["image"][0]
+
+    assert stored()[:2] == stored(quality=20)[:2] == b"\xff\xd8"
+    assert len(stored(quality=20)) < len(stored(quality=60)) < len(stored())
+    assert decode_image(stored(max_side=30)).shape == (20, 30, 3)
+    assert (decode_image(stored(image_format="bmp")) == image).all()
 
 
 def test_landmarks_of_sets():
