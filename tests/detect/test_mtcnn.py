@@ -173,6 +173,16 @@ def test_the_second_and_the_third_network_have_thresholds_of_their_own(astronaut
     assert len(MTCNN(thresholds=thresholds).detect([astronaut[:201, 120:340]])[0]) == 0
 
 
+def test_the_first_network_has_its_threshold(astronaut):
+    few, many = (len(MTCNN(thresholds=(t, 0.0, 0.0)).detect([astronaut[:201, 120:340]])[0]) for t in (0.99, 0.3))
+    assert 0 < few < many
+
+
+def test_a_photo_that_is_too_long_is_shrunk():
+    assert mtcnn._shrink(np.zeros((3, 40_000, 3), np.uint8)).shape == (2, sampling.MAX_SIDE, 3)
+    assert mtcnn._shrink(np.zeros((3, sampling.MAX_SIDE, 3), np.uint8)).shape == (3, sampling.MAX_SIDE, 3)
+
+
 @pytest.mark.parametrize(
     "image",
     [
