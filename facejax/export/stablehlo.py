@@ -1,5 +1,7 @@
 """StableHLO by `jax.export`: one file that any later JAX, or another StableHLO runtime, runs with any batch size.
 
+An earlier JAX may not know its operations: what 0.12 writes 0.10.2 cannot read.
+
 Beside ``NAME.stablehlo`` lies ``NAME.stablehlo.json`` with the metadata, as the format has no place for it.
 """
 
@@ -39,9 +41,10 @@ def export_stablehlo(network: Network, path: str | os.PathLike, faces: Sequence[
         jax.ShapeDtypeStruct(shape, network.dtype)
     )
     data = bytes(traced.serialize())
-    check = compare(network, _runner(data, network.outputs), faces)
+    check = compare(network, _runner(jax.export.deserialize(bytearray(data)), network.outputs), faces)
     require_parity(network, check)
-    metadata = {**network.metadata, "platforms": PLATFORMS, "licence": network.licence, "check": check}
+    written_by = {"jax": jax.__version__, "platforms": PLATFORMS}
+    metadata = {**network.metadata, **written_by, "licence": network.licence, "check": check}
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path.with_name(f"{path.name}.json"), (json.dumps(metadata, indent=1) + "\n").encode())
@@ -50,13 +53,24 @@ def export_stablehlo(network: Network, path: str | os.PathLike, faces: Sequence[
 
 
 def load_stablehlo(path: str | os.PathLike) -> tuple[Callable[[np.ndarray], Mapping[str, np.ndarray]], dict[str, Any]]:
-    """A function from images of the metadata's ``input`` (any batch size) to arrays by output; and the metadata."""
+    """A function from images of the metadata's ``input`` (any batch size) to arrays by output; and the metadata.
+
+    Raises:
+        ValueError: The file is damaged, or of a JAX whose operations this one does not know.
+    """
     path = pathlib.Path(path)
     metadata = json.loads(path.with_name(f"{path.name}.json").read_text())
-    return _runner(path.read_bytes(), tuple(metadata["outputs"])), metadata
+    try:
+        exported = jax.export.deserialize(bytearray(path.read_bytes()))
+        exported.mlir_module()  # otherwise first read when it is called
+    except Exception as error:  # struct's, ValueError, JAX's own
+        raise ValueError(
+            f"JAX {jax.__version__} cannot read {path}, written by {metadata.get('jax', 'an unknown one')}: "
+            f"it takes that one or a later one, or the file is damaged ({error})"
+        ) from error
+    return _runner(exported, tuple(metadata["outputs"])), metadata
 
 
-def _runner(data: bytes, outputs: Sequence[str]) -> Callable[[np.ndarray], Mapping[str, np.ndarray]]:
-    # Jitted: `call` alone traces anew each time.
-    call = jax.jit(jax.export.deserialize(bytearray(data)).call)
+def _runner(exported: jax.export.Exported, outputs: Sequence[str]) -> Callable[[np.ndarray], Mapping[str, np.ndarray]]:
+    call = jax.jit(exported.call)  # alone it traces anew each time
     return lambda images: {name: np.asarray(value) for name, value in zip(outputs, call(images), strict=True)}

@@ -1,6 +1,8 @@
 """A StableHLO file runs alone, with any batch size."""
 
+import jax
 import numpy as np
+import pytest
 
 from facejax.export.mtcnn import mtcnn_networks
 from facejax.export.network import face_network
@@ -32,3 +34,16 @@ def test_mtcnn_and_a_p_net_of_any_size(tmp_path):
     for count, height, width in ((1, 12, 12), (2, 13, 31)):
         images = np.random.default_rng(0).uniform(0, 255, (count, height, width, 3)).astype(np.float32)
         np.testing.assert_allclose(run(images)["probability"], pnet.reference(images)["probability"], atol=1e-5)
+
+
+def test_a_file_of_a_newer_jax_or_a_damaged_one_is_refused(tmp_path):
+    path = tmp_path / "onet.stablehlo"
+    onet = mtcnn_networks()[2]
+    assert export_stablehlo(onet, path, [noise(60, 50, seed=1)])["jax"] == jax.__version__
+    data = path.read_bytes()
+    newer = data.replace(b"convolution_v1", b"convolution_v9")  # versions of operations are in their names
+    assert newer != data
+    for wrong in (newer, data[: len(data) // 2]):
+        path.write_bytes(wrong)
+        with pytest.raises(ValueError, match=rf"cannot read .*onet\.stablehlo, written by {jax.__version__}"):
+            load_stablehlo(path)
