@@ -252,7 +252,10 @@ def _draw_confusion(axes: Any, task: Task, result: ClassificationResult) -> None
 
 
 def _draw_curves(path: pathlib.Path, history: list[dict[str, Any]]) -> None:
-    """The training loss, and a panel a task: its figures in every evaluation, and its accuracy in training."""
+    """The training loss, and a panel a task: its figures in every evaluation, and the same in training.
+
+    Of ages it is the error in years alone, which training does not log.
+    """
     import matplotlib.figure
 
     train = [line for line in history if line.get("phase") == "train"]
@@ -269,20 +272,22 @@ def _draw_curves(path: pathlib.Path, history: list[dict[str, Any]]) -> None:
         width = max(len(lines) // 100, 1)
         loss.plot(steps, _smooth([line["loss"] for line in lines], width), label=f"{stage} stage")
         for task, axes in zip(tasks, panels, strict=False):
-            if (key := f"{task}/accuracy") in lines[0]:
-                values = _smooth([line[key] for line in lines], width)
-                axes.plot(steps, values, alpha=0.6, label=f"accuracy in training, {stage} stage")
+            for name in ("accuracy", "ccc"):
+                if (key := f"{task}/{name}") in lines[0] and f"{task}/mae" not in keys:
+                    values = _smooth([line[key] for line in lines], width)
+                    axes.plot(steps, values, alpha=0.6, label=f"{name} in training, {stage} stage")
     loss.set(xlabel="step", ylabel="training loss")
     loss.legend()
     for task, axes in zip(tasks, panels, strict=False):
-        is_age = f"{task}/mae" in keys
+        is_age, is_concordance = f"{task}/mae" in keys, any(key.startswith(f"{task}/ccc") for key in keys)
         for key in (key for key in keys if key.startswith(f"{task}/") and "rmse" not in key):
             if is_age != key.endswith("/mae"):  # one panel, one unit
                 continue
             points = [(line["step"], line[key]) for line in evaluated if key in line]
             axes.plot(*zip(*points, strict=True), "o-", label=key.split("/")[1].replace("_", " "))
-        axes.set(xlabel="step", ylabel="mean absolute error, years" if is_age else "fraction", title=task)
-        axes.set_ylim(0, None if is_age else 1)
+        unit = "mean absolute error, years" if is_age else "concordance" if is_concordance else "fraction"
+        axes.set(xlabel="step", ylabel=unit, title=task)
+        axes.set_ylim(None if is_concordance else 0, None if is_age else 1)  # a concordance may be negative
         axes.legend(fontsize=8)
     for axes in panels[len(tasks) :]:
         axes.axis("off")

@@ -106,16 +106,22 @@ def test_the_report_says_where_the_paper_s_number_is_of_something_else(name, com
 
 
 def test_each_task_has_a_panel_of_curves_of_its_own(monkeypatch, tmp_path):
-    history = [
-        {"phase": "train", "stage": "full", "step": s, "loss": 2.0 - s, "emotion8/accuracy": 0.5} for s in (1, 2)
-    ]
+    learnt = {"emotion8/accuracy": 0.5, "age/accuracy": 0.1, "valence_arousal/ccc": -0.3}
+    history = [{"phase": "train", "stage": "full", "step": s, "loss": 2.0 - s, **learnt} for s in (1, 2)]
     scores = {"emotion8/accuracy": 0.4, "emotion8/n": 9, "age/mae": 12.0, "age/rmse": 15.0, "age/class_accuracy": 0.1}
+    scores |= {"valence_arousal/ccc_valence": -0.2, "valence_arousal/rmse_valence": 0.4}
     history += [{"phase": "eval", "stage": "full", "step": step, **scores} for step in (1, 2)]
     drawn = []
     monkeypatch.setattr(report, "_save", lambda figure, path: drawn.append(figure))
     report._draw_curves(tmp_path / "curves.png", history)
-    loss, emotion, age = drawn[0].axes
+    loss, emotion, age, values, *_ = drawn[0].axes
     assert [line.get_label() for line in loss.lines] == ["full stage"]
     assert [line.get_label() for line in emotion.lines] == ["accuracy in training, full stage", "accuracy"]
     assert [(line.get_label(), *line.get_ydata()) for line in age.lines] == [("mae", 12.0, 12.0)]
-    assert age.get_ylabel() == "mean absolute error, years"
+    assert [line.get_label() for line in values.lines] == ["ccc in training, full stage", "ccc valence"]
+    assert [axes.get_ylabel() for axes in (emotion, age, values)] == [
+        "fraction",
+        "mean absolute error, years",
+        "concordance",
+    ]
+    assert values.get_ylim()[0] < -0.3
