@@ -161,6 +161,7 @@ def choose_start(config: Config, overrides: list[tuple[str, str]], workdir: path
     Raises:
         FileNotFoundError: They were named on the command line and are not there.
     """
+    from facejax.models import list_models
     from facejax.train.setup import load_initial
 
     if not config.model.init_from:  # as asked for: then there is no head to keep either
@@ -173,6 +174,9 @@ def choose_start(config: Config, overrides: list[tuple[str, str]], workdir: path
             raise
         logger.info("%s", error)
         logger.info("It starts from RANDOM WEIGHTS: do not expect the numbers of the paper.")
+        base = f"{config.model.backbone}.vggface2"
+        if base in list_models(pretrained=True):
+            logger.info("The paper's authors publish such a base: --config.model.init_from=%s (docs/weights.md)", base)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, init_from="", keep_heads=()))
 
 

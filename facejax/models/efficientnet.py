@@ -22,6 +22,7 @@ from facejax.preprocessing import Preprocessing
 from facejax.tasks import TASKS
 
 BN_EPSILON = 1e-3
+_PUBLISHED = "https://github.com/HSE-asavchenko/face-emotion-recognition/raw/main/models"
 STEM_CHANNELS, HEAD_CHANNELS = 32, 1280
 
 # (repeats, kernel, stride of the first block, expansion, output channels) of each stage of B0.
@@ -142,7 +143,7 @@ class EfficientNet(Backbone):
 
 
 def _cfgs(
-    architecture: str, image_size: int, num_features: int, hsemotion: Mapping[str, tuple[str, ...]]
+    architecture: str, image_size: int, num_features: int, base: str, hsemotion: Mapping[str, tuple[str, ...]]
 ) -> tuple[PretrainedCfg, ...]:
     """The untagged configuration, that of the ImageNet weights which the paper starts from, and the paper's own.
 
@@ -150,6 +151,7 @@ def _cfgs(
         architecture: Name in the registry.
         image_size: Side of the input in pixels.
         num_features: Width of the features.
+        base: Name of the file that holds the paper's base after VGGFace2, which its AffectNet training starts from.
         hsemotion: Heads of the weights that the paper's authors publish, by their name.
     """
     plain = PretrainedCfg(architecture, preprocessing=Preprocessing(image_size), num_features=num_features)
@@ -158,13 +160,21 @@ def _cfgs(
         training_data=("jft_300m", "imagenet_1k"),
         notes="Noisy Student on JFT-300M and ImageNet-1k; the classifier's 1000 outputs are ImageNet's classes.",
     )
+    vggface2 = dataclasses.replace(
+        plain,
+        tag="vggface2",
+        source=f"{_PUBLISHED}/pretrained_faces/{base}",
+        licence="Apache-2.0",
+        training_data=("vggface2",),
+        notes="HSEmotion's base: VGGFace2 identities, photos from the web, for research only; without the classifier.",
+    )
     published = [
         dataclasses.replace(
             plain,
             tag=tag,
             tasks=tasks,
             labels={task: TASKS[task].labels for task in tasks},
-            source=f"https://github.com/HSE-asavchenko/face-emotion-recognition/raw/main/models/affectnet_emotions/onnx/{tag}.onnx",
+            source=f"{_PUBLISHED}/affectnet_emotions/onnx/{tag}.onnx",
             licence="Apache-2.0",
             training_data=("vggface2", "affectnet"),
             notes="HSEmotion: VGGFace2 identities, then AffectNet, both photos from the web, for research only. "
@@ -172,7 +182,7 @@ def _cfgs(
         )
         for tag, tasks in hsemotion.items()
     ]
-    return plain, imagenet, *published
+    return plain, imagenet, vggface2, *published
 
 
 _B0 = {
@@ -183,13 +193,13 @@ _B0 = {
 _B2 = {"enet_b2_8": ("emotion8",), "enet_b2_7": ("emotion7",)}
 
 
-@register_model(*_cfgs("tf_efficientnet_b0", 224, 1280, _B0))
+@register_model(*_cfgs("tf_efficientnet_b0", 224, 1280, "state_vggface2_enet0_new.pt", _B0))
 def tf_efficientnet_b0(**kwargs) -> EfficientNet:
     """EfficientNet-B0: 224 px, 1280 features, 4.0 M parameters."""
     return EfficientNet(width=1.0, depth=1.0, **kwargs)
 
 
-@register_model(*_cfgs("tf_efficientnet_b2", 260, 1408, _B2))
+@register_model(*_cfgs("tf_efficientnet_b2", 260, 1408, "state_vggface2_enet2.pt", _B2))
 def tf_efficientnet_b2(**kwargs) -> EfficientNet:
     """EfficientNet-B2: 260 px, 1408 features, 7.7 M parameters."""
     return EfficientNet(width=1.1, depth=1.2, **kwargs)

@@ -82,6 +82,15 @@ def test_cpu_profile_leaves_out_the_stages_that_the_recipe_leaves_out(name):
             assert getattr(small.stages, stage).epochs == 0
 
 
+@pytest.mark.parametrize(("config", "published"), [("emotion_b0", True), ("emotion_rexnet150", False)])
+def test_a_start_that_is_not_there_names_the_published_one(tmp_path, caplog, config, published):
+    with caplog.at_level("INFO", logger="facejax"):
+        started = run.choose_start(run.load_config(config), [], tmp_path / "run")
+    assert started.model.init_from == ""
+    assert "RANDOM WEIGHTS" in caplog.text
+    assert ("--config.model.init_from=tf_efficientnet_b0.vggface2" in caplog.text) == published
+
+
 def test_random_weights_asked_for_leave_no_head_to_keep(tmp_path):
     overrides = [("model.init_from", "")]
     config = run.resolve("ethnicity_mobilenet", overrides)

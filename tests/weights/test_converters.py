@@ -83,6 +83,27 @@ def test_timm_head_needs_a_classifier():
 
 
 @pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("state_vggface2_enet0_new.pt", "tf_efficientnet_b0.vggface2"),
+        ("state_vggface2_enet2.pt", "tf_efficientnet_b2.vggface2"),
+    ],
+)
+def test_the_published_bases_of_vggface2_are_timm_s_networks_without_a_classifier(tmp_path, file, name):
+    torch = pytest.importorskip("torch")
+    tensors = random_tensors({key: shape for key, (_, shape) in expected_tensors(name.partition(".")[0]).items()}, 1.0)
+    state = {key: torch.from_numpy(value) for key, value in tensors.items()}
+    state["bn1.num_batches_tracked"] = torch.tensor(3)
+    torch.save(state, tmp_path / file)
+    variables, cfg = convert_file("timm", tmp_path / file)
+    assert (cfg.name, cfg.tasks, cfg.source.rsplit("/", 1)[1]) == (name, (), file)
+    backbone, statistics = variables["params"]["backbone"], variables["batch_stats"]["backbone"]
+    stem = tensors["conv_stem.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(backbone["conv_stem"]["kernel"], stem)
+    np.testing.assert_array_equal(statistics["bn2"]["var"], tensors["bn2.running_var"])
+
+
+@pytest.mark.parametrize(
     ("package", "file", "load"),
     [
         ("safetensors", "model.safetensors", load_state_dict),
