@@ -19,16 +19,7 @@ from facejax.train.setup import set_up
 
 from . import prepared
 
-
-@pytest.fixture(scope="module", autouse=True)
-def toy_net():
-    with prepared.registered_toy_net():
-        yield
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return prepared.prepare_squares(tmp_path_factory.mktemp("squares"))
+pytestmark = pytest.mark.usefixtures("toy_net")
 
 
 def run(data_dir, workdir, **changes):

@@ -18,13 +18,8 @@ from facejax.train.setup import set_up
 
 from . import prepared
 
+pytestmark = pytest.mark.usefixtures("toy_net")
 STAGES = StagesConfig(StageConfig(epochs=0), StageConfig(epochs=2, lr=2e-2))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def toy_net():
-    with prepared.registered_toy_net():
-        yield
 
 
 @pytest.fixture(scope="module")

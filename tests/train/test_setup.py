@@ -24,16 +24,7 @@ from facejax.weights.checkpoint import save_inference_checkpoint
 
 from . import prepared
 
-
-@pytest.fixture(scope="module", autouse=True)
-def toy_net():
-    with prepared.registered_toy_net():
-        yield
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return prepared.prepare_squares(tmp_path_factory.mktemp("squares"))
+pytestmark = pytest.mark.usefixtures("toy_net")
 
 
 def test_labels_are_rounded_and_half_known_ones_unknown():
