@@ -118,7 +118,7 @@ def axis_name(kind: Literal["jit", "pmap"]) -> str | None:
 def joins_weights(sharing: Sharing) -> bool:
     """The `join_weights` that `step.make_step_functions` is to be given: on accelerators that hold all weights whole.
 
-    There many small kernels cost more than their work. On a CPU the step became slower (docs/performance.md).
+    There many small kernels cost more than their work. On a CPU the step became slower (docs/performance_log.md).
     """
     return jax.default_backend() != "cpu" and sharing == "none"
 
