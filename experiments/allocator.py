@@ -10,7 +10,7 @@ def use_huge_pages() -> None:
     """Starts this program again with glibc's transparent huge pages, once, on Linux.
 
     XLA on CPU takes and returns its large buffers through malloc at every step; with small pages most of a step's
-    system time is page faults (see docs/performance_log.md). The setting is read when a process starts, hence the restart.
+    system time is page faults (docs/performance_log.md). The setting is read when a process starts, hence the restart.
     """
     if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ:
         return

@@ -74,7 +74,7 @@ def test_normalisations_and_layouts_are_gone_from_the_graph(faces):
 
 
 def test_bounds_and_means_are_nodes_that_onnxruntime_fuses(faces):
-    """With Max and Min for ReLU6 and ReduceSum for means, MobileNet took 1.8 times as long (docs/performance_log.md)."""
+    """With Max and Min for ReLU6 and ReduceSum for means, MobileNet took 1.8 x as long (docs/performance_log.md)."""
     operations = [node.op_type for node in export.convert(face_network(toy_model("valence_arousal"))).graph.node]
     assert operations.count("Clip") == 27
     assert operations.count("GlobalAveragePool") == 1
