@@ -5,7 +5,6 @@ rebinding) the browser even takes both for one site, but the Host header tells; 
 Origin.
 """
 
-from collections.abc import Collection
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from facejax.app.errors import RequestError
 
+# Names, without a port, under which the app may be asked.
 LOOPBACK = frozenset({"127.0.0.1", "localhost"})
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -42,9 +42,8 @@ HEADERS = {
 class Guard:
     """ASGI middleware that turns away what does not come from the app's own page or from a programme."""
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str] = LOOPBACK):
-        """`hosts`: names, without a port, under which the app may be asked."""
-        self._app, self._hosts = app, hosts
+    def __init__(self, app: ASGIApp):
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -66,7 +65,7 @@ class Guard:
     def _error(self, scope: dict[str, Any] | Scope) -> RequestError | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if host.rsplit(":", 1)[0] not in self._hosts:
+        if host.rsplit(":", 1)[0] not in LOOPBACK:
             return RequestError(421, "wrong_host", "This page is served to 127.0.0.1 and localhost only.")
         origin = headers.get("origin")
         site = headers.get("sec-fetch-site", "none")

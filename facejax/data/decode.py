@@ -22,20 +22,12 @@ class CorruptImageError(ValueError):
     """Bytes that are no readable photo; the message says why."""
 
 
-def image_dimensions(data: bytes) -> tuple[int, int]:
-    """Height and width in pixels that a file's header states: JPEG, PNG, BMP, GIF, WebP or TIFF.
+def _header(data: bytes) -> tuple[int, int, int | None]:
+    """Height, width, and the EXIF orientation of a JPEG whose pixels are simplejpeg's (`_jpeg_header`), else None.
 
     A JPEG or PNG that ends before its end marker counts as corrupt here, because decoders fill what is missing with
     grey and go on; a PNG whose chunk claims more bytes than the file has, too, because OpenCV takes them all (2 GB).
-
-    Raises:
-        CorruptImageError: Another format, or a damaged header.
     """
-    return _header(data)[:2]
-
-
-def _header(data: bytes) -> tuple[int, int, int | None]:
-    """Height, width, and the EXIF orientation of a JPEG whose pixels are simplejpeg's (`_jpeg_header`), else None."""
     try:
         if data[:2] == _JPEG:
             return _jpeg_header(data)

@@ -51,10 +51,6 @@ class Detections:
         """The faces of a slice, an index array or a mask."""
         return Detections(self.bboxes[keep], self.scores[keep], self.landmarks[keep])
 
-    def best(self) -> "Detections":
-        """The face with the highest score alone; empty where there is none."""
-        return self[:1]
-
     def largest(self) -> "Detections":
         """The face whose box has the largest area alone; empty where there is none."""
         return self[np.argsort(-np.prod(self.bboxes[:, 2:] - self.bboxes[:, :2], axis=1), kind="stable")[:1]]

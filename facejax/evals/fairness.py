@@ -1,7 +1,6 @@
 """A metric by group of people: n, value, interval of each group, the gap, and who is served worst."""
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -173,9 +172,9 @@ def intersection(
 
 
 def age_groups(
-    years: Float[np.ndarray, " n"] | Int[np.ndarray, " n"], edges: Sequence[int] = (0, 10, 20, 30, 40, 50, 60, 70)
+    years: Float[np.ndarray, " n"] | Int[np.ndarray, " n"],
 ) -> tuple[Int[np.ndarray, " n"], tuple[str, ...]]:
     """Group and names of ages: ``0-9``, ``10-19``, ..., ``70+``; -1 for unknown (negative or nan)."""
-    names = (*(f"{low}-{high - 1}" for low, high in itertools.pairwise(edges)), f"{edges[-1]}+")
-    group = np.searchsorted(np.asarray(edges), years, side="right") - 1
+    names = (*(f"{low}-{low + 9}" for low in range(0, 70, 10)), "70+")
+    group = np.searchsorted(np.arange(0, 80, 10), years, side="right") - 1
     return np.where(np.isfinite(years) & (years >= 0), group, -1), names

@@ -1,4 +1,4 @@
-"""Smoothing of per-frame outputs over time: causal for live video, symmetric for files; frames may be missing."""
+"""Causal smoothing of per-frame outputs over time; frames may be missing."""
 
 import math
 
@@ -39,30 +39,3 @@ class ExponentialSmoother:
         self._weight = fade * self._weight + 1
         self._time = time
         return self._sum / self._weight
-
-
-def smooth_scores(
-    times: Float[np.ndarray, " n"], scores: Float[np.ndarray, "n classes"], seconds: float
-) -> Float[np.ndarray, "n classes"]:
-    """Gaussian-weighted mean of the scores around each time, float64: no delay, but it looks ahead.
-
-    Args:
-        times: Seconds, ascending, at any distance from each other.
-        scores: One row a time, e.g. probabilities of one face's track.
-        seconds: Standard deviation of the weights.
-
-    Raises:
-        ValueError: `seconds` is not positive, or the times are not in order.
-    """
-    if not seconds > 0:
-        raise ValueError(f"expected seconds > 0, got {seconds}")
-    if (np.diff(times) < 0).any():
-        raise ValueError("expected ascending times")
-    reach = 4 * seconds  # weights beyond are below 4e-4
-    smoothed = np.empty(scores.shape, np.float64)
-    for index, time in enumerate(times):
-        start = np.searchsorted(times, time - reach, side="left")
-        end = np.searchsorted(times, time + reach, side="right")
-        weights = np.exp(-0.5 * ((times[start:end] - time) / seconds) ** 2)
-        smoothed[index] = weights @ scores[start:end] / weights.sum()
-    return smoothed

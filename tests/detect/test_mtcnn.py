@@ -99,15 +99,14 @@ def test_new_sizes_compile_nothing(detector, astronaut):
     assert [function._cache_size() for function in functions] == before
 
 
-def test_order_best_and_largest():
+def test_the_largest():
     faces = Detections(
         np.array([[0, 0, 10, 10], [0, 0, 30, 20], [5, 5, 25, 25]], np.float32),
         np.array([0.99, 0.95, 0.9], np.float32),
         np.arange(30, dtype=np.float32).reshape(3, 5, 2),
     )
-    assert faces.best().scores.tolist() == faces[:1].scores.tolist()
     assert faces.largest().scores.tolist() == faces[1:2].scores.tolist()
-    assert len(faces[:0].largest()) == len(faces[:0].best()) == 0
+    assert len(faces[:0].largest()) == 0
 
 
 def test_scores_descend(detector, astronaut):
