@@ -15,10 +15,12 @@ COLUMNS, ROWS, TILE, TITLE = 10, 6, 96, 24
 
 
 def contact_sheet(images: list[np.ndarray], title: str) -> UInt8[np.ndarray, "height width 3"]:
-    """A grid of RGB images on grey, each fitted into 96 pixels without stretching, under a line of text; uint8 RGB."""
-    sheet = np.full((TITLE + ROWS * TILE, COLUMNS * TILE, 3), 64, np.uint8)
+    """RGB images on grey under a line of text, ten a row, each fitted into 96 pixels without stretching; uint8 RGB."""
+    images = images[: ROWS * COLUMNS]
+    rows = -(-len(images) // COLUMNS)  # as many as are needed: of a rare class there may be a handful
+    sheet = np.full((TITLE + rows * TILE, COLUMNS * TILE, 3), 64, np.uint8)
     cv2.putText(sheet, title, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
-    for place, image in enumerate(images[: ROWS * COLUMNS]):
+    for place, image in enumerate(images):
         scale = TILE / max(image.shape[:2])
         width, height = (max(round(side * scale), 1) for side in (image.shape[1], image.shape[0]))
         top = TITLE + place // COLUMNS * TILE + (TILE - height) // 2

@@ -170,9 +170,11 @@ def test_contact_sheets(raw, tmp_path):
     names = {path.name for path in (folder / "sheets").iterdir()}
     assert {"train_all.png", "validation_all.png", "train_emotion_anger.png", "train_age_020.png"} <= names
     sheet = cv2.imread(str(folder / "sheets" / "train_all.png"))
-    assert sheet.shape == (24 + 6 * 16, 160, 3)
+    assert sheet.shape == (24 + 3 * 16, 160, 3)  # 28 faces in rows of ten
     assert sheet[24:40].std() > 20  # noise crops in the first row
-    assert (sheet[-40:] == 64).all()  # 28 faces fill less than three rows
+    assert (sheet[-16:, 8 * 16 :] == 64).all()
+    assert sheet[-16:, 7 * 16 : 8 * 16].std() > 20
+    assert cv2.imread(str(folder / "sheets" / "train_emotion_anger.png")).shape == (24 + 16, 160, 3)
 
 
 SCRIPT = """
