@@ -27,6 +27,7 @@ import jax  # noqa: E402
 
 from experiments.workdir import check_config, check_data, held_by_this_run  # noqa: E402
 from facejax import config as config_lib  # noqa: E402
+from facejax.cli.unread import quiet_when_unread  # noqa: E402
 from facejax.config import Config, ConfigError  # noqa: E402
 from facejax.naming import nearest  # noqa: E402
 from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig  # noqa: E402
@@ -300,7 +301,8 @@ def main(arguments: list[str]) -> None:
     """Runs the command line."""
     named, overrides = parse_arguments(arguments)
     if named.list:
-        print_list(named.config, overrides)
+        with quiet_when_unread():
+            print_list(named.config, overrides)
         return
     from facejax.train import distributed
 
@@ -318,7 +320,8 @@ def main(arguments: list[str]) -> None:
     workdir = (named.workdir or REPOSITORY / "workdirs" / named.config).resolve()
     jax.config.update("jax_compilation_cache_dir", str(workdir.parent / ".jax_cache"))
     if named.dry_run:
-        print_plan(named.config, config, named.data_dir.resolve())
+        with quiet_when_unread():
+            print_plan(named.config, config, named.data_dir.resolve())
         return
     if not isinstance(config, Config):
         with held_by_this_run(workdir):

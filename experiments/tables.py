@@ -18,6 +18,7 @@ sys.path.insert(0, str(REPOSITORY))  # the repository's own facejax, installed o
 
 from experiments.protocols.results import accuracy  # noqa: E402
 from experiments.run import list_configs, load_config  # noqa: E402
+from facejax.cli.unread import quiet_when_unread  # noqa: E402
 from facejax.config import Config  # noqa: E402
 from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig  # noqa: E402
 
@@ -225,4 +226,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with quiet_when_unread():
+        main(sys.argv[1:])

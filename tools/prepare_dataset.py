@@ -17,6 +17,7 @@ import argparse
 import functools
 import sys
 
+from facejax.cli.unread import quiet_when_unread
 from facejax.datasets import get_dataset, list_datasets
 from facejax.datasets.options import parse_options
 from facejax.datasets.prepare import prepare_dataset
@@ -134,9 +135,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the tool; returns its exit status."""
     args = parse_arguments(arguments)
     if args.list:
-        for name in list_datasets():
-            dataset = get_dataset(name)
-            print(f"{name}\n    {dataset.description}\n    {dataset.licence}; {dataset.url}")
+        with quiet_when_unread():
+            for name in list_datasets():
+                dataset = get_dataset(name)
+                print(f"{name}\n    {dataset.description}\n    {dataset.licence}; {dataset.url}")
         return 0
     try:
         prepare(args)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from facejax.cards.use import EU
+from facejax.cli.unread import quiet_when_unread
 
 DONE, FAILED, PARTLY, STOPPED = 0, 1, 3, 130
 
@@ -25,13 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_parser(commands)
     args = parser.parse_args(argv)
     try:
-        return args.run(args)
+        with quiet_when_unread():
+            return args.run(args)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return STOPPED
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        sys.stderr.close()
-        return DONE
     except (OSError, ValueError, ImportError, NotImplementedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
