@@ -25,10 +25,11 @@ if __name__ == "__main__":
 
 import jax  # noqa: E402
 
-from experiments.workdir import check_config, check_data, held_by_this_run  # noqa: E402
+from experiments.workdir import check_config, check_data  # noqa: E402
 from facejax import config as config_lib  # noqa: E402
 from facejax.cli.unread import quiet_when_unread  # noqa: E402
 from facejax.config import Config, ConfigError  # noqa: E402
+from facejax.locks import alone_in  # noqa: E402
 from facejax.naming import nearest  # noqa: E402
 from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig  # noqa: E402
 
@@ -324,7 +325,7 @@ def main(arguments: list[str]) -> None:
             print_plan(named.config, config, named.data_dir.resolve())
         return
     if not isinstance(config, Config):
-        with held_by_this_run(workdir):
+        with alone_in(workdir):
             check_config(config, workdir)
             run_protocol(config, workdir, named.data_dir.resolve())
         print((workdir / "report.md").read_text())
@@ -333,7 +334,7 @@ def main(arguments: list[str]) -> None:
     with contextlib.ExitStack() as stack:
         with distributed.first_process_first("data and workdir"):
             if jax.process_index() == 0:
-                stack.enter_context(held_by_this_run(workdir))
+                stack.enter_context(alone_in(workdir))
             config, data_dir, data = choose_data(config, overrides, named.data_dir.resolve())
             config = choose_start(config, overrides, workdir)
             print_header(named.config, config, data, workdir)

@@ -1,17 +1,15 @@
-"""The workdir of a run: of one config and one set of photos, and held by one run at a time."""
+"""The workdir of a run: of one config and one set of photos."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 from facejax.atomic import write_atomically
 from facejax.config import Config, ConfigError
 from facejax.data.metadata import find_set
-from facejax.locks import LOCK, alone_in
+from facejax.locks import LOCK
 
 # Fields that decide how a run goes, or what --dry_run says, not what comes out of it: others may go on with a run.
 OPERATIONAL = (
@@ -33,21 +31,6 @@ def check_config(config: Any, workdir: pathlib.Path) -> None:
     differ = _keep(workdir / "config.json", json.loads(json.dumps(dataclasses.asdict(config))))
     if differ:
         raise ConfigError(f"{workdir} holds a run of another config (differs in {differ}); choose another --workdir")
-
-
-@contextlib.contextmanager
-def held_by_this_run(workdir: pathlib.Path) -> Iterator[None]:
-    """Holds a workdir for this run.
-
-    Raises:
-        ConfigError: Another run holds it.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(alone_in(workdir))
-        except BlockingIOError as error:
-            raise ConfigError(f"another run writes to {workdir} now; choose another --workdir") from error
-        yield
 
 
 def check_data(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> None:

@@ -27,8 +27,10 @@ def alone_in(folder: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
     with open(folder / LOCK, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                f"another process writes to {folder} now: wait for it, or choose another folder"
+            ) from error
         except OSError as error:
             logger.warning("%s is not locked against other processes: %s", folder, error)
         yield

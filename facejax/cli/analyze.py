@@ -136,7 +136,7 @@ def _results(args, analyzer: "FaceAnalyzer", paths: list[pathlib.Path]) -> Itera
                     file.add(keys[path], _told(path, result, args.embedding))
                 progress.add()
                 yield path, result
-    _write_faces(args, analyzer)
+        _write_faces(args, analyzer)
 
 
 def settings_of(args: argparse.Namespace, analyzer: "FaceAnalyzer") -> dict[str, Any]:

@@ -15,7 +15,7 @@ from facejax.cli import DONE
 from facejax.cli.analyze import columns, settings_of
 from facejax.cli.options import load_analyzer
 from facejax.cli.progress import Progress
-from facejax.cli.results_file import FRAMES, file_key, keep_settings, open_folder, write_table
+from facejax.cli.results_file import FRAMES, file_key, held_folder, keep_settings, write_table
 from facejax.inference.results import flat_row
 from facejax.inference.video import VideoFrame, VideoWriter, analyze_frames, webcam_frames
 from facejax.video.frames import mean_rate, read_frames
@@ -51,7 +51,7 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
             # A recording of a camera is never made again: another one has other settings, and cannot overwrite it.
             key = f"{source} {datetime.datetime.now()}" if camera else file_key(pathlib.Path(source).absolute())
             settings = {**settings_of(args, analyzer), "video": key, "every": args.every, "seconds": args.seconds}
-            open_folder(args.out, settings)
+            stack.enter_context(held_folder(args.out, settings))
             lines = stack.enter_context(_whole_frames(args.out, settings))
             if args.draw:
                 fps = _CAMERA_FPS if camera else mean_rate(source, every=args.every, seconds=args.seconds)

@@ -37,6 +37,17 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress and no notes")
 
 
+def make_out(folder: pathlib.Path) -> None:
+    """Makes the folder of ``--out`` where there is none.
+
+    Raises:
+        ValueError: It is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out {folder} is a file: choose a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def photos_of(sources: Sequence[str], without: pathlib.Path | None = None) -> Iterator[pathlib.Path]:
     """Photos among files and folders: files as given, folders through and through, in the order of their names.
 

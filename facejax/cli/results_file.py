@@ -1,5 +1,6 @@
 """``results.jsonl``: one line a photo, written as they come, so that a stopped run of a large folder goes on."""
 
+import contextlib
 import csv
 import itertools
 import json
@@ -9,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from facejax.atomic import write_atomically
-from facejax.cli.options import shown
+from facejax.cli.options import make_out, shown
+from facejax.locks import alone_in
 
 NAME, SETTINGS = "results.jsonl", "settings.json"
 FRAMES = "frames.jsonl"  # of a video, in place of NAME
@@ -27,17 +29,20 @@ class ResultsFile:
 
     Raises:
         ValueError: The folder holds results of other settings, or files of these names that facejax did not write.
+        BlockingIOError: Another process writes to it now.
     """
 
     def __init__(self, folder: pathlib.Path, settings: Mapping[str, Any]):
         self.path = folder / NAME
         # Of each photo that has a line, the key and the error of the last one.
         self._last: dict[str, tuple[str, str | None]] = {}
-        open_folder(folder, settings)
-        if self.path.exists():
-            self._recover()
-        keep_settings(folder, settings)
-        self._file = self.path.open("a")
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(held_folder(folder, settings))
+            if self.path.exists():
+                self._recover()
+            keep_settings(folder, settings)
+            self._file = stack.enter_context(self.path.open("a"))
+            self._close = stack.pop_all().close
 
     @property
     def keys(self) -> set[str]:
@@ -56,7 +61,7 @@ class ResultsFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._close()
 
     def _remember(self, key: str, result: Mapping[str, Any]) -> None:
         self._last[result.get("photo", key)] = (key, result.get("error"))
@@ -78,26 +83,29 @@ class ResultsFile:
         os.truncate(self.path, whole)
 
 
-def open_folder(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
-    """Makes a folder of results where there is none.
+@contextlib.contextmanager
+def held_folder(folder: pathlib.Path, settings: Mapping[str, Any]) -> Iterator[None]:
+    """A folder of results for this process alone; makes it where there is none.
 
     Raises:
         ValueError: It holds results of other settings, or files of these names that facejax did not write.
+        BlockingIOError: Another process writes to it now.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--out {folder} is a file: choose a folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_out(folder)
     if (folder / SETTINGS).exists():
-        return _check_settings(folder / SETTINGS, settings)
-    for path in (folder / NAME, folder / FRAMES):
-        if path.exists():
-            raise ValueError(
-                f"{path} is not of facejax, or of an older one: no {SETTINGS} is beside it; choose another --out"
-            )
+        _check_settings(folder / SETTINGS, settings)
+    else:
+        for path in (folder / NAME, folder / FRAMES):
+            if path.exists():
+                raise ValueError(
+                    f"{path} is not of facejax, or of an older one: no {SETTINGS} is beside it; choose another --out"
+                )
+    with alone_in(folder):  # not before: its file is not left in a folder of somebody else
+        yield
 
 
 def keep_settings(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
-    """Writes what `open_folder` compares with."""
+    """Writes what `held_folder` compares with."""
     write_atomically(folder / SETTINGS, (json.dumps(settings) + "\n").encode())
 
 

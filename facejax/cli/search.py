@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float
 
 from facejax.atomic import whole_file
-from facejax.cli.options import DEFAULT_MODEL, add_output_options, load_analyzer, photos_of, shown
+from facejax.cli.options import DEFAULT_MODEL, add_output_options, load_analyzer, make_out, photos_of, shown
 from facejax.cli.progress import Progress
 
 FORMAT = 2
@@ -79,9 +79,7 @@ def run_index(args: argparse.Namespace) -> int:
     ]
     if not labelled:
         raise ValueError(f"no photo in {args.people}; expected PEOPLE/NAME/photo.jpg")
-    if args.out.exists() and not args.out.is_dir():
-        raise ValueError(f"--out {args.out} is a file: choose a folder")
-    args.out.mkdir(parents=True, exist_ok=True)  # where it cannot be written, the photos need not be read
+    make_out(args.out)  # where it cannot be written, the photos need not be read
     args.model = [args.model]
     analyzer = load_analyzer(args)
     embeddings, names, without, failed = _embed(analyzer, labelled, args.quiet)

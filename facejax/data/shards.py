@@ -84,14 +84,10 @@ class ChunkedShards:
         """Holds the partial folder for this process; makes it, or checks that it was begun with the same plan.
 
         Raises:
-            RuntimeError: Another process prepares this set now.
+            BlockingIOError: Another process prepares this set now.
             ValueError: The partial folder was begun with other settings, photos or code.
         """
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(alone_in(self.partial))
-            except BlockingIOError as error:
-                raise RuntimeError(f"another process is preparing {self.final} at this moment") from error
+        with alone_in(self.partial):
             self._chunk_dir.mkdir(exist_ok=True)
             path = self.partial / "plan.json"
             if path.exists():

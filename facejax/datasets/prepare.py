@@ -125,7 +125,7 @@ def prepare_dataset(
     Raises:
         ValueError: A set or a setting is unknown; the set was prepared with other settings, or begun with other
             settings or other code; no record, or no face, was found.
-        RuntimeError: Another process is preparing it.
+        BlockingIOError: Another process is preparing it.
     """
     if (crop or get_dataset(name).default_crop) == "mtcnn" and detector is None:
         from facejax.detect import MTCNN

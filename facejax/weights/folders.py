@@ -21,9 +21,10 @@ def whole_folder(directory: pathlib.Path, marker: str, key: str, *others: str) -
         *others: Names of what else such a folder holds, with ``*`` for any letters.
 
     Raises:
-        FileExistsError: `directory` is something else, and not empty.
+        FileExistsError: `directory` is something else, and not empty; or another process has written it meanwhile.
     """
     directory = directory.absolute()
+    before = _identity(directory)
     if directory.exists() and not _is_of_this_kind(directory, marker, key):
         raise FileExistsError(f"{directory} is not empty and holds no {marker} of facejax: choose another folder")
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -32,6 +33,8 @@ def whole_folder(directory: pathlib.Path, marker: str, key: str, *others: str) -
     try:
         new.mkdir()
         yield new
+        if _identity(directory) != before:  # what lies there now is not what was looked at
+            raise FileExistsError(f"another process has written {directory} meanwhile: choose another folder")
         if directory.exists():
             os.replace(directory, old)
         os.replace(new, directory)
@@ -42,6 +45,15 @@ def whole_folder(directory: pathlib.Path, marker: str, key: str, *others: str) -
             else:
                 _move_foreign(old, directory, (marker, *others))
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _identity(directory: pathlib.Path) -> tuple[int, int] | None:
+    """Differs where another folder took the place of this one; None where there is none."""
+    try:
+        status = directory.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _is_of_this_kind(directory: pathlib.Path, marker: str, key: str) -> bool:

@@ -28,6 +28,7 @@ from facejax.detect import MTCNN, warp_five_points
 from facejax.export import FORMATS
 from facejax.inference import FaceAnalyzer
 from facejax.inference.video import VideoFrame, VideoWriter
+from facejax.locks import LOCK, alone_in
 from facejax.protocol_config import DetectionConfig
 from facejax.video.classifiers import ClipClassifier, Recipe, fit
 from facejax.video.descriptors import AFEW, describe_clips
@@ -240,13 +241,28 @@ def test_files_of_others_are_refused_and_kept(files, words, tmp_path):
         (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=f"{words}.*choose another --out"):
         results_file.ResultsFile(tmp_path, {"a": 1})
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+    assert {path.name: path.read_text() for path in tmp_path.iterdir() if path.name != LOCK} == files
 
 
 def test_a_file_in_place_of_the_folder_of_results_is_named(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="file is a file: choose a folder"):
         results_file.ResultsFile(tmp_path / "file", {"a": 1})
+
+
+@pytest.mark.parametrize("source", ["photo.png", "video.mp4"])
+def test_a_folder_of_results_that_another_process_writes_to_is_refused(source, model_dir, tmp_path, capsys):
+    if source == "video.mp4":
+        with VideoWriter(tmp_path / source, 10) as writer:
+            writer.write(noise(64, 64))
+    else:
+        cv2.imwrite(str(tmp_path / source), noise(64, 64))
+    arguments = ["analyze", str(tmp_path / source), "--model", model_dir, "--out", str(tmp_path / "out")]
+    with alone_in(tmp_path / "out"):
+        assert cli.main(arguments) == cli.FAILED
+    assert f"another process writes to {tmp_path / 'out'} now" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
+    assert cli.main(arguments) == cli.DONE
 
 
 def test_a_run_that_was_killed_before_its_first_line_goes_on(tmp_path):
@@ -298,6 +314,7 @@ def test_a_video(photos, model_dir, tmp_path, capsys):
     arguments = ["analyze", str(tmp_path / "clip.mp4"), "--model", model_dir, "--quiet"]
     assert cli.main([*arguments, "--out", str(tmp_path / "out"), "--draw", "--every", "2"]) == cli.DONE
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        LOCK,
         "frames.jsonl",
         "faces.csv",
         "annotated.mp4",
@@ -357,7 +374,8 @@ def test_ctrl_c_keeps_what_a_camera_recorded(where, kept, model_dir, tmp_path, m
     monkeypatch.setattr(analyze_video, "webcam_frames", lambda number: array_frames([noise(64, 64)] * 5))
     arguments = ["analyze", "webcam", "--model", model_dir, "--out", str(tmp_path), "--draw", "--quiet"]
     assert cli.main(arguments) == cli.DONE
-    assert {path.name for path in tmp_path.iterdir()} == {"settings.json", "frames.jsonl", "faces.csv", "annotated.mp4"}
+    written = {LOCK, "settings.json", "frames.jsonl", "faces.csv", "annotated.mp4"}
+    assert {path.name for path in tmp_path.iterdir()} == written
     assert len((tmp_path / "frames.jsonl").read_text().splitlines()) == kept
 
 
@@ -365,7 +383,7 @@ def test_a_video_that_fails_leaves_nothing(model_dir, tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"no video")
     arguments = ["analyze", str(tmp_path / "a.mp4"), "--model", model_dir, "--out", str(tmp_path / "out")]
     assert cli.main(arguments) == cli.FAILED
-    assert list((tmp_path / "out").iterdir()) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
 
 
 def test_an_annotated_video_has_the_mean_rate(model_dir, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from experiments import run, workdir
 from facejax.config import Config, ConfigError, DataConfig
+from facejax.locks import alone_in
 
 
 def test_workdir_of_another_config_is_refused(tmp_path):
@@ -34,13 +35,9 @@ def test_workdir_of_another_config_is_refused(tmp_path):
 
 
 def test_a_workdir_holds_one_run_at_a_time(tmp_path):
-    second = workdir.held_by_this_run(tmp_path / "run")
-    with workdir.held_by_this_run(tmp_path / "run"):
-        with pytest.raises(ConfigError, match="another run writes to"):
-            second.__enter__()
-        with pytest.raises(ConfigError, match="another run writes to"):
-            run.main(["--config", "lfw_mobilenet", "--workdir", str(tmp_path / "run")])
-    with workdir.held_by_this_run(tmp_path / "run"):
+    with alone_in(tmp_path / "run"), pytest.raises(BlockingIOError, match=r"another process writes to .*/run now"):
+        run.main(["--config", "lfw_mobilenet", "--workdir", str(tmp_path / "run")])
+    with alone_in(tmp_path / "run"):
         pass
 
 

@@ -92,6 +92,21 @@ def test_a_folder_of_another_kind_is_not_replaced(tmp_path, text):
     assert {path: path.read_text() for path in (tmp_path / "a").iterdir()} == before
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_of_two_writers_at_once_the_second_to_end_is_refused(there, tmp_path):
+    if there:
+        fill(tmp_path / "a", {"model.json": '{"architecture": 0}'})
+    with (
+        pytest.raises(FileExistsError, match=r"another process has written .*/a meanwhile: choose another folder"),
+        whole_folder(tmp_path / "a", "model.json", "architecture") as second,
+    ):
+        fill(second, {"model.json": '{"architecture": 2}', "second": "2"})
+        with whole_folder(tmp_path / "a", "model.json", "architecture") as first:
+            fill(first, {"model.json": '{"architecture": 1}'})
+    assert {path.name: path.read_text() for path in tmp_path.rglob("*.*")} == {"model.json": '{"architecture": 1}'}
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_an_interruption_between_the_two_renames_keeps_the_older_folder(tmp_path, monkeypatch):
     fill(tmp_path / "a", {"model.json": '{"architecture": 1}'})
     replace = os.replace
