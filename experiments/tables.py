@@ -16,7 +16,7 @@ from typing import Any
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))  # the repository's own facejax, installed or not
 
-from experiments.protocols.results import accuracy  # noqa: E402
+from experiments.protocols.results import accuracy, percent  # noqa: E402
 from experiments.run import list_configs, load_config  # noqa: E402
 from facejax.cli.unread import quiet_when_unread  # noqa: E402
 from facejax.config import Config  # noqa: E402
@@ -126,7 +126,7 @@ def _paper_numbers(config: Any) -> Iterator[tuple[str, str]]:
         }
     else:
         first = config.model.tasks[0]
-        numbers = {first: paper.accuracy, "7 classes": paper.accuracy7}
+        numbers = {first: paper.accuracy, "7 classes": paper.accuracy7, "age class": paper.age_class}
         if first == "emotion7":
             numbers = {first: paper.accuracy7}
     yield from ((what, f"{number:.2f}") for what, number in numbers.items() if number)
@@ -171,6 +171,8 @@ def _our_numbers(config: Any, report: dict[str, Any]) -> dict[str, tuple[str, in
             found["7 classes"] = (f"{accuracy(seven)} (last epoch, from 8)", seven["n"])
         if "mae" in result and result["n"]:
             found[task] = (f"{result['mae']:.2f} years (last epoch)", result["n"])
+            ours = percent(result["class_accuracy"], result.get("class_interval95"))  # older reports have none
+            found[f"{task} class"] = (f"{ours} (last epoch)", result["n"])
     return found
 
 

@@ -18,6 +18,7 @@ OPERATIONAL = (
     "data.read_threads",
     "data.num_",  # of the published splits
     "eval_batch_size",
+    "paper.",
 )
 
 

@@ -191,6 +191,7 @@ class PaperResult:
         dataset: What the paper measured on (`facejax.datasets.list_datasets`).
         accuracy: Of the config's first task, percent.
         accuracy7: For 7 expressions, percent.
+        age_class: How often the most probable year is the true one, percent.
     """
 
     table: str = ""
@@ -198,6 +199,7 @@ class PaperResult:
     dataset: str = ""
     accuracy: float = 0.0
     accuracy7: float = 0.0
+    age_class: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

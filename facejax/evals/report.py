@@ -168,6 +168,7 @@ def _markdown(
     if paper["row"]:
         numbers = [f"{first.name} {paper['accuracy']:.2f} %"] if paper["accuracy"] else []
         numbers += [f"7 classes {paper['accuracy7']:.2f} %"] if paper["accuracy7"] else []
+        numbers += [f"age class {paper['age_class']:.2f} %"] if paper["age_class"] else []
         if numbers:
             lines.append(f"Paper, {paper['table']}, {paper['row']}, on {paper['dataset']}: {', '.join(numbers)}.")
         if not paper["comparable"]:

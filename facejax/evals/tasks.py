@@ -81,8 +81,9 @@ class AgeResult:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, with a 95 % interval of the mean absolute error (normal approximation)."""
+        """Plain values, with 95 % intervals of class accuracy and mean absolute error (by a normal approximation)."""
         values: dict[str, Any] = {"n": self.n, **self.metrics()}
+        values["class_interval95"] = list(wilson_interval(self.class_hits, self.n))
         if self.n > 1:
             half = Z95 * np.abs(self.errors).std(ddof=1) / np.sqrt(self.n)
             values["interval95"] = [max(values["mae"] - half, 0.0), values["mae"] + half]

@@ -65,6 +65,8 @@ def test_interval_of_the_mean_error_of_ages():
     errors = np.array([0, 4, 2, 1])
     low, high = scipy.stats.norm.interval(0.95, errors.mean(), scipy.stats.sem(errors))
     assert result["interval95"] == pytest.approx([low, high])
+    found = scipy.stats.binomtest(1, 4).proportion_ci(method="wilson")
+    assert result["class_interval95"] == pytest.approx([found.low, found.high])
     few = evaluate_task(TASKS["age"], scores[:2], np.array([31, 61])).to_dict()
     assert few["interval95"][0] == 0  # an error is never below
 

@@ -47,6 +47,14 @@ def report_of(config):
         ages = {"0-200": {"n": 0, "mae": None, "interval95": [None, None]}}
         return common | {"network": "toy", "heads": {}, "ages": ages, "fitted": {"logistic": one}}
     tasks = {task: one | ({"seven_from_eight": one} if task == "emotion8" else {}) for task in config.model.tasks}
+    if "age" in tasks:
+        tasks["age"] = {
+            "n": 9,
+            "mae": 5.5,
+            "interval95": [5, 6],
+            "class_accuracy": 0.125,
+            "class_interval95": [0.1, 0.2],
+        }
     return common | {"profile": "cpu", "last": {"tasks": tasks}}
 
 
@@ -64,6 +72,18 @@ def test_every_number_of_the_paper_is_printed_once_there_are_results(tmp_path, c
         line for line in printed if line.startswith("| EfficientNet-B0, trained on 7, emotion7 | 65.74 | 50.00")
     )
     assert seven.endswith("| 9 | toy photos; cpu profile | `python x` |")
+
+
+def test_ages_have_an_error_and_an_accuracy_of_classes(tmp_path, capsys):
+    report = report_of(run.load_config("attributes_mobilenet"))
+    (tmp_path / "attributes_mobilenet@new.json").write_text(json.dumps(report))
+    del report["last"]["tasks"]["age"]["class_interval95"]
+    (tmp_path / "attributes_mobilenet@old.json").write_text(json.dumps(report))
+    tables.main(["--results", str(tmp_path), "--table", "section 3"])
+    printed = capsys.readouterr().out
+    assert "| MobileNet-v1, age | - | 5.50 years (last epoch) | 9 |" in printed
+    assert "| MobileNet-v1, age class | 13.00 | 12.50 [10.00, 20.00] (last epoch) | 9 |" in printed
+    assert "| MobileNet-v1, age class | 13.00 | 12.50 (last epoch) | 9 |" in printed
 
 
 @pytest.mark.parametrize("arguments", [["--table", "Table 9"], ["--results", "nowhere"]])

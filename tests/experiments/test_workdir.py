@@ -6,7 +6,7 @@ import json
 import pytest
 
 from experiments import run, workdir
-from facejax.config import Config, ConfigError, DataConfig
+from facejax.config import Config, ConfigError, DataConfig, PaperResult
 from facejax.locks import alone_in
 
 
@@ -21,7 +21,7 @@ def test_workdir_of_another_config_is_refused(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["stages"]["full"]["lr"] == Config().stages.full.lr
     # What a message advises to a run that has begun.
     data = dataclasses.replace(Config().data, on_corrupt="skip", num_train=1)
-    lenient = dataclasses.replace(Config(), data=data)
+    lenient = dataclasses.replace(Config(), data=data, paper=PaperResult(row="of another name"))
     workdir.check_config(lenient, tmp_path)
     # Of a version that knew one field more, of the same kind.
     older = dataclasses.asdict(Config())
