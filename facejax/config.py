@@ -236,7 +236,9 @@ class Config:
 
     Attributes:
         seed: Seed of the weights, the order of the data, augmentation and dropout.
-        batch_size: Records of a step over all devices and processes.
+        batch_size: Records of a step over all devices and processes. An epoch is as many whole batches as the records
+            fill. Those left over open the next epoch, and after the last of a stage they are not seen. The published
+            code in PyTorch makes a smaller batch of them; in Keras (identity, age) it takes as many steps as here.
         eval_batch_size: The same for evaluation.
         parallel: ``jit``: the global batch over a mesh, the result does not depend on the number of devices;
             ``pmap``: each device its part of the batch, per-device BatchNorm.
