@@ -210,15 +210,18 @@ def prepare_people(config: Config, data_dir: pathlib.Path) -> pathlib.Path:
 
 
 def is_comparable(config: Config, data_dir: pathlib.Path) -> bool:
-    """Whether a run is evaluated on what the paper's row is about: that set, and not a part of its split."""
+    """Whether a run is evaluated on what the paper's row is about: that set or mixture, not a part of its split."""
     from facejax.data.metadata import find_set, read_splits
     from facejax.datasets import is_whole
 
-    name, split = config.data.name, config.data.eval_split
-    if name != config.paper.dataset:
+    if config.data.name != config.paper.dataset:
         return False
-    shards = read_splits(find_set(data_dir, name))[split]
-    return is_whole(name, split, sum(photos for _, photos in shards))
+    split = config.data.eval_split
+    photos = {  # 0 in a set of a mixture that lacks the split, as Adience does
+        name: sum(length for _, length in read_splits(find_set(data_dir, name)).get(split, []))
+        for name in config.data.name.split("+")
+    }
+    return all(is_whole(name, split, count) for name, count in photos.items())
 
 
 def print_plan(name: str, config: Config, data_dir: pathlib.Path) -> None:
