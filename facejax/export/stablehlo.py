@@ -56,12 +56,13 @@ def load_stablehlo(path: str | os.PathLike) -> tuple[Callable[[np.ndarray], Mapp
     """A function from images of the metadata's ``input`` (any batch size) to arrays by output; and the metadata.
 
     Raises:
+        FileNotFoundError: The file or its metadata is not there.
         ValueError: The file is damaged, or of a JAX whose operations this one does not know.
     """
     path = pathlib.Path(path)
-    metadata = json.loads(path.with_name(f"{path.name}.json").read_text())
+    metadata, data = json.loads(path.with_name(f"{path.name}.json").read_text()), path.read_bytes()
     try:
-        exported = jax.export.deserialize(bytearray(path.read_bytes()))
+        exported = jax.export.deserialize(bytearray(data))
         exported.mlir_module()  # otherwise first read when it is called
     except Exception as error:  # struct's, ValueError, JAX's own
         raise ValueError(
