@@ -45,7 +45,7 @@ def read_graph(path: pathlib.Path | str) -> dict[str, Node]:
     messages: Any = graph_pb2  # made when imported, which type checkers do not see
     try:
         nodes = [_node(node) for node in messages.GraphDef.FromString(pathlib.Path(path).read_bytes()).node]
-    except (DecodeError, ValueError, TypeError) as error:
+    except (DecodeError, ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{path} is not a frozen TensorFlow graph: {error}") from error
     if not nodes:
         raise ValueError(f"{path} is not a frozen TensorFlow graph: it has no nodes")
@@ -73,5 +73,6 @@ def _array(tensor: Any) -> np.ndarray | None:
     # A short list of values means that the last one fills the rest.
     array = np.zeros(shape, dtype)
     if len(values):
-        array.flat[: len(values)], array.flat[len(values) :] = values, values[-1]
+        flat = array.reshape(-1)  # not array.flat, which drops what is too much
+        flat[: len(values)], flat[len(values) :] = values, values[-1]
     return array

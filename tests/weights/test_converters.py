@@ -187,6 +187,14 @@ def test_graph_reader_on_hand_written_bytes(tmp_path):
     (tmp_path / "broken.pb").write_bytes(const(b"a", packed)[:-3])
     with pytest.raises(ValueError, match="not a frozen TensorFlow graph"):
         read_graph(tmp_path / "broken.pb")
+    pair = field(2, field(2, field(1, b"\x02", 0)))
+    for wrong in (
+        field(1, b"\x01", 0) + pair + field(5, struct.pack("<3f", 1, 2, 3)),  # three values for two places
+        field(1, b"\x04", 0) + pair + field(7, b"\xac\x02"),  # 300, as uint8
+    ):
+        (tmp_path / "wrong.pb").write_bytes(const(b"a", wrong))
+        with pytest.raises(ValueError, match="not a frozen TensorFlow graph"):
+            read_graph(tmp_path / "wrong.pb")
     # A number without an end is not read to the end of the file, with work that grows by its square.
     (tmp_path / "broken.pb").write_bytes(b"\xff" * 1000)
     with pytest.raises(ValueError, match="not a frozen TensorFlow graph"):
