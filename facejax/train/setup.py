@@ -19,10 +19,11 @@ from facejax.models import list_models
 from facejax.models.face_model import FaceModel, create_model, init_variables
 from facejax.models.pretrained import PretrainedCfg, pretrained_cfg
 from facejax.naming import nearest
+from facejax.preprocessing import Preprocessing
 from facejax.tasks import TASKS, Task
 from facejax.train import losses
 from facejax.train.batch_norm import is_folded, restore_batch_norm
-from facejax.weights.checkpoint import CFG, load_inference_checkpoint
+from facejax.weights.checkpoint import CFG, load_cfg, load_inference_checkpoint
 from facejax.weights.convert import load_published
 from facejax.weights.merge import merge_variables
 
@@ -114,6 +115,7 @@ def set_up(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> Set
             "set it to 0, which takes as many outputs as there are persons"
         )
     model, cfg, initial = build_model(config, workdir, persons)
+    cfg = dataclasses.replace(cfg, preprocessing=_fed_as_before(workdir, cfg.preprocessing))
     weights = {}
     for task in tasks:
         weights[task.name], line = _class_weights(task, train_labels[task.name])
@@ -252,6 +254,19 @@ def build_model(
     except ValueError as error:
         raise ConfigError(f"--config.model: {error}") from error
     return model, cfg, initial
+
+
+def _fed_as_before(workdir: pathlib.Path, now: Preprocessing) -> Preprocessing:
+    """What a run that goes on was fed when it began, maybe under a facejax of other defaults; `now` for a new one."""
+    if not (workdir / "last" / CFG).is_file():
+        return now
+    try:
+        before = load_cfg(workdir / "last").preprocessing
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if before != now:
+        logger.info("the run goes on with photos fed as when it began: %s; one that begins now has %s", before, now)
+    return before
 
 
 def load_initial(init_from: str, workdir: pathlib.Path) -> tuple[dict[str, Any], PretrainedCfg]:

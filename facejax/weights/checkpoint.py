@@ -46,6 +46,26 @@ def load_inference_checkpoint(directory: pathlib.Path | str) -> tuple[dict[str, 
         ValueError: If the variables are not those of the model that ``model.json`` describes, or the folder is damaged.
     """
     directory = pathlib.Path(directory).absolute()
+    cfg, path = load_cfg(directory), directory / VARIABLES
+    try:
+        with _checkpointer() as checkpointer:
+            tree = checkpointer.metadata(path).item_metadata.tree
+            restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+            variables = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=restore_args))
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:  # Orbax and TensorStore raise errors of many kinds
+        raise ValueError(f"{path} is damaged or not whole: copy the folder anew, or make it again ({error})") from error
+    return _fitted(variables, cfg, f"the variables of {path}"), cfg
+
+
+def load_cfg(directory: pathlib.Path) -> PretrainedCfg:
+    """Configuration of an inference checkpoint, without its variables.
+
+    Raises:
+        FileNotFoundError: If the folder holds none, with the commands that make one.
+        ValueError: If ``model.json`` describes no model.
+    """
     if not (directory / CFG).is_file():
         of_run = directory / "best"
         raise FileNotFoundError(
@@ -61,17 +81,7 @@ def load_inference_checkpoint(directory: pathlib.Path | str) -> tuple[dict[str, 
         model_from_cfg(cfg)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{directory / CFG} is damaged, or was edited and describes no model: {error}") from error
-    path = directory / VARIABLES
-    try:
-        with _checkpointer() as checkpointer:
-            tree = checkpointer.metadata(path).item_metadata.tree
-            restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            variables = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=restore_args))
-    except (MemoryError, PermissionError):
-        raise
-    except Exception as error:  # Orbax and TensorStore raise errors of many kinds
-        raise ValueError(f"{path} is damaged or not whole: copy the folder anew, or make it again ({error})") from error
-    return _fitted(variables, cfg, f"the variables of {path}"), cfg
+    return cfg
 
 
 def _checkpointer() -> ocp.Checkpointer:

@@ -140,6 +140,20 @@ def test_weights_are_fed_as_before_but_for_size_and_kernel(tmp_path):
     assert cfg.preprocessing == Preprocessing(24, mean=(0.5, 0.4, 0.3), interpolation="bilinear")
 
 
+def test_a_run_that_goes_on_is_fed_as_it_began(data_dir, tmp_path):
+    """Runs from ImageNet's weights that were begun when these were fed bicubic crops; its config.json does not say."""
+    config = prepared.toy_config()
+    made = set_up(config, data_dir, tmp_path)
+    begun = dataclasses.replace(made.cfg.preprocessing, interpolation="bicubic")
+    assert made.cfg.preprocessing != begun
+    variables = init_variables(made.model, 0, begun.image_size)
+    save_inference_checkpoint(tmp_path / "last", variables, dataclasses.replace(made.cfg, preprocessing=begun))
+    assert set_up(config, data_dir, tmp_path).cfg.preprocessing == begun
+    (tmp_path / "last" / "model.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"last/model\.json is damaged"):
+        set_up(config, data_dir, tmp_path)
+
+
 def test_random_resized_crops_are_cut_as_in_the_published_training():
     """Resized to 256, of which 224 are cut (official code); other sizes likewise."""
     config = DataConfig(augmentation="random_resized_crop")
