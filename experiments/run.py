@@ -331,7 +331,7 @@ def main(arguments: list[str]) -> None:
         with alone_in(workdir):
             check_config(config, workdir)
             run_protocol(config, workdir, named.data_dir.resolve())
-        print((workdir / "report.md").read_text())
+        print((workdir / "report.md").read_text("utf-8"))
         logger.info("%.0f s in all; report: %s", time.monotonic() - started, workdir / "report.md")
         return
     with contextlib.ExitStack() as stack:
@@ -382,7 +382,7 @@ def train_network(config: Config, data_dir: pathlib.Path, data: str, workdir: pa
     )
     for name in ("best", "last"):
         write_card(workdir / name, model_card(setup.cfg, report, name))
-    print((workdir / "report.md").read_text())
+    print((workdir / "report.md").read_text("utf-8"))
     logger.info("trained on %s", data)
 
 

@@ -262,4 +262,4 @@ def _draw(path: pathlib.Path, curves: dict) -> None:
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     with whole_file(path) as file:
-        figure.savefig(file, dpi=110)
+        figure.savefig(file, format="png", dpi=110)

@@ -336,4 +336,4 @@ def _smooth(values: list[float], width: int) -> np.ndarray:
 
 def _save(figure: Any, path: pathlib.Path) -> None:
     with whole_file(path) as file:
-        figure.savefig(file, dpi=110)
+        figure.savefig(file, format="png", dpi=110)

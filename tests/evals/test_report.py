@@ -1,11 +1,14 @@
 """The report of every kind of head, of made-up scores."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax.numpy as jnp
+import matplotlib.figure
 import numpy as np
 import pytest
 
+from experiments.protocols import lfw
 from facejax.config import Config, PaperResult
 from facejax.data.source import FaceSource
 from facejax.evals import report
@@ -125,3 +128,11 @@ def test_each_task_has_a_panel_of_curves_of_its_own(monkeypatch, tmp_path):
         "concordance",
     ]
     assert values.get_ylim()[0] < -0.3
+
+
+def test_a_picture_is_what_its_name_says_whatever_matplotlibrc_prefers(tmp_path):
+    with matplotlib.rc_context({"savefig.format": "pdf"}):
+        report._save(matplotlib.figure.Figure(), tmp_path / "curves.png")
+        lfw._draw(tmp_path / "roc.png", {"centre": SimpleNamespace(false_acceptance=[1], true_acceptance=[1], auc=1)})
+    for name in ("curves.png", "roc.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

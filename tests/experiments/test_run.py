@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import pathlib
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from facejax.data.metadata import write_metadata
 from facejax.datasets import get_dataset
 from facejax.models import list_models
 from facejax.tasks import TASKS
+from tests.conftest import REPOSITORY
 from tests.models.torchvision_stub import import_timm, skip_without
 from tests.train.prepared import prepare_squares
 
@@ -276,3 +278,16 @@ def test_a_folder_that_cannot_be_written_is_answered_with_the_options_that_name_
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=run.REPOSITORY)
     assert done.returncode == 1
     assert "'/sys/facejax'; --workdir and --data_dir name folders that can be written" in done.stderr.splitlines()[-1]
+
+
+def test_a_report_is_printed_under_a_locale_that_is_not_utf_8(tmp_path):
+    """Files are UTF-8 everywhere; under C, without Python's own way out of it, text is ASCII."""
+    code = (
+        "from experiments import run\n"
+        "run.run_protocol = lambda config, workdir, data_dir: (workdir / 'report.md').write_bytes(b'3 \\xc2\\xb1 1')\n"
+        f"run.main(['--config', 'lfw_mobilenet', '--workdir', {str(tmp_path)!r}])"
+    )
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-X", "utf8=0", "-c", code]
+    done = subprocess.run(command, cwd=REPOSITORY, env=os.environ | plain, capture_output=True, check=True)
+    assert "3 ± 1\n" in done.stdout.decode()
