@@ -21,7 +21,7 @@ from pyarrow import parquet
 import facejax
 from facejax import cli
 from facejax.app import serve
-from facejax.cli import analyze_video, reading, results_file
+from facejax.cli import analyze_video, doctor, reading, results_file
 from facejax.cli.check_faces import check_faces
 from facejax.cli.export import _words
 from facejax.detect import MTCNN, warp_five_points
@@ -509,6 +509,19 @@ def test_models_and_doctor(capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     assert f"  {'facejax':<23}{importlib.metadata.version('facejax')}" in lines
     assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_doctor_does_not_miss_a_facejax_that_runs_from_a_checkout(monkeypatch, tmp_path):
+    version = importlib.metadata.version
+
+    def of_others(name):
+        if name == "facejax":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", of_others)
+    report = doctor.examine(tmp_path, tmp_path)
+    assert (report["problems"], report["packages"]["facejax"]) == ([], "not installed")
 
 
 def test_the_package_runs_as_the_command():
