@@ -57,8 +57,11 @@ def describe_summary(summary: Mapping[str, Any]) -> list[str]:
     """Lines for people: what became of the photos of each split, and where the number of photos is not as published."""
     lines = []
     for split, total in summary["splits"].items():
-        counts = ", ".join(f"{total[kind]} {kind.replace('_', ' ')}" for kind in LISTS)
-        lines.append(f"{summary['name']} {split}: {total['photos']} photos, {total['faces']} faces; {counts}")
+        lines.append(
+            f"{summary['name']} {split}: of {total['photos']} photos {total['faces']} gave a crop, {total['no_face']} "
+            f"had no face, {total['missing']} are missing, {total['corrupt']} corrupt; {total['several_faces']} crops "
+            "are from photos with several faces"
+        )
         for key in (key for key in total["classes"] if class_names(key)):
             lines.append(f"  {key}: " + ", ".join(f"{name} {count}" for name, count in total["classes"][key].items()))
     name = summary["name"]
@@ -67,10 +70,10 @@ def describe_summary(summary: Mapping[str, Any]) -> list[str]:
         usable = total["photos"] - total["missing"]
         if expected is not None and expected != usable:
             lines.append(
-                f"WARNING: {name} {split}: {usable} photos, published are {expected} ({usable - expected:+d}); "
-                f"{total['missing']} listed ones are not there: missing.txt; rows left out: skipped.txt"
+                f"WARNING: {name} {split}: {usable} photos are there, missing ones not counted; {expected} are "
+                f"published ({usable - expected:+d}). missing.txt and skipped.txt list what is missing or left out"
             )
-    lines += [f"{summary['name']}: reader left out {n}: {reason}" for reason, n in summary["skipped_by_reader"].items()]
+    lines += [f"{name}: {n} in skipped.txt: {reason}" for reason, n in summary["skipped_by_reader"].items()]
     return lines
 
 

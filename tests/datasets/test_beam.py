@@ -73,7 +73,7 @@ def test_several_worker_processes_give_the_same_bytes(raw, tmp_path):
     assert is_prepared(tmp_path / "beam", "toy_faces")
     assert not folder.with_name("1.0.0.partial").exists()
     assert digest(folder) == digest(run_locally(raw, tmp_path / "local"))
-    assert any("train: 32 photos, 27 faces; 4 no face, 0 missing, 1 corrupt" in line for line in lines)
+    assert any("train: of 32 photos 27 gave a crop, 4 had no face, 0 are missing, 1 corrupt" in one for one in lines)
     lines.clear()
     assert run(raw, tmp_path / "beam", WORKERS, log=lines.append) == folder
     assert "is prepared already" in lines[0]

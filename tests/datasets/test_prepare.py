@@ -130,16 +130,14 @@ def test_counts_and_lists(raw, tmp_path):
     assert "no known image format: starts with b'<html>no'" in corrupt["002.png"]
     assert (folder / "missing.txt").read_text() == "003.png\tno such file\n"
     lines = "\n".join(describe_summary(summary))
-    assert "train: 32 photos, 25 faces; 4 no face, 1 missing, 2 corrupt, 0 several faces" in lines
-    assert (
-        "WARNING: toy_faces train: 31 photos, published are 32 (-1); 1 listed ones are not there: missing.txt" in lines
-    )
-    assert "WARNING: toy_faces test: 0 photos, published are 5 (-5)" in lines
+    assert "train: of 32 photos 25 gave a crop, 4 had no face, 1 are missing, 2 corrupt; 0 crops are from" in lines
+    assert "WARNING: toy_faces train: 31 photos are there, missing ones not counted; 32 are published (-1)" in lines
+    assert "WARNING: toy_faces test: 0 photos are there, missing ones not counted; 5 are published (-5)" in lines
     assert lines.count("WARNING") == 2
     # Options choose photos: what is published of all of them says nothing then.
     folder = run(None, tmp_path / "some", crop="none", reader_options={"count": 3})
     lines = describe_summary(json.loads((folder / "summary.json").read_text()))
-    assert "train: 3 photos" in lines[0]
+    assert "train: of 3 photos" in lines[0]
     assert "WARNING" not in "\n".join(lines)
 
 
