@@ -5,7 +5,7 @@ import contextlib
 import functools
 import logging
 import pathlib
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 
 import numpy as np
 
@@ -36,12 +36,7 @@ def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> Non
     if config.detection.choose == "all":
         raise ConfigError("--config.detection.choose=all: a photo has one face here; choose largest or probable")
     records, description, comparable = open_photos(config.photos)
-    several = sum(count > 1 for count in collections.Counter(str(r.labels["person"]) for r in records).values())
-    if several < PERSONS:
-        raise ConfigError(
-            f"{description} has {several} persons with two photos or more; identification and drawn pairs need "
-            f"{PERSONS}: give more photos (--config.photos.people_photos, --config.photos.subjects)"
-        )
+    _check_persons(records, description)
     if config.photos.pairs:
         listed, known = _listed_pairs(config, {record.id for record in records})
         if not known:
@@ -83,6 +78,15 @@ def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> Non
     report["paper"] = _paper(config)
     _draw(workdir / "roc.png", curves)
     write_results(workdir, report, _markdown(config, report))
+
+
+def _check_persons(records: Sequence[Record], description: str) -> None:
+    several = sum(count > 1 for count in collections.Counter(str(r.labels["person"]) for r in records).values())
+    if several < PERSONS:
+        raise ConfigError(
+            f"{description} has {several} persons with two photos or more; identification and drawn pairs need "
+            f"{PERSONS}: give more photos (--config.photos.people_photos, --config.photos.subjects)"
+        )
 
 
 def open_photos(config: PhotosConfig) -> tuple[list[Record], str, bool]:
@@ -137,10 +141,13 @@ def _embed(
 
     One without a detected face, or whose face cannot be cut out, keeps its centre crop: the protocol has to answer
     every photo.
+
+    Raises:
+        ConfigError: Too few persons are left by the photos that can be read.
     """
     detector = make_detector(config.detection) if crop == "mtcnn" else None
     cut = cutter(config.detection.cut)
-    features, ids, missed = [], [], 0
+    features, read, missed = [], [], 0
     for group in _groups(records, config):
         if detector is None:
             crops = [centre_crop(image) if crop == "centre" else image for _, image in group]
@@ -158,18 +165,21 @@ def _embed(
                 missed += face is None
                 crops.append(centre_crop(image) if face is None else face)
         features.append(embed(crops))
-        ids += [record.id for record, _ in group]
+        read += [record for record, _ in group]
+    _check_persons(read, f"what can be read of {config.photos.name}")
+    ids = [record.id for record in read]
     with whole_file(path) as file:
         np.savez(file, features=np.concatenate(features), ids=np.array(ids), without_face=missed)
 
 
 def _groups(records: list[Record], config: LfwConfig) -> Iterator[list[tuple[Record, np.ndarray]]]:
     raw = pathlib.Path(config.photos.raw) if config.photos.raw else None
-    group = []
+    group, problems = [], []
     for number, record in enumerate(records):
         photo = load_photo(record, raw)
         if photo.image is None:
-            logger.warning("%s left out: %s", record.id, photo.problem)
+            kind, reason = photo.problem or ("corrupt", "")
+            problems.append(f"{record.id} ({kind}: {reason})")
             continue
         group.append((record, photo.image))
         if len(group) == _PHOTOS_AT_ONCE:
@@ -177,6 +187,8 @@ def _groups(records: list[Record], config: LfwConfig) -> Iterator[list[tuple[Rec
             group = []
             if number % 512 < _PHOTOS_AT_ONCE:
                 logger.info("photo %d of %d", number + 1, len(records))
+    if problems:
+        logger.warning("%d of %d photos left out, the first is %s", len(problems), len(records), problems[0])
     if group:
         yield group
 

@@ -454,6 +454,23 @@ def test_lfw_says_before_it_starts_that_there_are_too_few_persons(tmp_path):
         run.run_protocol(config, tmp_path, tmp_path)
 
 
+def test_lfw_says_how_many_photos_cannot_be_read_and_whether_too_few_are_left(tmp_path, caplog):
+    """A list of all photos beside a folder with some of them: one line, not one a photo, and no traceback."""
+    (tmp_path / "raw/data").mkdir(parents=True)
+    (tmp_path / "raw/images").mkdir()
+    names = [f"A{person}_{number}.jpg" for person in "bcde" for number in (1, 2)]
+    rows = ["user.id,image,emotion", *(f"1,{name},anger" for name in names)]
+    (tmp_path / "raw/data/legend.csv").write_text("\n".join(rows))
+    for name in names[:-1]:
+        cv2.imwrite(str(tmp_path / "raw/images" / name), noise(40, 40))
+    photos = PhotosConfig(name="facial_expressions", raw=str(tmp_path / "raw"))
+    config = LfwConfig(crops=("whole",), photos=photos, network=TINY)
+    with pytest.raises(ConfigError, match="what can be read of facial_expressions has 3 persons with two photos"):
+        run.run_protocol(config, tmp_path / "work", tmp_path)
+    assert "1 of 8 photos left out, the first is images/Ae_2.jpg (missing: no such file)" in caplog.text
+    assert not list(tmp_path.glob("work/*.npz"))
+
+
 def test_sets_that_are_not_given_are_replaced_by_people():
     clips = open_clips(ClipsConfig(people_train=7, people_validation=7))
     assert clips.name == "people"
