@@ -242,13 +242,15 @@ def print_plan(name: str, config: Config, data_dir: pathlib.Path) -> None:
             known = nearest(data.train_split, splits)
             raise ConfigError(f"--config.data.train_split={data.train_split}: {part} has no such split{known}")
     if sets:
-        num_train, of = sum(length for _, splits in sets for _, length in splits[data.train_split]), "prepared"
+        num_train = sum(length for _, splits in sets for _, length in splits[data.train_split])
+        of = f"{data.name}, prepared"
     elif data.name == "people" or config.profile == "cpu":
-        num_train, of = data.people_train, "of the built-in set `people`"
+        num_train, of = data.people_train, "the built-in set `people`"
+        of += "" if data.name == "people" else f", as {data.name} is not prepared in {data_dir}"
     else:
-        num_train, of = data.num_train, "as published"
+        num_train, of = data.num_train, f"{data.name}, as published"
     rate = dry_run.matmul_rate(config.model.dtype)
-    print(f"config {name} ({config.profile} profile) on {config.data.name}, {of}")
+    print(f"config {name} ({config.profile} profile) on {of}")
     print(dry_run.in_words(dry_run.plan(config, num_train, rate), num_train, rate))
 
 

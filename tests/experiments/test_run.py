@@ -163,11 +163,11 @@ def prepare_nothing(data_dir, name):
 @pytest.mark.parametrize(
     ("config", "changes", "count"),
     [
-        ("emotion_b0", {}, "3600 of the built-in set"),
-        ("emotion_b0", {"profile": "full"}, "287651 as published"),
-        ("emotion_b0_7", {"profile": "full"}, "283901 as published"),
-        ("emotion_b0", {"profile": "full", "data.name": "people", "data.people_train": "77"}, "77 of the built-in set"),
-        ("emotion_b0", {"data.name": "facial_expressions"}, "4 prepared"),
+        ("emotion_b0", {}, "3600 on the built-in set `people`, as affectnet is not prepared in "),
+        ("emotion_b0", {"profile": "full"}, "287651 on affectnet, as published"),
+        ("emotion_b0_7", {"profile": "full"}, "283901 on affectnet, as published"),
+        ("emotion_b0", {"profile": "full", "data.name": "people", "data.people_train": "77"}, "77 on the built-in set"),
+        ("emotion_b0", {"data.name": "facial_expressions"}, "4 on facial_expressions, prepared"),
     ],
 )
 def test_a_dry_run_counts_the_photos_of_the_run(tmp_path, monkeypatch, capsys, config, changes, count):
