@@ -176,7 +176,7 @@ def in_words(results: dict[str, dict]) -> str:
 
 def _plus_minus(values: np.ndarray, sign: str = "") -> str:
     mean, half = interval(values)
-    return f"{mean:{sign}.2f} ± {half:.2f}"
+    return f"{mean:{sign}.2f}" + (f" ± {half:.2f}" if len(values) > 1 else " (one seed)")
 
 
 def main() -> None:
@@ -192,7 +192,7 @@ def main() -> None:
     data_dir, workdir = EXPERIMENTS.parent / "data", EXPERIMENTS.parent / "workdirs" / "ablations"
     parser.add_argument("--data_dir", type=pathlib.Path, default=data_dir, help="of prepared sets (default: data)")
     parser.add_argument("--workdir", type=pathlib.Path, default=workdir, help="(default: workdirs/ablations)")
-    parser.add_argument("--out", type=pathlib.Path, help="also write NAME.json and NAME.md here")
+    parser.add_argument("--out", type=pathlib.Path, metavar="PATH", help="also write PATH.json and PATH.md")
     arguments, overrides = parser.parse_known_args()
     wrong = [override for override in overrides if not override.startswith("--config.")]
     if wrong:
