@@ -80,13 +80,18 @@ class Skips:
         return sorted(found)
 
 
+def where_to_get(dataset: Dataset) -> str:
+    """The end of an error about a folder that does not hold the set."""
+    return f"docs/datasets.md says how {dataset.name} is laid out and where to get it ({dataset.url})"
+
+
 def find(dataset: Dataset, raw: pathlib.Path | None, *places: str) -> pathlib.Path:
     """First of the `places`, relative to the folder `raw`, that exists: a file if it has a suffix, or else a folder.
 
     Raises:
         FileNotFoundError: None of them does, or no folder was given; says what the folder holds instead.
     """
-    help_ = f"docs/datasets.md says how {dataset.name} is laid out and where to get it ({dataset.url})"
+    help_ = where_to_get(dataset)
     if raw is None:
         raise FileNotFoundError(f"{dataset.name} is read from a folder, and none was given (--raw DIR); {help_}")
     for place in places:

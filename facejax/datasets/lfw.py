@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from facejax.data.records import Record
 from facejax.datasets import tfds_folder
-from facejax.datasets.layout import Skips, chosen, find, lines, whole
+from facejax.datasets.layout import Skips, chosen, find, lines, where_to_get, whole
 from facejax.datasets.registry import Dataset, register_dataset
 
 _PLACES = ("lfw", "lfw_funneled", "lfw-funneled", "lfw-deepfunneled", "lfw_deepfunneled", ".")
@@ -61,7 +61,7 @@ class Lfw(Dataset):
         wanted = chosen(subjects, skip)
         people = _prepared(found.parent) if found.name == tfds_folder.MARK else _folders(found, skip)
         if not people:
-            raise FileNotFoundError(f"{self.name}: no folder Name/Name_0001.jpg in {found}; see docs/datasets.md")
+            raise FileNotFoundError(f"{self.name}: no folder Name/Name_0001.jpg in {found}; {where_to_get(self)}")
         for name in sorted((wanted or set()) - set(people)):
             skip("subject without photos", name)
         names = sorted(people if wanted is None else wanted & set(people))

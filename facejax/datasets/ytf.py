@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from facejax.data.records import Record
-from facejax.datasets.layout import Skips, chosen, decimal, find, rows
+from facejax.datasets.layout import Skips, chosen, decimal, find, rows, where_to_get
 from facejax.datasets.registry import Dataset, register_dataset
 
 _LISTING = ".labeled_faces.txt"
@@ -80,5 +80,5 @@ class YouTubeFaces(Dataset):
         listings = (path for path in root.iterdir() if path.name.endswith(_LISTING) and path.is_file())
         names = sorted(p.name.removesuffix(_LISTING) for p in listings if p.name[0] != "." and p.name.isprintable())
         if not names:
-            raise FileNotFoundError(f"{self.name}: no Name{_LISTING} in {root}; see docs/datasets.md")
+            raise FileNotFoundError(f"{self.name}: no Name{_LISTING} in {root}; {where_to_get(self)}")
         return names
