@@ -110,7 +110,12 @@ def run_index(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(told))
     else:
-        print("; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in told.items()))
+        words = {name.replace("_", " "): "none" if value is None else value for name, value in told.items()}
+        if threshold is not None:
+            words["threshold"] = f"{threshold:.3f}"
+        if same is not None:
+            words["pairs of one person found"] = f"{same:.1%}"
+        print("; ".join(f"{name}: {value}" for name, value in words.items()))
     if threshold is None and not args.quiet:
         print(
             f"{different} pairs of different people are too few to calibrate {args.false_matches:g}, which needs "

@@ -557,7 +557,7 @@ def test_people_are_found_again(photos, model_dir, tmp_path, capsys):
     (people / "Eileen" / "2.jpg").write_bytes((photos / "below" / "b.jpg").read_bytes())
     index = tmp_path / "index"
     assert cli.main(["search", "index", str(people), "--out", str(index), "--model", model_dir, "--quiet"]) == cli.DONE
-    capsys.readouterr()
+    assert "threshold: none; pairs of different people: 0" in capsys.readouterr().out
     found = ["search", "find", str(index), str(photos / "a.png"), "--json", "--quiet", "--threshold", "0.99"]
     assert cli.main(found) == cli.DONE
     line = json.loads(capsys.readouterr().out)
