@@ -188,9 +188,11 @@ def main():
         print([round(float(edge)) for edge in face["box"]], f"{face['score']:.3f}", "; ".join(words))
         x1, y1, x2, y2 = (int(edge) for edge in face["box"])
         cv2.rectangle(photo, (x1, y1), (x2, y2), (0, 200, 120), 2)
-        for colour, width in (((0, 0, 0), 4), ((255, 255, 255), 1)):  # white with a dark rim, for any ground
-            place = (x1, max(y1 - 6, 14))
-            cv2.putText(photo, "; ".join(words), place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, width, cv2.LINE_AA)
+        font = cv2.FONT_HERSHEY_SIMPLEX, 0.5
+        (width, height), below = cv2.getTextSize("; ".join(words), *font, 1)
+        y = max(y1 - 8, height)
+        cv2.rectangle(photo, (x1, y - height), (x1 + width, y + below), (0, 0, 0), cv2.FILLED)
+        cv2.putText(photo, "; ".join(words), (x1, y), *font, (255, 255, 255), 1, cv2.LINE_AA)
     if args.out and not cv2.imwrite(args.out, photo[..., ::-1]):
         parser.error(f"cannot write {args.out}: does its folder exist?")
 
