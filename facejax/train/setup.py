@@ -106,7 +106,8 @@ def set_up(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> Set
     train_source, train_labels = sources[data.train_split], labels[data.train_split]
     if len(train_source) < config.batch_size:
         raise ConfigError(
-            f"{train_source.name} has {len(train_source)} labelled records, fewer than one batch of {config.batch_size}"
+            f"{train_source.name} has {len(train_source)} labelled records, fewer than one batch of "
+            f"{config.batch_size}: prepare more photos, or lower --config.batch_size"
         )
     persons = int(max(split["identity"].max() for split in labels.values())) + 1 if "identity" in train_labels else 0
     if persons > (config.model.identities or persons):
