@@ -42,6 +42,8 @@ def test_edges_and_the_worst_bin():
     halves = np.full((1, 2), 0.5)
     assert reliability(halves, np.array([0]), bins=10).counts.argmax() == 4  # a bin holds its upper edge
     assert len(reliability(halves, np.array([0])).counts) == 15
+    (told,) = reliability(halves, np.array([0]), bins=10).to_dict()["bins"]
+    assert told == {"from": pytest.approx(0.4), "n": 1, "confidence": 0.5, "accuracy": 1}
     wrong = reliability(np.array([[1.0, 0], [0.6, 0.4]]), np.array([1, 0]))
     assert wrong.nll == pytest.approx((-np.log(1e-12) - np.log(0.6)) / 2)
     assert (wrong.mce, wrong.ece) == (pytest.approx(1), pytest.approx(0.7))
@@ -64,5 +66,8 @@ def test_diagram(predicted, tmp_path):
     (outline,) = (patch for patch in axes.patches if isinstance(patch, matplotlib.patches.StepPatch))
     np.testing.assert_allclose(outline.get_data().values, result.counts / 500)  # the last bin too
     np.testing.assert_allclose(outline.get_data().edges, result.edges)
+    bars = [patch.get_bbox().extents for patch in axes.patches if isinstance(patch, matplotlib.patches.Rectangle)]
+    corners = [result.edges[:-1], np.zeros(15), result.edges[1:], np.nan_to_num(result.accuracy)]
+    np.testing.assert_allclose(bars, np.stack(corners, axis=1), atol=1e-12)
     figure.savefig(tmp_path / "r.png")
     assert (tmp_path / "r.png").stat().st_size > 1000

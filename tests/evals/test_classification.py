@@ -23,6 +23,10 @@ def test_metrics_equal_scikit_learns(scored):
     assert result.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(labels, predicted))
     np.testing.assert_array_equal(result.confusion, metrics.confusion_matrix(labels, predicted))
     assert result.macro_f1 == pytest.approx(metrics.f1_score(labels, predicted, average="macro"))
+    told = result.to_dict()["per_class"]
+    assert [told[name]["n"] for name in EMOTION8] == np.bincount(labels, minlength=8).tolist()
+    recalls = metrics.recall_score(labels, predicted, average=None)
+    assert [told[name]["recall"] for name in EMOTION8] == pytest.approx(recalls)
 
 
 def test_records_without_a_label_and_empty_classes_do_not_count(scored):

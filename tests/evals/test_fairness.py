@@ -115,6 +115,7 @@ def test_age_errors_of_the_paper_s_ranges():
     assert (everyone.n, everyone.mae, everyone.bias, everyone.within5) == pytest.approx((5, 4.6, 3.8, 0.6))
     assert (paper.n, paper.mae) == pytest.approx((3, 13 / 3))
     assert paper.interval95[0] <= paper.mae <= paper.interval95[1]
+    assert age_errors(predicted, true, seed=1).interval95 != everyone.interval95
     assert age_errors(predicted, true, 100).n == 0
     assert age_errors(predicted, true, -5).n == 5  # -1 is unknown, no age
     assert age_errors(np.array([30.0, 35.1]), np.array([25, 30])).within5 == 0.5  # 5 years count, 5.1 do not

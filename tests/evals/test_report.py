@@ -7,16 +7,18 @@ import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from experiments.protocols import lfw
 from facejax.config import Config, PaperResult
 from facejax.data.source import FaceSource
 from facejax.evals import report
 from facejax.evals.report import write_report
-from facejax.tasks import TASKS
+from facejax.tasks import EMOTION8, TASKS
 from facejax.train.step import scores as step_scores
 
 RECORDS = 80
+HISTORY = [{"phase": "train", "stage": "head", "step": 1, "loss": 1.0}]
 
 
 class Faces(FaceSource):
@@ -75,7 +77,14 @@ def test_figures_of_groups_add_up_to_those_of_all(name, labels, tmp_path):
     whole = figures["mae" if task.kind == "age" else "accuracy"]
     assert (whole < 25) if task.kind == "age" else (0.5 < whole < 1)
     assert {found["attribute"] for found in figures["groups"]} == {"gender", "ethnicity", "age", "gender, ethnicity"}
+    if name == "emotion8":
+        readable = (truth >= 0) & np.isfinite(scores[:, 0])
+        assert figures["seven_from_eight"]["n"] == (readable & (truth != EMOTION8.index("contempt"))).sum()
     for found in figures["groups"]:
+        if found["attribute"] == "gender":
+            known = np.isfinite(scores[:, 0]) & (truth >= 0)
+            persons = [len(set(labels["person"][known & (labels["gender"] == sex)])) for sex in (0, 1)]
+            assert [group["clusters"] for group in found["groups"]] == persons
         number = sum(group["n"] for group in found["groups"])
         assert number == figures["n"] == RECORDS - 2
         mean = sum(group["n"] * group["value"] for group in found["groups"]) / number
@@ -100,8 +109,7 @@ def test_the_report_says_where_the_paper_s_number_is_of_something_else(name, com
         data=dataclasses.replace(Config().data, name=name),
         paper=PaperResult("Table 2", "EfficientNet-B0", "affectnet", accuracy=61.32),
     )
-    history = [{"phase": "train", "stage": "head", "step": 1, "loss": 1.0}]
-    found = write_report(tmp_path, config, [TASKS["emotion8"]], Faces(labels), history, name, "", comparable)
+    found = write_report(tmp_path, config, [TASKS["emotion8"]], Faces(labels), HISTORY, name, "", comparable)
     assert found["paper"]["comparable"] == comparable
     text = (tmp_path / "report.md").read_text()
     assert "Paper, Table 2, EfficientNet-B0, on affectnet: emotion8 61.32 %." in text
@@ -136,3 +144,62 @@ def test_a_picture_is_what_its_name_says_whatever_matplotlibrc_prefers(tmp_path)
         lfw._draw(tmp_path / "roc.png", {"centre": SimpleNamespace(false_acceptance=[1], true_acceptance=[1], auc=1)})
     for name in ("curves.png", "roc.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_said_of_the_best_epoch_is_not_said_of_the_last(labels, monkeypatch, tmp_path):
+    """Table of classes, confusion matrices, crops and groups, each of the epoch that its heading names."""
+    truth, rng = labels["emotion"], np.random.default_rng(2)
+    scores = {"best": np.eye(8)[np.where(rng.random(RECORDS) < 0.6, truth, rng.integers(0, 8, RECORDS))]}
+    scores["last"] = np.eye(8)[rng.integers(0, 8, RECORDS)]
+    for number, (epoch, rows) in enumerate(scores.items()):
+        stored = {"scores/emotion8": rows.astype(np.float32), "labels/emotion8": truth, "epoch": number, "step": number}
+        np.savez(tmp_path / f"scores_{epoch}.npz", **stored)
+    figures = {}
+    monkeypatch.setattr(report, "_save", lambda figure, path: figures.setdefault(path.name, figure))
+    monkeypatch.setattr(report, "CROPS", 24)
+    config = dataclasses.replace(Config(), data=dataclasses.replace(Config().data, name="people"))
+    write_report(tmp_path, config, [TASKS["emotion8"]], Faces(labels), HISTORY, "toy")
+    text = (tmp_path / "report.md").read_text()
+    said = {epoch: rows.argmax(axis=1) for epoch, rows in scores.items()}
+    recalls = [metrics.recall_score(truth, said[epoch], average=None) for epoch in ("best", "last")]
+    for index, name in enumerate(EMOTION8):
+        best, last = (f"{100 * recall[index]:.1f}" for recall in recalls)
+        assert f"| {name} | {(truth == index).sum()} | {best} | {last} |" in text
+    for axes, epoch in zip(figures["emotion8.png"].axes, ("best", "last"), strict=True):
+        assert axes.get_title().startswith(f"{epoch} epoch")
+        counts = metrics.confusion_matrix(truth, said[epoch])
+        assert {tuple(map(int, told.get_position())): int(told.get_text()) for told in axes.texts} == {
+            (predicted, true): counts[true, predicted] for true in range(8) for predicted in range(8)
+        }
+    shown = [axes for axes in figures["emotion8_crops.png"].axes if axes.images]
+    assert len(shown) == 24
+    for axes in shown:
+        record = int(axes.images[0].get_array()[0, 0, 0])
+        names = EMOTION8[truth[record]], EMOTION8[said["best"][record]]
+        assert axes.get_title() == f"{names[0]}\n→ {names[1]} 1.00"
+        assert axes.title.get_color() == ("green" if names[0] == names[1] else "red")
+    women = labels["gender"] == 0
+    accuracy = (said["last"] == truth)[women].mean()
+    assert f"| female | {women.sum()} | {len(set(labels['person'][women]))} | {100 * accuracy:.2f} [" in text
+
+
+def test_errors_in_years_are_no_percentages(labels, monkeypatch, tmp_path):
+    scores = np.eye(100, dtype=np.float32)[np.full(RECORDS, 39)]
+    for epoch in ("best", "last"):
+        stored = {"scores/age": scores, "labels/age": labels["age"], "epoch": 1, "step": 2}
+        np.savez(tmp_path / f"scores_{epoch}.npz", **stored)
+    monkeypatch.setattr(report, "_save", lambda figure, path: None)
+    write_report(tmp_path, Config(), [TASKS["age"]], Faces(labels), HISTORY, "toy")
+    women = labels["gender"] == 0
+    error = np.abs(40 - labels["age"])[women].mean()
+    assert (
+        f"| female | {women.sum()} | {len(set(labels['person'][women]))} | {error:.2f} ["
+        in (tmp_path / "report.md").read_text()
+    )
+
+
+def test_curves_are_smoothed_over_the_last_values():
+    values = np.random.default_rng(0).normal(size=9)
+    smoothed = report._smooth(values.tolist(), 4)
+    np.testing.assert_allclose(smoothed[3:], np.convolve(values, np.full(4, 1 / 4), "valid"))
+    np.testing.assert_allclose(smoothed[:3], np.cumsum(values)[:3] / (1, 2, 3))

@@ -56,6 +56,7 @@ def test_age_by_equation_1_with_two_ages():
     assert metrics["class_accuracy"] == pytest.approx(2 / 3)  # 103 years are in the last class
     result = evaluate_task(TASKS["age"], scores, np.array([36, 10, 103]))
     assert selection_value(TASKS["age"], result, "accuracy") == pytest.approx(-4 / 3)
+    assert in_words(result) == "mae 1.333, rmse 1.826, class accuracy 66.67% (n=3)"
     assert evaluate_task(TASKS["age"], scores, np.array([29.6, 9.4, -1])).metrics()["class_accuracy"] == 0.5
 
 
@@ -73,8 +74,10 @@ def test_interval_of_the_mean_error_of_ages():
 
 def test_identity_counts_ranks():
     best = np.array([[3, 1, 2, 0, 4], [9, 8, 7, 6, 5], [1, 2, 3, 4, 5]], np.float32)
-    metrics = evaluate_task(TASKS["identity"], best, np.array([3, 5, 9])).metrics()
-    assert metrics == {"accuracy": pytest.approx(1 / 3), "rank5": pytest.approx(2 / 3)}
+    result = evaluate_task(TASKS["identity"], best, np.array([3, 5, 9]))
+    assert result.metrics() == {"accuracy": pytest.approx(1 / 3), "rank5": pytest.approx(2 / 3)}
+    exact = scipy.stats.binomtest(1, 3).proportion_ci(method="wilson")
+    assert result.to_dict()["interval95"] == pytest.approx([exact.low, exact.high])
 
 
 def test_valence_and_arousal():
