@@ -154,6 +154,35 @@ def test_a_runs_card_says_what_its_report_says(tmp_path):
     assert read_card(tmp_path) is None
 
 
+def test_a_card_is_of_its_epoch():
+    report = copy.deepcopy(REPORT)
+    report["last"] = copy.deepcopy(report["best"]) | {"epoch": 12}
+    report["last"]["tasks"]["emotion8"]["accuracy"] = 0.7
+    cfg = toy_model("emotion8", "age").cfg
+    best, last = (model_card(cfg, report, epoch) for epoch in ("best", "last"))
+    assert ("Epoch 9 (best)" in best, "| 73.90 [" in best, "flatters" in best) == (True, True, True)
+    assert ("Epoch 12 (last)" in last, "| 70.00 [" in last, "flatters" in last) == (True, True, False)
+    assert "| emotion8 expected calibration error % | facial_expressions, validation | 682 | 5.10 |" in best
+
+
+def test_errors_by_group_are_in_years():
+    report, group = copy.deepcopy(REPORT), {"interval95": [4.0, 6.0], "n": 9, "clusters": 9}
+    report["best"]["tasks"]["age"]["groups"] = [
+        {
+            "metric": "age, mean absolute error in years",
+            "attribute": "gender",
+            "higher_is_better": False,
+            "groups": [{"name": "female", "value": 5.0, **group}, {"name": "male", "value": 4.5, **group}],
+            "worst": "female",
+            "gap": 0.5,
+            "gap_interval95": [0.1, 0.9],
+        }
+    ]
+    card = model_card(toy_model("age").cfg, report)
+    assert "gender female | facial_expressions, validation | 9 of 9 persons | 5.00 [4.00, 6.00] |" in card
+    assert "gap by gender | facial_expressions, validation | 10 | 0.50 [0.10, 0.90], female served worst |" in card
+
+
 def test_a_group_of_one_person_has_no_interval():
     right = np.arange(12) % 2
     group = by_group(
