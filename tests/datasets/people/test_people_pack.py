@@ -1,5 +1,6 @@
 """The pack and what is derived from it: integrity, symmetry, labels against geometry."""
 
+import dataclasses
 import json
 import pathlib
 import runpy
@@ -9,8 +10,16 @@ import pytest
 
 from facejax.datasets.people.assets import MATERIALS, PACK, load_pack
 from facejax.datasets.people.camera import Camera, place, project
-from facejax.datasets.people.expression import ACTION_UNITS, RECIPES, VISEMES, both_sides, mirror, sample_expression
-from facejax.datasets.people.identity import age_shares, sample_identity, shape_sliders, shape_weights
+from facejax.datasets.people.expression import (
+    ACTION_UNITS,
+    RECIPES,
+    VISEMES,
+    Expression,
+    both_sides,
+    mirror,
+    sample_expression,
+)
+from facejax.datasets.people.identity import age_shares, hair_colour, sample_identity, shape_sliders, shape_weights
 from facejax.datasets.people.points import LANDMARKS, face_points
 from facejax.datasets.people.render import make_person
 from facejax.tasks import EMOTION8
@@ -154,3 +163,49 @@ def test_shape_weights_name_targets_of_the_pack(pack):
         weights = shape_weights(sample_identity((4, number)))
         assert set(weights) <= set(pack.target_index)
     assert len(shape_sliders()) > 60
+
+
+def test_an_action_unit_is_the_mean_of_both_sides():
+    expression = Expression(
+        0, 1.0, {"mouthSmileLeft": 0.25, "mouthSmileRight": 0.75, "browDownLeft": 0.5, "jawOpen": 0.3}
+    )
+    told = {unit: strength for unit, strength in zip(ACTION_UNITS, expression.action_units, strict=True) if strength}
+    assert told == {"AU4": 0.25, "AU12": 0.5, "AU26": 0.3}
+
+
+def test_one_sided_expressions_are_on_either_side():
+    contempt = [sample_expression(np.random.default_rng(seed), EMOTION8.index("contempt")).units for seed in range(100)]
+    left = [units.get("mouthDimpleLeft", 0) > units.get("mouthDimpleRight", 0) for units in contempt]
+    assert 0.3 < np.mean(left) < 0.7
+
+
+def test_eyes_look_where_the_gaze_says():
+    for seed in range(50):
+        face = sample_expression(np.random.default_rng(seed), EMOTION8.index("neutral"))
+        assert ("eyeLookUpLeft" in face.units) == (face.gaze[1] > 1e-3)
+        assert ("eyeLookDownRight" in face.units) == (face.gaze[1] < -1e-3)
+
+
+def test_the_shape_of_a_head_is_of_its_person():
+    man = dataclasses.replace(
+        sample_identity((4, 0), gender=1, age=25.0), dimorphism=1.0, ancestry=(0.0, 0.0, 1.0), weight=1.0
+    )
+    macro = {name: weight for name, weight in shape_weights(man).items() if name.startswith("macrodetails/")}
+    assert macro == {
+        "macrodetails/caucasian-male-young": 1,
+        "macrodetails/universal-male-young-averagemuscle-maxweight": 1,
+    }
+    names = [name for name, _ in shape_sliders()]
+    place = names.index("nose/nose-scale-vert decr incr")
+    for value, target in ((0.5, "nose/nose-scale-vert-incr"), (-0.5, "nose/nose-scale-vert-decr")):
+        sliders = tuple(value if index == place else 0.0 for index in range(len(names)))
+        weights = shape_weights(dataclasses.replace(man, sliders=sliders, asymmetry=(0.0,) * len(names)))
+        assert {name for name in weights if name.startswith("nose/")} == {target}
+        assert weights[target] == 0.5
+
+
+def test_hair_turns_grey():
+    person = dataclasses.replace(sample_identity((4, 0)), hair=(20.0, 30.0, 40.0), greying=50.0)
+    for age, grey in ((40.0, 0), (62.5, 0.5), (95.0, 0.95)):
+        expected = np.array([20, 30, 40]) * (1 - grey) + np.array([186, 184, 182]) * grey
+        np.testing.assert_allclose(hair_colour(dataclasses.replace(person, age=age)), expected, rtol=1e-5)

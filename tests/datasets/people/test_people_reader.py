@@ -109,6 +109,10 @@ def test_balance():
     np.testing.assert_allclose(equal, 1 / 8, atol=0.08)
     wanted = np.array(AFFECTNET_COUNTS) / sum(AFFECTNET_COUNTS)
     np.testing.assert_allclose(shares(imbalance="affectnet"), wanted, atol=0.1)
+    validation = list(get_dataset("people").records(num_train=0, num_validation=240, imbalance="affectnet"))
+    assert [r.image for r in validation] == [
+        r.image for r in get_dataset("people").records(num_train=0, num_validation=240)
+    ]
     assert sum(AFFECTNET_COUNTS) == 287651  # the paper's training photos
 
 
