@@ -56,6 +56,8 @@ def test_training_is_reproducible(clips):
     np.testing.assert_array_equal(first.scores(features), second.scores(features))
     other = fit_sequence(dataclasses.replace(recipe, seed=7), features[:32], labels[:32], 2)
     leaves = [jax.tree.leaves(params) for params in (*first.params, *other.params)]
+    alone = [dataclasses.replace(first, params=(params,)).scores(features) for params in first.params]
+    np.testing.assert_allclose(first.scores(features), np.mean(alone, axis=0), rtol=1e-6)
     for some, others in itertools.combinations(leaves, 2):  # repeats differ, and so do seeds
         assert any((a != b).any() for a, b in zip(some, others, strict=True))
 
@@ -70,6 +72,49 @@ def test_every_step_drops_others(clips, monkeypatch):
     monkeypatch.setattr(sequences, "train_step", noted)
     fit_sequence(dataclasses.replace(RECIPE, epochs=2, repeats=2), clips[0][:32], clips[1][:32], 2)
     assert len(set(keys)) == len(keys) == 2 * 2 * 2
+
+
+def test_an_epoch_shows_every_clip_in_an_order_of_its_own(monkeypatch):
+    epochs, step = [], sequences.train_step
+
+    def noted(*args):
+        epochs.append(args[4]["labels"].tolist())
+        return step(*args)
+
+    monkeypatch.setattr(sequences, "train_step", noted)
+    clips = [(np.full((1, 2), number, np.float32), np.arange(1)) for number in range(20)]
+    fit_sequence(dataclasses.replace(RECIPE, epochs=3, batch_size=8), clips, np.arange(20), 20)
+    assert len(epochs) == 3 * 3
+    orders = [[*itertools.chain(*epochs[start : start + 3])] for start in (0, 3, 6)]
+    for order in orders:
+        assert sorted(order[:20]) == list(range(20))
+        assert order[20:] == order[:4]
+    assert len({*map(tuple, orders), tuple(range(20))}) == 4
+
+
+@pytest.mark.parametrize("name", SEQUENCE_NETWORKS)
+def test_dropout_is_of_training_alone(name):
+    network = SequenceRecipe(name, width=16, heads=2, dropout=0.5).network(2)
+    batch = {"features": np.random.default_rng(1).normal(size=(1, 3, 6)).astype(np.float32)}
+    batch |= {"frames": np.arange(3)[None], "mask": np.ones((1, 3), bool)}
+    params, _ = initial_state(network, 0.0, batch, 0)
+
+    def logits(train, seed):
+        rngs = {"dropout": jax.random.key(seed)}
+        return network.apply({"params": params}, *batch.values(), train, rngs=rngs)
+
+    np.testing.assert_array_equal(logits(False, 0), logits(False, 1))
+    assert not np.allclose(logits(True, 0), logits(True, 1))
+
+
+def test_a_file_of_another_format_is_refused(tmp_path, monkeypatch):
+    clips = [(np.full((1, 2), number, np.float32), np.arange(1)) for number in range(2)]
+    fitted = fit_sequence(dataclasses.replace(RECIPE, epochs=1), clips, np.arange(2), 2)
+    monkeypatch.setattr(sequences, "_FORMAT", 0)
+    fitted.save(tmp_path / "old.npz")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="in format 1"):
+        FittedSequence.load(tmp_path / "old.npz")
 
 
 def test_attention_pools_as_written(clips):

@@ -104,15 +104,22 @@ def test_a_saved_classifier_says_the_same(name, clips, tmp_path):
     assert (loaded.descriptor, loaded.labels, loaded.source) == (AFEW, ("a", "b", "c"), "toy network")
     assert loaded.fitted.cost_accuracy == fitted.cost_accuracy
     assert set(loaded.predict(features)) <= {"a", "b", "c"}
+    assert loaded.fitted.scores(np.zeros((0, 24), np.float32)).shape == (0, 3)
 
 
 class Foreign(BaseEstimator):
     pass
 
 
-def test_files_of_others_are_refused(tmp_path):
+def test_files_of_others_are_refused(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"video_afew_b0"):
         ClipClassifier.load(tmp_path / "none.skops")
+    fitted = fit(Recipe(costs=(1.0,)), np.eye(24, dtype=np.float32)[:4], np.array([0, 0, 1, 1]), 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(classifiers, "_FORMAT", 1)  # which held other settings of the detector
+        ClipClassifier(fitted, DETECTION, AFEW, ("a", "b"), "").save(tmp_path / "old.skops")
+    with pytest.raises(ValueError, match="of format 1, expected 2"):
+        ClipClassifier.load(tmp_path / "old.skops")
     (tmp_path / "p.skops").write_bytes(pickle.dumps({"estimator": 1}))
     with pytest.raises(ValueError, match="no clip classifier of facejax"):
         ClipClassifier.load(tmp_path / "p.skops")
@@ -126,7 +133,12 @@ def test_damaged_trees_are_refused(clips):
     fitted = fit(Recipe("random_forest", trees=2), describe_clips(features, AFEW), labels, 3)
     tree = fitted.estimator.estimators_[0].tree_
     classifiers._check_tree(tree)
-    for array, value in ((tree.children_left, 0), (tree.children_right, tree.node_count), (tree.feature, 24)):
+    for array, value in (
+        (tree.children_left, 0),
+        (tree.children_right, 0),
+        (tree.children_right, tree.node_count),
+        (tree.feature, 24),
+    ):
         kept, array[0] = array[0], value
         with pytest.raises(ValueError, match="damaged"):
             classifiers._check_tree(tree)
@@ -138,6 +150,10 @@ def test_the_smallest_of_equal_costs_is_taken_in_any_order():
     fitted = fit(Recipe("linear_svc", costs=(10.0, 0.1, 1.0)), vectors, np.repeat([0, 1], 20), 2)
     assert fitted.cost_accuracy == {10.0: 1, 0.1: 1, 1.0: 1}
     assert fitted.cost == 0.1
+    peeking = fit(
+        Recipe(costs=(10.0, 0.1, 1.0)), vectors, np.repeat([0, 1], 20), 2, peek=(vectors, np.repeat([0, 1], 20))
+    )
+    assert (peeking.cost, peeking.chosen_by) == (0.1, "peeking_at_validation")
 
 
 def test_estimators_that_no_recipe_makes_are_refused(clips, tmp_path):

@@ -49,6 +49,7 @@ def test_sizes_and_clips_without_faces():
         assert vector.shape == (5120,)
         assert not vector.any()
     assert describe_clips([nothing, nothing], AFEW).shape == (2, 5120)
+    assert not AFEW(np.zeros((2, 3), np.float32), np.arange(2)).any()
 
 
 def test_unknown_statistics():

@@ -1,8 +1,10 @@
 import dataclasses
+import io
 import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from facejax.video import features
 from facejax.video.faces import chosen_faces, clip_faces, find_faces
@@ -84,6 +86,9 @@ def test_faces_survive_a_file(tmp_path):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(clip, name))
     assert [crop.shape for crop in loaded.crops] == [crop.shape for crop in clip.crops]
     assert max(np.abs(a.astype(int) - b).max() for a, b in zip(loaded.crops, clip.crops, strict=True)) <= 2  # JPEG
+    with np.load(tmp_path / "clip.npz") as stored:
+        tables = Image.open(io.BytesIO(stored["jpeg"].tobytes())).quantization
+    assert tables[0][0] == 2  # of JPEG's 16, at quality 95
     red = dataclasses.replace(clip, crops=[crop * 0 + np.array([250, 0, 0], np.uint8) for crop in clip.crops])
     red.save(tmp_path / "clip.npz")
     for crop in type(clip).load(tmp_path / "clip.npz").crops:
@@ -110,7 +115,9 @@ def table():
     clips = []
     for number, counts in enumerate(([1, 2], [0, 0], [2])):
         faces = clip_faces(find_faces(array_frames(images(counts)), ToyDetector(), cut, choose="all"))
-        clips.append((Clip(f"c{number}", "train" if number < 2 else "validation", number % 2, len(counts)), faces))
+        clips.append(
+            (Clip(f"c{number}", "train" if number < 2 else "validation", (1, 2, 0)[number], len(counts)), faces)
+        )
     return embed_clips(
         iter(clips), lambda crops: np.array([[c.shape[1], c.mean()] for c in crops]).reshape(-1, 2), "toy"
     )
@@ -120,7 +127,7 @@ def test_features_stay_with_their_clip(table):
     assert table.clip.tolist() == [0, 0, 0, 2, 2]
     assert table.features.tolist() == [[3, 1], [3, 2], [4, 2], [3, 2], [4, 2]]
     assert table.has_faces.tolist() == [True, False, True]
-    assert table.labels.tolist() == [0, 1, 0]
+    assert table.labels.tolist() == [1, 2, 0]
     assert table.of_split("validation").tolist() == [False, False, True]
     assert [len(features) for features, _ in table.per_clip()] == [3, 0, 2]
     assert [frames.tolist() for _, frames in table.per_clip()] == [[0, 1, 1], [], [0, 0]]
@@ -132,7 +139,7 @@ def test_crops_of_several_clips_share_the_batches(monkeypatch):
 
     def embed(crops):
         sizes.append(len(crops))
-        return np.array([[crop.mean()] for crop in crops])
+        return np.array([[crop.shape[1]] for crop in crops])
 
     def clips():
         for number in range(3):
@@ -140,7 +147,7 @@ def test_crops_of_several_clips_share_the_batches(monkeypatch):
 
     table = embed_clips(clips(), embed, "toy")
     assert sizes == [2, 2, 2]
-    assert table.features[:, 0].tolist() == [1, 2] * 3
+    assert table.features[:, 0].tolist() == [3, 4] * 3  # the only face, and the wider of two
     assert table.clip.tolist() == [0, 0, 1, 1, 2, 2]
 
 
@@ -158,6 +165,8 @@ def test_npz_and_parquet_hold_the_table(table, tmp_path):
     read = pyarrow.parquet.read_table(tmp_path / "t.parquet")
     assert read.column("clip").to_pylist() == ["c0", "c0", "c0", "c2", "c2"]
     assert read.column("feature").to_pylist() == table.features.tolist()
+    assert read.column("split").to_pylist() == ["train"] * 3 + ["validation"] * 2
+    assert read.column("label").to_pylist() == [1, 1, 1, 0, 0]
     assert read.column("x2").to_pylist() == table.bbox[:, 2].tolist()
     clips = json.loads(read.schema.metadata[b"facejax.clips"])
     assert [clip["id"] for clip in clips] == ["c0", "c1", "c2"]

@@ -131,6 +131,14 @@ def test_frames_are_chosen_by_time(recorded, video):
         read_frames(video, per_second=-1)
 
 
+def test_the_mean_rate_of_a_clip_that_begins_late(video, monkeypatch):
+    capture, told = mock.Mock(spec=cv2.VideoCapture), iter((2000, 2500, 3000))
+    capture.grab.side_effect = lambda: capture.grab.call_count <= 3
+    capture.get.side_effect = lambda name: 0 if name == cv2.CAP_PROP_FPS else next(told)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: capture)
+    assert mean_rate(video) == 2
+
+
 def test_mean_rate(recorded, video, tmp_path):
     assert mean_rate(recorded) == pytest.approx((len(TIMES) - 1) / 4.5)
     assert mean_rate(recorded, every=5, seconds=0.9) == pytest.approx(5)
