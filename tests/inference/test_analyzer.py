@@ -1,5 +1,6 @@
 """The analyzer against the same steps done by hand, and at the edges: no face, a thousand, 100 megapixels."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -9,6 +10,7 @@ import pytest
 
 from facejax.detect import crop_face
 from facejax.inference import Classification, Face, FaceAnalyzer, LoadedModel, PhotoResult
+from facejax.inference import analyzer as module
 from facejax.tasks import EMOTION8
 from tests.inference.toy import FixedDetector, noise, toy_model
 
@@ -35,7 +37,7 @@ def test_every_attribute_is_what_its_network_says_of_the_crop(analyzer, models):
     crops = [crop_face(photo, box, points) for box, points in zip(detections.bboxes, detections.landmarks, strict=True)]
     first, second = (model.predict(crops) for model in models)
     features = models[0].features(crops)
-    assert len(result.faces) == len(BOXES)
+    assert (len(result.faces), result.width, result.height) == (len(BOXES), 120, 100)
     for index, face in enumerate(result.faces):
         np.testing.assert_array_equal(face.box, np.float32(BOXES[index]))
         assert face.age == pytest.approx(first["age"][index], rel=1e-5)
@@ -44,6 +46,29 @@ def test_every_attribute_is_what_its_network_says_of_the_crop(analyzer, models):
         assert face.emotion.label == EMOTION8[int(second["emotion8"][index].argmax())]
         assert (face.valence, face.arousal) == pytest.approx(tuple(second["valence_arousal"][index]), abs=1e-5)
         np.testing.assert_allclose(face.embedding, features[index] / np.linalg.norm(features[index]), atol=1e-6)
+
+
+def test_crops_and_words_are_those_of_the_weights():
+    model = toy_model("gender", margin=0.4)
+    model = LoadedModel(dataclasses.replace(model.cfg, labels={"gender": ("woman", "man")}), model.variables)
+    photo, seen = noise(100, 120), []
+    for align in (True, False):
+        analyzer = FaceAnalyzer([model], FixedDetector(BOXES[:1]), align=align)
+        (found,) = analyzer.detector.detect([photo])
+        crop = crop_face(photo, found.bboxes[0], found.landmarks[0], margin=0.4, align=align)
+        (face,) = analyzer.analyze(photo).faces
+        np.testing.assert_allclose(face.features, model.features([crop])[0], rtol=1e-4, atol=1e-5)
+        assert [*face.gender.probabilities] == ["woman", "man"]
+        seen.append(face.features)
+    assert not np.allclose(*seen, rtol=1e-2)
+
+
+def test_photos_are_worked_on_in_groups_of_bounded_size(monkeypatch):
+    monkeypatch.setattr(module, "_GROUP_PHOTOS", 3)
+    monkeypatch.setattr(module, "_GROUP_PIXELS", 500)
+    sides = (10, 10, 10, 10, 20, 20, 30, 5)  # 100 pixels, ..., 400, 400, 900, 25
+    groups = module._groups(("", noise(side, side)) for side in sides)
+    assert [[image.shape[0] for _, image in group] for group in groups] == [[10, 10, 10], [10, 20], [20, 30], [5]]
 
 
 def test_photos_of_mixed_sizes_in_a_list_and_one_by_one(analyzer):
@@ -153,6 +178,8 @@ def test_dict_row_and_caption_say_perceived_and_expression(face):
     assert told["landmarks"]["nose"] == [33, 55]
     assert told["embedding"] == pytest.approx([0.6, 0.8])
     assert "embedding" not in face.to_dict()
+    nothing = dataclasses.replace(face, features=np.zeros(2, np.float32))
+    assert nothing.embedding.tolist() == [0, 0]
     row = result.to_rows()[1]
     assert (row["face"], row["x1"], row["expression"], row["expression_neutral"]) == (1, 10, "anger", 0.25)
     assert face.caption() == [

@@ -2,6 +2,7 @@
 
 import io
 import os
+import pathlib
 import struct
 
 import numpy as np
@@ -120,6 +121,22 @@ def test_what_is_no_photo_is_named(tmp_path, photo, monkeypatch):
     monkeypatch.setattr(images, "MAX_FILE_BYTES", 50)
     with pytest.raises(ValueError, match="allowed are 50"):
         read_image(tmp_path / "big.png")
+
+
+def test_no_more_of_a_file_is_read_than_is_allowed(tmp_path, photo, monkeypatch):
+    """Also of one that has grown since its length was asked for."""
+    path, stat = tmp_path / "grown.png", pathlib.Path.stat
+    path.write_bytes(encoded(photo, "PNG"))
+    monkeypatch.setattr(images, "MAX_FILE_BYTES", path.stat().st_size // 2)
+
+    def before(self, **options):
+        told = list(stat(self, **options))
+        told[6] = 10  # st_size
+        return os.stat_result(told)
+
+    monkeypatch.setattr(pathlib.Path, "stat", before)
+    with pytest.raises(ValueError, match=r"grown\.png"):
+        read_image(path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

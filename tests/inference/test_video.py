@@ -4,12 +4,15 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
+import weakref
+from unittest import mock
 
 import cv2
 import numpy as np
 import pytest
 
-from facejax.inference import FaceAnalyzer, FaceTracker
+from facejax.inference import FaceAnalyzer, FaceTracker, video
 from facejax.inference.tracking import _Track
 from facejax.inference.video import VideoWriter, analyze_frames
 from facejax.video.frames import array_frames, read_frames
@@ -50,6 +53,8 @@ def test_a_face_comes_back_after_a_gap_and_a_new_one_later():
 def test_a_far_face_and_one_of_another_size_are_new():
     assert follow(FaceTracker(), [[box(10, 10)], [box(300, 10)]])[-1] == [2]
     assert follow(FaceTracker(), [[box(10, 10)], [box(60, 10, 160)]])[-1] == [2]
+    assert follow(FaceTracker(), [[box(10, 10)], [box(40, 10, 120)]])[-1] == [2]  # which overlap, but hardly
+    assert follow(FaceTracker(), [[box(10, 10, 160)], [box(80, 90)]])[-1] == [2]
     assert FaceTracker().update(0.0, np.zeros((0, 4))) == []
     with pytest.raises(ValueError, match="max_gap"):
         FaceTracker(-1)
@@ -59,6 +64,12 @@ def test_a_track_moves_on_for_a_third_of_a_second():
     track = _Track(1, np.array([10.0, 20, 50, 70]), np.array([30.0, -60, 30, -60]), seen=2.0)
     np.testing.assert_allclose(track.expected(2.1), [13, 14, 53, 64])
     np.testing.assert_allclose(track.expected(9.0), [20, 0, 60, 50])
+
+
+def test_a_fast_face_is_looked_for_where_it_went():
+    moving = [[box(10 + 20 * step, 50)] for step in range(10)]
+    back = [[box(10 + 20 * step, 50)] for step in range(16, 19)]
+    assert follow(FaceTracker(), moving + [[]] * 6 + back)[-3:] == [[1]] * 3
 
 
 def test_memory_of_ended_tracks_is_freed():
@@ -76,7 +87,9 @@ def test_a_face_of_frames_that_are_far_apart_keeps_its_number(max_gap):
 
 @pytest.fixture(scope="module")
 def analyzer() -> FaceAnalyzer:
-    return FaceAnalyzer([toy_model("age", "gender", "emotion8")], FixedDetector([box(10, 10), box(60, 20)]))
+    return FaceAnalyzer(
+        [toy_model("age", "gender", "emotion8", "valence_arousal")], FixedDetector([box(10, 10), box(60, 20)])
+    )
 
 
 def test_smoothing_is_an_average_over_the_track(analyzer):
@@ -87,7 +100,57 @@ def test_smoothing_is_an_average_over_the_track(analyzer):
     expected = np.mean([frame.faces[0].emotion.probabilities["anger"] for frame in raw])
     assert smooth[-1].faces[0].emotion.probabilities["anger"] == pytest.approx(expected, abs=1e-4)
     assert smooth[0].faces[0].age == pytest.approx(raw[0].faces[0].age)
-    assert smooth[-1].faces[0].age == pytest.approx(np.mean([frame.faces[0].age for frame in raw]), abs=1e-3)
+    for name in ("age", "valence", "arousal"):
+        mean = np.mean([getattr(frame.faces[0], name) for frame in raw])
+        assert getattr(smooth[-1].faces[0], name) == pytest.approx(mean, abs=1e-3)
+
+
+class Blinking(FixedDetector):
+    """Finds nothing in dark photos."""
+
+    def _found(self, image):
+        return super()._found(image if image.mean() > 60 else image[:1])
+
+
+def test_a_video_is_followed_as_it_is_asked_for(tmp_path):
+    with VideoWriter(tmp_path / "in.mp4", 10) as writer:
+        for seed in range(5):
+            writer.write(noise(64, 64, seed) // (10 if seed in (2, 3) else 1))
+    analyzer = FaceAnalyzer([toy_model("gender")], Blinking([box(10, 10)]))
+
+    def told(**options):
+        frames = list(analyzer.video(tmp_path / "in.mp4", **options))
+        last = frames[-1].faces[0]
+        return [face.track for frame in frames for face in frame.faces], last.gender.probabilities["male"]
+
+    kept, smooth = told()
+    lost, alone = told(max_gap=0.1, smoothing=0)
+    assert (kept, lost) == ([1, 1, 1], [1, 1, 2])
+    assert smooth != pytest.approx(alone, abs=1e-6)
+
+
+def test_memory_of_ended_smoothers_is_freed(monkeypatch):
+    alive = weakref.WeakSet()
+
+    class Noted(video.ExponentialSmoother):
+        def __init__(self, seconds):
+            super().__init__(seconds)
+            alive.add(self)
+
+    class Jumping(FixedDetector):
+        def _found(self, image):
+            found = super()._found(image)
+            self._boxes = self._boxes + np.float32([100, 0, 100, 0])
+            return found
+
+    monkeypatch.setattr(video, "ExponentialSmoother", Noted)
+    analyzer = FaceAnalyzer([toy_model("gender")], Jumping([box(10, 10)]))
+    images = [noise(64, 1200, seed) for seed in range(12)]
+    tracks = set()
+    for frame in analyze_frames(analyzer, array_frames(images, fps=0.5)):
+        tracks |= {face.track for face in frame.faces}
+        assert len(alive) <= 2
+    assert tracks == set(range(1, 13))
 
 
 def test_frames_stream(analyzer):
@@ -122,6 +185,31 @@ def test_a_file_is_read_annotated_and_written(analyzer, tmp_path):
     assert (small["width"], small["height"]) == (64, 48)
     row = results[1].to_rows()[0]
     assert (row["frame"], row["time"], row["track"]) == (1, 0.1, 1)
+
+
+def test_frames_of_odd_sizes_keep_their_colours(tmp_path):
+    frame = np.full((97, 129, 3), (220, 30, 40), np.uint8)
+    with VideoWriter(tmp_path / "odd.mp4", 10) as writer:
+        for _ in range(3):
+            writer.write(frame)
+    for read in read_frames(tmp_path / "odd.mp4"):
+        assert read.image.shape == (96, 128, 3)
+        assert np.abs(read.image.astype(int) - frame[0, 0]).max() < 12
+
+
+def test_a_camera_tells_seconds_from_its_start_and_is_given_back(monkeypatch):
+    blue, camera = np.full((4, 6, 3), (250, 0, 0), np.uint8), mock.Mock(spec=cv2.VideoCapture)
+    camera.read.side_effect = [(True, blue), (True, blue), (False, None)]
+    clock = iter((1000.0, 1000.5, 1002.0))
+    monkeypatch.setattr(cv2, "VideoCapture", lambda device: camera)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    frames = list(video.webcam_frames())
+    assert [(frame.index, frame.time, frame.scale) for frame in frames] == [(0, 0.5, 1), (1, 2.0, 1)]
+    assert frames[0].image[0, 0].tolist() == [0, 0, 250]
+    camera.release.assert_called_once()
+    camera.isOpened.return_value = False
+    with pytest.raises(ValueError, match="no camera 0"):
+        next(video.webcam_frames())
 
 
 @pytest.mark.parametrize(("fps", "written"), [(29.97003, 29.97), (66.1234, 66.12), (119.88, 119.88), (1000, 600)])
