@@ -1,6 +1,7 @@
 """The server's answers, in process: what it takes, what it turns away and in which words, what it leaves behind."""
 
 import asyncio
+import dataclasses
 import json
 import pathlib
 import socket
@@ -11,12 +12,16 @@ import cv2
 import httpx2
 import numpy as np
 import pytest
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from facejax.app import server
+from facejax.app.clips import analyze_clip
+from facejax.app.errors import RequestError
 from facejax.app.limits import Limits
 from facejax.app.server import create_app
 from facejax.app.turns import Turns
+from facejax.app.uploads import read_body
 from facejax.inference import FaceAnalyzer
 from tests.app.conftest import served
 from tests.inference.toy import FixedDetector, noise, toy_model
@@ -95,6 +100,7 @@ def test_frames_of_a_recorded_clip_are_chosen_by_their_times(client, heads, tmp_
         ("/api/photo", b"", 400, "empty"),
         ("/api/clip", b"x" * 400_001, 413, "too_large"),
         ("/api/clip", b"no clip", 415, "not_a_clip"),
+        ("/api/clip", b"no clip" * 40_000, 415, "not_a_clip"),  # longer than a photo may be
         # Lists of other files and addresses, which FFmpeg would follow.
         ("/api/clip", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", 415, "not_a_clip"),
         ("/api/clip", b"ffconcat version 1.0\nfile /etc/passwd\n", 415, "not_a_clip"),
@@ -112,6 +118,7 @@ def test_bad_uploads_are_told_apart(client, path, body, status, code, tmp_path, 
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (status, code)
     assert error["message"].endswith(".")
+    assert answer.headers["connection"] == "close"  # the rest of the upload is not read
     assert str(tmp_path) not in answer.text
     assert list(tmp_path.iterdir()) == []
 
@@ -119,6 +126,59 @@ def test_bad_uploads_are_told_apart(client, path, body, status, code, tmp_path, 
 def test_a_length_that_lies_is_cut_off(client):
     parts = (b"x" * 50_000 for _ in range(10))  # chunked: no length is stated
     assert client.post("/api/photo", content=parts).status_code == 413
+
+
+def test_a_length_that_is_too_large_is_refused_before_it_is_sent(client):
+    sent = []
+
+    def parts():
+        for part in (b"x", b"y"):
+            sent.append(part)
+            yield part
+
+    answer = client.post("/api/photo", content=parts(), headers={"Content-Length": "200001"})
+    assert (answer.status_code, sent) == (413, [])
+
+
+def test_an_upload_that_breaks_off_is_no_photo():
+    messages = iter(({"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}))
+
+    async def receive():
+        return next(messages)
+
+    request = Request({"type": "http", "headers": []}, receive)
+    with pytest.raises(RequestError, match="broke off"):
+        asyncio.run(read_body(request, 100, 10))
+
+
+def test_a_clip_holds_its_place_and_turn_until_it_is_answered(toy, clip, monkeypatch):
+    turns, held = [], []
+
+    class Noted(Turns):
+        def __init__(self, waiting):
+            super().__init__(waiting)
+            turns.append(self)
+
+    def frames(analyzer, path, limits):
+        for number in range(2):
+            held.append((turns[0]._free, turns[0]._lock.locked(), path.exists()))
+            yield {"frame": number}
+
+    monkeypatch.setattr(server, "Turns", Noted)
+    monkeypatch.setattr(server, "analyze_clip", frames)
+    client = TestClient(create_app(toy, SMALL), base_url=ADDRESS)
+    for _ in range(2):
+        assert client.post("/api/clip", content=clip.read_bytes()).status_code == 200
+        assert (turns[0]._free, turns[0]._lock.locked()) == (2, False)
+    assert held == [(1, True, True)] * 4
+
+
+def test_frames_of_too_many_pixels_are_refused_by_the_header(toy, clip):
+    enough = dataclasses.replace(SMALL, clip_pixels=256 * 256)
+    assert len(list(analyze_clip(toy, clip, enough))) == 4
+    too_few = dataclasses.replace(SMALL, clip_pixels=256 * 256 - 1)
+    with pytest.raises(ValueError, match="65536 pixels; allowed are 1 to 65535"):
+        next(analyze_clip(toy, clip, too_few))
 
 
 @pytest.mark.parametrize(
@@ -131,6 +191,7 @@ def test_a_length_that_lies_is_cut_off(client):
         ("GET", "/", {"Host": "127.0.0.1.evil.example"}, 421),
         ("GET", "/", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),  # a link
         ("GET", "/config.json", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ("GET", "/config.json", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 403),
         ("GET", "/main.js", {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"}, 403),  # another port
         ("POST", "/api/photo", {"Origin": "https://evil.example"}, 403),
         ("POST", "/api/photo", {"Origin": "null"}, 403),
@@ -153,6 +214,7 @@ def test_who_is_answered(client, method, path, headers, status):
     assert "'none'" in answer.headers["content-security-policy"]
     assert "unsafe" not in answer.headers["content-security-policy"]
     assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
     assert "access-control-allow-origin" not in answer.headers
     if status >= 400:
         assert set(answer.json()["error"]) == {"code", "message"}
