@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import http.server
 import os
+import pathlib
 import re
 import shutil
 import struct
@@ -26,16 +27,18 @@ from safetensors.numpy import save_file
 
 from facejax.models import abstract_variables, model_from_cfg, pretrained_cfg
 from facejax.models.pretrained import CFGS
+from facejax.preprocessing import Preprocessing
 from facejax.weights import convert
 from facejax.weights.checkpoint import load_inference_checkpoint, save_inference_checkpoint
 from facejax.weights.convert import convert_file, fetch, load_published
-from facejax.weights.graphdef import read_graph
-from facejax.weights.hse_facerec import from_frozen_graph, load_frozen_graph
-from facejax.weights.hsemotion import _layers, _stride, from_onnx, load_onnx, load_pickle
+from facejax.weights.graphdef import Node, read_graph
+from facejax.weights.hse_facerec import _value, from_frozen_graph, load_frozen_graph
+from facejax.weights.hsemotion import _layers, _stride, from_onnx, load_onnx, load_pickle, merge_heads
 from facejax.weights.keras import from_keras, keras_shapes, load_h5
 from facejax.weights.merge import merge_variables
 from facejax.weights.timm import expected_tensors, from_timm, load_state_dict, torch_name
 from tests.conftest import REPOSITORY
+from tests.inference.toy import toy_model
 from tests.models.torchvision_stub import import_timm, skip_without
 from tools.make_goldens import random_images, random_tensors
 
@@ -97,6 +100,7 @@ def test_the_published_bases_of_vggface2_are_timm_s_networks_without_a_classifie
     torch.save(state, tmp_path / file)
     variables, cfg = convert_file("timm", tmp_path / file)
     assert (cfg.name, cfg.tasks, cfg.source.rsplit("/", 1)[1]) == (name, (), file)
+    assert cfg.sha256 == hashlib.sha256((tmp_path / file).read_bytes()).hexdigest()
     backbone, statistics = variables["params"]["backbone"], variables["batch_stats"]["backbone"]
     stem = tensors["conv_stem.weight"].transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(backbone["conv_stem"]["kernel"], stem)
@@ -238,6 +242,61 @@ def test_official_graph_becomes_a_checkpoint(shared_dir, tmp_path):
     assert cfg == pretrained_cfg(MOBILENET)
     save_inference_checkpoint(tmp_path / "model", variables, cfg)
     assert load_inference_checkpoint(tmp_path / "model")[1] == cfg
+
+
+def test_8_bit_weights_are_read_as_tensorflow_reads_them():
+    """MIN_FIRST: evenly spaced, 0 among them, each at most half a step from where its code lies in the range."""
+    codes = np.arange(256, dtype=np.uint8)
+    for low, high in ((-1.01, 2.0), (-0.3, 0.1), (0.0, 1.0)):
+        nodes = {"codes": codes, "low": np.float32(low), "high": np.float32(high)}
+        nodes = {name: Node(name, "Const", (), np.asarray(value), {}) for name, value in nodes.items()}
+        weights = Node("weights", "Dequantize", ("codes", "low", "high"), None, {"mode": "MIN_FIRST"})
+        values, step = _value(weights, nodes), (high - low) / 255
+        assert 0 in values
+        assert np.abs(values - (low + codes * step)).max() <= step / 2 + 1e-6
+        np.testing.assert_allclose(np.diff(values), step, rtol=1e-3)
+    with pytest.raises(ValueError, match="not 'SCALED'"):
+        _value(dataclasses.replace(weights, texts={"mode": "SCALED"}), nodes)
+
+
+def test_one_dense_layer_becomes_the_heads_in_their_order():
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(10, 4)), rng.normal(size=10)
+    backbone = {"params": {"backbone": {"kernel": np.ones(2)}}, "batch_stats": {}}
+    merged = merge_heads(backbone, weight, bias, ("emotion8", "valence_arousal"))
+    features = rng.normal(size=4)
+    told = [
+        features @ merged["params"][f"head_{task}"]["logits"]["kernel"]
+        + merged["params"][f"head_{task}"]["logits"]["bias"]
+        for task in ("emotion8", "valence_arousal")
+    ]
+    np.testing.assert_allclose(np.concatenate(told), weight @ features + bias)
+    assert merged["params"]["backbone"] == backbone["params"]["backbone"]
+    with pytest.raises(ValueError, match="10 outputs, the heads emotion8 have 8"):
+        merge_heads(backbone, weight, bias, ("emotion8",))
+
+
+def test_a_pickled_model_s_classifier_becomes_its_head(monkeypatch):
+    cfg = pretrained_cfg("tf_efficientnet_b0.enet_b0_8_best_vgaf")
+    shapes = {key: shape for key, (_, shape) in expected_tensors("tf_efficientnet_b0").items()}
+    state = random_tensors({**shapes, "classifier.0.weight": (8, 1280), "classifier.0.bias": (8,)}, 1.0)
+    monkeypatch.setattr(convert.hsemotion, "load_pickle", lambda path, *, run_its_code: dict(state))
+    head = convert._read("hsemotion", pathlib.Path("enet_b0_8_best_vgaf.pt"), cfg, True)["params"]["head_emotion8"]
+    np.testing.assert_array_equal(head["logits"]["kernel"], state["classifier.0.weight"].T)
+    np.testing.assert_array_equal(head["logits"]["bias"], state["classifier.0.bias"])
+
+
+def test_a_conversion_is_kept_while_its_configuration_is_the_same(tmp_path):
+    model = toy_model("gender")
+    cfg = dataclasses.replace(model.cfg, sha256="0" * 64)
+    assert convert._kept(tmp_path / "converted", cfg) is None
+    save_inference_checkpoint(tmp_path / "converted", model.variables, cfg)
+    variables, found = convert._kept(tmp_path / "converted", cfg)
+    assert found == cfg
+    assert jax.tree.all(jax.tree.map(np.array_equal, variables, dict(model.variables)))
+    assert convert._kept(tmp_path / "converted", dataclasses.replace(cfg, sha256="")) is not None  # none is published
+    for changed in ({"sha256": "1" * 64}, {"licence": "corrected"}, {"preprocessing": Preprocessing(48)}):
+        assert convert._kept(tmp_path / "converted", dataclasses.replace(cfg, **changed)) is None
 
 
 def test_conversion_checks_format_name_and_hash(tmp_path):
