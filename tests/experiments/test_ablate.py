@@ -4,9 +4,12 @@ import argparse
 import json
 import pathlib
 
+import numpy as np
 import pytest
+import scipy.stats
 
 from experiments import ablate, run
+from facejax.config import flatten, override
 
 
 @pytest.fixture
@@ -39,6 +42,9 @@ def test_finished_runs_are_not_repeated(runs, tmp_path):
     assert len(runs) == 4
     assert ablate.ablate(arguments(tmp_path), [], "sam") == first
     assert len(runs) == 4
+    seeds = [next(part for part in command if part.startswith("--config.seed=")) for command in runs]
+    assert seeds == ["--config.seed=0", "--config.seed=1"] * 2
+    assert ["--config.sam.rho=0" in command for command in runs] == [False, False, True, True]
     assert first["variant"] == {"accuracy": [40.0, 40.0], "balanced_accuracy": [30.0, 30.0], "n": 10}
 
 
@@ -95,3 +101,65 @@ def test_arms_on_two_sets_are_refused(runs, tmp_path):
         SystemExit, match=r"not trained on the same set \(baseline on facial_expressions, crop on people"
     ):
         ablate.ablate(arguments(tmp_path), [], "crop")
+
+
+def test_centre_crops_of_people_are_rendered_where_the_others_are(runs, tmp_path):
+    with pytest.raises(SystemExit, match="not trained on the same set"):
+        ablate.ablate(arguments(tmp_path), [], "crop")
+    assert [str(command[5]).endswith("centre") for command in runs] == [False, False, True, True]
+    runs.clear()
+    ablate.ablate(arguments(tmp_path / "other"), ["--config.data.name=people"], "crop")
+    assert not any(str(command[5]).endswith("centre") for command in runs)
+    assert ["--config.data.people_crop=centre" in command for command in runs] == [False, False, True, True]
+
+
+def test_seven_of_eight_is_compared_with_training_on_seven(monkeypatch, tmp_path):
+    def told(arguments, overrides, arm, seed, crop, changes):
+        eight = {"accuracy": 0.5, "balanced_accuracy": 0.4, "n": 8}
+        eight["seven_from_eight"] = {"accuracy": 0.6, "balanced_accuracy": 0.45, "n": 7}
+        seven = {"accuracy": 0.65, "balanced_accuracy": 0.55, "n": 7}
+        tasks = {"emotion8": eight} if arm == "baseline" else {"emotion7": seven}
+        return {"dataset": "toy", "tasks": tasks}
+
+    monkeypatch.setattr(ablate, "run", told)
+    found = ablate.ablate(arguments(tmp_path), [], "seven")
+    assert found["baseline"] == {"accuracy": [60, 60], "balanced_accuracy": [45, 45], "n": 7}
+    assert found["variant"] == {"accuracy": [65, 65], "balanced_accuracy": pytest.approx([55, 55]), "n": 7}
+
+
+CHANGED = {
+    "crop": ("data.people_crop", "centre"),
+    "init": ("model.init_from", ""),
+    "head_only": ("stages.full.epochs", "0"),
+    "sam": ("sam.rho", "0.0"),
+    "class_weights": ("loss.class_weights", "none"),
+    "seven": ("model.tasks", "emotion7"),
+}
+
+
+@pytest.mark.parametrize("name", ablate.ABLATIONS)
+def test_an_ablation_changes_what_it_says_and_nothing_else(name):
+    before = run.load_config("emotion_mobilenet")
+    after = before
+    for path, text in run.parse_overrides([*ablate.ABLATIONS[name].changes]):
+        after = override(after, path, text)
+    path, value = CHANGED[name]
+    differ = {key: told for key, told in flatten(after).items() if told != flatten(before)[key]}
+    assert differ == {path: value}
+
+
+def test_intervals_are_student_s():
+    values = np.random.default_rng(0).normal(60, 2, 5)
+    mean, half = ablate.interval(values)
+    low, high = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (mean - half, mean + half) == pytest.approx((low, high))
+    assert np.isnan(ablate.interval(values[:1])[1])
+
+
+def test_a_table_says_which_arm_is_better_and_by_how_much():
+    with_sam = {"accuracy": [60.0, 62.0], "balanced_accuracy": [50.0, 50.0], "n": 9}
+    without = {"accuracy": [58.0, 59.0], "balanced_accuracy": [51.0, 51.0], "n": 9}
+    lines = ablate.in_words({"sam": {"question": "", "baseline": with_sam, "variant": without}}).splitlines()
+    assert lines[2].startswith("| Does SAM beat plain Adam? | SAM | 9 | 61.00 ± 12.71 | 50.00 ± 0.00 |")
+    assert lines[3].startswith("|  | Adam | 9 | 58.50 ± 6.35 | 51.00 ± 0.00 |")
+    assert lines[4].startswith("| | *difference* | | +2.50 ± 6.35 | -1.00 ± 0.00 |")

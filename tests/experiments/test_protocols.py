@@ -407,9 +407,11 @@ def test_a_file_that_was_not_finished_is_made_again(tmp_path):
 def test_table_6_leaves_out_photos_without_a_single_face(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("sys.argv", ["run.py"])
     write_utkface(tmp_path / "data", [1, 2, 1, 1, 3, 0])
-    config = table6(tmp_path / "weights")
+    config, asked = table6(tmp_path / "weights"), []
+    monkeypatch.setattr(attributes, "is_whole", lambda *split: asked.append(split) or False)
     with caplog.at_level(logging.INFO, "facejax"):
         run.run_protocol(config, tmp_path, tmp_path / "data")
+    assert asked == [("utkface", "test", 6)]  # those that are left out are of the set too
     assert "3 of 6 photos left out" in caplog.text
     report, text = json.loads((tmp_path / "report.json").read_text()), (tmp_path / "report.md").read_text()
     assert (report["photos"], report["left_out"], report["heads"]["age"]["n"]) == (3, 3, 3)

@@ -1,3 +1,4 @@
+import argparse
 import dataclasses
 import os
 import pathlib
@@ -7,10 +8,10 @@ import sys
 import pytest
 
 from experiments import run
-from facejax.config import Config, ConfigError
+from facejax.config import Config, ConfigError, override
 from facejax.data.metadata import write_metadata
 from facejax.datasets import get_dataset
-from facejax.models import list_models
+from facejax.models import list_models, pretrained_cfg
 from facejax.tasks import TASKS
 from tests.conftest import REPOSITORY
 from tests.models.torchvision_stub import import_timm, skip_without
@@ -256,6 +257,34 @@ def test_built_in_set_is_prepared_as_the_config_says(tmp_path, monkeypatch, chan
     assert (name, raw, directory, more["crop"]) == ("people", None, tmp_path / folder, crop)
     sizes = {"num_train": 300, "num_validation": 60, "photos_per_person": 6}
     assert more["reader_options"].items() >= (sizes | options).items()
+
+
+def test_people_in_the_place_of_a_set_have_persons_and_splits_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "prepare_people", lambda config, data_dir: data_dir / "people")
+    config = run.load_config("identity_b0")
+    assert config.model.identities
+    config = override(override(config, "data.train_split", "first"), "data.eval_split", "second")
+    config, data_dir, words = run.choose_data(config, [], tmp_path)
+    assert (config.model.identities, config.data.name, data_dir) == (0, "people", tmp_path / "people")
+    assert (config.data.train_split, config.data.eval_split) == ("train", "validation")
+    assert "rendered" in words
+
+
+def test_each_model_has_the_card_of_its_epoch(tmp_path, monkeypatch):
+    cfg = dataclasses.replace(pretrained_cfg("mobilenet_v1"), tag="toy", tasks=("gender",))
+    report = {"data": "toy"}
+    for number, epoch in enumerate(("best", "last")):
+        (tmp_path / epoch).mkdir()
+        report[epoch] = {"epoch": number, "dataset": "toy", "split": "validation", "tasks": {}}
+    (tmp_path / "report.md").touch()
+    setup = argparse.Namespace(cfg=cfg, tasks=(), eval_source=None)
+    monkeypatch.setattr("facejax.train.setup.set_up", lambda *args: setup)
+    monkeypatch.setattr("facejax.train.loop.train", lambda *args: None)
+    monkeypatch.setattr("facejax.train.metrics_log.read_metrics", lambda *args: [])
+    monkeypatch.setattr("facejax.evals.report.write_report", lambda *args: report)
+    run.train_network(Config(), tmp_path, "toy", tmp_path, 0)
+    for number, epoch in enumerate(("best", "last")):
+        assert f"Epoch {number} ({epoch})" in (tmp_path / epoch / "MODEL_CARD.md").read_text()
 
 
 def test_a_run_says_what_it_does_in_plain_lines_on_its_standard_output(tmp_path):

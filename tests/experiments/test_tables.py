@@ -21,6 +21,8 @@ def test_every_config_with_a_row_is_in_a_table(capsys):
     for table in tables.TITLES:
         assert f"## {table}: " in printed
     assert "| MobileNet-v1, MTCNN crop | 92.60 ± 4.01 | not run: needs LFW |" in printed
+    for row in ("gender | 93.79", "age | 5.74", "gender, aged 21-60 | 97.50", "age, aged 21-60 | 5.39"):
+        assert f"| MobileNet-v1, {row} | not run: needs UTKFace (for research) |" in printed
 
 
 def test_a_result_stands_beside_the_paper_s_number_with_its_data(tmp_path, capsys):
@@ -84,6 +86,21 @@ def test_ages_have_an_error_and_an_accuracy_of_classes(tmp_path, capsys):
     assert "| MobileNet-v1, age | - | 5.50 years (last epoch) | 9 |" in printed
     assert "| MobileNet-v1, age class | 13.00 | 12.50 [10.00, 20.00] (last epoch) | 9 |" in printed
     assert "| MobileNet-v1, age class | 13.00 | 12.50 (last epoch) | 9 |" in printed
+
+
+def test_all_clips_are_told_apart_from_those_with_faces():
+    parts = {
+        "all": {"accuracy": 0.5, "interval95": [0.4, 0.6], "n": 9},
+        "with_faces": {"accuracy": 0.6, "interval95": [0.5, 0.7], "n": 7},
+    }
+    found = tables._our_numbers(run.load_config("video_afew_b0"), {"results": {"linear_svc": parts, "logistic": parts}})
+    everything, seen = ("50.00 [40.00, 60.00]", 9), ("60.00 [50.00, 70.00]", 7)
+    assert found == {
+        "all clips": everything,
+        "clips with faces": seen,
+        "all clips (logistic)": everything,
+        "clips with faces (logistic)": seen,
+    }
 
 
 @pytest.mark.parametrize("arguments", [["--table", "Table 9"], ["--results", "nowhere"]])

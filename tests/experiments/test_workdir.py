@@ -21,7 +21,7 @@ def test_workdir_of_another_config_is_refused(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["stages"]["full"]["lr"] == Config().stages.full.lr
     # What a message advises to a run that has begun.
     data = dataclasses.replace(Config().data, on_corrupt="skip", num_train=1)
-    lenient = dataclasses.replace(Config(), data=data, paper=PaperResult(row="of another name"))
+    lenient = dataclasses.replace(Config(), data=data, paper=PaperResult(row="of another name"), eval_batch_size=7)
     workdir.check_config(lenient, tmp_path)
     # Of a version that knew one field more, of the same kind.
     older = dataclasses.asdict(Config())
@@ -29,6 +29,11 @@ def test_workdir_of_another_config_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(older))
     workdir.check_config(lenient, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["data"]["on_corrupt"] == "skip"
+    # Of one that lacked a field, whose value then nobody knows.
+    del older["seed"]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    with pytest.raises(ConfigError, match=r"another config \(differs in seed\)"):
+        workdir.check_config(lenient, tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config.json is damaged"):
         workdir.check_config(Config(), tmp_path)
