@@ -228,6 +228,29 @@ def test_only_expected_shapes_are_compiled():
     assert cascade._batches(150, (16, 64), round_up=True) == [(0, 64, 64), (64, 128, 64), (128, 150, 64)]
 
 
+def test_of_candidates_that_onet_likes_equally_the_last_of_rnet_stays(monkeypatch):
+    """As in facenet-pytorch, whose suppression takes the last of equal scores: NumPy's argsort, read from its end."""
+    detector, photo = MTCNN(), np.zeros((80, 80, 3), np.uint8)
+    found = np.array([[10, 10, 50, 50], [11, 10, 51, 50], [12, 10, 52, 50]], np.float32)
+    scores = np.array([1, 1, 0.9], np.float32)
+    answer = scores, np.zeros((3, 4), np.float32), np.zeros((3, 10), np.float32)
+    monkeypatch.setattr(detector._cascade, "look", lambda *_: answer)
+    _, kept, _, _ = detector._finish(sampling.integral_buffer([photo], None), np.zeros(3, np.int64), found)
+    assert np.argsort(scores, kind="stable")[-1] == 1
+    np.testing.assert_array_equal(kept, found[1:2])
+
+
+@pytest.mark.parametrize("name", ["Holly_Hunter_0007", "Roberto_Marinho_0001"])
+def test_equal_scores_on_photos(name, detector, shared_dir):
+    """Two photos on which the other order gives a box 52 and 25 pixels away, of the same score."""
+    path = f"facial_expressions/images/{name}.jpg"
+    expected = json.loads((shared_dir / "data" / "mtcnn_reference.json").read_text())[path]
+    assert expected["scale"] == 1
+    found = detector.detect([cv2.imread(str(shared_dir / "data" / path))[..., ::-1]])[0]
+    np.testing.assert_allclose(found.bboxes, expected["boxes"], atol=0.5)
+    np.testing.assert_allclose(found.scores, expected["probs"], atol=1e-4)
+
+
 @pytest.mark.slow
 def test_parity_with_facenet_pytorch(detector, shared_dir):
     """138 real photos: >= 99 % of the reference's faces found, <= 1 % extra."""
