@@ -185,10 +185,10 @@ def test_the_face_of_a_photo_is_the_one_that_the_config_chooses(choose, side, tm
     monkeypatch.setattr(lfw, "make_detector", lambda detection: detector)
     config = override(LfwConfig(), "detection.choose", choose)
     lfw._embed(
-        config, "mtcnn", lfw_records(2), lambda crops: np.array([crop.shape for crop in crops]), tmp_path / "f.npz"
+        config, "mtcnn", lfw_records(8), lambda crops: np.array([crop.shape for crop in crops]), tmp_path / "f.npz"
     )
     with np.load(tmp_path / "f.npz") as stored:
-        assert stored["features"].tolist() == [[side, side, 3]] * 2
+        assert stored["features"].tolist() == [[side, side, 3]] * 8
 
 
 def test_subjects_of_another_set_are_named_in_any_case(tmp_path, monkeypatch):
