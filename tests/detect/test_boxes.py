@@ -30,9 +30,10 @@ def greedy(found, scores, threshold, relative_to, end_pixel):
 def test_nms_equals_greedy_definition(relative_to, end_pixel, count):
     rng = np.random.default_rng(count)
     corner = rng.uniform(0, 300, (count, 2))
-    found = np.concatenate([corner, corner + rng.uniform(10, 80, (count, 2))], axis=1)
-    scores = rng.integers(0, 50, count) / 50  # with ties
-    kept = boxes.nms(found, scores, 0.4, relative_to=relative_to, end_pixel=end_pixel)
+    found = np.concatenate([corner, corner + rng.uniform(10, 80, (count, 2))], axis=1).astype(np.float32)
+    scores = (rng.integers(0, 50, count) / 50).astype(np.float32)  # with ties
+    key = np.zeros(count, np.int64)
+    kept = boxes.nms(found, scores, 0.4, key=key, relative_to=relative_to, end_pixel=end_pixel)
     assert kept.tolist() == greedy(found, scores, 0.4, relative_to, end_pixel)
 
 
@@ -53,6 +54,16 @@ def test_nms_by_key_equals_greedy_definition_key_by_key(relative_to, end_pixel, 
         monkeypatch.setattr(boxes, "_PAIRS", pairs)
         kept = boxes.nms(found, scores, threshold, key=key, relative_to=relative_to, end_pixel=end_pixel)
         assert kept.tolist() == expected
+
+
+@pytest.mark.parametrize("keys", [1, 5, 2**31])
+def test_best_first_is_by_key_then_score_then_place(keys):
+    rng = np.random.default_rng(keys)
+    key, scores = rng.integers(0, keys, 300), (rng.integers(0, 30, 300) / 29).astype(np.float32)
+    scores[::7] = np.nextafter(scores[::7], np.float32(2))  # neighbours among the floats
+    scores[::11] = rng.uniform(0, 1e-40, len(scores[::11]))
+    expected = sorted(range(300), key=lambda i: (key[i], -scores[i], i))
+    assert boxes.best_first(scores, key).tolist() == expected
 
 
 def test_overlap_of_known_boxes():
