@@ -62,13 +62,14 @@ class Cascade:
             The number of each (`strip.Strip.windows`), its probability and its box offsets.
         """
         at_a_time, params, runs = self._at_a_time["pnet"], self._params["pnet"], []
-        for start, stop, rows in self._batches("pnet", tiles.canvases):
-            tables = tiles.canvas_tables(rows)
+        for start, stop, canvases in self._batches("pnet", tiles.canvases):
             if self.accelerator:
-                few, *outputs = _passing_windows(at_a_time, params, self._device_threshold, sums, *tables)
+                few, *outputs = _passing_windows(
+                    at_a_time, params, self._device_threshold, sums, tiles.tables, canvases
+                )
                 few.copy_to_host_async()
             else:
-                few, outputs = None, _windows(at_a_time, params, *sampling.canvas_pixels(sums, *tables))
+                few, outputs = None, _windows(at_a_time, params, *strip.canvas_pixels(sums, tiles.tables, canvases))
             runs.append((start, stop, few, outputs))
         columns = []
         for start, stop, few, (probability, offsets) in runs:
@@ -142,14 +143,14 @@ def _network(name: str, at_a_time: int, params: dict, *inputs: Array) -> tuple[A
 
 @functools.partial(jax.jit, static_argnums=0)
 def _passing_windows(
-    at_a_time: int, params: dict, threshold: Float[Array, ""], sums: Array, table: Array, tile_map: Array
+    at_a_time: int, params: dict, threshold: Float[Array, ""], sums: Array, tables: strip.Tables, canvases: Array
 ) -> tuple[Float[Array, "rows 6"], Array, Array]:
     """P-Net's outputs for canvases, behind those that reach the threshold: of `_PASSING` a canvas the first.
 
     Of these, a row each: index, probability, offsets; before them a row that begins with how many there are. Both are
     below 2^24, so that float32 holds them.
     """
-    pixels, valid = jax.lax.optimization_barrier(sampling.canvas_pixels(sums, table, tile_map))
+    pixels, valid = jax.lax.optimization_barrier(strip.canvas_pixels(sums, tables, canvases))
     probability, offsets = _windows(at_a_time, params, pixels, valid)
     scores, size = probability.ravel(), _PASSING * len(probability)
     passing = scores >= threshold

@@ -89,6 +89,7 @@ class MTCNN:
         self.min_face = float(min_face)
         self.thresholds = tuple(thresholds)
         self.factor = factor
+        self._levels_clash = _levels_clash(self.min_face, factor)
         self._cascade = cascade.Cascade(thresholds[0])
         kind = "accelerator" if self._cascade.accelerator else "cpu"
         self._groups_at_once, self._group_pixels = _GROUPS_AT_ONCE[kind], _GROUP_PIXELS[kind]
@@ -142,14 +143,17 @@ class MTCNN:
         if not tiles.canvases:
             return np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
         seen, scores, offsets = self._cascade.passing(buffer.sums, tiles)
-        window, index, inside = tiles.windows(seen)
-        scores, offsets = scores[inside], offsets[inside]
-        photo, level, scale = (tiles.tiles[name][index] for name in ("photo", "level", "scale"))
-        corner = pyramid.STRIDE * window[:, ::-1].astype(np.float32)
-        found = np.concatenate([corner + 1, corner + pyramid.WINDOW], axis=1) / scale.astype(np.float32)[:, None]
-        found = np.floor(found)
+        y, x, tile, inside = tiles.windows(seen)
+        scores, offsets = scores[inside], offsets.take(inside, axis=0)
+        photo, level, scale = (tiles.tiles[name].take(tile) for name in ("photo", "level", "scale"))
+        first = pyramid.STRIDE * np.stack([x, y, x, y]).astype(np.float32)
+        edges = np.array([[1], [1], [pyramid.WINDOW], [pyramid.WINDOW]], np.float32)
+        found = np.floor((first + edges) / scale.astype(np.float32)).T.copy()
         kept = boxes.nms(found, scores, 0.5, key=photo * (level.max(initial=0) + 1) + level)
-        kept = kept[boxes.nms(found[kept], scores[kept], 0.7, key=photo[kept])]
+        if self._levels_clash:
+            kept = kept[boxes.nms(found[kept], scores[kept], 0.7, key=photo[kept])]
+        else:
+            kept = kept[boxes.best_first(scores[kept], photo[kept])]
         return photo[kept], boxes.squares(boxes.calibrate(found[kept], offsets[kept], end_pixel=0.0))
 
     def _refine(
@@ -187,12 +191,24 @@ def _crops(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Candidates whose box has pixels in their photo: photo, box, crop (a row of `sampling.REGION` columns)."""
     # Boxes count pixels from 1 and hold both ends, as in the Matlab original.
-    low = np.maximum(np.trunc(found[:, :2]).astype(np.int64), 1) - 1
-    high = np.minimum(np.trunc(found[:, 2:]).astype(np.int64), buffer.sizes[photo, ::-1])
-    inside = (high > low).all(axis=1)
-    photo, found = photo[inside], found[inside]
-    rectangle = np.concatenate([low, high], axis=1)[inside]
-    return photo, found, sampling.regions(buffer, photo, rectangle, np.full((len(photo), 2), side))
+    left, top, right, bottom = np.trunc(found.T).astype(np.int64)
+    height, width = buffer.sizes.take(photo, axis=0).T
+    left, top = np.maximum(left, 1) - 1, np.maximum(top, 1) - 1
+    right, bottom = np.minimum(right, width), np.minimum(bottom, height)
+    inside = np.flatnonzero((right > left) & (bottom > top))
+    photo, found = photo.take(inside), found.take(inside, axis=0)
+    rectangle = np.stack([left, top, right, bottom], axis=1).take(inside, axis=0)
+    return photo, found, sampling.regions(buffer, photo, rectangle, np.array([side, side]))
+
+
+def _levels_clash(min_face: float, factor: float) -> bool:
+    """Whether windows of two levels can share more than P-Net's second suppression allows; with the defaults none can.
+
+    At most the smaller lies in the larger. Sides are of whole pixels, within one of 11 pixels of their level (and of
+    what float32 rounds).
+    """
+    side = (pyramid.WINDOW - 1) * min_face / pyramid.WINDOW
+    return (side + 1.01) ** 2 > 0.7 * max(0.0, side / factor - 1.01) ** 2
 
 
 def _check(image: np.ndarray, index: int) -> None:

@@ -19,8 +19,6 @@ OVERLAP = WINDOW - STRIDE
 HEIGHT, WIDTH = 256, 130
 # Rows of the strip from one canvas to the next, of which each gives the windows of its own.
 STEP = HEIGHT - OVERLAP
-# Most tiles on the shelves that a canvas touches: levels are never smaller than a window.
-MAX_TILES = (HEIGHT // WINDOW + 2) * math.ceil(WIDTH / WINDOW)
 
 
 # One size of a photo.
@@ -53,11 +51,14 @@ def levels(sizes: Int[np.ndarray, "photos 2"], min_face: float, factor: float) -
     That finds the smallest face in one window; the smallest level has the photo's shorter side in one window.
     """
     first = WINDOW / min_face
-    shorter, counts = sizes.min(axis=1) * first, np.zeros(len(sizes), np.int64)
-    while (fitting := shorter >= WINDOW).any():
-        counts += fitting
-        shorter = shorter * factor
-    scales = np.array([first * factor**number for number in range(counts.max(initial=0))])
+    shorter = sizes.min(axis=1) * first
+    most, left = 0, shorter.max(initial=0)
+    while left >= WINDOW:
+        most, left = most + 1, left * factor
+    sides = np.full((len(sizes), most), factor)
+    sides[:, :1] = shorter[:, None]
+    counts = (np.multiply.accumulate(sides, axis=1) >= WINDOW).sum(axis=1)
+    scales = np.array([first * factor**number for number in range(most)])
     found = np.empty(counts.sum(), LEVEL)
     found["photo"] = np.repeat(np.arange(len(sizes)), counts)
     found["level"] = np.arange(len(found)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -85,11 +86,11 @@ def lay_out(pieces: np.ndarray) -> tuple[np.ndarray, int]:
                 top, x, room = bottom, 0, WIDTH
                 bottom = top + height + height % 2
             width = min(left, room)
-            tiles.append((index, whole - left, width, top, x))
+            tiles += (index, whole - left, width, top, x)
             x += width + width % 2
             left = left - width + OVERLAP if left > width else 0
     index, start, width, *place = np.array(tiles, np.int64).reshape(-1, 5).T
-    placed = np.empty(len(tiles), TILE)
+    placed = np.empty(len(index), TILE)
     for name in ("photo", "level", "scale"):
         placed[name] = pieces[name][index]
     placed["level_size"] = pieces["size"][index]

@@ -14,7 +14,7 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Int32, UInt8
 
 # Up to 8.4 million pixels the sums of 8-bit values stay below 2^31.
 MAX_PIXELS = 8_000_000
@@ -24,10 +24,6 @@ MAX_SIDE = 2**15
 # Columns of a region: place of its first pixel in the buffer, row stride, its height and width in pixels, and the
 # height and width that it is resized to.
 REGION = ("origin", "stride", "height", "width", "out_height", "out_width")
-
-# Columns of a tile of a pyramid level in a canvas: its level, what leads from canvas to level coordinates, and the end
-# of the rows and columns of the level where P-Net's first convolution sees whole windows.
-TILE = (*REGION, "shift_y", "shift_x", "end_y", "end_x")
 
 # Lengths of the buffer that are compiled; the last is reached only by photos of a few pixels' height. Photos travel to
 # an accelerator in any of them; sums have every second, since all that reads them is compiled for each.
@@ -83,8 +79,9 @@ def integral_buffer(photos: Sequence[np.ndarray], spare: list[np.ndarray] | None
     for photo, part in zip(photos, _parts(pixels, origins, sizes), strict=True):
         cv2.copyMakeBorder(photo, 1, 0, 1, 0, cv2.BORDER_CONSTANT, dst=part)
     # The last photo again and again, so that few numbers of photos are compiled.
-    more = (0, max(64, 1 << (len(photos) - 1).bit_length()) - len(photos))
-    layout = np.stack([np.pad(origins, more, "edge"), np.pad(sizes[:, 1] + 1, more, "edge")]).astype(np.int32)
+    layout = np.empty((2, max(64, 1 << (len(photos) - 1).bit_length())), np.int32)
+    layout[:, : len(photos)] = origins, sizes[:, 1] + 1
+    layout[:, len(photos) :] = layout[:, len(photos) - 1, None]
     doublings = next(number for number in _DOUBLINGS if sizes[:, 0].max() < 2**number)
     used = next(size for size in _BUFFER_SIZES if size >= ends[-1])
     return PhotoBuffer(_integral_images(pixels[:used], layout, doublings, length), origins, sizes, pixels)
@@ -137,13 +134,16 @@ def regions(
     buffer: PhotoBuffer,
     photo: Int[np.ndarray, " n"],
     rectangle: Int[np.ndarray, "n 4"],
-    out_size: Int[np.ndarray, "n 2"],
-) -> Int[np.ndarray, "n 6"]:
+    out_size: Int[np.ndarray, "*n 2"],
+) -> Int32[np.ndarray, "n 6"]:
     """Table of `REGION` columns for rectangles [x1, y1, x2, y2) of photos that are resized to `out_size` (h, w)."""
-    stride = buffer.sizes[photo, 1] + 1
+    stride = buffer.sizes[:, 1].take(photo) + 1
     left, top, right, bottom = rectangle.T
-    origin = buffer.origins[photo] + top * stride + left
-    return np.stack([origin, stride, bottom - top, right - left, *out_size.T], axis=1).astype(np.int32)
+    table = np.empty((len(photo), len(REGION)), np.int32)
+    table[:, 0] = buffer.origins.take(photo) + top * stride + left
+    table[:, 1], table[:, 2], table[:, 3] = stride, bottom - top, right - left
+    table[:, 4:] = out_size
+    return table
 
 
 def area_means(
@@ -180,35 +180,6 @@ def _window(index: Array, length: Array, out_length: Array) -> tuple[Array, Arra
     index = jnp.clip(index, 0, out_length - 1)
     first, beyond, out_length = jnp.broadcast_arrays(index * length, (index + 1) * length, out_length)
     return jax.lax.div(first, out_length), jax.lax.div(beyond + out_length - 1, out_length)
-
-
-@jax.jit
-def canvas_pixels(
-    sums: Int[Array, "entries 3"],
-    table: Int[Array, "canvases tiles 10"],
-    tile_map: UInt8[Array, "canvases rows columns"],
-) -> tuple[Float[Array, "canvases 2*rows 2*columns 3"], Bool[Array, "canvases 2*rows 2*columns"]]:
-    """P-Net's input: pixels, and where its first convolution sees whole windows of one tile.
-
-    Args:
-        sums: Integral images (`PhotoBuffer`).
-        table: The `TILE` columns of each canvas's tiles.
-        tile_map: Which of them each cell of 2 x 2 pixels belongs to; any where there is none: its pixels are not used.
-    """
-    # The four pixels of a cell apart, and a plane a column, so that the arithmetic runs along rows of cells.
-    image = jnp.arange(len(table)).reshape(-1, 1, 1)
-    columns = jax.lax.optimization_barrier(jnp.moveaxis(table, -1, 0))
-    columns = jax.lax.optimization_barrier(columns[:, image, tile_map.astype(jnp.int32)])
-    *region, shift_y, shift_x, end_y, end_x = columns[:, None, None]
-    phase, (_, rows, cells) = jnp.arange(2), tile_map.shape
-    y = shift_y + 2 * jnp.arange(rows).reshape(1, 1, 1, -1, 1) + phase.reshape(2, 1, 1, 1, 1)
-    x = shift_x + 2 * jnp.arange(cells).reshape(1, 1, 1, 1, -1) + phase.reshape(1, 2, 1, 1, 1)
-
-    def in_order(phases: Array) -> Array:
-        """From [y % 2, x % 2, canvas, y // 2, x // 2] to [canvas, y, x]."""
-        return jnp.moveaxis(phases, (0, 1), (2, 4)).reshape(-1, 2 * rows, 2 * cells, *phases.shape[5:])
-
-    return in_order(area_means(sums, tuple(region), y, x)), in_order((y < end_y) & (x < end_x))
 
 
 @functools.partial(jax.jit, static_argnames="side")

@@ -1,93 +1,138 @@
 """The strip of pyramids (`pyramid`) as P-Net's sampling and its results see it: tables of tiles, windows of levels."""
 
 import dataclasses
+from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, Int32, UInt8
+from jaxtyping import Array, Bool, Float, Int, Int32, UInt16
 
 from facejax.detect import pyramid, sampling
 
-# A byte tells the tiles of a canvas apart by their numbers modulo this.
-_SLOTS = 256
-assert _SLOTS >= pyramid.MAX_TILES
-# Windows in a row of a canvas.
-_COLUMNS = (pyramid.WIDTH - pyramid.OVERLAP) // pyramid.STRIDE
+# Columns of a tile of a pyramid level: its level, what leads from strip to level coordinates, and the end of the rows
+# and columns of the level where P-Net's first convolution sees whole windows.
+TILE = (*sampling.REGION, "shift_y", "shift_x", "end_y", "end_x")
+
+# Cells in a row of the strip, rows of cells in a canvas, and windows in a row.
+_CELLS, _CELL_ROWS = pyramid.WIDTH // 2, pyramid.HEIGHT // 2
+_WINDOWS = (pyramid.WIDTH - pyramid.OVERLAP) // pyramid.STRIDE
+# Tiles, shelves and rows of cells that the tables have room for, so that few sizes are compiled; larger ones for twice,
+# four times ... as many.
+_ROOM = (1024, 512, 8192)
+
+
+class Tables(NamedTuple):
+    """What `canvas_pixels` reads of a strip; what lies behind the last tile, shelf and row is never looked at.
+
+    Numbers of tiles fit in 16 bits: the photos of a group have room for 25,000 of the smallest.
+
+    Every cell of 2 x 2 pixels is said to be of some tile of its shelf, also right of the last and below the lower ones:
+    those pixels lie beyond the tile's end, and no window is there.
+
+    Attributes:
+        tiles: The `TILE` columns of all tiles.
+        cells: Number of the tile that each cell of a row of a shelf belongs to.
+        shelf: That of each row of cells.
+    """
+
+    tiles: Int32[np.ndarray, "tiles 10"]
+    cells: UInt16[np.ndarray, "shelves cells"]
+    shelf: UInt16[np.ndarray, " rows"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Strip:
     """Tiles, and where on the strip they lie.
 
-    Every cell of 2 x 2 pixels is said to be of some tile of its shelf, also right of the last and below the lower ones:
-    those pixels lie beyond the tile's end, and no window is there.
-
     Attributes:
         tiles: Rows of `pyramid.TILE`.
         canvases: How many the strip is cut into.
-        table: The `sampling.TILE` columns of all tiles.
-        first: First tile of each shelf.
-        shelf: That of each row of cells.
-        columns: Number, modulo 256, of the tile that each cell of a row belongs to.
+        tables: On the host.
     """
 
     tiles: np.ndarray
     canvases: int
-    table: Int32[np.ndarray, "tiles 10"]
-    first: Int[np.ndarray, " shelves"]
-    shelf: Int[np.ndarray, " rows"]
-    columns: UInt8[np.ndarray, "shelves columns"]
+    tables: Tables
 
     @classmethod
     def of_photos(cls, buffer: sampling.PhotoBuffer, min_face: float, factor: float) -> "Strip":
         """The pyramids of all photos; without canvases where all photos are too small for a window."""
         tiles, height = pyramid.lay_out(pyramid.levels(buffer.sizes, min_face, factor))
-        photo, size, place = tiles["photo"], tiles["level_size"], tiles["place"]
-        whole = np.concatenate([np.zeros_like(size), buffer.sizes[photo, ::-1]], axis=1)
-        start = np.stack([np.zeros_like(tiles["start"]), tiles["start"]], axis=1)
-        ends = np.stack([size[:, 0], tiles["start"] + tiles["width"]], axis=1) - 2
-        table = np.concatenate([sampling.regions(buffer, photo, whole, size), start - place, ends], axis=1)
-        new = np.diff(place[:, 0], prepend=-1) > 0
-        first, canvases = np.flatnonzero(new), pyramid.canvases(height)
-        rows = np.arange(0, canvases * pyramid.STEP + pyramid.OVERLAP, 2)
-        begins = np.zeros((len(first), pyramid.WIDTH // 2), np.uint8)
-        begins[np.cumsum(new)[~new] - 1, place[~new, 1] // 2] = 1
-        shelf = np.searchsorted(place[first, 0], rows, "right") - 1
-        begins[:, 0] = first.astype(np.uint8)
-        return cls(tiles, canvases, table.astype(np.int32), first, shelf, np.cumsum(begins, axis=1, dtype=np.uint8))
+        photo, (top, left) = tiles["photo"], tiles["place"].T
+        canvases = pyramid.canvases(height)
+        shelves = np.flatnonzero(np.diff(top, prepend=-1))
+        rows = (canvases * pyramid.STEP + pyramid.OVERLAP) // 2
+        needed = zip((len(tiles), len(shelves), rows), _ROOM, strict=True)
+        times = 1 << (max(-(-number // room) for number, room in needed) - 1).bit_length()
+        room = [times * number for number in _ROOM]
 
-    def canvas_tables(
-        self, canvases: Int[np.ndarray, " canvases"]
-    ) -> tuple[Int32[np.ndarray, "canvases own 10"], UInt8[np.ndarray, "canvases canvas_rows columns"]]:
-        """What `sampling.canvas_pixels` takes for the canvases of these numbers: tables, and maps of the tiles in them.
+        table = np.zeros((room[0], len(TILE)), np.int32)
+        used = table[: len(tiles)]
+        whole = np.zeros((len(tiles), 4), np.int64)
+        whole[:, 2:] = buffer.sizes[photo, ::-1]
+        used[:, :6] = sampling.regions(buffer, photo, whole, tiles["level_size"])
+        used[:, 6], used[:, 7] = -top, tiles["start"] - left
+        used[:, 8], used[:, 9] = tiles["level_size"][:, 0] - 2, tiles["start"] + tiles["width"] - 2
 
-        Each has the tiles of the shelves that it touches.
-        """
-        row = canvases[:, None] * pyramid.STEP
-        shelf = self.shelf[row // 2 + np.arange(pyramid.HEIGHT // 2)]
-        first = self.first[shelf[:, :1]]
-        # Slot i has the tile whose number is i modulo the slots, of those from the first on. Behind the last tile of
-        # all it is repeated: no cell belongs to the copies.
-        own = self.table.take(first + (np.arange(_SLOTS) - first) % _SLOTS, axis=0, mode="clip")
-        own[..., sampling.TILE.index("shift_y")] += row.astype(np.int32)
-        return own, self.columns.take(shelf, axis=0)
+        # Tiles are numbered shelf by shelf, each from the left.
+        cells = np.zeros((room[1], _CELLS), np.uint16)
+        shelf_of_tile = np.repeat(np.arange(len(shelves)), np.diff(shelves, append=len(tiles)))
+        flat = cells.reshape(-1)[: len(shelves) * _CELLS]
+        flat[(shelf_of_tile * _CELLS + left // 2)[1:]] = 1
+        np.cumsum(flat, dtype=flat.dtype, out=flat)
 
-    def windows(self, seen: Int[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        shelf = np.zeros(room[2], np.uint16)
+        shelf[top[shelves[1:]] // 2] = 1
+        np.cumsum(shelf, dtype=shelf.dtype, out=shelf)
+        return cls(tiles, canvases, Tables(table, cells, shelf))
+
+    def windows(self, seen: Int[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Of the windows `seen` on the strip, those of levels: row and column in the level, tile, index in `seen`.
 
         Args:
             seen: Numbers of windows, counted along the rows of all canvases.
         """
-        row, column = np.divmod(seen, _COLUMNS)
-        shelf = self.shelf[row]
-        first = self.first[shelf]
-        tile = first + (self.columns[shelf, column] - first.astype(np.uint8))
-        place, size = self.tiles["place"][tile], self.tiles["level_size"][tile]
-        y, x = row - place[:, 0] // 2, column - place[:, 1] // 2
+        row, column = np.divmod(seen, _WINDOWS)
+        cell = self.tables.shelf.take(row).astype(np.int64) * _CELLS + column
+        tile = self.tables.cells.reshape(-1).take(cell).astype(np.int64)
+        (top, left), start = self.tiles["place"].T // 2, self.tiles["start"] // 2
+        rows, columns = ((size - 1) // 2 - 4 for size in (self.tiles["level_size"][:, 0], self.tiles["width"]))
+        y, x = row - top.take(tile), column - left.take(tile)
         # Windows that lie in a tile and not between tiles; P-Net's size rule, rounding up in its maximum.
-        inside = np.flatnonzero((y < (size[:, 0] - 1) // 2 - 4) & (x < (self.tiles["width"][tile] - 1) // 2 - 4))
-        tile = tile[inside]
-        y, x = y[inside], x[inside] + self.tiles["start"][tile] // 2
+        inside = np.flatnonzero((y < rows.take(tile)) & (x < columns.take(tile)))
+        tile = tile.take(inside)
+        y, x = y.take(inside), x.take(inside) + start.take(tile)
         # One level after another, row by row: which of two equal scores is the first must not depend on the layout.
-        level = self.tiles["photo"][tile] * 2**15 + self.tiles["level"][tile]
+        level = (self.tiles["photo"] * 2**15 + self.tiles["level"]).take(tile)
         order = np.argsort((level * sampling.MAX_SIDE + y) * sampling.MAX_SIDE + x)
-        return np.stack([y, x], axis=1)[order], tile[order], inside[order]
+        return y.take(order), x.take(order), tile.take(order), inside.take(order)
+
+
+@jax.jit
+def canvas_pixels(
+    sums: Int[Array, "entries 3"], tables: Tables, canvases: Int[Array, " canvases"]
+) -> tuple[Float[Array, "canvases height width 3"], Bool[Array, "canvases height width"]]:
+    """P-Net's input: pixels, and where its first convolution sees whole windows of one tile.
+
+    Args:
+        sums: Integral images of the photos (`sampling.PhotoBuffer`).
+        tables: Those of the strip.
+        canvases: Their numbers.
+    """
+    row = canvases.reshape(-1, 1) * (pyramid.STEP // 2) + jnp.arange(_CELL_ROWS).reshape(1, -1)
+    tile = tables.cells[tables.shelf[row].astype(jnp.int32)].astype(jnp.int32)
+    # The four pixels of a cell apart, and a plane a column, so that the arithmetic runs along rows of cells.
+    columns = jax.lax.optimization_barrier(jnp.moveaxis(tables.tiles, -1, 0))
+    columns = jax.lax.optimization_barrier(columns[:, tile])
+    *region, shift_y, shift_x, end_y, end_x = columns[:, None, None]
+    phase = jnp.arange(2)
+    y = shift_y + 2 * row.reshape(1, 1, *row.shape, 1) + phase.reshape(2, 1, 1, 1, 1)
+    x = shift_x + 2 * jnp.arange(_CELLS).reshape(1, 1, 1, 1, -1) + phase.reshape(1, 2, 1, 1, 1)
+
+    def in_order(phases: Array) -> Array:
+        """From [y % 2, x % 2, canvas, y // 2, x // 2] to [canvas, y, x]."""
+        shape = (len(canvases), pyramid.HEIGHT, pyramid.WIDTH, *phases.shape[5:])
+        return jnp.moveaxis(phases, (0, 1), (2, 4)).reshape(shape)
+
+    return in_order(sampling.area_means(sums, tuple(region), y, x)), in_order((y < end_y) & (x < end_x))

@@ -1,5 +1,6 @@
 import concurrent.futures
 import copy
+import itertools
 import json
 import pickle
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from facejax.detect import MTCNN, Detections, boxes, cascade, mtcnn, sampling
+from facejax.detect import MTCNN, Detections, boxes, cascade, mtcnn, sampling, strip
 
 # facenet-pytorch 2.6.0, MTCNN(keep_all=True, min_face_size=20, select_largest=False), on scikit-image's astronaut, and
 # on its mirror image.
@@ -91,12 +92,45 @@ def test_an_accelerator_finds_the_same(detector, astronaut, monkeypatch, passing
 def test_new_sizes_compile_nothing(detector, astronaut):
     for side in (64, 512):
         detector.detect([astronaut[:side, :side]])
-    functions = (sampling.canvas_pixels, sampling.crop_pixels, cascade._windows, cascade._crops)
+    functions = (strip.canvas_pixels, sampling.crop_pixels, cascade._windows, cascade._crops)
     detector.detect([cv2.resize(astronaut, (200, 130))])
     before = [function._cache_size() for function in functions]
     for width, height in ((190, 151), (163, 177), (171, 160)):
         detector.detect([cv2.resize(astronaut, (width, height))])
     assert [function._cache_size() for function in functions] == before
+
+
+@pytest.mark.parametrize("min_face", [12.0, 20.0, 64.0, 301.5])
+@pytest.mark.parametrize("factor", [0.5, 0.709, 0.78, 0.85, 0.95])
+def test_levels_clash_where_their_windows_can_share_more_than_the_suppression_allows(min_face, factor):
+    """Sides of P-Net's boxes, as rounded, of all places in the first levels; at most the smaller lies in the larger."""
+    x, sides = np.arange(20000, dtype=np.float32), []
+    for level in range(4):
+        scale = np.float32(12 / min_face * factor**level)
+        sides.append(np.unique(np.floor((2 * x + 12) / scale) - np.floor((2 * x + 1) / scale)))
+    shared = max((small[-1] / large[0]) ** 2 for small, large in itertools.pairwise(sides))
+    clash = mtcnn._levels_clash(min_face, factor)
+    assert clash or shared <= 0.7
+    assert not clash or shared > 0.55
+
+
+def test_no_box_of_another_level_is_suppressed_where_levels_do_not_clash(detector, astronaut, monkeypatch):
+    expected = detector.detect([astronaut])
+    monkeypatch.setattr(detector, "_levels_clash", True)
+    for got, face in zip(detector.detect([astronaut]), expected, strict=True):
+        np.testing.assert_array_equal(got.bboxes, face.bboxes)
+    suppressed = []
+    suppress = boxes.nms
+
+    def counted(found, scores, threshold, **settings):
+        kept = suppress(found, scores, threshold, **settings)
+        suppressed.append(len(scores) - len(kept))
+        return kept
+
+    monkeypatch.setattr(boxes, "nms", counted)
+    MTCNN(factor=0.9).detect([astronaut])
+    assert len(suppressed) == 4
+    assert min(suppressed) > 0
 
 
 def test_the_largest():
