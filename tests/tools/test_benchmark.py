@@ -25,6 +25,9 @@ def nap(seconds, items):
 
 def fails():
     raise ValueError("no such network")
+
+def lacks():
+    import no_such_peer
 """
 
 
@@ -99,6 +102,10 @@ def test_a_side_that_fails_says_why(toy):
     row, harness = toy
     with pytest.raises(harness.SideError, match=r"(?s)broken ended with status 1.*ValueError: no such network"):
         harness.run("toy", row, [harness.Side("broken", "toy.fails", {})], arguments(), [])
+    with pytest.raises(
+        harness.SideError, match=r"^peer ended with status 1; it said:\nit needs no_such_peer, .*--only$"
+    ):
+        harness.run("toy", row, [harness.Side("peer", "toy.lacks", {})], arguments(), [])
     with pytest.raises(ValueError, match="no side is left"):
         harness.run("toy", row, [], arguments(), [])
 

@@ -90,7 +90,10 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print goes to standard error
     settings = json.loads(sys.stdin.readline())
     start = time.perf_counter()
-    work = getattr(importlib.import_module(module), function)(**settings)
+    try:
+        work = getattr(importlib.import_module(module), function)(**settings)
+    except ModuleNotFoundError as error:
+        sys.exit(f"it needs {error.name}, which {sys.executable} has not: install it beside facejax, or see --only")
     ready = time.perf_counter() - start
     first = measured(work)
     print(json.dumps({"ready_s": ready, "first": first, "versions": versions(), "device": device()}), file=answers)
