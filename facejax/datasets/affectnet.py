@@ -181,7 +181,7 @@ def _landmarks(numbers: list[float] | list[str], place: str, skip: Skips) -> np.
         values = np.full((68, 2), np.nan)
     if (np.abs(values) <= LARGEST).all():
         return values.astype(np.float32)
-    skip("landmarks left out, photo kept", place)
+    skip("malformed landmarks, photo kept", place)
     return None
 
 

@@ -46,7 +46,7 @@ class Skips:
             return
         noted = len(self._dataset.skipped[reason])
         if noted <= LOGGED_PER_REASON:
-            logger.warning("%s: left out %s: %s", self._dataset.name, what, reason)
+            logger.warning("%s: %s: %s", self._dataset.name, what, reason)
         if noted == LOGGED_PER_REASON:
             logger.warning("%s: further ones (%s) are counted, not logged", self._dataset.name, reason)
 

@@ -144,7 +144,7 @@ def test_hostile_rows_are_counted(raw):
     counts = {reason: len(noted) for reason, noted in READER.skipped.items()}
     assert counts["not a path inside the data set"] == 7
     assert counts["line holds NUL"] == counts["malformed expression"] == counts["malformed box"] == 1
-    assert counts["landmarks left out, photo kept"] == counts["malformed row"] == 1
+    assert counts["malformed landmarks, photo kept"] == counts["malformed row"] == 1
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])

@@ -285,7 +285,7 @@ def test_skips_are_counted_in_full_and_logged_in_part(caplog):
             skip("malformed row", f"list.txt:{i}\n\x1b[2J")
     assert len(reader.skipped["malformed row"]) == LOGGED_PER_REASON + 5
     assert len(caplog.messages) == LOGGED_PER_REASON + 1
-    assert caplog.messages[0] == "raf_db: left out list.txt:0\\n\\x1b[2J: malformed row"
+    assert caplog.messages[0] == "raf_db: list.txt:0\\n\\x1b[2J: malformed row"
     Skips(reader)
     assert reader.skipped == {}
 
