@@ -183,7 +183,11 @@ def choose_start(config: Config, overrides: list[tuple[str, str]], workdir: path
 
 
 def prepare_people(config: Config, data_dir: pathlib.Path) -> pathlib.Path:
-    """Renders and prepares the built-in set at the config's size, once; returns the folder that holds it."""
+    """Renders and prepares the built-in set at the config's size, once; returns the folder that holds it.
+
+    Raises:
+        ConfigError: Another version of facejax, or of what it builds on, has begun it; says what to delete.
+    """
     from facejax.datasets import get_dataset
     from facejax.datasets.prepare import is_prepared, prepare_dataset
 
@@ -205,7 +209,10 @@ def prepare_people(config: Config, data_dir: pathlib.Path) -> pathlib.Path:
     directory = data_dir / name
     if not is_prepared(directory, "people"):
         logger.info("rendering %d + %d photos of people into %s, once", *sizes, directory)
-        prepare_dataset("people", None, directory, crop=data.people_crop, reader_options=options, log=logger.info)
+        try:
+            prepare_dataset("people", None, directory, crop=data.people_crop, reader_options=options, log=logger.info)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     return directory
 
 

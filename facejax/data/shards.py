@@ -95,7 +95,7 @@ class ChunkedShards:
                 if begun != plan:
                     raise ValueError(
                         f"{self.partial} was begun with other settings, photos or code ({differences(begun, plan)}); "
-                        "delete it to start again, or choose another --out"
+                        "delete it to start again, or choose another folder"
                     )
             else:
                 write_atomically(path, json.dumps(plan, sort_keys=True).encode())

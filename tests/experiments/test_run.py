@@ -259,6 +259,17 @@ def test_built_in_set_is_prepared_as_the_config_says(tmp_path, monkeypatch, chan
     assert more["reader_options"].items() >= (sizes | options).items()
 
 
+def test_built_in_set_begun_by_another_version_is_refused_in_one_line(tmp_path):
+    partial = tmp_path / "people2_2_1x6_centre" / "people" / "1.0.0.partial"
+    partial.mkdir(parents=True)
+    (partial / "plan.json").write_text('{"code of reader": "older"}')
+    sizes = [("data.people_train", "2"), ("data.people_validation", "1"), ("data.people_crop", "centre")]
+    with pytest.raises(
+        ConfigError, match=r"1\.0\.0\.partial was begun with .*code of reader: 'older' -> .*delete it to start"
+    ):
+        run.prepare_people(run.resolve("emotion_b0", sizes), tmp_path)
+
+
 def test_people_in_the_place_of_a_set_have_persons_and_splits_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "prepare_people", lambda config, data_dir: data_dir / "people")
     config = run.load_config("identity_b0")
