@@ -28,7 +28,7 @@ import jax  # noqa: E402
 from experiments.workdir import check_config, check_data  # noqa: E402
 from facejax import config as config_lib  # noqa: E402
 from facejax.cli.unread import quiet_when_unread  # noqa: E402
-from facejax.config import Config, ConfigError  # noqa: E402
+from facejax.config import Config, ConfigError, DataConfig  # noqa: E402
 from facejax.locks import alone_in  # noqa: E402
 from facejax.naming import nearest  # noqa: E402
 from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig  # noqa: E402
@@ -221,9 +221,9 @@ def is_comparable(config: Config, data_dir: pathlib.Path) -> bool:
     from facejax.data.metadata import find_set, read_splits
     from facejax.datasets import is_whole
 
-    if config.data.name != config.paper.dataset:
-        return False
     split = config.data.eval_split
+    if (config.data.name, split) != (config.paper.dataset, DataConfig.eval_split):  # which all configs leave as it is
+        return False
     photos = {  # 0 in a set of a mixture that lacks the split, as Adience does
         name: sum(length for _, length in read_splits(find_set(data_dir, name)).get(split, []))
         for name in config.data.name.split("+")

@@ -212,6 +212,7 @@ def test_every_config_s_own_set_as_published_is_comparable(tmp_path, name):
         splits = {split: ([count or 9], 9) for split, count in get_dataset(part).expected_counts.items()}
         write_metadata(directory, part, {}, "bmp", splits, "", "", "")
     assert run.is_comparable(config, tmp_path)
+    assert not run.is_comparable(override(config, "data.eval_split", "train"), tmp_path)
 
 
 def test_a_dry_run_names_a_split_that_is_not_there(tmp_path):
