@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -16,6 +17,25 @@ import pytest  # noqa: E402
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
+COMPILED = pytest.StashKey[str]()
+
+
+def pytest_configure(config):
+    """Keeps what XLA compiles for as long as this run, for all its workers; programs that tests start have no part."""
+    if hasattr(config, "workerinput"):
+        folder = config.workerinput["compiled"]
+    else:
+        owner = tempfile.TemporaryDirectory(prefix="facejax-tests-compiled-", ignore_cleanup_errors=True)
+        config.add_cleanup(owner.cleanup)
+        folder = config.stash[COMPILED] = owner.name
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)  # less than writing and reading would take
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Tells a worker of pytest-xdist where that is."""
+    node.workerinput["compiled"] = node.config.stash[COMPILED]
 
 
 def pytest_addoption(parser):
