@@ -157,4 +157,4 @@ def test_records_are_not_held(tmp_path):
 
     peak(1000)
     # A record alone takes more than 600 bytes; its hash takes 8, twice while they are sorted, and its share of a chunk.
-    assert (peak(24_000) - peak(4_000)) / 20_000 < 60
+    assert (peak(8_000) - peak(2_000)) / 6_000 < 60

@@ -36,20 +36,33 @@ def test_area_means_equal_the_definition(out_size, spare):
         np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("tall", [700, 5000])
-def test_sums_on_the_device_are_those_of_opencv(tall):
-    """Beyond 2^31 too, where a large white photo lies before the others."""
-    rng = np.random.default_rng(1)
-    shapes = ((1, 1), (1, 900), (tall, 3), (300, 200), (37, 41))
-    photos = [np.full((2048, 4096, 3), 255, np.uint8)] if tall > 1023 else []
-    photos += [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
+def assert_sums_are_those_of_opencv(photos):
+    """Of every box that begins at the first pixel."""
     buffer = sampling.integral_buffer(photos, spare=[])
     sums = np.asarray(buffer.sums)
     for photo, origin in zip(photos, buffer.origins, strict=True):
         height, width = photo.shape[:2]
         got = sums[origin:][: (height + 1) * (width + 1)].reshape(height + 1, width + 1, 3)
-        boxes = got - got[:1] - got[:, :1] + got[0, 0]  # from the first pixel to each
+        boxes = got - got[:1] - got[:, :1] + got[0, 0]
         np.testing.assert_array_equal(boxes, cv2.integral(photo, sdepth=cv2.CV_32S))
+
+
+@pytest.mark.parametrize("tall", [700, 5000])
+def test_sums_on_the_device_are_those_of_opencv(tall):
+    rng = np.random.default_rng(1)
+    shapes = ((1, 1), (1, 900), (tall, 3), (300, 200), (37, 41))
+    assert_sums_are_those_of_opencv([rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes])
+
+
+def test_sums_on_the_device_may_pass_2_to_the_31(monkeypatch):
+    """White photos before the last ones: flat, in a buffer just long enough, as each turn and entry takes its time."""
+    monkeypatch.setattr(sampling, "_DOUBLINGS", (3,))
+    monkeypatch.setattr(sampling, "_BUFFER_SIZES", (10 * 2**20,))
+    white = [np.full((7, 2**15 - 1, 3), 255, np.uint8)] * 37
+    assert sum(photo[..., 0].sum(dtype=np.int64) for photo in white) > 2**31
+    rng = np.random.default_rng(1)
+    last = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in ((1, 1), (1, 900), (7, 410))]
+    assert_sums_are_those_of_opencv(white + last)
 
 
 def test_integral_images_are_exact_at_the_largest_photo():
