@@ -81,19 +81,16 @@ def plan(config: Config, num_train: int, flops_per_second: float) -> Plan:
     model, cfg, _ = build_model(dataclasses.replace(config, model=wanted, loss=loss), None, persons=1)
     size, dtype = cfg.preprocessing.image_size, jnp.dtype(config.model.dtype)
     variables = abstract_variables(model, size)
-    batch = jax.ShapeDtypeStruct((config.batch_size, size, size, 3), jnp.float32)
-
-    def forward(variables: Any, images: jax.Array) -> Any:
-        return model.apply(variables, images)
+    photo = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
 
     def every_layer(variables: Any, images: jax.Array) -> Any:
         return model.apply(variables, images, capture_intermediates=True, mutable=["intermediates"])
 
-    one = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    forward_flops = float(jax.jit(forward).lower(variables, one).cost_analysis()["flops"])  # pyright: ignore
-    outputs, kept = jax.eval_shape(every_layer, variables, batch)
+    traced = jax.jit(every_layer).trace(variables, photo)
+    forward_flops = float(traced.lower().cost_analysis()["flops"])  # pyright: ignore
+    outputs, kept = traced.out_info
     at_a_time = config.batch_size // (jax.device_count() * config.sam.parts * config.accumulate)
-    activations = sum(leaf.size for leaf in jax.tree.leaves(kept)) * dtype.itemsize * at_a_time // config.batch_size
+    activations = sum(leaf.size for leaf in jax.tree.leaves(kept)) * dtype.itemsize * at_a_time
     parameters = {name: _size(part) for name, part in variables["params"].items()}
     passes = 2 if config.sam.rho else 1
     stages = []
@@ -108,8 +105,8 @@ def plan(config: Config, num_train: int, flops_per_second: float) -> Plan:
         base_steps = num_train / config.batch_size if once else steps
         seconds = base_steps * flops / (ASSUMED_UTILISATION * flops_per_second * jax.device_count())
         stages.append(StagePlan(name, steps, trainable, once, flops, int(memory), seconds))
-    shapes = {name: tuple(output.shape) for name, output in outputs.items()}
-    return Plan(batch.shape, shapes, parameters, forward_flops, tuple(stages))
+    shapes = {name: (config.batch_size, *output.shape[1:]) for name, output in outputs.items()}
+    return Plan((config.batch_size, size, size, 3), shapes, parameters, forward_flops, tuple(stages))
 
 
 def _size(tree: Any) -> int:
