@@ -1,10 +1,11 @@
 """A trained network in use: face crops in, features and predictions out, with the weights' own preprocessing."""
 
+import functools
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,8 +14,9 @@ from jaxtyping import Float
 
 from facejax.cards.card import model_card, read_card
 from facejax.decoding import expected_age, probabilities
-from facejax.models import PretrainedCfg, list_models, model_from_cfg
+from facejax.models import FaceModel, PretrainedCfg, list_models, model_from_cfg
 from facejax.naming import nearest
+from facejax.preprocessing import Preprocessing
 from facejax.tasks import TASKS
 from facejax.weights.checkpoint import load_inference_checkpoint
 from facejax.weights.convert import load_published
@@ -39,13 +41,7 @@ class LoadedModel:
         self.cfg = cfg
         self.card = model_card(cfg) if card is None else card
         self.variables = jax.device_put(variables)
-        model = model_from_cfg(cfg)
-
-        @jax.jit
-        def outputs(variables, images):
-            return model.apply(variables, cfg.preprocessing.normalize(images))
-
-        self._outputs = outputs
+        self._outputs = _outputs_of(model_from_cfg(cfg), cfg.preprocessing)  # pyright: ignore  # modules are hashable
 
     def digest(self) -> str:
         """Short name, 12 hexadecimal digits, of the weights and of all else that decides the results.
@@ -121,6 +117,17 @@ class LoadedModel:
             if task.kind == "age":
                 predictions[name] = expected_age(predictions[name])
         return predictions
+
+
+@functools.lru_cache(maxsize=16)
+def _outputs_of(model: FaceModel, preprocessing: Preprocessing) -> Callable[[Any, Any], Any]:
+    """(variables, images) -> outputs, compiled once for all weights of a network."""
+
+    @jax.jit
+    def outputs(variables, images):
+        return model.apply(variables, preprocessing.normalize(images))
+
+    return outputs
 
 
 def load_model(name_or_dir: str | os.PathLike) -> LoadedModel:

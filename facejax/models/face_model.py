@@ -1,5 +1,6 @@
 """A backbone with one head for each task, all on one pass."""
 
+import functools
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -61,6 +62,11 @@ class FaceModel(nn.Module):
     num_classes: Mapping[str, int] = FrozenDict()
     shared_hidden: tuple[str, ...] = ()
     dropout_rate: float = 0.0
+
+    def __post_init__(self):
+        """Makes the module hashable, whatever mapping came."""
+        self.num_classes = FrozenDict(self.num_classes)
+        super().__post_init__()
 
     def setup(self):
         """Makes the heads."""
@@ -164,10 +170,15 @@ def model_from_cfg(cfg: PretrainedCfg, **kwargs) -> FaceModel:
 def abstract_variables(model: FaceModel, image_size: int) -> dict[str, Any]:
     """Shapes and types of the model's variables: ``{"params": ..., "batch_stats": ...}`` of `jax.ShapeDtypeStruct`.
 
-    Traces the model once and computes nothing. ``batch_stats`` is there also when it is empty.
+    Traces the model, once for each size, and computes nothing. ``batch_stats`` is there also when it is empty.
     """
+    return {"batch_stats": {}, **jax.tree.map(lambda leaf: leaf, _traced_init(model, image_size))}  # pyright: ignore
+
+
+@functools.lru_cache(maxsize=16)
+def _traced_init(model: FaceModel, image_size: int) -> Any:
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    return {"batch_stats": {}, **jax.eval_shape(model.init, jax.random.key(0), images)}
+    return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
 def init_variables(model: FaceModel, seed: int, image_size: int) -> dict[str, Any]:

@@ -71,6 +71,14 @@ def test_own_hidden_layer_without_sharing():
     assert set(params["head_gender"]) == {"logits"}
 
 
+def test_shapes_are_their_caller_s_own_and_the_model_may_count_classes_in_any_mapping():
+    model = FaceModel(Tiny(), ("identity",), {"identity": 3})
+    abstract_variables(model, 10)["params"].clear()
+    assert abstract_variables(model, 10)["params"]["head_identity"]["logits"]["kernel"].shape == (6, 3)
+    more = FaceModel(Tiny(), ("identity",), {"identity": 4})
+    assert abstract_variables(more, 10)["params"]["head_identity"]["logits"]["kernel"].shape == (6, 4)
+
+
 def test_heads_train_on_cached_features(images):
     """The heads alone, without the backbone's variables, give what the whole model gives."""
     model = tiny(dropout_rate=0.5)
