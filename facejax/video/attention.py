@@ -197,6 +197,13 @@ def initial_state(
     network: FrameAttention | FrameTransformer, weight_decay: float, batch: Mapping[str, Any], seed: int
 ) -> tuple[Any, Any]:
     """Fresh (params, optimizer state)."""
-    init = jax.jit(functools.partial(network.init, train=False))
-    params = init(jax.random.key(seed), batch["features"], batch["frames"], batch["mask"])["params"]
+    inputs = (batch[name] for name in ("features", "frames", "mask"))
+    return _initial_state(network, weight_decay, jax.random.key(seed), *inputs)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _initial_state(
+    network: FrameAttention | FrameTransformer, weight_decay: float, key: Array, features: Any, frames: Any, mask: Any
+) -> tuple[Any, Any]:
+    params = network.init(key, features, frames, mask, train=False)["params"]
     return params, _direction(weight_decay).init(params)
