@@ -1,5 +1,7 @@
 """A face model of toy size with the interface of `FaceModel`: convolution, BatchNorm, pooling and one head."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -47,6 +49,10 @@ class ToyModel(nn.Module):
         return {"features": features, **self.heads(features, train)}
 
 
+initial_variables = jax.jit(ToyModel().init)
+
+
+@functools.partial(jax.jit, static_argnames="n")
 def make_batch(n=16, seed=0):
     key = jax.random.key(seed)
     labels = jax.random.randint(jax.random.fold_in(key, 1), (n,), 0, 8)
@@ -68,7 +74,7 @@ def setup(
     """(functions, state) of a stage on the toy model."""
     stage = stage or StageConfig(lr=1e-2)
     model = ToyModel(dropout_rate, sync_norm)
-    variables = ToyModel().init(jax.random.key(7), jnp.zeros((1, 8, 8, 3)))
+    variables = initial_variables(jax.random.key(7), jnp.zeros((1, 8, 8, 3)))
     tx = tx or optax.adam(stage.lr)
     functions = make_step_functions(
         model,
