@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Int32, UInt16
+from jaxtyping import Array, Bool, Float, Int, Int32
 
 from facejax.detect import pyramid, sampling
 
@@ -25,8 +25,6 @@ _ROOM = (1024, 512, 8192)
 class Tables(NamedTuple):
     """What `canvas_pixels` reads of a strip; what lies behind the last tile, shelf and row is never looked at.
 
-    Numbers of tiles fit in 16 bits: the photos of a group have room for 25,000 of the smallest.
-
     Every cell of 2 x 2 pixels is said to be of some tile of its shelf, also right of the last and below the lower ones:
     those pixels lie beyond the tile's end, and no window is there.
 
@@ -37,8 +35,8 @@ class Tables(NamedTuple):
     """
 
     tiles: Int32[np.ndarray, "tiles 10"]
-    cells: UInt16[np.ndarray, "shelves cells"]
-    shelf: UInt16[np.ndarray, " rows"]
+    cells: Int32[np.ndarray, "shelves cells"]
+    shelf: Int32[np.ndarray, " rows"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,15 +74,15 @@ class Strip:
         used[:, 8], used[:, 9] = tiles["level_size"][:, 0] - 2, tiles["start"] + tiles["width"] - 2
 
         # Tiles are numbered shelf by shelf, each from the left.
-        cells = np.zeros((room[1], _CELLS), np.uint16)
+        cells = np.zeros((room[1], _CELLS), np.int32)
         shelf_of_tile = np.repeat(np.arange(len(shelves)), np.diff(shelves, append=len(tiles)))
         flat = cells.reshape(-1)[: len(shelves) * _CELLS]
         flat[(shelf_of_tile * _CELLS + left // 2)[1:]] = 1
-        np.cumsum(flat, dtype=flat.dtype, out=flat)
+        np.cumsum(flat, out=flat)
 
-        shelf = np.zeros(room[2], np.uint16)
+        shelf = np.zeros(room[2], np.int32)
         shelf[top[shelves[1:]] // 2] = 1
-        np.cumsum(shelf, dtype=shelf.dtype, out=shelf)
+        np.cumsum(shelf, out=shelf)
         return cls(tiles, canvases, Tables(table, cells, shelf))
 
     def windows(self, seen: Int[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -94,8 +92,7 @@ class Strip:
             seen: Numbers of windows, counted along the rows of all canvases.
         """
         row, column = np.divmod(seen, _WINDOWS)
-        cell = self.tables.shelf.take(row).astype(np.int64) * _CELLS + column
-        tile = self.tables.cells.reshape(-1).take(cell).astype(np.int64)
+        tile = self.tables.cells.reshape(-1).take(self.tables.shelf.take(row) * _CELLS + column)
         (top, left), start = self.tiles["place"].T // 2, self.tiles["start"] // 2
         rows, columns = ((size - 1) // 2 - 4 for size in (self.tiles["level_size"][:, 0], self.tiles["width"]))
         y, x = row - top.take(tile), column - left.take(tile)
@@ -121,7 +118,7 @@ def canvas_pixels(
         canvases: Their numbers.
     """
     row = canvases.reshape(-1, 1) * (pyramid.STEP // 2) + jnp.arange(_CELL_ROWS).reshape(1, -1)
-    tile = tables.cells[tables.shelf[row].astype(jnp.int32)].astype(jnp.int32)
+    tile = tables.cells[tables.shelf[row]]
     # The four pixels of a cell apart, and a plane a column, so that the arithmetic runs along rows of cells.
     columns = jax.lax.optimization_barrier(jnp.moveaxis(tables.tiles, -1, 0))
     columns = jax.lax.optimization_barrier(columns[:, tile])

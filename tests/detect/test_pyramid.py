@@ -99,19 +99,25 @@ def test_every_window_of_every_level_is_in_one_tile():
     assert all((count == 1).all() for count in seen.values())
 
 
-# Of the smallest levels so many that the tables take room for twice as many tiles, or shelves.
+# So many small levels that the tables take room for more tiles, or shelves; and more tiles than 16 bits count.
 @pytest.mark.parametrize(
-    "sizes", [SIZES, np.concatenate([np.full((1100, 2), 20), SIZES]), np.full((600, 2), (30, 230))]
+    ("sizes", "min_face", "factor"),
+    [
+        (SIZES, 20.0, 0.709),
+        (np.concatenate([np.full((1100, 2), 20), SIZES]), 20.0, 0.709),
+        (np.full((600, 2), (30, 230)), 20.0, 0.709),
+        (np.full((2400, 2), 16), 12.0, 0.99),
+    ],
 )
-def test_windows_of_the_strip_are_those_of_the_levels(sizes):
+def test_windows_of_the_strip_are_those_of_the_levels(sizes, min_face, factor):
     photos = [np.zeros((*size, 3), np.uint8) for size in sizes]
-    tiles = strip.Strip.of_photos(sampling.integral_buffer(photos, None), 20.0, 0.709)
+    tiles = strip.Strip.of_photos(sampling.integral_buffer(photos, None), min_face, factor)
     of_strip = tiles.canvases * (pyramid.STEP // 2) * ((pyramid.WIDTH - pyramid.OVERLAP) // 2)
     y, x, tile, seen = tiles.windows(np.arange(of_strip))
     got = np.column_stack([tiles.tiles["photo"][tile], tiles.tiles["level"][tile], y, x])
     expected = [
         (level["photo"], level["level"], y, x)
-        for level in pyramid.levels(sizes, 20.0, 0.709)
+        for level in pyramid.levels(sizes, min_face, factor)
         for y, x in np.ndindex(*((side - 1) // 2 - 4 for side in level["size"]))
     ]
     np.testing.assert_array_equal(got, expected)
@@ -126,7 +132,7 @@ def test_canvases_show_the_levels():
     buffer = sampling.integral_buffer(photos, None)
     tiles = strip.Strip.of_photos(buffer, 20.0, 0.709)
     assert tiles.canvases > 1
-    pixels, valid = strip.canvas_pixels(buffer.sums, tiles.tables, np.arange(tiles.canvases))
+    pixels, valid = map(np.asarray, strip.canvas_pixels(buffer.sums, tiles.tables, np.arange(tiles.canvases)))
     levels = {}
     for tile in tiles.tiles:
         photo, (height, width), start = tile["photo"], tile["level_size"], tile["start"]
