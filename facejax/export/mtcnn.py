@@ -4,7 +4,6 @@
 with values of 0 to 255, fractional ones too: they are means over areas of a photo. Weights are those of the detector.
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -156,21 +155,15 @@ def _prepare(faces: Sequence[np.ndarray], side: int | None) -> np.ndarray:
 
 def _reference(name: str, params: Params) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """The detector's own form of the network, on the same images."""
+    apply = jax.jit({"pnet": networks.PNet, "rnet": networks.RNet, "onet": networks.ONet}[name]().apply)
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         pixels = (images - np.float32(127.5)) / np.float32(128)
         inputs = _with_even_sides(pixels) if name == "pnet" else (pixels,)
-        outputs = _detector(name)(params, *inputs)
+        outputs = apply({"params": params}, *inputs)
         return {key: np.asarray(value) for key, value in zip(OUTPUTS[name], outputs, strict=True)}
 
     return run
-
-
-@functools.cache
-def _detector(name: str) -> Callable[..., Any]:
-    """(parameters, inputs) -> outputs, compiled once for each size of the input."""
-    module = {"pnet": networks.PNet, "rnet": networks.RNet, "onet": networks.ONet}[name]()
-    return jax.jit(lambda params, *inputs: module.apply({"params": params}, *inputs))
 
 
 def _with_even_sides(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
