@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.inputs import prepare_people
 from experiments.protocols.kept import files_digest, keep
 from experiments.protocols.network import load_network
 from experiments.protocols.results import accuracy, percent, write_results
@@ -123,8 +124,6 @@ def _open(config: AttributesConfig, data_dir: pathlib.Path) -> tuple[pathlib.Pat
         ConfigError: There is no such set.
         FileNotFoundError: It is not prepared, and not the set of the paper, whose place `people` takes.
     """
-    from experiments.run import prepare_people
-
     faces = config.faces
     if faces.name != "people":
         try:

@@ -1,0 +1,108 @@
+"""The data set and the weights that a training begins with: its config's, or what takes their place."""
+
+import dataclasses
+import logging
+import pathlib
+from typing import Any
+
+from facejax.config import Config, ConfigError, DataConfig
+from facejax.data.metadata import find_set, read_splits
+
+logger = logging.getLogger("facejax")
+
+
+def choose_data(
+    config: Config, overrides: list[tuple[str, str]], data_dir: pathlib.Path
+) -> tuple[Config, pathlib.Path, str]:
+    """The config with the data set that is there, the folder it is in, and its name in words.
+
+    Raises:
+        FileNotFoundError: The set was named on the command line and is not prepared; says how to prepare it.
+    """
+    if config.data.name != "people":
+        try:
+            for name in config.data.name.split("+"):
+                find_set(data_dir, name)
+            return config, data_dir, config.data.name
+        except FileNotFoundError as error:
+            if "data.name" in dict(overrides):
+                raise
+            logger.info("%s", error)
+            logger.info("Its place is taken by the built-in set `people`: rendered heads, not photos of real people.")
+    data = dataclasses.replace(config.data, name="people", train_split="train", eval_split="validation")
+    model = dataclasses.replace(config.model, identities=0)
+    config = dataclasses.replace(config, data=data, model=model)
+    return config, prepare_people(config, data_dir), "people (built-in, rendered)"
+
+
+def choose_start(config: Config, overrides: list[tuple[str, str]], workdir: pathlib.Path) -> Config:
+    """The config with the weights to start from that are there.
+
+    Raises:
+        FileNotFoundError: They were named on the command line and are not there.
+    """
+    from facejax.models import list_models
+    from facejax.train.setup import load_initial
+
+    if not config.model.init_from:  # as asked for: then there is no head to keep either
+        return dataclasses.replace(config, model=dataclasses.replace(config.model, keep_heads=()))
+    try:
+        load_initial(config.model.init_from, workdir)
+        return config
+    except FileNotFoundError as error:
+        if "model.init_from" in dict(overrides):
+            raise
+        logger.info("%s", error)
+        logger.info("It starts from RANDOM WEIGHTS: do not expect the numbers of the paper.")
+        base = f"{config.model.backbone}.vggface2"
+        if base in list_models(pretrained=True):
+            logger.info("The paper's authors publish such a base: --config.model.init_from=%s (docs/weights.md)", base)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, init_from="", keep_heads=()))
+
+
+def prepare_people(config: Config, data_dir: pathlib.Path) -> pathlib.Path:
+    """Renders and prepares the built-in set at the config's size, once; returns the folder that holds it.
+
+    Raises:
+        ConfigError: Another version of facejax, or of what it builds on, has begun it; says what to delete.
+    """
+    from facejax.datasets import get_dataset
+    from facejax.datasets.prepare import is_prepared, prepare_dataset
+
+    data = config.data
+    options: dict[str, Any] = {
+        "num_train": data.people_train,
+        "num_validation": data.people_validation,
+        "photos_per_person": data.people_photos_each,
+        "imbalance": data.people_imbalance,
+        # Persons are recognised among those of the training photos; all else is tested on people never seen.
+        "same_people": "identity" in config.model.tasks,
+    }
+    # The edition is in the name, so that photos of a former one are not trained on but rendered anew.
+    edition, sizes = get_dataset("people").edition, (data.people_train, data.people_validation)
+    name = "people{}_{}_{}x{}".format(edition, *sizes, data.people_photos_each)
+    name += "_same" if options["same_people"] else ""
+    name += f"_{data.people_imbalance}" if data.people_imbalance != "none" else ""
+    name += f"_{data.people_crop}" if data.people_crop != "mtcnn" else ""
+    directory = data_dir / name
+    if not is_prepared(directory, "people"):
+        logger.info("rendering %d + %d photos of people into %s, once", *sizes, directory)
+        try:
+            prepare_dataset("people", None, directory, crop=data.people_crop, reader_options=options, log=logger.info)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    return directory
+
+
+def is_comparable(config: Config, data_dir: pathlib.Path) -> bool:
+    """Whether a run is evaluated on what the paper's row is about: that set or mixture, not a part of its split."""
+    from facejax.datasets import is_whole
+
+    split = config.data.eval_split
+    if (config.data.name, split) != (config.paper.dataset, DataConfig.eval_split):  # which all configs leave as it is
+        return False
+    photos = {  # 0 in a set of a mixture that lacks the split, as Adience does
+        name: sum(length for _, length in read_splits(find_set(data_dir, name)).get(split, []))
+        for name in config.data.name.split("+")
+    }
+    return all(is_whole(name, split, count) for name, count in photos.items())

@@ -1,0 +1,109 @@
+import dataclasses
+
+import pytest
+
+from experiments import inputs, run
+from facejax.config import Config, ConfigError, override
+from facejax.data.metadata import write_metadata
+from facejax.datasets import get_dataset
+
+
+@pytest.mark.parametrize(("config", "published"), [("emotion_b0", True), ("emotion_rexnet150", False)])
+def test_a_start_that_is_not_there_names_the_published_one(tmp_path, caplog, config, published):
+    with caplog.at_level("INFO", logger="facejax"):
+        started = inputs.choose_start(run.load_config(config), [], tmp_path / "run")
+    assert started.model.init_from == ""
+    assert "RANDOM WEIGHTS" in caplog.text
+    assert ("--config.model.init_from=tf_efficientnet_b0.vggface2" in caplog.text) == published
+
+
+def test_random_weights_asked_for_leave_no_head_to_keep(tmp_path):
+    overrides = [("model.init_from", "")]
+    config = run.resolve("ethnicity_mobilenet", overrides)
+    assert config.model.keep_heads
+    assert not inputs.choose_start(config, overrides, tmp_path).model.keep_heads
+
+
+@pytest.mark.parametrize(
+    ("name", "photos", "comparable"),
+    [
+        ("affectnet", 4000, True),
+        ("affectnet", 3880, True),
+        ("affectnet", 40, False),
+        ("facial_expressions", 4000, False),
+    ],
+)
+def test_only_a_whole_split_of_the_paper_s_set_is_comparable(tmp_path, name, photos, comparable):
+    directory = tmp_path / name / "1.0.0"
+    directory.mkdir(parents=True)
+    write_metadata(directory, name, {}, "bmp", {"validation": ([photos - 9, 9], 9)}, "", "", "")
+    config = run.load_config("emotion_b0")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, name=name))
+    assert inputs.is_comparable(config, tmp_path) == comparable
+
+
+@pytest.mark.parametrize("name", run.list_configs())
+def test_every_config_s_own_set_as_published_is_comparable(tmp_path, name):
+    config = run.load_config(name)
+    if not isinstance(config, Config):
+        pytest.skip("trains no network: see test_protocols.py")
+    for part in config.data.name.split("+"):  # one of the mixture, Adience, has no validation split
+        directory = tmp_path / part / "1.0.0"
+        directory.mkdir(parents=True)
+        splits = {split: ([count or 9], 9) for split, count in get_dataset(part).expected_counts.items()}
+        write_metadata(directory, part, {}, "bmp", splits, "", "", "")
+    assert inputs.is_comparable(config, tmp_path)
+    assert not inputs.is_comparable(override(config, "data.eval_split", "train"), tmp_path)
+
+
+def test_set_named_on_the_command_line_must_be_prepared(tmp_path):
+    overrides = [("data.name", "affectnet")]
+    config = run.resolve("emotion_b2", overrides)
+    with pytest.raises(FileNotFoundError, match=r"prepare_dataset\.py affectnet"):
+        inputs.choose_data(config, overrides, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "folder", "options", "crop"),
+    [
+        ({}, "people2_300_60x6", {"imbalance": "none", "same_people": False}, "mtcnn"),
+        ({"model.tasks": "identity"}, "people2_300_60x6_same", {"same_people": True}, "mtcnn"),
+        (
+            {"data.people_imbalance": "affectnet", "data.people_crop": "centre"},
+            "people2_300_60x6_affectnet_centre",
+            {"imbalance": "affectnet"},
+            "centre",
+        ),
+    ],
+)
+def test_built_in_set_is_prepared_as_the_config_says(tmp_path, monkeypatch, changes, folder, options, crop):
+    asked = []
+    monkeypatch.setattr("facejax.datasets.prepare.prepare_dataset", lambda *args, **more: asked.append((args, more)))
+    overrides = [("data.people_train", "300"), ("data.people_validation", "60"), *changes.items()]
+    assert inputs.prepare_people(run.resolve("emotion_b0", overrides), tmp_path) == tmp_path / folder
+    (((name, raw, directory), more),) = asked
+    assert (name, raw, directory, more["crop"]) == ("people", None, tmp_path / folder, crop)
+    sizes = {"num_train": 300, "num_validation": 60, "photos_per_person": 6}
+    assert more["reader_options"].items() >= (sizes | options).items()
+
+
+def test_built_in_set_begun_by_another_version_is_refused_in_one_line(tmp_path):
+    partial = tmp_path / "people2_2_1x6_centre" / "people" / "1.0.0.partial"
+    partial.mkdir(parents=True)
+    (partial / "plan.json").write_text('{"code of reader": "older"}')
+    sizes = [("data.people_train", "2"), ("data.people_validation", "1"), ("data.people_crop", "centre")]
+    with pytest.raises(
+        ConfigError, match=r"1\.0\.0\.partial was begun with .*code of reader: 'older' -> .*delete it to start"
+    ):
+        inputs.prepare_people(run.resolve("emotion_b0", sizes), tmp_path)
+
+
+def test_people_in_the_place_of_a_set_have_persons_and_splits_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "prepare_people", lambda config, data_dir: data_dir / "people")
+    config = run.load_config("identity_b0")
+    assert config.model.identities
+    config = override(override(config, "data.train_split", "first"), "data.eval_split", "second")
+    config, data_dir, words = inputs.choose_data(config, [], tmp_path)
+    assert (config.model.identities, config.data.name, data_dir) == (0, "people", tmp_path / "people")
+    assert (config.data.train_split, config.data.eval_split) == ("train", "validation")
+    assert "rendered" in words
