@@ -8,7 +8,8 @@ that a run that was stopped continues, and a finished one is not repeated), and 
 the seeds, 95 % interval by Student's t, and the interval of the difference within a seed. Overrides
 (``--config.field=value``) hold for all runs. `people` shows all expressions equally often; of class weights it can tell
 something with ``--config.data.people_imbalance=affectnet`` only. Centre crops of another set must be prepared
-beforehand, in ``DATA_DIR/centre`` (tools/prepare_dataset.py NAME --crop centre --out DATA_DIR/centre).
+beforehand, in ``DATA_DIR/centre`` (tools/prepare_dataset.py NAME --crop centre --out DATA_DIR/centre). The run that the
+config starts from is looked for beside the folder of the ablations, as it is beside any workdir.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from experiments.workdir import has_begun  # noqa: E402
 from facejax.atomic import write_atomically  # noqa: E402
 from facejax.config import Config, ConfigError, override  # noqa: E402
 from facejax.tasks import Task  # noqa: E402
-from facejax.train.setup import trained_tasks  # noqa: E402
+from facejax.train.setup import load_initial, saved_model, trained_tasks  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,16 +110,52 @@ def run(arguments: argparse.Namespace, overrides: list[str], arm: str, seed: int
     return json.loads((workdir / "report.json").read_text())["last"]
 
 
+def overridden(config_name: str, overrides: list[str]) -> Config:
+    """The config that is ablated.
+
+    Raises:
+        ConfigError: There is no such config or field.
+    """
+    config: Config = load_config(config_name)
+    for path, text in parse_overrides(overrides):
+        config = override(config, path, text)
+    return config
+
+
+def from_start(arguments: argparse.Namespace, overrides: list[str], names: list[str]) -> list[str]:
+    """The overrides, with the folder of the run that the config starts from, which lies beside no arm.
+
+    Raises:
+        ConfigError: `init` is asked for and there are no weights: both of its arms would start from random ones.
+        FileNotFoundError: They were named on the command line and are not there.
+    """
+    start = overridden(arguments.config, overrides).model.init_from
+    try:
+        if start:
+            load_initial(start, arguments.workdir)
+    except FileNotFoundError as error:
+        if "model.init_from" in dict(parse_overrides(overrides)):
+            raise
+        print(f"{error}\nAll arms start from RANDOM WEIGHTS.", flush=True)
+        start = ""
+    if start:
+        directory = saved_model(start, arguments.workdir)
+        return [*overrides, f"--config.model.init_from={directory or start}"]
+    if "init" in names:
+        raise ConfigError(
+            "`init` compares weights with random ones, and there are none: name some, "
+            "--config.model.init_from=FOLDER_OR_NAME, train what the config starts from, or name one other ablation"
+        )
+    return overrides
+
+
 def first_task(config_name: str, overrides: list[str]) -> Task:
     """The task whose figures are compared.
 
     Raises:
         ConfigError: No such config, field or task, or its result is no accuracy of classes.
     """
-    config: Config = load_config(config_name)
-    for path, text in parse_overrides(overrides):
-        config = override(config, path, text)
-    task = trained_tasks(config)[0]
+    task = trained_tasks(overridden(config_name, overrides))[0]
     if task.kind not in ("categorical", "binary"):
         raise ConfigError(f"{config_name} learns {task.name} first; ablations compare accuracies of classes")
     return task
@@ -200,12 +237,13 @@ def main() -> None:
     names = list(ABLATIONS) if arguments.name == "all" else [arguments.name]
     try:
         task = first_task(arguments.config, overrides)
-    except ConfigError as error:
+        if "seven" in names and task.name != "emotion8":
+            raise ConfigError(
+                f"`seven` compares 7 of 8 classes, {arguments.config} learns {task.name}; name one other ablation"
+            )
+        overrides = from_start(arguments, overrides, names)
+    except (ConfigError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
-    if "seven" in names and task.name != "emotion8":
-        sys.exit(
-            f"error: `seven` compares 7 of 8 classes, {arguments.config} learns {task.name}; name one other ablation"
-        )
     results = {name: ablate(arguments, overrides, name) for name in names}
     print(in_words(results))
     if arguments.out:

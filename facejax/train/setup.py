@@ -270,6 +270,13 @@ def _fed_as_before(workdir: pathlib.Path, now: Preprocessing) -> Preprocessing:
     return before
 
 
+def saved_model(init_from: str, workdir: pathlib.Path) -> pathlib.Path | None:
+    """The folder that ``init_from`` means: itself, the best model in it, or that of the run beside `workdir`."""
+    named = pathlib.Path(init_from)
+    places = (named, named / "best", workdir.parent / named / "best")
+    return next((directory.resolve() for directory in places if (directory / CFG).is_file()), None)
+
+
 def load_initial(init_from: str, workdir: pathlib.Path) -> tuple[dict[str, Any], PretrainedCfg]:
     """Variables and configuration that a run starts from; see `facejax.config.ModelConfig.init_from`.
 
@@ -278,10 +285,8 @@ def load_initial(init_from: str, workdir: pathlib.Path) -> tuple[dict[str, Any],
         ConfigError: What is there is damaged.
     """
     try:
-        named = pathlib.Path(init_from)
-        for directory in (named, named / "best", workdir.parent / named / "best"):
-            if (directory / CFG).is_file():
-                return load_inference_checkpoint(directory)
+        if directory := saved_model(init_from, workdir):
+            return load_inference_checkpoint(directory)
         if init_from in list_models(pretrained=True):
             return load_published(init_from)
     except ConnectionError as error:

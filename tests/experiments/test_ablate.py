@@ -10,6 +10,8 @@ import scipy.stats
 
 from experiments import ablate, run
 from facejax.config import flatten, override
+from facejax.models import create_model, init_variables, pretrained_cfg
+from facejax.weights.checkpoint import save_inference_checkpoint
 
 
 @pytest.fixture
@@ -87,13 +89,44 @@ def test_the_figure_is_of_the_first_task(runs, tmp_path, config):
         ("all", "emotion_b2_7", "compares 7 of 8 classes, emotion_b2_7 learns emotion7"),
         ("sam", "identity_b0", "identity_b0 learns identity first"),
         ("sam", "emotion_b3", "did you mean 'emotion_b2'"),
+        ("init", "emotion_mobilenet", "`init` compares weights with random ones, and there are none"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_before_training(runs, monkeypatch, name, config, message):
-    monkeypatch.setattr("sys.argv", ["ablate.py", name, "--config", config])
+def test_what_cannot_be_compared_is_refused_before_training(runs, monkeypatch, tmp_path, name, config, message):
+    monkeypatch.setattr("sys.argv", ["ablate.py", name, "--config", config, "--workdir", str(tmp_path / "runs")])
     with pytest.raises(SystemExit, match=message):
         ablate.main()
     assert not runs
+
+
+def starts(runs):
+    """The last ``init_from`` of each run, which is the one that counts; None where it is the config's."""
+    fields = [dict(run.parse_overrides([part for part in one if part.startswith("--config.")])) for one in runs]
+    return [field.get("model.init_from") for field in fields]
+
+
+def test_every_arm_starts_from_the_run_beside_the_ablations(runs, monkeypatch, tmp_path):
+    best = tmp_path / "identity_mobilenet" / "best"
+    network = "mobilenet_v1"
+    save_inference_checkpoint(best, init_variables(create_model(network), 0, 32), pretrained_cfg(network))
+    found = str(best)
+    for name, expected in (("sam", [found, found]), ("init", [found, ""])):
+        runs.clear()
+        workdir = str(tmp_path / f"runs_{name}")
+        monkeypatch.setattr("sys.argv", ["ablate.py", name, "--seeds", "0", "--workdir", workdir])
+        ablate.main()
+        assert starts(runs) == expected
+
+
+def test_where_there_are_no_weights_all_arms_are_said_to_start_from_random_ones(runs, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("sys.argv", ["ablate.py", "sam", "--seeds", "0", "--workdir", str(tmp_path / "runs")])
+    ablate.main()
+    assert "All arms start from RANDOM WEIGHTS" in capsys.readouterr().out
+    assert starts(runs) == [None, None]
+    named = "--config.model.init_from=identity_mobilenet"
+    monkeypatch.setattr("sys.argv", ["ablate.py", "sam", "--workdir", str(tmp_path / "others"), named])
+    with pytest.raises(SystemExit, match="neither a folder with a saved model, nor a finished run"):
+        ablate.main()
 
 
 def test_arms_on_two_sets_are_refused(runs, tmp_path):
