@@ -11,7 +11,7 @@ import types
 from collections.abc import Iterator
 
 from facejax.data.records import Record
-from facejax.datasets.layout import Skips, find, table
+from facejax.datasets.layout import Skips, agreed, find, table
 from facejax.datasets.registry import Dataset, register_dataset
 from facejax.tasks import EMOTION8, ETHNICITY, GENDER
 
@@ -88,7 +88,7 @@ class FacialExpressions(Dataset):
             raise ValueError(f"{self.name} has no options, got {', '.join(options)}")
         skip = Skips(self)
         root = find(self, raw, "data/legend.csv").parents[1]
-        emotions = _emotions(root, skip)
+        emotions = agreed(_emotions(root, skip), skip, "photo")
         attributes = _attributes(root / "attributes.csv", skip)
         for image, emotion in emotions.items():
             person = person_of(image)
@@ -96,26 +96,15 @@ class FacialExpressions(Dataset):
             yield Record(f"images/{image}", split_of(person), root / "images" / image, labels)
 
 
-def _emotions(root: pathlib.Path, skip: Skips) -> dict[str, int]:
-    emotions: dict[str, int] = {}
-    contradicted = set()
+def _emotions(root: pathlib.Path, skip: Skips) -> Iterator[tuple[str, int]]:
     for place, row in table(root / "data" / "legend.csv", skip, "image", "emotion"):
         path, word = skip.listed(root / "images", row["image"]), row["emotion"].lower()
         if path is None:
             continue
-        image = path.relative_to(root / "images").as_posix()
-        if word not in _EMOTIONS:
-            skip("label is none of the eight", place)
-        elif image not in emotions:
-            emotions[image] = _EMOTIONS[word]
-        elif emotions[image] == _EMOTIONS[word]:
-            skip("further row of the same photo", image)
+        if word in _EMOTIONS:
+            yield path.relative_to(root / "images").as_posix(), _EMOTIONS[word]
         else:
-            contradicted.add(image)
-    for image in sorted(contradicted):
-        skip("rows of the photo contradict each other", image)
-        del emotions[image]
-    return emotions
+            skip("label is none of the eight", place)
 
 
 def _attributes(path: pathlib.Path, skip: Skips) -> dict[str, dict[str, int]]:

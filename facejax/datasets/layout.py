@@ -163,6 +163,29 @@ def table(path: pathlib.Path, skip: Skips, *columns: str, delimiter: str = ",") 
         raise ValueError(f"{path}: empty, expected a table with the columns {', '.join(columns)}")
 
 
+def agreed(labels: Iterable[tuple[str, int]], skip: Skips, kind: str) -> dict[str, int]:
+    """Label by name, in the order of first mention; whose rows contradict each other is counted and left out.
+
+    Args:
+        labels: (name, label) of each row.
+        skip: Of the reading; further rows of one name are counted too.
+        kind: What is named, such as ``photo``.
+    """
+    found: dict[str, int] = {}
+    contradicted = set()
+    for name, label in labels:
+        if name not in found:
+            found[name] = label
+        elif found[name] == label:
+            skip(f"further row of the same {kind}", name)
+        else:
+            contradicted.add(name)
+    for name in sorted(contradicted):
+        skip(f"rows of the {kind} contradict each other", name)
+        del found[name]
+    return found
+
+
 def chosen(names: pathlib.Path | Iterable[str] | None, skip: Skips) -> set[str] | None:
     """The names that an option keeps: those given, or the lines of a text file; None where it keeps all."""
     if isinstance(names, pathlib.Path):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from facejax.data.records import Record
-from facejax.datasets.layout import Skips, find, lines, whole
+from facejax.datasets.layout import Skips, agreed, find, lines, whole
 from facejax.datasets.registry import Dataset, register_dataset
 
 GROUP_EMOTION = ("positive", "neutral", "negative")
@@ -33,7 +33,9 @@ class Vgaf(Dataset):
     kind = "video"
 
     def clips(self, raw: pathlib.Path | None) -> Iterator[Record]:
-        """Yields the clips in the order of the label files; those whose file is not there are counted and left out.
+        """Yields the clips in the order of the label files.
+
+        Counted and left out: further rows of a clip, clips whose rows contradict each other or whose file is missing.
 
         Args:
             raw: Folder with ``Train``, ``Val`` and the two label files.
@@ -42,18 +44,24 @@ class Vgaf(Dataset):
         for split, name in _SPLITS.items():
             listing = find(self, raw, f"{name}_labels.txt")
             folder = find(self, raw, name)
-            for place, line in lines(listing, skip):
-                cells = line.split()
-                if cells == _HEADER:
+            for clip, label in agreed(_labels(listing, skip), skip, "clip").items():
+                path = skip.listed(folder, clip)
+                if path is None:
                     continue
-                label = whole(cells[1]) if len(cells) == 2 else None
-                if label is None or not 1 <= label <= len(GROUP_EMOTION):
-                    skip("malformed row", place)
+                if not path.is_file():
+                    skip("no such clip", f"{name}/{clip}")
                     continue
-                clip = skip.listed(folder, f"{cells[0].removesuffix('.mp4')}.mp4")
-                if clip is None:
-                    continue
-                if not clip.is_file():
-                    skip("no such clip", f"{name}/{clip.name}")
-                    continue
-                yield Record(f"{name}/{clip.name}", split, clip, {"group_emotion": label - 1})
+                yield Record(f"{name}/{clip}", split, path, {"group_emotion": label})
+
+
+def _labels(listing: pathlib.Path, skip: Skips) -> Iterator[tuple[str, int]]:
+    """File name and label of each row."""
+    for place, line in lines(listing, skip):
+        cells = line.split()
+        if cells == _HEADER:
+            continue
+        label = whole(cells[1]) if len(cells) == 2 else None
+        if label is None or not 1 <= label <= len(GROUP_EMOTION):
+            skip("malformed row", place)
+            continue
+        yield f"{cells[0].removesuffix('.mp4')}.mp4", label - 1

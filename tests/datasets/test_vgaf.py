@@ -34,3 +34,13 @@ def test_clips_that_are_not_there_and_malformed_rows_are_counted(raw):
         "malformed row": 3,
         "not a path inside the data set": 1,
     }
+
+
+def test_a_clip_counts_once_and_not_where_its_rows_contradict_each_other(raw):
+    with (raw / "Val_labels.txt").open("a") as file:
+        file.write("1_1 3\n1_1.mp4 3\n5_10 2\n")
+    assert [clip.id for clip in READER.clips(raw) if clip.split == "validation"] == ["Val/1_1.mp4"]
+    assert READER.skipped == {
+        "further row of the same clip": ["1_1.mp4", "1_1.mp4"],
+        "rows of the clip contradict each other": ["5_10.mp4"],
+    }
