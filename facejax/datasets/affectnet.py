@@ -86,6 +86,9 @@ class AffectNet(Dataset):
 
         Args:
             raw: Folder of either release; where both are there, the lists of 2017 are read.
+
+        Raises:
+            ValueError: A list has a header with other columns, or the columns in another order.
         """
         skip = Skips(self)
         lists = [f"{folder}{name}" for folder in ("Manually_Annotated_file_lists/", "") for name in _LISTS.values()]
@@ -103,6 +106,9 @@ class AffectNet(Dataset):
     def _release_2017(self, listing: pathlib.Path, images: pathlib.Path, split: str, skip: Skips) -> Iterator[Record]:
         for place, cells in rows(listing, skip):
             if cells[0] == _PATH:
+                if cells != _COLUMNS:
+                    told = ascii(",".join(cells)[:200])[1:-1]
+                    raise ValueError(f"{place}: expected {','.join(_COLUMNS)}, got {told}: not the published file")
                 continue
             if len(cells) != len(_COLUMNS):
                 skip("malformed row", place)

@@ -147,6 +147,14 @@ def test_hostile_rows_are_counted(raw):
     assert counts["malformed landmarks, photo kept"] == counts["malformed row"] == 1
 
 
+def test_columns_in_another_order_are_refused(raw):
+    listing = raw / "Manually_Annotated_file_lists/training.csv"
+    header, rest = listing.read_text().split("\n", 1)
+    listing.write_text(header.replace("valence,arousal", "arousal,valence") + "\n" + rest)
+    with pytest.raises(ValueError, match=r"training.csv:1: expected .*valence,arousal, got .*arousal,valence"):
+        list(READER.records(raw))
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
 def test_re_encoded_lists_read_alike(raw, encoding):
     before = [record.id for record in READER.records(raw)]
