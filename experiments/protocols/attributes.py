@@ -20,7 +20,7 @@ from facejax.data.tfrecord import CorruptRecordError
 from facejax.datasets import is_whole, list_datasets
 from facejax.decoding import expected_age, probabilities
 from facejax.evals.age import PAPER_RANGE, age_errors
-from facejax.evals.bootstrap import Metric
+from facejax.evals.bootstrap import Metric, person_clusters
 from facejax.evals.classification import classify
 from facejax.evals.fairness import FairnessResult, attribute_groups, by_group
 from facejax.evals.tasks import evaluate_task
@@ -66,7 +66,7 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
             f"--config.faces.person: {source.name} has no {faces.person!r}{nearest(faces.person, source.fields)}"
         )
     person = faces.person or "person"
-    persons = np.asarray(source.labels(person)) if person in source.fields else None
+    persons = person_clusters(source.labels(person)) if person in source.fields else None
     report: dict[str, Any] = {
         "protocol": "attributes",
         "data": description,

@@ -46,6 +46,17 @@ def resample(
     return np.array(values, np.float64)
 
 
+def person_clusters(persons: np.ndarray) -> Int[np.ndarray, " n"]:
+    """Cluster of each record: its person's, or one of its own where nobody is named.
+
+    Args:
+        persons: (n,) names, or numbers from 0 on; empty, negative or nan for nobody.
+    """
+    _, cluster = np.unique(persons, return_inverse=True)
+    nobody = ~(persons >= 0) if np.issubdtype(persons.dtype, np.number) else persons == ""
+    return np.where(nobody, len(persons) + np.arange(len(persons)), cluster)
+
+
 def interval95(values: Float[np.ndarray, " samples"]) -> tuple[float, float]:
     """The percentile interval of bootstrap values, nan among them left out; (nan, nan) where all are."""
     values = values[np.isfinite(values)]

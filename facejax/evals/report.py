@@ -12,6 +12,7 @@ from facejax.atomic import whole_file, write_atomically
 from facejax.config import Config
 from facejax.data.source import FaceSource
 from facejax.decoding import expected_age
+from facejax.evals.bootstrap import person_clusters
 from facejax.evals.calibration import CalibrationResult, draw_reliability, reliability
 from facejax.evals.classification import ClassificationResult, seven_from_eight
 from facejax.evals.fairness import FairnessResult, attribute_groups, by_group, plain
@@ -61,7 +62,7 @@ def write_report(
     results: dict[str, dict[str, TaskResult]] = {}
     calibrations: dict[str, dict[str, CalibrationResult]] = {task.name: {} for task in tasks}
     people = {key: source.labels(key) for key in ("gender", "ethnicity", "age") if key in source.label_keys}
-    persons = source.labels("person") if "person" in source.fields else None
+    persons = person_clusters(source.labels("person")) if "person" in source.fields else None
     kept, groups = {}, {}
     for name in ("best", "last"):
         with np.load(workdir / f"scores_{name}.npz") as stored:

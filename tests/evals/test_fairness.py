@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from facejax.evals.age import age_errors
-from facejax.evals.bootstrap import interval95, resample
+from facejax.evals.bootstrap import interval95, person_clusters, resample
 from facejax.evals.fairness import age_groups, attribute_groups, by_group, intersection
 
 
@@ -145,3 +145,10 @@ def test_a_result_is_plain_json():
     result = by_group("m", lambda i: 1.0, "x", np.zeros(50, int), ("a", "b")).to_dict()
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["gap"] is None
+
+
+@pytest.mark.parametrize("persons", [["b", "", "a", "b", ""], [7, -1, 3, 7, -1], [7.0, np.nan, 3.0, 7.0, -1.0]])
+def test_records_of_nobody_are_no_one_person(persons):
+    clusters = person_clusters(np.array(persons))
+    assert clusters[0] == clusters[3]
+    assert len(set(clusters.tolist())) == 4
