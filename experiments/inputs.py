@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from facejax.config import Config, ConfigError, DataConfig
-from facejax.data.metadata import find_set, read_splits
+from facejax.data.metadata import count_records, find_set
 
 logger = logging.getLogger("facejax")
 
@@ -101,8 +101,6 @@ def is_comparable(config: Config, data_dir: pathlib.Path) -> bool:
     split = config.data.eval_split
     if (config.data.name, split) != (config.paper.dataset, DataConfig.eval_split):  # which all configs leave as it is
         return False
-    photos = {  # 0 in a set of a mixture that lacks the split, as Adience does
-        name: sum(length for _, length in read_splits(find_set(data_dir, name)).get(split, []))
-        for name in config.data.name.split("+")
-    }
-    return all(is_whole(name, split, count) for name, count in photos.items())
+    photos = {name: count_records(find_set(data_dir, name)) for name in config.data.name.split("+")}
+    # One set of a mixture, Adience, has no such split.
+    return all(is_whole(name, split, counts) for name, counts in photos.items() if split in counts)

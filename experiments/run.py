@@ -137,19 +137,19 @@ def print_plan(name: str, config: Config, data_dir: pathlib.Path) -> None:
     Raises:
         ConfigError: A prepared set has no such train split.
     """
-    from facejax.data.metadata import find_set, read_splits
+    from facejax.data.metadata import count_records, find_set
     from facejax.train import dry_run
 
     data, sets = config.data, []
     if data.name != "people":  # which is rendered when a run begins
         with contextlib.suppress(FileNotFoundError):
-            sets = [(part, read_splits(find_set(data_dir, part))) for part in data.name.split("+")]
-    for part, splits in sets:
-        if data.train_split not in splits:
-            known = nearest(data.train_split, splits)
+            sets = [(part, count_records(find_set(data_dir, part))) for part in data.name.split("+")]
+    for part, counts in sets:
+        if data.train_split not in counts:
+            known = nearest(data.train_split, counts)
             raise ConfigError(f"--config.data.train_split={data.train_split}: {part} has no such split{known}")
     if sets:
-        num_train = sum(length for _, splits in sets for _, length in splits[data.train_split])
+        num_train = sum(counts[data.train_split] for _, counts in sets)
         of = f"{data.name}, prepared"
     elif data.name == "people" or config.profile == "cpu":
         num_train, of = data.people_train, "the built-in set `people`"

@@ -14,7 +14,7 @@ from experiments.protocols.network import load_network
 from experiments.protocols.results import accuracy, percent, write_results
 from facejax.atomic import whole_file
 from facejax.config import Config, ConfigError, DataConfig
-from facejax.data.metadata import find_set, read_splits
+from facejax.data.metadata import count_records, find_set, read_splits
 from facejax.data.source import FaceSource
 from facejax.data.tfrecord import CorruptRecordError
 from facejax.datasets import is_whole, list_datasets
@@ -75,7 +75,7 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
         "corrupt": int((~readable).sum()),
         "draws": "photos" if persons is None else "persons",
         "comparable": faces.name == config.paper.dataset
-        and is_whole(faces.name, faces.eval_split, len(source) + (left_out or 0)),
+        and is_whole(faces.name, faces.eval_split, count_records(find_set(directory, faces.name))),
         "network": network,
         "paper": dataclasses.asdict(config.paper),
         "heads": {},

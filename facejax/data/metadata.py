@@ -236,6 +236,11 @@ def read_splits(directory: pathlib.Path) -> dict[str, list[tuple[pathlib.Path, i
     return splits
 
 
+def count_records(directory: pathlib.Path) -> dict[str, int]:
+    """Number of records in each split of a prepared set; see `read_splits`."""
+    return {split: sum(length for _, length in shards) for split, shards in read_splits(directory).items()}
+
+
 def shard_name(name: str, split: str, shard: int, num_shards: int) -> str:
     """File name of a shard, as TFDS names it."""
     return f"{name}-{split}.tfrecord-{shard:05d}-of-{num_shards:05d}"

@@ -41,6 +41,8 @@ class Dataset:
         url: Where it is published.
         tasks: Names in `facejax.tasks.TASKS` for which its records carry labels.
         expected_counts: Published number of photos (or clips) by split; None where it isn't published or not fixed.
+        expected_total: Published number of photos of all splits together, which counts where `expected_counts` has None
+            for a split, since it is drawn; None where it isn't published either, or the reader chooses among them.
         default_crop: How faces are cut when the user does not say: ``mtcnn`` (detected box), ``centre`` (the
             photo's middle), ``annotation`` (the set's own box), ``none`` (photos are crops already).
         edition: Raised when a set that makes its photos makes others of the same records; a prepared set is of one.
@@ -54,6 +56,7 @@ class Dataset:
     tasks: ClassVar[tuple[str, ...]]
     expected_counts: ClassVar[Mapping[str, int | None]]
     default_crop: ClassVar[Crop]
+    expected_total: ClassVar[int | None] = None
     edition: ClassVar[int] = 1
     kind: ClassVar[Literal["photo", "video"]] = "photo"
     commercial: ClassVar[Literal["no", "unclear", "yes"]] = "no"
@@ -134,11 +137,19 @@ def get_dataset(name: str) -> Dataset:
     return _registered[name]
 
 
-def is_whole(name: str, split: str, photos: int) -> bool:
-    """Whether a split has about as many photos as were published, so that figures on it can be compared with others'.
+def is_whole(name: str, split: str, photos: Mapping[str, int]) -> bool:
+    """Whether a prepared split has about as many photos as were published, so that figures on it can be compared.
 
-    A twentieth may be missing: preparation leaves out photos without a face and unreadable ones. True as well where no
-    number is published.
+    A twentieth may be missing: preparation leaves out photos without a face and unreadable ones. False where no number
+    is published.
+
+    Args:
+        name: Of the set.
+        split: That is asked about.
+        photos: Number of them in each split that was prepared; of a split that is drawn the sum of all is what counts.
     """
-    expected = get_dataset(name).expected_counts.get(split)
-    return expected is None or photos >= 0.95 * expected
+    reader = get_dataset(name)
+    expected, there = reader.expected_counts.get(split), photos.get(split, 0)
+    if expected is None:
+        expected, there = reader.expected_total, sum(photos.values())
+    return expected is not None and there >= 0.95 * expected

@@ -42,6 +42,7 @@ def summarise(
         "splits": splits,
         # Those of all photos; an option of the reader may choose some.
         "expected_photos": {} if plan["options"] else dict(reader.expected_counts),
+        "expected_total": None if plan["options"] else reader.expected_total,
         "skipped_by_reader": {reason: len(places) for reason, places in sorted(skipped.items())},
         "plan": dict(plan),
     }
@@ -65,13 +66,18 @@ def describe_summary(summary: Mapping[str, Any]) -> list[str]:
         for key in (key for key in total["classes"] if class_names(key)):
             lines.append(f"  {key}: " + ", ".join(f"{name} {count}" for name, count in total["classes"][key].items()))
     name = summary["name"]
-    for split, expected in summary["expected_photos"].items():
-        total = summary["splits"].get(split, {"photos": 0, "missing": 0})
-        usable = total["photos"] - total["missing"]
-        if expected is not None and expected != usable:
+    usable = collections.Counter(
+        {split: total["photos"] - total["missing"] for split, total in summary["splits"].items()}
+    )
+    of_splits = {split: expected for split, expected in summary["expected_photos"].items() if expected is not None}
+    compared = [(f"{name} {split}", usable[split], expected) for split, expected in of_splits.items()]
+    if not of_splits and summary.get("expected_total"):  # which sets prepared by older versions lack
+        compared = [(name, usable.total(), summary["expected_total"])]
+    for what, there, expected in compared:
+        if there != expected:
             lines.append(
-                f"WARNING: {name} {split}: {usable} photos are there, missing ones not counted; {expected} are "
-                f"published ({usable - expected:+d}). missing.txt and skipped.txt list what is missing or left out"
+                f"WARNING: {what}: {there} photos are there, missing ones not counted; {expected} are "
+                f"published ({there - expected:+d}). missing.txt and skipped.txt list what is missing or left out"
             )
     lines += [f"{name}: {n} in skipped.txt: {reason}" for reason, n in summary["skipped_by_reader"].items()]
     return lines

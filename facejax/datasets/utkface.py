@@ -57,6 +57,7 @@ class UtkFace(Dataset):
     url = "https://susanqq.github.io/UTKFace/"
     tasks = ("age", "gender", "ethnicity")
     expected_counts: ClassVar = {"train": TRAIN, "validation": VALIDATION, "test": None}
+    expected_total = TRAIN + VALIDATION  # those in the wild are the same photos, and some more
     # Of the aligned photos, which are read by default; those in the wild want ``--crop mtcnn --margin 0.4``.
     default_crop = "none"
 

@@ -39,6 +39,7 @@ class VggFace2(Dataset):
     url = "https://www.robots.ox.ac.uk/~vgg/data/vgg_face2/"
     tasks = ("identity", "gender")
     expected_counts: ClassVar = {"train": None, "validation": None}
+    expected_total = 3_311_286
     default_crop = "mtcnn"
 
     def records(self, raw: pathlib.Path | None, *, validation: float = 0.1, seed: int = 0) -> Iterator[Record]:

@@ -134,6 +134,10 @@ def test_counts_and_lists(raw, tmp_path):
     assert "WARNING: toy_faces train: 31 photos are there, missing ones not counted; 32 are published (-1)" in lines
     assert "WARNING: toy_faces test: 0 photos are there, missing ones not counted; 5 are published (-5)" in lines
     assert lines.count("WARNING") == 2
+    drawn = {"expected_photos": {"train": None, "validation": None}, "expected_total": 45}
+    lines = "\n".join(describe_summary(summary | drawn))
+    assert "WARNING: toy_faces: 39 photos are there, missing ones not counted; 45 are published (-6)" in lines
+    assert lines.count("WARNING") == 1
     # Options choose photos: what is published of all of them says nothing then.
     folder = run(None, tmp_path / "some", crop="none", reader_options={"count": 3})
     lines = describe_summary(json.loads((folder / "summary.json").read_text()))

@@ -25,19 +25,23 @@ def test_random_weights_asked_for_leave_no_head_to_keep(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "photos", "comparable"),
+    ("config", "name", "photos", "comparable"),
     [
-        ("affectnet", 4000, True),
-        ("affectnet", 3880, True),
-        ("affectnet", 40, False),
-        ("facial_expressions", 4000, False),
+        ("emotion_b0", "affectnet", {"validation": 4000}, True),
+        ("emotion_b0", "affectnet", {"validation": 3880}, True),
+        ("emotion_b0", "affectnet", {"validation": 40, "train": 287_651}, False),
+        ("emotion_b0", "facial_expressions", {"validation": 4000}, False),
+        # Of 3,311,286 photos, of which each person's are split at random.
+        ("identity_b0", "vggface2", {"train": 2_900_000, "validation": 331_000}, True),
+        ("identity_b0", "vggface2", {"train": 290_000, "validation": 33_100}, False),
     ],
 )
-def test_only_a_whole_split_of_the_paper_s_set_is_comparable(tmp_path, name, photos, comparable):
+def test_only_a_whole_split_of_the_paper_s_set_is_comparable(tmp_path, config, name, photos, comparable):
     directory = tmp_path / name / "1.0.0"
     directory.mkdir(parents=True)
-    write_metadata(directory, name, {}, "bmp", {"validation": ([photos - 9, 9], 9)}, "", "", "")
-    config = run.load_config("emotion_b0")
+    splits = {split: ([count - 9, 9], 9) for split, count in photos.items()}
+    write_metadata(directory, name, {}, "bmp", splits, "", "", "")
+    config = run.load_config(config)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, name=name))
     assert inputs.is_comparable(config, tmp_path) == comparable
 
@@ -48,11 +52,12 @@ def test_every_config_s_own_set_as_published_is_comparable(tmp_path, name):
     if not isinstance(config, Config):
         pytest.skip("trains no network: see test_protocols.py")
     for part in config.data.name.split("+"):  # one of the mixture, Adience, has no validation split
-        directory = tmp_path / part / "1.0.0"
+        directory, reader = tmp_path / part / "1.0.0", get_dataset(part)
         directory.mkdir(parents=True)
-        splits = {split: ([count or 9], 9) for split, count in get_dataset(part).expected_counts.items()}
+        splits = {split: ([count or reader.expected_total or 9], 9) for split, count in reader.expected_counts.items()}
         write_metadata(directory, part, {}, "bmp", splits, "", "", "")
-    assert inputs.is_comparable(config, tmp_path)
+    # Which photos of IMDB-Wiki the paper chose is not published, and `people` is not the paper's.
+    assert inputs.is_comparable(config, tmp_path) == (name not in ("attributes_mobilenet", "people_b0"))
     assert not inputs.is_comparable(override(config, "data.eval_split", "train"), tmp_path)
 
 

@@ -411,7 +411,7 @@ def test_table_6_leaves_out_photos_without_a_single_face(tmp_path, monkeypatch, 
     monkeypatch.setattr(attributes, "is_whole", lambda *split: asked.append(split) or False)
     with caplog.at_level(logging.INFO, "facejax"):
         run.run_protocol(config, tmp_path, tmp_path / "data")
-    assert asked == [("utkface", "test", 6)]  # those that are left out are of the set too
+    assert asked == [("utkface", "test", {"test": 6})]  # those that are left out are of the set too
     assert "3 of 6 photos left out" in caplog.text
     report, text = json.loads((tmp_path / "report.json").read_text()), (tmp_path / "report.md").read_text()
     assert (report["photos"], report["left_out"], report["heads"]["age"]["n"]) == (3, 3, 3)
