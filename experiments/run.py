@@ -6,6 +6,7 @@ built-in set `people` (rendered heads, made on the spot) takes its place, and ev
 
 import argparse
 import contextlib
+import dataclasses
 import errno
 import importlib
 import logging
@@ -28,7 +29,7 @@ from experiments.inputs import choose_data, choose_start, is_comparable  # noqa:
 from experiments.workdir import check_config, check_data  # noqa: E402
 from facejax import config as config_lib  # noqa: E402
 from facejax.cli.unread import quiet_when_unread  # noqa: E402
-from facejax.config import Config, ConfigError  # noqa: E402
+from facejax.config import Config, ConfigError, PaperResult  # noqa: E402
 from facejax.locks import alone_in  # noqa: E402
 from facejax.naming import nearest  # noqa: E402
 from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig  # noqa: E402
@@ -86,6 +87,8 @@ def resolve(name: str, overrides: list[tuple[str, str]]) -> Any:
         overrides = [one for one in overrides if one not in of_profile]
     for path, text in overrides:
         config = config_lib.override(config, path, text)
+    if isinstance(config, Config) and config.model.tasks[:1] != load_config(name).model.tasks[:1]:
+        config = dataclasses.replace(config, paper=PaperResult())  # whose numbers are of another task
     return config
 
 

@@ -2,7 +2,7 @@
 
 Each cell of ours has its data, n and 95 % interval, and the command. A result is a ``report.json``: of a workdir
 (workdirs/NAME/report.json) or kept in experiments/results (NAME.json, or NAME@what.json for several of one config).
-Numbers on other data than the paper's stand in the table with that data's name and must not be compared.
+Numbers on other data than the paper's, or on a part of it, stand in the table with "not comparable".
 """
 
 import argparse
@@ -95,12 +95,17 @@ def cells(name: str, config: Any, reports: list[dict[str, Any]]) -> Iterator[Cel
         command = f"`{report['command']}`" if report.get("command") else "not kept"
         for what, (ours, n) in _our_numbers(config, report).items():
             told.add(what)
-            on = f"{report['data']}; {with_what}"
+            on = f"{report['data']}; {with_what}" + ("" if _is_comparable(report) else "; not comparable")
             yield Cell(_row(config, what), numbers.get(what, "-"), ours, str(n), on, command)
     why = "in no report" if reports else f"not run: {GATED.get(config.paper.dataset, f'needs {config.paper.dataset}')}"
     for what, number in (numbers or {"": "-"}).items():  # some configs fill a gap of the paper
         if what not in told and (what or not reports):
             yield Cell(_row(config, what), number, why, command=f"`--config {name}`")
+
+
+def _is_comparable(report: dict[str, Any]) -> bool:
+    """Whether a run was evaluated on all that the paper's row is about; reports of older versions do not say."""
+    return report["comparable"] if "comparable" in report else report.get("paper", {}).get("comparable", False)
 
 
 def _row(config: Any, what: str) -> str:

@@ -185,6 +185,8 @@ class CheckpointConfig:
 class PaperResult:
     """The row of the paper that a config reproduces; numbers are 0 where the paper has none.
 
+    An override that puts another task first empties it.
+
     Attributes:
         table: Table or section.
         row: Its row.

@@ -30,6 +30,8 @@ def join(
     Raises:
         ConfigError: JAX does not know the place where it runs and the arguments do not say it all, or say nonsense.
     """
+    if coordinator_address and ":" not in coordinator_address:
+        raise ConfigError(f"--coordinator {coordinator_address}: expected HOST:PORT, such as localhost:12345")
     variables = {"JAX_NUM_PROCESSES": num_processes, "JAX_PROCESS_ID": process_id}
     try:
         for name, value in variables.items():

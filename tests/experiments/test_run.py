@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from experiments import run
-from facejax.config import Config, ConfigError
+from facejax.config import Config, ConfigError, PaperResult
 from facejax.data.metadata import write_metadata
 from facejax.models import list_models, pretrained_cfg
 from facejax.tasks import TASKS
@@ -178,6 +178,18 @@ def test_a_process_of_several_needs_to_know_the_others(arguments, capsys):
     with pytest.raises(SystemExit):
         run.parse_arguments(["--config", "emotion_b2", *arguments])
     assert "need --coordinator HOST:PORT" in capsys.readouterr().err
+
+
+def test_a_coordinator_needs_a_port():
+    with pytest.raises(ConfigError, match="--coordinator localhost: expected HOST:PORT"):
+        run.main(["--config", "emotion_b2", "--coordinator", "localhost", "--num_processes", "2", "--process_id", "0"])
+
+
+def test_the_paper_s_row_is_of_the_task_that_the_config_puts_first():
+    assert run.resolve("emotion_b0", []).paper.accuracy == 61.32
+    assert run.resolve("emotion_b0", [("model.tasks", "emotion8,valence_arousal")]).paper.accuracy == 61.32
+    for tasks in ("emotion7", "valence_arousal,emotion8"):
+        assert run.resolve("emotion_b0", [("model.tasks", tasks)]).paper == PaperResult()
 
 
 def test_each_model_has_the_card_of_its_epoch(tmp_path, monkeypatch):

@@ -31,10 +31,23 @@ def test_a_result_stands_beside_the_paper_s_number_with_its_data(tmp_path, capsy
     (tmp_path / "lfw_b0/report.json").write_text(json.dumps(lfw_report(0.86)))
     tables.main(["--results", str(tmp_path), "--table", "Table 1"])
     printed = capsys.readouterr().out
-    ours = "85.00 ± 2.00 [80.00, 90.00], 172 persons | 480 | toy photos; toy | `python x`"
+    ours = "85.00 ± 2.00 [80.00, 90.00], 172 persons | 480 | toy photos; toy; not comparable | `python x`"
     assert f"| MobileNet-v1, MTCNN crop | 92.60 ± 4.01 | {ours} |" in printed
     assert "| EfficientNet-B0, MTCNN crop | 94.58 ± 4.58 | 86.00 ± 2.00" in printed
     assert "Table 2" not in printed
+
+
+def test_what_cannot_be_compared_says_so(tmp_path, capsys):
+    config = run.load_config("emotion_b0")
+    for name, comparable in (("whole", True), ("part", False)):
+        report = report_of(config) | {"data": name, "paper": {"comparable": comparable}}
+        (tmp_path / f"emotion_b0@{name}.json").write_text(json.dumps(report))
+        report = lfw_report(0.5) | {"data": name, "comparable": comparable}
+        (tmp_path / f"lfw_b0@{name}.json").write_text(json.dumps(report))
+    tables.main(["--results", str(tmp_path)])
+    printed = capsys.readouterr().out
+    for told in ("whole; cpu profile |", "part; cpu profile; not comparable |", "whole; toy |", "part; toy; not comp"):
+        assert f"| 9 | {told}" in printed or f"| 480 | {told}" in printed
 
 
 def report_of(config):
@@ -73,7 +86,7 @@ def test_every_number_of_the_paper_is_printed_once_there_are_results(tmp_path, c
     seven = next(
         line for line in printed if line.startswith("| EfficientNet-B0, trained on 7, emotion7 | 65.74 | 50.00")
     )
-    assert seven.endswith("| 9 | toy photos; cpu profile | `python x` |")
+    assert seven.endswith("| 9 | toy photos; cpu profile; not comparable | `python x` |")
 
 
 def test_ages_have_an_error_and_an_accuracy_of_classes(tmp_path, capsys):
