@@ -40,14 +40,22 @@ def check_data(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) ->
     Raises:
         ConfigError: Names the sets that were prepared otherwise when the run began.
     """
-    infos = {name: find_set(data_dir, name) / "dataset_info.json" for name in config.data.name.split("+")}
-    now = {name: hashlib.sha256(info.read_bytes()).hexdigest()[:12] for name, info in infos.items()}
+    now = {name: _set_digest(find_set(data_dir, name)) for name in config.data.name.split("+")}
     differ = _keep(workdir / "data.json", now)
     if differ:
         raise ConfigError(
             f"{workdir} holds a run on other photos ({differ} in {data_dir} is prepared otherwise); "
             "name the --data_dir of that run, or choose another --workdir"
         )
+
+
+def _set_digest(directory: pathlib.Path) -> str:
+    """Short name of a prepared set: of its counts and sizes, and of the records and settings that it was made from."""
+    told = (directory / "dataset_info.json").read_bytes()
+    summary = directory / "summary.json"
+    if summary.is_file():  # which sets that others prepared lack
+        told += json.dumps(json.loads(summary.read_text()).get("plan"), sort_keys=True).encode()
+    return hashlib.sha256(told).hexdigest()[:12]
 
 
 def _keep(path: pathlib.Path, now: dict) -> str:

@@ -47,6 +47,7 @@ def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> N
 
     path = workdir / "features.npz"
     made_from = {"data": clips.description, "clips": records_digest(clips.records), "network": network}
+    made_from["labels"] = labels.tolist()  # they are kept with the features
     keep(path, made_from, make)
     table = FeatureTable.load(path)
     check_classes(config, np.where(table.has_faces, table.labels, -1), table.of_split("train"))

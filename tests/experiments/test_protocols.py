@@ -338,6 +338,9 @@ def test_an_unreadable_clip_is_counted_and_tried_again_when_its_file_has_changed
     assert report() == (0, 4, False, 1)  # the other clips' faces were found before
     records[0].image.write_bytes(records[2].image.read_bytes())
     assert report() == (0, 4, False, 1)
+    records[5] = dataclasses.replace(records[5], labels={"emotion": 0})  # a label file that was corrected
+    assert report() == (0, 4, False, 0)
+    assert FeatureTable.load(tmp_path / "features.npz").labels[5] == faces.clip_label(config.clips, records[5])
 
 
 def test_a_run_that_finds_the_faces_has_those_that_later_runs_read(tmp_path, monkeypatch):

@@ -3,10 +3,13 @@
 import dataclasses
 import json
 
+import cv2
+import numpy as np
 import pytest
 
 from experiments import run, workdir
 from facejax.config import Config, ConfigError, DataConfig, PaperResult
+from facejax.datasets.prepare import prepare_dataset
 from facejax.locks import alone_in
 
 
@@ -44,6 +47,28 @@ def test_a_workdir_holds_one_run_at_a_time(tmp_path):
         run.main(["--config", "lfw_mobilenet", "--workdir", str(tmp_path / "run")])
     with alone_in(tmp_path / "run"):
         pass
+
+
+@pytest.mark.parametrize("relabelled", [False, True])
+def test_a_set_whose_labels_were_changed_is_another(tmp_path, relabelled):
+    """Counts and sizes are the same then, and all that dataset_info.json holds."""
+    (tmp_path / "raw" / "data").mkdir(parents=True)
+    (tmp_path / "raw" / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "raw" / "images" / "A_B_0001.png"), np.zeros((8, 8, 3), np.uint8))
+    for folder, emotion in (("data", "anger"), ("other", "fear" if relabelled else "anger")):
+        (tmp_path / "raw" / "data" / "legend.csv").write_text(f"user.id,image,emotion\n1,A_B_0001.png,{emotion}\n")
+        where = tmp_path / "raw", tmp_path / folder
+        prepare_dataset("facial_expressions", *where, crop="none", workers=0, log=lambda line: None)
+    infos = {path.read_text() for path in tmp_path.rglob("dataset_info.json")}
+    assert len(infos) == 1
+    (tmp_path / "run" / "best").mkdir(parents=True)
+    config = dataclasses.replace(Config(), data=DataConfig(name="facial_expressions"))
+    workdir.check_data(config, tmp_path / "data", tmp_path / "run")
+    if relabelled:
+        with pytest.raises(ConfigError, match="holds a run on other photos"):
+            workdir.check_data(config, tmp_path / "other", tmp_path / "run")
+    else:
+        workdir.check_data(config, tmp_path / "other", tmp_path / "run")
 
 
 def test_workdir_of_other_photos_is_refused(tmp_path):
