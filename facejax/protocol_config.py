@@ -7,7 +7,7 @@ starts it the same way, and every field is overridden the same way. Standard lib
 import dataclasses
 from typing import Annotated, Literal
 
-from facejax.config import Bounds, Natural, Positive
+from facejax.config import Bounds, Fraction, Natural, NotNegative, Positive
 
 Classifier = Literal["linear_svc", "svc_rbf", "random_forest", "logistic"]
 
@@ -137,10 +137,10 @@ class SequenceConfig:
     width: Positive = 64
     heads: Positive = 4
     layers: Positive = 1
-    dropout: float = 0.3
+    dropout: Fraction = 0.3
     epochs: Positive = 60
-    lr: float = 1e-3
-    weight_decay: float = 0.05
+    lr: NotNegative = 1e-3
+    weight_decay: NotNegative = 0.05
     batch_size: Positive = 32
     max_frames: Positive = 64
     repeats: Positive = 1

@@ -58,6 +58,12 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
     directory, faces, description = _open(config, data_dir)
     source, left_out = _photos(directory, faces, faces.eval_split)
     model, network = load_network(config.network, config.seed, workdir)
+    heads = [head for head in config.heads if head in model.cfg.tasks and TASKS[head].label_key in source.label_keys]
+    if config.network.init_from and not heads and config.fit not in source.label_keys:
+        raise ConfigError(
+            f"--config.network.init_from={config.network.init_from} tells {', '.join(model.cfg.tasks) or 'nothing'}: "
+            f"nothing that {source.name} has labels of and --config.heads names ({', '.join(config.heads)})"
+        )
     logger.info("%d photos of %s; network: %s", len(source), source.name, network)
     outputs = _outputs(model, network, source, faces.eval_split, workdir)
     readable = _readable(outputs)
@@ -83,10 +89,8 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
         "fitted": {},
     }
     judged = []
-    for head in config.heads:
+    for head in heads:
         task = TASKS[head]
-        if head not in model.cfg.tasks or task.label_key not in source.label_keys:
-            continue
         labels = class_labels(source, task)
         if task.kind == "age":
             labels = source.labels(task.label_key)  # where the set has them, with fractions

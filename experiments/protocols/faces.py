@@ -1,11 +1,13 @@
 """Detector and cropping of a `DetectionConfig`, and the faces of a set's clips on disk, found once for all networks."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import pathlib
 import time
+import zipfile
 from collections.abc import Iterator
 
 from experiments.protocols.kept import files_digest
@@ -36,6 +38,15 @@ def make_detector(config: DetectionConfig) -> MTCNN:
         raise ConfigError(f"--config.detection: {error}") from error
 
 
+@contextlib.contextmanager
+def naming(field: str, value: str) -> Iterator[None]:
+    """A context that reads what a field of the config names; a ValueError in it becomes a ConfigError with its name."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"--config.{field}={value}: {error}") from error
+
+
 @dataclasses.dataclass(frozen=True)
 class ClipSet:
     """The clips that a config means, and where they come from.
@@ -64,7 +75,8 @@ def open_clips(config: ClipsConfig) -> ClipSet:
 
     labels = EMOTION7 if config.label == "emotion" else GROUP_EMOTIONS
     if config.raw and config.name != "people":
-        records = tuple(get_dataset(config.name).clips(pathlib.Path(config.raw)))
+        with naming("clips.raw", config.raw):
+            records = tuple(get_dataset(config.name).clips(pathlib.Path(config.raw)))
         return _with_labels(config, ClipSet(config.name, config.name, records, labels))
     if config.name != "people":
         logger.info(
@@ -114,7 +126,7 @@ def faces_of_clips(
         # Of rendered clips the folder's name says all.
         state = f"-{files_digest([record.image])}" if isinstance(record.image, pathlib.Path) else ""
         path = directory / f"{number:06d}{state}.npz"
-        if path.exists():
+        if zipfile.is_zipfile(path):  # not so where its end is missing
             faces = ClipFaces.load(path)
         else:
             detector = detector or make_detector(detection)

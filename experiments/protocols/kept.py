@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import pathlib
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -15,16 +16,16 @@ logger = logging.getLogger("facejax")
 
 
 def keep(path: pathlib.Path, made_from: dict[str, Any], make: Callable[[pathlib.Path], None]) -> None:
-    """Calls ``make(path)``, which writes the file, unless it is there and was made from the same.
+    """Calls ``make(path)``, which writes the .npz file, unless it is there, whole, and was made from the same.
 
     What it was made from stands beside it: ``features.json`` tells it of ``features.npz``.
     """
     told = path.with_suffix(".json")
     text = json.dumps(made_from, indent=2) + "\n"
-    if path.exists() and told.exists() and told.read_text() == text:
+    if zipfile.is_zipfile(path) and told.exists() and told.read_text() == text:
         return
     if path.exists():
-        logger.info("%s is of other photos, settings or weights: made anew", path)
+        logger.info("%s is damaged, or of other photos, settings or weights: made anew", path)
     told.unlink(missing_ok=True)  # first: a run that is stopped from here on leaves a file of which nothing is told
     make(path)
     write_atomically(told, text.encode())

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 
 import numpy as np
 
-from experiments.protocols.faces import make_detector
+from experiments.protocols.faces import make_detector, naming
 from experiments.protocols.kept import keep, records_digest
 from experiments.protocols.network import load_network
 from experiments.protocols.results import percent, write_results
@@ -18,6 +18,7 @@ from facejax.config import ConfigError
 from facejax.data.records import Record
 from facejax.datasets import get_dataset, list_datasets
 from facejax.datasets.crops import choose_face, load_photo
+from facejax.datasets.layout import Skips, chosen
 from facejax.datasets.lfw import Pair
 from facejax.detect import centre_crop, cutter
 from facejax.evals.identification import identify, normalize, search
@@ -39,12 +40,13 @@ def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> Non
     _check_persons(records, description)
     if config.photos.pairs:
         listed, known = _listed_pairs(config, {record.id for record in records})
-        if not known:
+        if len({pair.fold for pair in known}) < 2 or len({pair.same for pair in known}) < 2:
             raise ConfigError(
-                f"--config.photos.pairs={config.photos.pairs}: both photos of none of its {len(listed)} pairs are in "
-                f"{description}. It names them by person and number, so it needs the published folder "
-                "(--config.photos.raw=LFW, with Name/Name_0001.jpg): TensorFlow Datasets keeps no photo numbers. "
-                "Without --config.photos.pairs the pairs are drawn"
+                f"--config.photos.pairs={config.photos.pairs}: {len(known)} of {len(listed)} pairs have both photos "
+                f"in {description}; verification needs pairs of one person and of two, in two folds or more. It names "
+                "them by person and number, so it needs the published folder (--config.photos.raw=LFW, with "
+                "Name/Name_0001.jpg): TensorFlow Datasets keeps no photo numbers. Without --config.photos.pairs the "
+                "pairs are drawn"
             )
     model, network = load_network(config.network, config.seed, workdir)
     logger.info("%d photos of %s; features by %s", len(records), description, network)
@@ -117,12 +119,13 @@ def open_photos(config: PhotosConfig) -> tuple[list[Record], str, bool]:
         records = list(get_dataset("lfw").records(raw, subjects=subjects))
         listed = bool(subjects) and len({record.labels["person"] for record in records}) == SUBJECTS
         return records, "lfw" + (f", subjects of {subjects.name}" if subjects else ""), listed
-    records = [] if reader.kind == "video" else list(reader.records(raw))
+    with naming("photos.raw", config.raw):
+        records = [] if reader.kind == "video" else list(reader.records(raw))
     if reader.kind == "video" or any("person" not in record.labels for record in records):
         raise ConfigError(f"--config.photos.name={config.name} is no set of photos that tells persons apart")
     description = config.name
     if config.subjects:
-        wanted = {name.strip().lower() for name in pathlib.Path(config.subjects).read_text().splitlines()}
+        wanted = {name.lower() for name in chosen(pathlib.Path(config.subjects), Skips(reader)) or ()}
         records = [record for record in records if str(record.labels["person"]).lower() in wanted]
         description += f", subjects of {pathlib.Path(config.subjects).name}"
     if not records:
@@ -209,7 +212,8 @@ def _pairs(config: LfwConfig, records: list[Record], ids: list[str], identities:
 
 def _listed_pairs(config: LfwConfig, ids: Container[str]) -> tuple[list[Pair], list[Pair]]:
     """All pairs of pairs.txt, and those of which both photos are among `ids`."""
-    listed = get_dataset("lfw").pairs(pathlib.Path(config.photos.pairs))  # pyright: ignore[reportAttributeAccessIssue]
+    with naming("photos.pairs", config.photos.pairs):
+        listed = get_dataset("lfw").pairs(pathlib.Path(config.photos.pairs))  # pyright: ignore[reportAttributeAccessIssue]
     return listed, [pair for pair in listed if pair.first in ids and pair.second in ids]
 
 

@@ -1,6 +1,5 @@
 """The rules of the protocols against scikit-learn and NumPy: who teaches, who is answered, what is told apart."""
 
-import argparse
 import dataclasses
 import json
 
@@ -17,6 +16,7 @@ from experiments.protocols import attributes, faces, lfw, video
 from experiments.protocols.network import load_network
 from facejax.config import override
 from facejax.data.records import Record
+from facejax.datasets import get_dataset
 from facejax.evals.verification import draw_pairs
 from facejax.inference.video import VideoWriter
 from facejax.protocol_config import (
@@ -192,9 +192,8 @@ def test_the_face_of_a_photo_is_the_one_that_the_config_chooses(choose, side, tm
 
 
 def test_subjects_of_another_set_are_named_in_any_case(tmp_path, monkeypatch):
-    reader = argparse.Namespace(kind="photos", records=lambda raw: iter(lfw_records(8)))
-    monkeypatch.setattr(lfw, "get_dataset", lambda name: reader)
-    (tmp_path / "subjects.txt").write_text("a1\nA3 \n")
+    monkeypatch.setattr(get_dataset("vggface2"), "records", lambda raw: iter(lfw_records(8)))
+    (tmp_path / "subjects.txt").write_bytes("a1\nA3 \nJosé\n".encode("latin-1"))
     config = PhotosConfig(name="vggface2", raw=str(tmp_path), subjects=str(tmp_path / "subjects.txt"))
     records, words, comparable = lfw.open_photos(config)
     assert {record.labels["person"] for record in records} == {"A1", "A3"}

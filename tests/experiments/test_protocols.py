@@ -292,7 +292,7 @@ def test_lfw_features_of_other_weights_or_photos_are_not_reused(tmp_path, monkey
     assert features(0, 8) == first
     assert "made anew" not in caplog.text
     assert features(1, 8)[0] != first[0]  # other weights in the same folder
-    assert "features_whole.npz is of other photos, settings or weights" in caplog.text
+    assert "features_whole.npz is damaged, or of other photos, settings or weights" in caplog.text
     features(1, 10)
 
 
@@ -356,6 +356,8 @@ def test_a_run_that_finds_the_faces_has_those_that_later_runs_read(tmp_path, mon
 
     first = crops()
     next(iter(tmp_path.rglob("000001*.npz"))).unlink()  # as after a run that was stopped
+    damaged = next(iter(tmp_path.rglob("000002*.npz")))
+    damaged.write_bytes(damaged.read_bytes()[:100])
     for again in (crops(), crops()):
         assert len(again) == len(first) == 6
         assert all((a == b).all() for a, b in zip(again, first, strict=True))
@@ -393,7 +395,7 @@ def test_a_file_that_was_not_finished_is_made_again(tmp_path):
     path, made = tmp_path / "features.npz", []
 
     def make(to):
-        to.write_text("whole" if made else "half")
+        np.savez(to, features=np.zeros(64))
         made.append(to)
         if len(made) == 1:
             raise KeyboardInterrupt
@@ -405,6 +407,9 @@ def test_a_file_that_was_not_finished_is_made_again(tmp_path):
     assert made == [path] * 2
     keep(path, {"network": "b"}, make)
     assert made == [path] * 3
+    path.write_bytes(path.read_bytes()[:100])  # as a file system leaves it that lost its end
+    keep(path, {"network": "b"}, make)
+    assert made == [path] * 4
 
 
 def test_table_6_leaves_out_photos_without_a_single_face(tmp_path, monkeypatch, caplog):
@@ -448,7 +453,10 @@ def test_lfw_says_before_it_starts_that_no_listed_pair_is_there(tmp_path, monkey
     pairs = tmp_path / "pairs.txt"
     pairs.write_text("1\t1\nA_0\t1\t2\nA_0\t1\tA_1\t1\n")
     config = LfwConfig(crops=("whole",), photos=PhotosConfig(pairs=str(pairs)), network=TINY)
-    with pytest.raises(ConfigError, match=r"none of its 2 pairs .* TensorFlow Datasets keeps no photo numbers"):
+    with pytest.raises(ConfigError, match=r"0 of 2 pairs have both .* TensorFlow Datasets keeps no photo numbers"):
+        run.run_protocol(config, tmp_path, tmp_path)
+    pairs.write_text("300\n")
+    with pytest.raises(ConfigError, match=r"photos.pairs=.*expected a first line such as '10 300', got '300'"):
         run.run_protocol(config, tmp_path, tmp_path)
     assert list(tmp_path.iterdir()) == [pairs]
 
@@ -498,6 +506,13 @@ def test_sets_that_there_are_not_or_that_lack_labels_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"clips.label=group_emotion: the clips of people have emotion"):
         open_clips(ClipsConfig(label="group_emotion"))
     write_utkface(tmp_path, [1])
+    config = override(table6(tmp_path / "weights"), "heads", "emotion8")
+    with pytest.raises(ConfigError, match=r"tells age, gender: nothing that utkface/test has labels of .*\(emotion8\)"):
+        run.run_protocol(config, tmp_path, tmp_path)
+    (tmp_path / "legend" / "data").mkdir(parents=True)
+    (tmp_path / "legend" / "data" / "legend.csv").write_text("a;b\n")
+    with pytest.raises(ConfigError, match=r"photos.raw=.*no column 'image'"):
+        open_photos(PhotosConfig(name="facial_expressions", raw=str(tmp_path / "legend")))
     config = override(table6(tmp_path / "weights"), "faces.eval_split", "tset")
     with pytest.raises(ConfigError, match="has no split 'tset'"):
         run.run_protocol(config, tmp_path, tmp_path)
@@ -596,6 +611,9 @@ def test_rare_classes_are_refused_exactly_where_the_work_would_fail(counts, chan
 
 @pytest.mark.parametrize("width", [30, 12])  # 12 is a multiple of 4, and no network either
 def test_a_transformer_that_cannot_be_is_refused_before_the_work(width, tmp_path):
+    for path, value in (("lr", "nan"), ("weight_decay", "-1"), ("dropout", "2")):
+        with pytest.raises(ConfigError, match=rf"sequence.{path}={value}: expected"):
+            override(VideoConfig(), f"sequence.{path}", value)
     config = VideoConfig(sequence=SequenceConfig(names=("transformer",), width=width, heads=4))
     with pytest.raises(ConfigError, match=rf"--config\.sequence: width {width} must be a multiple of 2 x heads = 8"):
         run.run_protocol(config, tmp_path, tmp_path)
