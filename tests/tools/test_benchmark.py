@@ -26,6 +26,9 @@ def nap(seconds, items):
 def fails():
     raise ValueError("no such network")
 
+def diverges():
+    return lambda: {"items": 1, "loss": float("nan")}
+
 def lacks():
     import no_such_peer
 """
@@ -106,6 +109,8 @@ def test_a_side_that_fails_says_why(toy):
         harness.SideError, match=r"^peer ended with status 1; it said:\nit needs no_such_peer, .*--only$"
     ):
         harness.run("toy", row, [harness.Side("peer", "toy.lacks", {})], arguments(), [])
+    with pytest.raises(harness.SideError, match=r"^diverged: loss is nan; what it does cannot be right$"):
+        harness.run("toy", row, [harness.Side("diverged", "toy.diverges", {})], arguments(), [])
     with pytest.raises(ValueError, match="no side is left"):
         harness.run("toy", row, [], arguments(), [])
 
@@ -217,3 +222,11 @@ def test_people_and_loader_run(tmp_path, capsys):
     assert benchmark.main(["loader", "--crops", "120", "--batches", "1", "--only", "DataLoader, 0", *where]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"people-cpu.json", "loader-cpu.json"}
     assert "crop" in capsys.readouterr().out
+
+
+def test_what_was_measured_is_kept_as_json():
+    """NaN is none, and no browser or other language reads it."""
+    kept = sorted((TOOLS.parent / "experiments" / "results").rglob("*.json"))
+    assert kept
+    for path in kept:
+        json.loads(path.read_text(), parse_constant=lambda word, path=path: pytest.fail(f"{path} holds {word}"))

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import math
 import os
 import pathlib
 import platform
@@ -17,6 +18,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
+
+from facejax.atomic import write_atomically
 
 TOOLS = pathlib.Path(__file__).parents[1]
 # What experiments/run.py starts itself with; facejax's sides get it, as a user has it.
@@ -37,7 +40,6 @@ class Side:
         settings: Its keyword arguments, JSON values.
         python: Interpreter, for peers that need an environment of their own.
         environment: Variables beside the parent's.
-        cores: That this side may use, where fewer than `--threads`.
     """
 
     name: str
@@ -45,7 +47,6 @@ class Side:
     settings: Mapping[str, Any]
     python: str = sys.executable
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    cores: int | None = None
 
 
 class _Process:
@@ -81,7 +82,7 @@ class _Process:
         """The next line that the side says.
 
         Raises:
-            SideError: It ended instead.
+            SideError: It ended instead, or a figure (the loss of a step) is no finite number.
         """
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -90,7 +91,12 @@ class _Process:
             self._log.seek(0)
             said = self._log.read().strip().splitlines()[-15:]
             raise SideError("\n".join([f"{self.side.name} ended with status {status}; it said:", *said]))
-        return json.loads(line)
+        told = json.loads(line)
+        for figures in (told, told.get("first", {})):
+            wrong = [name for name, value in figures.items() if isinstance(value, float) and not math.isfinite(value)]
+            if wrong:
+                raise SideError(f"{self.side.name}: {wrong[0]} is {figures[wrong[0]]}; what it does cannot be right")
+        return told
 
     def ready(self) -> dict[str, Any]:
         """What the side says of itself when it is ready."""
@@ -139,7 +145,7 @@ def run(
         processes = []
         for side in sides:
             log = stack.enter_context(tempfile.TemporaryFile("w+"))
-            process = _Process(side, min(side.cores or cores, cores), args.device, log)
+            process = _Process(side, cores, args.device, log)
             stack.callback(process.close)
             measured.append({"name": side.name, "settings": dict(side.settings), **process.ready(), "rounds": []})
             processes.append(process)
@@ -205,7 +211,5 @@ def save(result: Mapping[str, Any], folder: pathlib.Path, tag: str = "") -> path
     """Writes the JSON atomically; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result['row']}-{result['device']}{'-' * bool(tag)}{tag}.json"
-    partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(partial, path)
+    write_atomically(path, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
     return path
