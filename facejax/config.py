@@ -314,7 +314,7 @@ def _parse(text: str, annotation: Any, path: str) -> Any:
         return value
     if origin is Literal:
         if text not in args:
-            raise ConfigError(f"--config.{path}={text}: expected one of {', '.join(args)}{nearest(text, args)}")
+            raise ConfigError(f"--config.{path}={text}: no such choice{nearest(text, args)}")
         return text
     if origin is tuple:
         parts = [part for part in text.split(",") if part]

@@ -31,7 +31,7 @@ def test_override_replaces_one_field_of_its_type():
         ("model.dropout_rate", "1.5", "model.dropout_rate=1.5: expected 0 to 1"),
         ("loss.label_smoothing", "2", "loss.label_smoothing=2: expected 0 to 1"),
         ("loss.task_weights", "1,-1", "loss.task_weights=-1: expected 0 or more"),
-        ("parallel", "jitt", "expected one of jit, pmap; did you mean 'jit'"),
+        ("parallel", "jitt", "no such choice; did you mean 'jit'? There are: jit, pmap"),
         ("stages.full", "1", "is a group; name one of its fields: epochs, lr"),
         ("stages.full.lr.x", "1", "'lr' is a value and has no field 'x'"),
     ],

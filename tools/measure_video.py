@@ -56,7 +56,7 @@ def plain_loop(path: pathlib.Path, detector: MTCNN, model: LoadedModel, every: i
             return faces
         if index % every:
             continue
-        scale = max_side / max(image.shape[:2])
+        scale = max_side / max(image.shape[:2]) if max_side else 1
         if scale < 1:
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))

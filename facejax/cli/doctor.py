@@ -4,7 +4,6 @@ import argparse
 import importlib.metadata
 import importlib.util
 import json
-import os
 import pathlib
 import platform
 from typing import Any
@@ -19,9 +18,20 @@ _PACKAGES = (
     "optax",
     "orbax-checkpoint",
     "grain",
+    "tensorflow-datasets",
     "numpy",
+    "scikit-learn",
+    "scipy",
     "opencv-python-headless",
+    "simplejpeg",
+    "matplotlib",
+    "google-crc32c",
+    "jaxtyping",
+    "tensorboardX",
     "mtcnn",
+    "lz4",
+    "pyarrow",
+    "skops",
 )
 _EXTRAS = {
     "app": ("starlette", "uvicorn"),
@@ -62,6 +72,8 @@ def examine(data: pathlib.Path, workdirs: pathlib.Path) -> dict[str, Any]:
     """What there is, JSON-serialisable; ``problems`` lists what is needed and missing, with the mend."""
     import jax
 
+    from facejax.weights.convert import cache_dir
+
     problems, versions = [], {}
     for name in _PACKAGES:
         try:
@@ -83,7 +95,7 @@ def examine(data: pathlib.Path, workdirs: pathlib.Path) -> dict[str, Any]:
         for network in ("pnet", "rnet", "onet"):
             weights.load(network)
         detector = "weights whole"
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ImportError, ValueError) as error:
         detector = "unusable"
         problems.append(str(error))
     devices = []
@@ -91,7 +103,6 @@ def examine(data: pathlib.Path, workdirs: pathlib.Path) -> dict[str, Any]:
         devices = [str(device) for device in jax.devices()]
     except Exception as error:  # whatever a plugin raises
         problems.append(f"JAX finds no device ({error!r}): look at JAX_PLATFORMS and the driver")
-    cache = pathlib.Path(os.environ.get("FACEJAX_CACHE") or pathlib.Path.home() / ".cache" / "facejax")
     return {
         "python": platform.python_version(),
         "packages": versions,
@@ -100,6 +111,6 @@ def examine(data: pathlib.Path, workdirs: pathlib.Path) -> dict[str, Any]:
         "detector": detector,
         "prepared sets": sorted(path.parent.parent.name for path in data.glob("*/*/dataset_info.json")),
         "trained models": sorted(str(path.parent) for path in workdirs.glob("*/*/model.json")),
-        "fetched weights": sorted(path.parent.name for path in cache.glob("*/converted")),
+        "fetched weights": sorted(path.parent.name for path in cache_dir().glob("*/converted")),
         "problems": problems,
     }

@@ -130,5 +130,5 @@ def cutter(name: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarr
         "five_points": lambda image, bbox, landmarks: warp_five_points(image, landmarks),
     }
     if name not in cuts:
-        raise ValueError(f"faces are cut out by {', '.join(cuts)}, got {name!r}{nearest(name, cuts)}")
+        raise ValueError(f"no way to cut out a face is called {name!r}{nearest(name, cuts)}")
     return cuts[name]

@@ -40,7 +40,7 @@ def export_models(
     """
     directory = pathlib.Path(directory)
     if format_ not in FORMATS:
-        raise ValueError(f"no format {format_!r}{nearest(format_, FORMATS)}; there are: {', '.join(FORMATS)}")
+        raise ValueError(f"no format {format_!r}{nearest(format_, FORMATS)}")
     if format_ == "orbax":
         stems = unique_stems(models)
         return {stem: export_orbax(model, directory / stem, faces) for stem, model in zip(stems, models, strict=True)}

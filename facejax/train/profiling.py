@@ -39,6 +39,8 @@ class Profile:
             logger.info("profile of %d steps written; look at it with: xprof %s", traced, self._directory)
 
     def close(self) -> None:
-        """Tells of a trace that was asked for and that the run was too short for."""
-        if self._steps and self._seen <= STEPS_BEFORE:
+        """Writes the trace of a run that ends amid the traced steps; tells where the run was too short for one."""
+        if self._running:
+            self.stop(())
+        elif self._steps and self._seen <= STEPS_BEFORE:
             logger.warning("no profile: it would begin behind %d steps, and %d were run", STEPS_BEFORE, self._seen)

@@ -63,8 +63,8 @@ def load_published(name: str, cache: pathlib.Path | str | None = None) -> tuple[
 
     Args:
         name: ``architecture.tag`` (`facejax.models.list_models`, pretrained).
-        cache: Folder that files and conversions are kept in: ``$FACEJAX_CACHE``, or ``~/.cache/facejax``. A file that
-            was brought there by other means (``CACHE/<name>/<file>``) is taken instead of a download.
+        cache: Folder that files and conversions are kept in; None for `cache_dir`. A file that was brought there by
+            other means (``CACHE/<name>/<file>``) is taken instead of a download.
 
     Raises:
         ConnectionError: The file is not there and cannot be downloaded.
@@ -73,7 +73,7 @@ def load_published(name: str, cache: pathlib.Path | str | None = None) -> tuple[
     cfg = pretrained_cfg(name)
     if not cfg.source:
         raise ValueError(f"no weights are published for {name!r}{nearest(name, list_models(pretrained=True))}")
-    cache = pathlib.Path(cache or os.environ.get("FACEJAX_CACHE") or pathlib.Path.home() / ".cache" / "facejax")
+    cache = pathlib.Path(cache or cache_dir())
     converted = cache / name / "converted"
     if (kept := _kept(converted, cfg)) is not None:
         return kept
@@ -94,6 +94,11 @@ def _kept(converted: pathlib.Path, cfg: PretrainedCfg) -> tuple[dict[str, Any], 
         return None
     # Where no hash is published, it is that of the file.
     return (variables, found) if dataclasses.replace(cfg, sha256=cfg.sha256 or found.sha256) == found else None
+
+
+def cache_dir() -> pathlib.Path:
+    """Where downloads and their conversions are kept: ``$FACEJAX_CACHE``, or ``~/.cache/facejax``."""
+    return pathlib.Path(os.environ.get("FACEJAX_CACHE") or pathlib.Path.home() / ".cache" / "facejax")
 
 
 def fetch(cfg: PretrainedCfg, cache: pathlib.Path | str) -> pathlib.Path:

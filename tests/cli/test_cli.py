@@ -278,7 +278,7 @@ def test_other_settings_are_refused(photos, model_dir, tmp_path, capsys):
     assert "other settings (differ: min_face)" in capsys.readouterr().err
 
 
-def test_results_of_other_weights_are_refused(photos, model_dir, tmp_path, capsys):
+def test_results_of_other_weights_are_refused(photos, tmp_path, capsys):
     """Training goes on and writes another ``best`` in place; other words in the metadata change nothing."""
     trained, out = tmp_path / "best", tmp_path / "out"
     arguments = ["analyze", str(photos / "c.png"), "--model", str(trained), "--out", str(out), "--quiet"]
@@ -442,7 +442,7 @@ def test_a_clip_is_told_by_faces_as_its_classifier_was_taught_them(cut, photos, 
     assert frames.tolist() == [0]
 
 
-def test_a_clip_classifier_is_read_before_the_video(photos, model_dir, tmp_path, capsys):
+def test_a_clip_classifier_is_read_before_the_video(model_dir, tmp_path, capsys):
     with VideoWriter(tmp_path / "noise.mp4", 10) as writer:
         writer.write(noise(64, 64))
     arguments = ["analyze", str(tmp_path / "noise.mp4"), "--model", model_dir, "--out", str(tmp_path / "out")]
@@ -489,7 +489,7 @@ def test_errors_are_one_line(arguments, words, capsys, tmp_path, monkeypatch, mo
     assert words in error[0]
 
 
-def test_wrong_usage(capsys):
+def test_wrong_usage():
     with pytest.raises(SystemExit) as caught:
         cli.main(["analyse"])
     assert caught.value.code == 2
@@ -540,6 +540,15 @@ def test_doctor_lists_a_platform_that_fails(monkeypatch, tmp_path, capsys):
     assert report["problems"] == ["JAX finds no device (AssertionError()): look at JAX_PLATFORMS and the driver"]
     declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert report["extras"].keys() == declared.keys() - {"test", "dev"}
+    needed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert set(report["packages"]) == {re.split("[<>=]", line)[0] for line in needed} | {"facejax", "jaxlib"}
+
+
+def test_doctor_says_what_the_detector_lacks(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "lz4.frame", None)  # as where it is not installed
+    report = doctor.examine(tmp_path, tmp_path)
+    assert report["detector"] == "unusable"
+    assert "lz4.frame" in report["problems"][0]
 
 
 def test_an_index_that_cannot_be_written_is_refused_before_the_photos_are_read(photos, tmp_path, monkeypatch, capsys):

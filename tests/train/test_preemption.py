@@ -137,6 +137,11 @@ def test_a_profile_says_what_was_traced(tmp_path, caplog):
             profile.before_step(jnp.zeros(()))
         profile.stop(jnp.zeros(()))
     assert "profile of 2 steps written" in caplog.text
+    with contextlib.closing(Profile(tmp_path / "ended", 100)) as profile:  # by an error amid the traced steps
+        for _ in range(STEPS_BEFORE + 3):
+            profile.before_step(jnp.zeros(()))
+    assert "profile of 3 steps written" in caplog.text
+    assert list((tmp_path / "ended").rglob("*.xplane.pb"))
     assert "no profile" not in caplog.text
     with contextlib.closing(Profile(tmp_path, 100)) as profile:
         profile.before_step(jnp.zeros(()))
