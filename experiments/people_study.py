@@ -26,6 +26,7 @@ from facejax import load_model  # noqa: E402
 from facejax.config import ConfigError  # noqa: E402
 from facejax.data.loader import eval_batches  # noqa: E402
 from facejax.data.source import FaceSource  # noqa: E402
+from facejax.evals.tasks import RegressionResult  # noqa: E402
 from facejax.preprocessing import Preprocessing  # noqa: E402
 from facejax.tasks import EMOTION8, TASKS, Task  # noqa: E402
 
@@ -55,9 +56,8 @@ def score(task: Task, predicted: np.ndarray, labels: np.ndarray) -> float:
     if task.kind == "age":
         return float(np.abs(predicted - labels).mean())
     if task.kind == "regression":
-        covariance = ((predicted - predicted.mean(0)) * (labels - labels.mean(0))).mean(0)
-        spread = predicted.var(0) + labels.var(0) + (predicted.mean(0) - labels.mean(0)) ** 2
-        return float((2 * covariance / spread).mean())
+        found = RegressionResult(task.labels, predicted, labels).metrics()
+        return float(np.mean([found[f"ccc_{name}"] for name in task.labels]))
     return 100 * float(balanced_accuracy_score(labels, predicted))
 
 

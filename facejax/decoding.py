@@ -2,6 +2,7 @@
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import softmax
 
 from facejax.tasks import Task
 
@@ -22,8 +23,7 @@ def probabilities(task: Task, logits: Float[np.ndarray, "n outputs"]) -> Float[n
     logits = logits.astype(np.float32)
     if task.kind == "binary":
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    return softmax(logits, axis=1)
 
 
 def expected_age(age_probabilities: Float[np.ndarray, "n ages"], top: int = 2) -> Float[np.ndarray, "n"]:

@@ -12,6 +12,7 @@ Kind = Literal["categorical", "identity", "binary", "age", "regression"]
 EMOTION8 = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 EMOTION7 = tuple(label for label in EMOTION8 if label != "contempt")
 GENDER = ("female", "male")
+GROUP_EMOTION = ("positive", "neutral", "negative")
 ETHNICITY = ("white", "black", "asian", "indian", "latino_middle_eastern")
 
 

@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import pathlib
 import re
 import sys
@@ -21,6 +20,7 @@ import zipfile
 import cv2
 import numpy as np
 
+from facejax.atomic import write_atomically
 from facejax.datasets.people import assets
 from facejax.datasets.people.raster import rasterize
 
@@ -191,9 +191,7 @@ def build(wheel_path: pathlib.Path, out: pathlib.Path) -> None:
         lips=pack.lips,
         provenance=np.array(json.dumps(provenance)),
     )
-    partial = out.with_suffix(".tmp")
-    partial.write_bytes(buffer.getvalue())
-    os.replace(partial, out)
+    write_atomically(out, buffer.getvalue())
     print(
         f"{out}: {len(vertices)} vertices, {len(triangles)} triangles, {len(names)} targets, {out.stat().st_size} bytes"
     )

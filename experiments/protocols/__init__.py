@@ -1,1 +1,1 @@
-"""Protocols that train no network: what `run.py` starts for a `VideoConfig` or a `LfwConfig`."""
+"""Protocols that train no network: what `run.py` starts for a `VideoConfig`, `LfwConfig` or `AttributesConfig`."""

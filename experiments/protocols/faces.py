@@ -16,7 +16,7 @@ from facejax.data.records import Record
 from facejax.datasets import get_dataset
 from facejax.detect import MTCNN, cutter
 from facejax.protocol_config import ClipsConfig, DetectionConfig
-from facejax.tasks import EMOTION7, TASKS
+from facejax.tasks import EMOTION7, GROUP_EMOTION, TASKS
 from facejax.video.faces import ClipFaces, clip_faces, find_faces
 from facejax.video.features import Clip
 from facejax.video.frames import Frame, VideoError, array_frames, read_frames
@@ -71,9 +71,7 @@ def open_clips(config: ClipsConfig) -> ClipSet:
         ConfigError: Its clips have no such label.
         FileNotFoundError: The folder is not that of the set.
     """
-    from facejax.datasets.people.clip import GROUP_EMOTIONS
-
-    labels = EMOTION7 if config.label == "emotion" else GROUP_EMOTIONS
+    labels = EMOTION7 if config.label == "emotion" else GROUP_EMOTION
     if config.raw and config.name != "people":
         with naming("clips.raw", config.raw):
             records = tuple(get_dataset(config.name).clips(pathlib.Path(config.raw)))

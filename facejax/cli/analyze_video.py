@@ -5,17 +5,17 @@ import contextlib
 import datetime
 import itertools
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
+from facejax.atomic import whole_file
 from facejax.cli import DONE
 from facejax.cli.analyze import columns, settings_of
 from facejax.cli.options import load_analyzer
 from facejax.cli.progress import Progress
-from facejax.cli.results_file import FRAMES, file_key, held_folder, keep_settings, write_table
+from facejax.cli.results_file import FRAMES, as_text, file_key, held_folder, keep_settings, write_table
 from facejax.inference.results import flat_row
 from facejax.inference.video import VideoFrame, VideoWriter, analyze_frames, webcam_frames
 from facejax.video.frames import mean_rate, read_frames
@@ -80,14 +80,10 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
 @contextlib.contextmanager
 def _whole_frames(folder: pathlib.Path, settings: dict[str, Any]) -> Iterator[TextIO]:
     """A file for the frames, which appears with the settings when all is written; an error inside leaves none."""
-    partial = folder / f".{FRAMES}.partial"
-    try:
-        with partial.open("w") as file:
-            yield file
+    with whole_file(folder / FRAMES) as file:
+        with as_text(file) as text:
+            yield text
         keep_settings(folder, settings)
-        os.replace(partial, folder / FRAMES)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _tell(args: argparse.Namespace, frame: VideoFrame, lines: Any) -> None:

@@ -21,9 +21,9 @@ class Progress:
         self._start = self._shown = time.monotonic()
         self.done = 0
 
-    def add(self, count: int = 1) -> None:
-        """Counts; shows the line where it is time to."""
-        self.done += count
+    def add(self) -> None:
+        """Counts one; shows the line where it is time to."""
+        self.done += 1
         now = time.monotonic()
         if now - self._shown >= (0.2 if self._terminal else _SECONDS_IN_A_LOG):
             self._shown = now

@@ -2,14 +2,15 @@
 
 import contextlib
 import csv
+import io
 import itertools
 import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
-from facejax.atomic import write_atomically
+from facejax.atomic import whole_file, write_atomically
 from facejax.cli.options import make_out, shown
 from facejax.locks import alone_in
 
@@ -144,22 +145,28 @@ def read_results(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 def write_table(path: pathlib.Path, rows: Iterator[dict[str, Any]], columns: list[str]) -> None:
     """Writes a csv or, by its suffix, a parquet file; whole or not at all, a thousand rows in memory."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with whole_file(path) as file:
         if path.suffix == ".parquet":
-            _write_parquet(partial, rows, columns)
-        else:
-            # A photo's name need not be UTF-8: its bytes are written as they are.
-            with partial.open("w", newline="", errors="surrogateescape") as file:
-                writer = csv.DictWriter(file, columns, extrasaction="ignore")
-                writer.writeheader()
-                writer.writerows(rows)
-        os.replace(partial, path)
+            _write_parquet(file, rows, columns)
+            return
+        # A photo's name need not be UTF-8: its bytes are written as they are.
+        with as_text(file, errors="surrogateescape", newline="") as text:
+            writer = csv.DictWriter(text, columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+@contextlib.contextmanager
+def as_text(file: BinaryIO, **options: Any) -> Iterator[TextIO]:
+    """UTF-8 text to write to a file of bytes, which stays open; options are `io.TextIOWrapper`'s."""
+    text = io.TextIOWrapper(file, "utf-8", **options)
+    try:
+        yield text
     finally:
-        partial.unlink(missing_ok=True)
+        text.detach()  # flushes
 
 
-def _write_parquet(path: pathlib.Path, rows: Iterator[dict[str, Any]], columns: list[str]) -> None:
+def _write_parquet(file: BinaryIO, rows: Iterator[dict[str, Any]], columns: list[str]) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -171,7 +178,7 @@ def _write_parquet(path: pathlib.Path, rows: Iterator[dict[str, Any]], columns: 
             for name in columns
         ]
     )
-    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
         while group := list(itertools.islice(rows, 1000)):
             full: list[dict[str, Any]] = [{name: row.get(name) for name in columns} for row in group]
             for row in full:

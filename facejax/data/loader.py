@@ -126,16 +126,14 @@ def train_loader(
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 2,
-    workers: int = 0,
-    prefetch: int = 4,
 ) -> grain.IterDataset:
     """Endless shuffled training batches of this process.
 
     The stream is every epoch's permutation of all records, one after another (a batch may hold the end of one epoch and
     the start of the next; no record is dropped). It is a pure function of the seed: global batch k holds the same
-    records, with the same augmentation, whatever the number of processes, threads or workers. So the position is the
-    step: resume with ``start_step=step``, or by ``iterator.set_state(iterator.get_state())`` with equal `workers`
-    (Grain's state of a loader without workers is ``{"next_index": steps since start_step}``).
+    records, with the same augmentation, whatever the number of processes or threads. So the position is the step:
+    resume with ``start_step=step``, or by ``iterator.set_state(iterator.get_state())`` (Grain's state is
+    ``{"next_index": steps since start_step}``).
 
     Args:
         source: The records.
@@ -146,10 +144,7 @@ def train_loader(
         start_step: Global step of the first batch.
         process_index: This process, `jax.process_index()`.
         process_count: Number of processes, `jax.process_count()`.
-        threads: Threads that each prepare a batch (OpenCV lets go of the GIL); with `workers`, in each of them.
-        workers: Worker processes; 0 for none. On two cores threads were measured to be faster; workers pay where
-            augmentation in Python is the bottleneck. The calling script then needs an ``if __name__ == "__main__"``.
-        prefetch: Batches that are prepared ahead.
+        threads: Threads that each prepare a batch (OpenCV lets go of the GIL).
 
     Returns:
         Grain data set; ``iter()`` of it gives an iterator with ``get_state`` and ``set_state``.
@@ -162,12 +157,8 @@ def train_loader(
     order_seed, augmentation_seed = _seeds(seed)
     records = _Records(source, preprocessing, augment, augmentation_seed)
     batches = _Batches(records, len(source), batch_size, order_seed, start_step, process_index, process_count)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))
-    loader = grain.MapDataset.source(batches).to_iter_dataset(options)
-    if workers:
-        _parse_absl_flags()
-        loader = loader.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return loader
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(4, threads))
+    return grain.MapDataset.source(batches).to_iter_dataset(options)
 
 
 def array_loader(
@@ -197,14 +188,6 @@ def array_loader(
 def _seeds(seed: int) -> list[int]:
     """Independent seeds of order and augmentation; of neighbouring `seed`s too, as each epoch adds 1 to the first."""
     return np.random.SeedSequence(seed).generate_state(2).tolist()
-
-
-def _parse_absl_flags() -> None:
-    # Grain's worker pool reads absl flags, and absl refuses that in a program that is not an absl app.
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["facejax"])
 
 
 def eval_batches(

@@ -140,8 +140,7 @@ def _checked_length(shard: str | os.PathLike, offset: int, header: bytes) -> int
 class TFRecordSource:
     """Random access to the records of some shards: ``len(source)``, ``source[i] -> bytes``.
 
-    Safe to share among threads (`os.pread` keeps no position), to pickle and to fork. Usable as it is as a Grain random
-    access source; the repr names the shards because Grain compares it when a checkpoint is restored.
+    Safe to share among threads (`os.pread` keeps no position), to pickle and to fork.
 
     Attributes:
         labels: Columns of labels that all the shards' indices hold, over all records.
@@ -223,6 +222,3 @@ class TFRecordSource:
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
-
-    def __repr__(self) -> str:
-        return f"TFRecordSource({len(self)} records, {[shard.name for shard in self.shards]})"

@@ -1,8 +1,8 @@
-"""Augmentation on the host: functions of an image and a random generator, used as Grain random maps.
+"""Augmentation on the host: functions of an image and a random generator.
 
-Each takes ``(image, rng)`` and returns an image, both uint8 RGB (height, width, 3). The generator is seeded by Grain
-from the loader's seed and the record's place in the stream, so that what is drawn does not depend on threads, worker
-processes or the number of hosts.
+Each takes ``(image, rng)`` and returns an image, both uint8 RGB (height, width, 3). The loader seeds the
+generator from its own seed and the record's place in the stream, so that what is drawn does not depend on threads or
+the number of hosts.
 """
 
 import dataclasses

@@ -14,6 +14,7 @@ from facejax.data.decode import CorruptImageError, decode_image
 from facejax.data.example import encode_example
 from facejax.data.metadata import Field
 from facejax.data.records import Record
+from facejax.datasets.registry import Crop
 from facejax.detect.align import centre_crop, crop_face
 from facejax.detect.boxes import overlap
 
@@ -37,7 +38,7 @@ class CropSettings:
         image_format: ``jpeg``, or ``bmp``: raw pixels, ten times as large, that need no decoding to speak of.
     """
 
-    crop: Literal["mtcnn", "centre", "annotation", "none"] = "mtcnn"
+    crop: Crop = "mtcnn"
     margin: float = 0.0
     align: bool = True
     face: Literal["largest", "probable", "central"] = "largest"

@@ -13,6 +13,7 @@ A reader is one class with a few constant attributes and one generator:
 import importlib
 import pathlib
 import pkgutil
+import typing
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
@@ -21,7 +22,7 @@ from facejax.naming import nearest
 from facejax.tasks import TASKS
 
 Crop = Literal["mtcnn", "centre", "annotation", "none"]
-CROPS = ("mtcnn", "centre", "annotation", "none")
+CROPS = typing.get_args(Crop)
 # Modules of this package that are no data set.
 MACHINERY = frozenset(
     {"registry", "layout", "options", "survey", "plan", "crops", "chunks", "prepare", "beam", "summary", "tfds_folder"}

@@ -13,8 +13,8 @@ from typing import ClassVar
 from facejax.data.records import Record
 from facejax.datasets.layout import Skips, agreed, find, lines, whole
 from facejax.datasets.registry import Dataset, register_dataset
+from facejax.tasks import GROUP_EMOTION
 
-GROUP_EMOTION = ("positive", "neutral", "negative")
 _HEADER = ["Vid_name", "Label"]
 _SPLITS = {"train": "Train", "validation": "Val"}
 

@@ -15,27 +15,15 @@ from jaxtyping import Float, Float32, Int, Int64
 _PAIRS = 2**13
 
 
-def overlap(
-    boxes: Float[np.ndarray, "n 4"],
-    others: Float[np.ndarray, "m 4"],
-    *,
-    relative_to: Literal["union", "smaller"] = "union",
-    end_pixel: float = 0.0,
-) -> Float[np.ndarray, "n m"]:
-    """Intersection of every box with every other, as a part of their union (IoU) or of the smaller one.
-
-    Args:
-        boxes: [x1, y1, x2, y2] in pixels.
-        others: [x1, y1, x2, y2] in pixels.
-        relative_to: What the intersection is divided by; ``smaller`` is MTCNN's "Min" rule.
-        end_pixel: Added to each width and height: 1 where x2 and y2 are pixels that belong to the box.
+def overlap(boxes: Float[np.ndarray, "n 4"], others: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
+    """Intersection of every box [x1, y1, x2, y2] with every other, as a part of their union (IoU).
 
     Returns:
         Values in [0, 1]; 0 for two boxes without area.
     """
     low, high, other_low, other_high = boxes[:, None, :2], boxes[:, None, 2:], others[None, :, :2], others[None, :, 2:]
-    areas = _area(low, high, end_pixel), _area(other_low, other_high, end_pixel)
-    return _overlap((low, high), (other_low, other_high), *areas, relative_to, end_pixel)
+    areas = _area(low, high, 0.0), _area(other_low, other_high, 0.0)
+    return _overlap((low, high), (other_low, other_high), *areas, "union", 0.0)
 
 
 def best_first(scores: Float32[np.ndarray, " n"], key: Int64[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
@@ -61,8 +49,16 @@ def nms(
 ) -> Int[np.ndarray, " kept"]:
     """Indices of the boxes that greedy non-maximum suppression keeps, in the order of `best_first`.
 
-    A box goes when its `overlap` with a kept box of a higher score is above `threshold`; of equal scores the earlier
+    A box goes when what it shares with a kept box of a higher score is above `threshold`; of equal scores the earlier
     box is the higher. Only boxes of one key are compared.
+
+    Args:
+        boxes: [x1, y1, x2, y2] in pixels.
+        scores: At least 0.
+        threshold: Of the shared part, 0 to 1.
+        key: From 0 to 2^31.
+        relative_to: What the intersection of two is divided by: their union, or, MTCNN's "Min" rule, the smaller one.
+        end_pixel: Added to each width and height: 1 where x2 and y2 are pixels that belong to the box.
     """
     order = best_first(scores, key)
     key, ends = key.take(order), boxes.reshape(-1, 2)
@@ -107,7 +103,7 @@ def _overlap(
     relative_to: Literal["union", "smaller"],
     end_pixel: float,
 ) -> np.ndarray:
-    """`overlap` of boxes, each as its first and its last [x, y], that are broadcast against each other."""
+    """What boxes share, each as its first and its last [x, y], that are broadcast against each other."""
     side = np.minimum(corners[1], others[1]) - np.maximum(corners[0], others[0])
     side += end_pixel
     np.maximum(side, 0, out=side)

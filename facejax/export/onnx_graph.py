@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-# Place of each logical axis (N, H, W, C) in a tensor that lies in NCHW.
+# Permutations of axes: NHWC -> NCHW and back.
 TO_NCHW = (0, 3, 1, 2)
 FROM_NCHW = (0, 2, 3, 1)
+# Place of each logical axis (N, H, W, C) in a tensor that lies in NCHW.
 PLACE_IN_NCHW = (0, 2, 3, 1)
 
 

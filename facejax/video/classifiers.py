@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import typing
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,10 +11,10 @@ from jaxtyping import Float, Int
 
 from facejax.atomic import whole_file
 from facejax.naming import nearest
-from facejax.protocol_config import DetectionConfig
+from facejax.protocol_config import Classifier, DetectionConfig
 from facejax.video.descriptors import Descriptor, describe_clips
 
-CLASSIFIERS = ("linear_svc", "svc_rbf", "random_forest", "logistic")
+CLASSIFIERS = typing.get_args(Classifier)
 _FORMAT = 2
 # Holds arrays only, but follows the indices in them without looking: `_check_tree` looks.
 _TREE = "sklearn.tree._tree.Tree"

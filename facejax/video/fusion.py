@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import softmax
 
 
 def standardize(scores: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n classes"]:
@@ -13,9 +14,7 @@ def standardize(scores: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n 
     """
     finite = scores[np.isfinite(scores)]
     spread = max(float(finite.std()), 1e-12) if finite.size else 1.0
-    scaled = scores / spread
-    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    return softmax(scores / spread, axis=1)
 
 
 def fuse(members: Sequence[Float[np.ndarray, "n classes"]]) -> Float[np.ndarray, "n classes"]:

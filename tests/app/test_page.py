@@ -130,7 +130,7 @@ def test_what_cannot_be_read_is_said(page, tmp_path, name, content, words):
     assert page.locator("#busy").is_hidden()
 
 
-def test_the_server_says_too_large_itself(page, tmp_path):
+def test_the_server_says_too_large_itself(page):
     """Were the page's own check not there."""
     answer = page.evaluate(
         """async () => {

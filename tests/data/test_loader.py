@@ -110,15 +110,6 @@ def test_resumption_is_exact(source, step):
             np.testing.assert_array_equal(want[key], second[key])
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # Grain's worker pool leaves shared memory to the end of the process
-def test_worker_processes_change_nothing(source):
-    ours = batches(train_loader(source, PREPROCESSING, 8, 6, augment=[RandomHorizontalFlip()], workers=2), 6)
-    reference = batches(train_loader(source, PREPROCESSING, 8, 6, augment=[RandomHorizontalFlip()]), 6)
-    for mine, theirs in zip(ours, reference, strict=True):
-        np.testing.assert_array_equal(mine["image"], theirs["image"])
-
-
 def test_batch_size_must_divide(source):
     with pytest.raises(ValueError, match="no multiple of 3 processes"):
         train_loader(source, PREPROCESSING, 8, 0, process_count=3)

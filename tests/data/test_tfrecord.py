@@ -94,7 +94,6 @@ def test_random_access_over_shards(shard, tmp_path):
             source[index]
     copy = pickle.loads(pickle.dumps(source))
     assert copy[3] == RECORDS[3]
-    assert repr(copy) == repr(source)
 
 
 def test_closing_gives_the_files_back(shard, monkeypatch):
@@ -198,6 +197,6 @@ def test_missing_shard(tmp_path):
         TFRecordSource([tmp_path / "none"])
 
 
-def test_error_survives_pickling(tmp_path):
+def test_error_survives_pickling():
     error = pickle.loads(pickle.dumps(CorruptRecordError("shard", 5, "bad CRC")))
     assert (error.offset, str(error)) == (5, str(CorruptRecordError("shard", 5, "bad CRC")))

@@ -31,9 +31,7 @@ def image_of(index: int) -> np.ndarray:
     return np.full((20, 30, 3), (index * 2 % 256, index // 128 * 40, 255 - index * 2 % 256), np.uint8)
 
 
-def write_toy_set(
-    data_dir: pathlib.Path, count: int, shards: int = 3, split: str = "train", labels=labels_of
-) -> pathlib.Path:
+def write_toy_set(data_dir: pathlib.Path, count: int, shards: int = 3) -> pathlib.Path:
     """Writes DATA/toy/1.0.0 with a split ``train`` of `count` lossless (BMP) crops; returns the folder."""
     directory = data_dir / "toy" / "1.0.0"
     directory.mkdir(parents=True)
@@ -49,13 +47,13 @@ def write_toy_set(
                 "score": 0.9,
                 "num_faces": 1,
             }
-            records.append(encode_example({**labels(index), **stored}))
+            records.append(encode_example({**labels_of(index), **stored}))
         columns = {key: field.column([labels_of(i)[key] for i in places.tolist()]) for key, field in FIELDS.items()}
         path = directory / shard_name("toy", "train", shard, shards)
         write_shard(path, records, columns)
         lengths.append(len(records))
         size += path.stat().st_size
     write_metadata(
-        directory, "toy", FIELDS | STORED_FIELDS, "bmp", {split: (lengths, size)}, "A toy.", "https://x.org", "MIT"
+        directory, "toy", FIELDS | STORED_FIELDS, "bmp", {"train": (lengths, size)}, "A toy.", "https://x.org", "MIT"
     )
     return directory

@@ -2,7 +2,7 @@ import miniatures
 import pytest
 
 from facejax.datasets import get_dataset
-from facejax.datasets.vgaf import GROUP_EMOTION
+from facejax.tasks import GROUP_EMOTION
 
 READER = get_dataset("vgaf")
 

@@ -70,8 +70,6 @@ def test_overlap_of_known_boxes():
     a = np.array([[0.0, 0.0, 10.0, 10.0]])
     others = np.array([[0.0, 0.0, 10.0, 10.0], [5.0, 0.0, 15.0, 10.0], [10.0, 0.0, 20.0, 10.0], [2.0, 2.0, 4.0, 4.0]])
     np.testing.assert_allclose(boxes.overlap(a, others), [[1, 50 / 150, 0, 4 / 100]])
-    np.testing.assert_allclose(boxes.overlap(a, others, relative_to="smaller"), [[1, 0.5, 0, 1]])
-    np.testing.assert_allclose(boxes.overlap(a, others, end_pixel=1.0)[0, 2], 11 / (121 + 121 - 11))
 
 
 def test_overlap_of_boxes_without_area_is_zero():

@@ -65,7 +65,7 @@ def test_a_file_predicts_what_the_model_does_and_carries_its_words(tmp_path, fac
     assert sorted(file.name for file in tmp_path.iterdir()) == ["toy.onnx"]
 
 
-def test_normalisations_and_layouts_are_gone_from_the_graph(faces):
+def test_normalisations_and_layouts_are_gone_from_the_graph():
     body = export.convert(face_network(toy_model("emotion8"))).graph
     operations = [node.op_type for node in body.node]
     assert operations.count("Conv") == 27
@@ -73,7 +73,7 @@ def test_normalisations_and_layouts_are_gone_from_the_graph(faces):
     assert not {"BatchNormalization", "Reciprocal", "Expand", "Sqrt"} & set(operations)
 
 
-def test_bounds_and_means_are_nodes_that_onnxruntime_fuses(faces):
+def test_bounds_and_means_are_nodes_that_onnxruntime_fuses():
     """With Max and Min for ReLU6 and ReduceSum for means, MobileNet took 1.8 x as long (docs/performance_log.md)."""
     operations = [node.op_type for node in export.convert(face_network(toy_model("valence_arousal"))).graph.node]
     assert operations.count("Clip") == 27
@@ -252,7 +252,7 @@ def test_names_of_weights_become_harmless_file_names():
     assert pathlib.PurePath(file_stem("a\0b/c\\d")).name == "a_b_c_d"
 
 
-def test_another_file_has_no_words(tmp_path, faces):
+def test_another_file_has_no_words(tmp_path):
     model = export.convert(as_network(lambda x: (x * 2,), 8, 6))
     (tmp_path / "other.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ValueError, match="no facejax metadata"):

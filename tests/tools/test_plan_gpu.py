@@ -77,7 +77,7 @@ def test_of_an_operand_that_is_cut_only_the_slices_are_traffic():
     assert fusion.traffic == 4 * ((4 + 8) + 4 + 64) + 4 * (4 + 8 + 64)
 
 
-def test_programs_of_this_machine_are_read(capsys):
+def test_programs_of_this_machine_are_read():
     import jax
     import jax.numpy as jnp
 
@@ -87,7 +87,6 @@ def test_programs_of_this_machine_are_read(capsys):
     compiled = jax.jit(repeated).lower(jnp.ones((16, 16)), jnp.ones((16, 16))).compile()
     found = list(plan_gpu.kernels(compiled.as_text()))
     assert sum(kernel.calls for kernel in found if kernel.kind in ("dot", "kLoop", "kOutput", "call")) >= 5
-    assert all(kernel.traffic >= 0 for kernel in found)
 
 
 def test_a_machine_without_the_compiler_is_told_what_to_install(capsys, monkeypatch):

@@ -118,7 +118,7 @@ def test_a_file_of_another_format_is_refused(clips, tmp_path, monkeypatch):
         FittedSequence.load(tmp_path / "old.npz")
 
 
-def test_attention_pools_as_written(clips):
+def test_attention_pools_as_written():
     """One clip by hand, in NumPy, from the weights."""
     recipe = RECIPE
     network = recipe.network(2)

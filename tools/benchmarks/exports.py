@@ -131,11 +131,10 @@ def _faces(data_dir: str | None, name: str, split: str, task: str, count: int) -
     if data_dir is None:
         return list(rng.integers(0, 256, (min(count, 32), 64, 64, 3), np.uint8)), np.full(min(count, 32), -1)
     from facejax.data.source import FaceSource
+    from facejax.train.setup import class_labels
 
     source = FaceSource(data_dir, name, split)
-    labels = source.labels(TASKS[task].label_key)
-    if TASKS[task].label_map:
-        labels = np.where(labels >= 0, np.asarray(TASKS[task].label_map)[labels], -1)
+    labels = class_labels(source, TASKS[task])
     chosen = rng.permutation(np.flatnonzero(labels >= 0))[:count]
     return [source.read(int(index))["image"] for index in chosen], labels[chosen]
 

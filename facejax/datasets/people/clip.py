@@ -17,7 +17,6 @@ from facejax.datasets.people.render import Look, Person, draw, make_person
 from facejax.datasets.people.scene import finish, put, sample_camera, sample_exposure, sample_finish
 from facejax.tasks import EMOTION8
 
-GROUP_EMOTIONS = ("positive", "neutral", "negative")
 # Expressions of the members of a group, by its emotion.
 _MEMBERS = {
     "positive": ("happiness", "happiness", "happiness", "surprise"),

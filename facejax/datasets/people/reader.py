@@ -11,14 +11,14 @@ from jaxtyping import UInt8
 
 from facejax.data.records import Record
 from facejax.datasets.people.camera import Camera
-from facejax.datasets.people.clip import GROUP_EMOTIONS, ClipMaker, sample_group, sample_solo
+from facejax.datasets.people.clip import ClipMaker, sample_group, sample_solo
 from facejax.datasets.people.expression import Expression, sample_expression
 from facejax.datasets.people.identity import Identity, sample_identity
 from facejax.datasets.people.points import face_points
 from facejax.datasets.people.render import make_person
 from facejax.datasets.people.scene import SETTINGS, photo, sample_camera
 from facejax.datasets.registry import Dataset, register_dataset
-from facejax.tasks import EMOTION7, EMOTION8
+from facejax.tasks import EMOTION7, EMOTION8, GROUP_EMOTION
 
 # Manually labelled training photos of AffectNet by expression, in the order of EMOTION8.
 AFFECTNET_COUNTS = (24882, 3750, 3803, 6378, 134415, 74874, 25459, 14090)
@@ -156,7 +156,7 @@ class People(Dataset):
         Args:
             raw: Not used: the set is made, not read.
             kind: ``solo`` as in AFEW: one main person and the seven emotions (``emotion``, an index in EMOTION8, never
-                contempt); ``group`` as in VGAF: ``group_emotion``, an index in `clip.GROUP_EMOTIONS`.
+                contempt); ``group`` as in VGAF: ``group_emotion``, an index in `GROUP_EMOTION`.
             num_train: Training clips.
             num_validation: Validation clips, of other people.
             seed: Another seed is another world of people.
@@ -181,8 +181,8 @@ class People(Dataset):
                     actors, frame = sample_solo(rng, key, emotion, size)
                     labels = {"emotion": emotion}
                 else:
-                    group = index % len(GROUP_EMOTIONS)
-                    actors, frame = sample_group(rng, key, GROUP_EMOTIONS[group], size)
+                    group = index % len(GROUP_EMOTION)
+                    actors, frame = sample_group(rng, key, GROUP_EMOTION[group], size)
                     labels = {"group_emotion": group}
                 labels["num_people"] = len(actors)
                 maker = ClipMaker(actors, (*key, 1), num_frames, frame)
