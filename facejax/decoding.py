@@ -32,6 +32,9 @@ def expected_age(age_probabilities: Float[np.ndarray, "n ages"], top: int = 2) -
     Args:
         age_probabilities: Column i is the probability of age i + 1.
         top: L in eq. 1; 2 in the published code. All columns give the plain expectation.
+
+    Raises:
+        ValueError: `top` is below 1, or above the number of columns.
     """
     if not 1 <= top <= age_probabilities.shape[1]:
         raise ValueError(f"top must be between 1 and {age_probabilities.shape[1]}, got {top}")

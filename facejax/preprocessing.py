@@ -56,7 +56,11 @@ class Preprocessing:
                 raise ValueError(f"no {name} {value!r}; there are: {', '.join(known)}")
 
     def resize(self, image: np.ndarray) -> np.ndarray:
-        """Stretches a uint8 RGB image (height, width, 3) to (image_size, image_size, 3); uint8 RGB, range 0-255."""
+        """Stretches a uint8 RGB image (height, width, 3) to (image_size, image_size, 3); uint8 RGB, range 0-255.
+
+        Raises:
+            ValueError: It is no such image.
+        """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"expected a uint8 RGB image (height, width, 3), got {image.dtype} {image.shape}")
         if image.shape[:2] == (self.image_size, self.image_size):

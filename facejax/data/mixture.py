@@ -53,7 +53,11 @@ class MixedSource(FaceSource):
         self._lock = threading.Lock()
 
     def labels(self, key: str) -> np.ndarray:
-        """All records' values of a label; see `FaceSource.labels`."""
+        """All records' values of a label; see `FaceSource.labels`.
+
+        Raises:
+            KeyError: None of the sources has the label.
+        """
         if key not in self.fields:
             raise KeyError(f"{self.name} has no label {key!r}; it has {', '.join(sorted(self.fields))}")
         field, columns = self.fields[key], []

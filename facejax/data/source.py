@@ -73,7 +73,11 @@ class FaceSource:
         self._lock = threading.Lock()
 
     def select(self, chosen: np.ndarray | Sequence[int]) -> "FaceSource":
-        """The same split with some records only: indices, or a boolean array over all; `index` then counts those."""
+        """The same split with some records only: indices, or a boolean array over all; `index` then counts those.
+
+        Raises:
+            ValueError: A boolean array has another length.
+        """
         chosen = np.asarray(chosen)
         if chosen.dtype == bool:
             if chosen.shape != (len(self),):

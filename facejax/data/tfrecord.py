@@ -96,6 +96,7 @@ def read_index(shard: pathlib.Path) -> tuple[np.ndarray, np.ndarray, dict[str, n
 
     Raises:
         BrokenFramingError: There is no index and the shard's framing is broken.
+        ValueError: The index is damaged.
     """
     path = index_path(shard)
     if not path.exists():

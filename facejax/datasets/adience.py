@@ -47,6 +47,9 @@ class Adience(Dataset):
         Args:
             raw: Folder with the five fold files and ``aligned`` or ``faces`` (if both are there, ``aligned``).
             test_fold: 0 to 4: this fold is ``test``. The folds share no person. None, as in the paper: all is train.
+
+        Raises:
+            ValueError: There is no such fold.
         """
         if test_fold is not None and test_fold not in range(FOLDS):
             raise ValueError(f"test_fold must be 0 to {FOLDS - 1} or None, got {test_fold}")

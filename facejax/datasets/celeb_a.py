@@ -40,6 +40,9 @@ class CelebA(Dataset):
 
         Args:
             raw: Folder that TensorFlow Datasets prepared, or one above it.
+
+        Raises:
+            ValueError: It holds another set.
         """
         Skips(self)
         folder = find(self, raw, *(f"{place}/{tfds_folder.MARK}" for place in _PLACES)).parent

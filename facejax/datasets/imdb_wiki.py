@@ -56,6 +56,9 @@ class ImdbWiki(Dataset):
             raw: Folder with ``imdb_crop`` and ``wiki_crop``, or ``imdb`` and ``wiki``; boxes are given for the latter.
             min_score: Lowest face score.
             validation: Part of the people (by name) that is held out.
+
+        Raises:
+            ValueError: That is no part, or a .mat file is not the published one.
         """
         if not 0 <= validation <= 1:
             raise ValueError(f"validation must be a part from 0 to 1, got {validation}")

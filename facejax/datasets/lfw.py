@@ -55,6 +55,9 @@ class Lfw(Dataset):
             raw: Folder with ``lfw``, that folder itself, or a folder prepared by TensorFlow Datasets.
             subjects: Keeps only these people: names, or a text file with one a line (`shared_subjects` makes the
                 paper's list). One who has no photos is counted.
+
+        Raises:
+            FileNotFoundError: No photo lies as in the published set.
         """
         skip = Skips(self)
         found = find(self, raw, tfds_folder.MARK, *_PLACES)

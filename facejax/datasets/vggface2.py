@@ -49,6 +49,9 @@ class VggFace2(Dataset):
             raw: Folder with ``train`` and ``test``; the csv files may be missing.
             validation: Part of each person's photos that is held out, rounded; one of two or more at least.
             seed: Of the split. A person's split depends on nothing else than their own photos.
+
+        Raises:
+            ValueError: `validation` is no part.
         """
         if not 0 <= validation <= 1:
             raise ValueError(f"validation must be a part from 0 to 1, got {validation}")

@@ -70,6 +70,7 @@ class MTCNN:
 
     Raises:
         FileNotFoundError: The package ``mtcnn``, which brings the weights, is not installed.
+        ValueError: A setting is out of its range.
     """
 
     def __init__(

@@ -76,7 +76,11 @@ def export_litert(
 
 
 def convert(network: Network) -> bytes:
-    """The network as a float32 flatbuffer for one image, without metadata."""
+    """The network as a float32 flatbuffer for one image, without metadata.
+
+    Raises:
+        ImportError: A package is missing, with the command that installs it.
+    """
     try:
         # Compiled modules without types.
         ir: Any = importlib.import_module("litert_converter.mlir.ir")
@@ -109,7 +113,11 @@ def run(model: bytes | str | os.PathLike, images: np.ndarray) -> Mapping[str, np
 def start(
     model: bytes | str | os.PathLike, shape: Sequence[int | None]
 ) -> Callable[[np.ndarray], Mapping[str, np.ndarray]]:
-    """A function from images of one shape (height, width, channels) to outputs by name; the file is opened once."""
+    """A function from images of one shape (height, width, channels) to outputs by name; the file is opened once.
+
+    Raises:
+        ImportError: A package is missing, with the command that installs it.
+    """
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:

@@ -42,7 +42,11 @@ def export_onnx(network: Network, path: str | os.PathLike, faces: Sequence[np.nd
 
 
 def convert(network: Network) -> Any:
-    """The network as an `onnx.ModelProto`, unchecked and without metadata."""
+    """The network as an `onnx.ModelProto`, unchecked and without metadata.
+
+    Raises:
+        ImportError: A package is missing, with the command that installs it.
+    """
     try:
         import onnx
         import onnxruntime  # noqa: F401  (needed for the check; said before the work, not after it)

@@ -185,7 +185,11 @@ class PhotoResult:
         return {"photo": os.fspath(self.source)} if isinstance(self.source, str | os.PathLike) else {}
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """`to_rows` as a data frame; needs pandas."""
+        """`to_rows` as a data frame.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
         try:
             import pandas
         except ImportError as error:
@@ -197,6 +201,9 @@ class PhotoResult:
 
         Args:
             image: What to draw on, RGB, of this size; None for the photo itself (a path is read again).
+
+        Raises:
+            ValueError: The image has another size, or the photo cannot be read.
         """
         canvas = read_image(self.source if image is None else image)
         if canvas.shape[:2] != (self.height, self.width):

@@ -119,6 +119,9 @@ class VideoWriter:
     """Writes RGB frames to an mp4 file (MPEG-4); the file appears when all is written.
 
     Use as a context manager: an error inside leaves no file.
+
+    Raises:
+        ValueError: By the first frame: OpenCV cannot write such a video.
     """
 
     def __init__(self, path: pathlib.Path | str, fps: float | int):

@@ -24,6 +24,9 @@ def class_weights(counts: np.ndarray) -> np.ndarray:
     Returns:
         (classes,) float32. A class without a record gets 0: nothing can be learnt of it, and a weight of infinity
         would poison the label-smoothing term of every other record.
+
+    Raises:
+        ValueError: There is no record at all.
     """
     counts = np.asarray(counts, np.float64)
     if counts.max() <= 0:

@@ -132,6 +132,9 @@ def embed_clips(clips: Iterable[tuple[Clip, ClipFaces]], embed: Embed, source: s
         clips: Clips with their faces; read one after another, so that a generator of any length will do.
         embed: Features of crops, e.g. `facejax.load_model(...).features`.
         source: Which network and weights that is, in words.
+
+    Raises:
+        ValueError: There is no clip.
     """
     known: list[Clip] = []
     columns: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}

@@ -68,6 +68,7 @@ def read_frames(
     Raises:
         FileNotFoundError: There is no such file.
         VideoError: It cannot be opened or holds no readable frame.
+        ValueError: `every` is below 1, or `per_second` or `max_side` below 0.
     """
     path = pathlib.Path(path)
     if not path.is_file():
