@@ -26,6 +26,7 @@ _PACKAGES = (
     "simplejpeg",
     "matplotlib",
     "google-crc32c",
+    "protobuf",
     "jaxtyping",
     "tensorboardX",
     "mtcnn",
