@@ -9,7 +9,7 @@ import cv2
 from facejax.app.limits import Limits
 from facejax.inference import FaceAnalyzer
 from facejax.inference.video import analyze_frames
-from facejax.video.frames import read_frames
+from facejax.video.frames import opened, read_frames
 
 
 def analyze_clip(analyzer: FaceAnalyzer, path: pathlib.Path, limits: Limits) -> Generator[dict[str, Any]]:
@@ -30,12 +30,7 @@ def analyze_clip(analyzer: FaceAnalyzer, path: pathlib.Path, limits: Limits) -> 
 
 def _check(path: pathlib.Path, limits: Limits) -> None:
     """Refuses frames that are too large by the header, before memory is taken for one."""
-    capture = cv2.VideoCapture(str(path))
-    try:
-        if not capture.isOpened():
-            raise ValueError("the clip cannot be opened")
+    with opened(path) as capture:
         pixels = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
-        if not 0 < pixels <= limits.clip_pixels:
-            raise ValueError(f"its frames have {pixels:.0f} pixels; allowed are 1 to {limits.clip_pixels}")
-    finally:
-        capture.release()
+    if not 0 < pixels <= limits.clip_pixels:
+        raise ValueError(f"its frames have {pixels:.0f} pixels; allowed are 1 to {limits.clip_pixels}")

@@ -97,7 +97,7 @@ def mean_rate(path: pathlib.Path | str, *, every: int = 1, seconds: float | int 
         VideoError: It cannot be opened.
     """
     count, first, last = 0, 0.0, 0.0
-    with _opened(pathlib.Path(path)) as capture:
+    with opened(pathlib.Path(path)) as capture:
         for _, time in _grabbed(capture, every, 0):
             if seconds and time > seconds:
                 break
@@ -129,8 +129,13 @@ def file_name(path: pathlib.Path | str) -> Any:
 
 
 @contextlib.contextmanager
-def _opened(path: pathlib.Path) -> Iterator[cv2.VideoCapture]:
-    capture = cv2.VideoCapture(file_name(path))
+def opened(path: pathlib.Path) -> Iterator[cv2.VideoCapture]:
+    """The video in a file, by FFmpeg alone: another of OpenCV's backends decodes a picture before it tells its size.
+
+    Raises:
+        VideoError: It is no video that FFmpeg reads.
+    """
+    capture = cv2.VideoCapture(file_name(path), cv2.CAP_FFMPEG)
     try:
         if not capture.isOpened():
             raise VideoError(f"{path} is no video that OpenCV can open; `ffprobe FILE` says what it is")
@@ -140,7 +145,7 @@ def _opened(path: pathlib.Path) -> Iterator[cv2.VideoCapture]:
 
 
 def _decode(path: pathlib.Path, every: int, per_second: float | int, max_side: int, max_frames: int) -> Iterator[Frame]:
-    with _opened(path) as capture:
+    with opened(path) as capture:
         given = 0
         for index, time in _grabbed(capture, every, per_second):
             whole, image = capture.retrieve()

@@ -1,8 +1,11 @@
+import io
+import struct
 import threading
 from unittest import mock
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
 from facejax.video.frames import VideoError, array_frames, mean_rate, read_frames
@@ -51,7 +54,7 @@ def capture_of(grabbed, image):
     capture.grab.side_effect = lambda: next(told, False)
     capture.retrieve.return_value = True, image
     capture.get.return_value = 0
-    return lambda _: capture
+    return lambda *_: capture
 
 
 def test_large_frames_are_reduced(video, monkeypatch):
@@ -77,6 +80,15 @@ def test_files_that_are_no_video(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(VideoError, match=r"text\.mp4"):
         list(read_frames(tmp_path / "text.mp4"))
+    # OpenCV's other readers take a picture too, which they decode whole before they tell its size.
+    stream = io.BytesIO()
+    PIL.Image.new("RGB", (64, 64)).save(stream, "avif")
+    damaged = b"\xff" * 4
+    for kind in (b"dref", b"dinf", b"minf", b"mdia", b"trak", b"moov"):
+        damaged = struct.pack(">I", len(damaged) + 8) + kind + damaged
+    (tmp_path / "picture.mp4").write_bytes(stream.getvalue() + damaged)
+    with pytest.raises(VideoError, match=r"picture\.mp4 is no video"):
+        list(read_frames(tmp_path / "picture.mp4"))
     with pytest.raises(FileNotFoundError, match="nothing"):
         read_frames(tmp_path / "nothing.mp4")
     with pytest.raises(ValueError, match="every >= 1"):
@@ -135,7 +147,7 @@ def test_the_mean_rate_of_a_clip_that_begins_late(video, monkeypatch):
     capture, told = mock.Mock(spec=cv2.VideoCapture), iter((2000, 2500, 3000))
     capture.grab.side_effect = lambda: capture.grab.call_count <= 3
     capture.get.side_effect = lambda name: 0 if name == cv2.CAP_PROP_FPS else next(told)
-    monkeypatch.setattr(cv2, "VideoCapture", lambda _: capture)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: capture)
     assert mean_rate(video) == 2
 
 
@@ -166,5 +178,5 @@ def test_times_where_a_file_tells_too_little(fps, milliseconds, times, video, mo
     capture.grab.side_effect = lambda: capture.grab.call_count <= len(milliseconds)
     capture.retrieve.return_value = True, np.zeros((4, 4, 3), np.uint8)
     capture.get.side_effect = lambda name: fps if name == cv2.CAP_PROP_FPS else next(told)
-    monkeypatch.setattr(cv2, "VideoCapture", lambda _: capture)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: capture)
     assert [frame.time for frame in read_frames(video)] == pytest.approx(times, abs=1e-12)
