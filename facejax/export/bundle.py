@@ -20,8 +20,7 @@ from facejax.models.depthwise import Implementation
 from facejax.weights.folders import whole_folder
 
 MANIFEST = "manifest.json"
-# Names of a bundle's other files.
-_FILES = ("*.onnx", "*.tflite", "*.stablehlo", "*.stablehlo.json", "*.md")
+_DETECTOR_CARD = "mtcnn.md"
 FORMAT = 1
 
 # Writes one file; returns its metadata (`facejax.export.onnx.export_onnx`, `facejax.export.litert.export_litert`).
@@ -61,11 +60,11 @@ def export_bundle(
         dataclasses.replace(face_network(model, depthwise), name=stem)
         for model, stem in zip(models, stems, strict=True)
     ]
-    with whole_folder(pathlib.Path(directory), MANIFEST, "detector", *_FILES) as folder:
+    with whole_folder(pathlib.Path(directory), MANIFEST, "detector", *_files_of(directory)) as folder:
         detector = {}
         for network in mtcnn_networks():
             detector[network.name] = _entry(network, folder, suffix, export, faces)
-        (folder / "mtcnn.md").write_text(detector_card(), encoding="utf-8")
+        (folder / _DETECTOR_CARD).write_text(detector_card(), encoding="utf-8")
         for network, model in zip(networks, models, strict=True):
             network.metadata["card"] = f"{network.name}.md"
             (folder / network.metadata["card"]).write_text(model.card, encoding="utf-8")
@@ -78,6 +77,18 @@ def export_bundle(
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest
+
+
+def _files_of(directory: str | os.PathLike) -> list[str]:
+    """Names of what a bundle in the folder holds beside its manifest; none where there is no bundle."""
+    try:
+        manifest = json.loads((pathlib.Path(directory) / MANIFEST).read_bytes())
+        networks = [*manifest["models"], *(entry for entry in manifest["detector"].values() if "file" in entry)]
+        files = [entry["file"] for entry in networks]
+        cards = [_DETECTOR_CARD, *(entry["card"] for entry in manifest["models"])]
+        return [*files, *(f"{file}.json" for file in files), *cards]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # then `whole_folder` looks at what it is
+        return []
 
 
 def unique_stems(models: Sequence[LoadedModel]) -> list[str]:

@@ -5,7 +5,9 @@ One image a call, which is what LiteRT's CPU kernels want: a file with a variabl
 values measured on calibration faces. P-Net's image may be resized (``resize_tensor_input``) to any even sides.
 """
 
+import contextlib
 import importlib
+import io
 import json
 import os
 import pathlib
@@ -160,7 +162,8 @@ def _quantized(data: bytes, network: Network, kind: Kind, calibration: Sequence[
         from ai_edge_quantizer import qtyping, quantizer
     except ImportError as error:
         raise ImportError(f"smaller LiteRT files need {error.name}: pip install 'facejax[litert]'") from error
-    with tempfile.TemporaryDirectory() as folder:  # the quantizer reads and writes files
+    # The quantizer reads and writes files, and draws bars whatever it is told.
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         source = pathlib.Path(folder) / "float32.tflite"
         source.write_bytes(data)
         if kind == "float16":

@@ -1,7 +1,6 @@
 """Folders that appear whole or not at all."""
 
 import contextlib
-import fnmatch
 import json
 import os
 import pathlib
@@ -18,7 +17,7 @@ def whole_folder(directory: pathlib.Path, marker: str, key: str, *others: str) -
         directory: The folder. An older one of the same kind is replaced; files of others that lie in it stay.
         marker: A JSON file that every folder of this kind holds.
         key: That its object has (TensorFlow.js has a model.json too).
-        *others: Names of what else such a folder holds, with ``*`` for any letters.
+        *others: Names of what else the older folder holds of this kind.
 
     Raises:
         FileExistsError: `directory` is something else, and not empty; or another process has written it meanwhile.
@@ -70,5 +69,5 @@ def _is_of_this_kind(directory: pathlib.Path, marker: str, key: str) -> bool:
 
 def _move_foreign(old: pathlib.Path, new: pathlib.Path, own: tuple[str, ...]) -> None:
     for path in old.iterdir():
-        if not any(fnmatch.fnmatchcase(path.name, pattern) for pattern in own) and not (new / path.name).exists():
+        if path.name not in own and not (new / path.name).exists():
             os.replace(path, new / path.name)

@@ -129,6 +129,22 @@ def test_the_example_refuses_files_outside_the_bundle(bundle, example, tmp_path)
         example.Bundle(tmp_path)
 
 
+def test_what_others_put_into_a_bundle_stays(model, tmp_path):
+    export_bundle([model], tmp_path, [noise(9, 9)], runtime="onnx", suffix=".onnx", export=export_onnx)
+    own = {path.name for path in tmp_path.iterdir()}
+    foreign = {"README.md", "other.onnx", "notes.txt"}
+    for name in foreign:
+        (tmp_path / name).write_text("mine")
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["models"][0] |= {"file": "gone.onnx", "card": "gone.md"}  # as of weights of another name
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    for name in ("gone.onnx", "gone.md"):
+        (tmp_path / name).write_text("of an older bundle")
+    export_bundle([model], tmp_path, [noise(9, 9)], runtime="onnx", suffix=".onnx", export=export_onnx)
+    assert {path.name for path in tmp_path.iterdir()} == own | foreign
+    assert {(tmp_path / name).read_text() for name in foreign} == {"mine"}
+
+
 def test_an_older_bundle_is_replaced_and_other_folders_are_not(model, bundle, tmp_path):
     def broken(network, path, faces):
         path.write_bytes(b"half")
