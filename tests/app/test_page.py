@@ -5,6 +5,7 @@ import re
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from playwright import sync_api
 from starlette.responses import HTMLResponse
@@ -102,6 +103,17 @@ def test_a_photo_is_dropped(page, photo):
     )
     page.dispatch_event("#stage", "drop", {"dataTransfer": transfer})
     wait_for_faces(page, 2)
+
+
+def test_boxes_lie_on_no_picture_of_another_shape(page, photo, tmp_path):
+    """Chromium does not turn a WebP as its EXIF says, the server does."""
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    lying = PIL.Image.open(photo).transpose(PIL.Image.Transpose.ROTATE_90)
+    lying.save(tmp_path / "turned.webp", lossless=True, exif=exif)
+    choose(page, tmp_path / "turned.webp")
+    wait_for_faces(page, 2)
+    assert page.locator("#picture").evaluate("canvas => [canvas.width, canvas.height]") == [512, 256]
 
 
 def test_no_face(page, tmp_path):

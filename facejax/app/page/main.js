@@ -73,7 +73,10 @@ async function analyzePhoto(/** @type {File} */ file, /** @type {AbortSignal} */
   if (signal.aborted) return;
   if (picture) stage.showPicture(picture);
   const result = await engine.photo(file, picture, signal);
-  if (!picture) stage.showBlank(result.width, result.height);
+  if (signal.aborted) return;
+  // Chromium leaves a WebP as it lies, whatever its EXIF says of turns: no boxes on a picture of another shape.
+  const turned = picture && config.engine === "server" && picture.width * result.height !== picture.height * result.width;
+  if (!picture || turned) stage.showBlank(result.width, result.height);
   list.show(result);
   say(counted(result.faces));
 }
@@ -117,7 +120,9 @@ function watchCamera(other = false) {
     await camera.start(other, signal);
     cameraButton.textContent = "Stop the camera";
     cameraButton.setAttribute("aria-pressed", "true");
-    turnButton.hidden = !(await camera.hasOther());
+    const several = await camera.hasOther();
+    if (signal.aborted) return;
+    turnButton.hidden = !several;
     stage.showCamera(camera.video.videoWidth, camera.video.videoHeight);
     let faces = -1;
     for await (const canvas of camera.frames(signal)) {
