@@ -5,13 +5,35 @@ read; 130 stopped.
 """
 
 import argparse
+import contextlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 from facejax.cards.use import EU
 from facejax.cli.unread import quiet_when_unread
 
 DONE, FAILED, PARTLY, STOPPED = 0, 1, 3, 130
+
+
+@contextlib.contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """A context that a first Ctrl-C ends; further ones would cut off what then puts files and threads in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is stop:
+            signal.signal(signal.SIGINT, before)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_parser(commands)
     args = parser.parse_args(argv)
     try:
-        with quiet_when_unread():
+        with _interrupted_once(), quiet_when_unread():
             return args.run(args)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

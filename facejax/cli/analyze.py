@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -83,6 +84,8 @@ def _run_photos(args: argparse.Namespace) -> int:
 
     # Where results lie among the photos, the annotated ones are no photos.
     paths = list(photos_of(args.source, without=args.out and args.out / _DRAWN))
+    if args.out is not None:  # which is filled from any folder: there ./a.jpg may be another photo
+        paths = [pathlib.Path(os.path.abspath(path)) for path in paths]
     if not paths:
         raise ValueError(
             f"no photo in {', '.join(args.source)} (videos are given one at a time, by their names; links to folders "
@@ -154,9 +157,10 @@ def _told(path: pathlib.Path, result: "PhotoResult | str", embedding: bool) -> d
 def _drawn_name(path: pathlib.Path) -> str:
     """Photos of one name from several folders stay apart."""
     import hashlib
-    import os
 
-    return f"{path.stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}.jpg"
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    # Cut, as a file system takes names of 255 bytes at most.
+    return f"{os.fsdecode(os.fsencode(path.stem)[:200])}_{digest}.jpg"
 
 
 def _draw(path: pathlib.Path, image: Any) -> None:

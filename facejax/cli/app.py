@@ -11,6 +11,7 @@ from facejax.cli.options import DEFAULT_MODEL
 from facejax.export import check_packages
 
 _CHECK_FACES = 16
+_MIN_FACE = 20
 
 
 def add_parser(commands: Any) -> None:
@@ -25,7 +26,7 @@ def add_parser(commands: Any) -> None:
     )
     server = parser.add_argument_group("the local page")
     server.add_argument("--port", type=int, default=8765, help="of 127.0.0.1 (8765); 0 for a free one")
-    server.add_argument("--min-face", type=int, default=20, metavar="PIXELS", help="smallest face looked for (20)")
+    server.add_argument("--min-face", type=int, default=_MIN_FACE, metavar="PIXELS", help="smallest face (20)")
     server.add_argument("--no-browser", action="store_true", help="open no browser")
     site = parser.add_argument_group("the static site (docs/app.md)")
     site.add_argument("--static", type=pathlib.Path, metavar="FOLDER", help="write it here, and serve nothing")
@@ -45,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     """Returns the exit status."""
     if args.static is None:
         return _serve(args)
+    if args.min_face != _MIN_FACE:
+        raise ValueError("--min-face is of the local page: a static site looks for faces from 20 pixels")
     check_packages("onnx")
     from facejax.app.static_site import write_site
     from facejax.inference import FaceAnalyzer

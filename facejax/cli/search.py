@@ -192,7 +192,11 @@ def run_find(args: argparse.Namespace) -> int:
             "this index has no threshold, since it holds too few people: name one (a cosine, at most 1) by "
             "--threshold, or make the index anew with a higher --false-matches"
         )
+    if args.threshold is not None and not -1 <= threshold <= 1:
+        raise ValueError(f"expected --threshold as a cosine, -1 to 1, got {threshold:g}")
     paths = list(photos_of(args.photo))
+    if not paths:
+        raise ValueError(f"no photo in {', '.join(args.photo)}")
     analyzer = load_analyzer(argparse.Namespace(model=[content["model"]], min_face=content["min_face"]))
     if analyzer.models[0].digest() != content["weights"]:
         raise ValueError(f"{args.index} was built with other weights than {content['model']} holds now: build it again")
@@ -211,7 +215,7 @@ def run_find(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({"photo": str(path), "threshold": threshold, "faces": found}))
         else:
-            words = [f"{match['name'] or 'unknown'} ({match['similarity']:.2f})" for match in found]
+            words = [f"{shown(match['name'] or 'unknown')} ({match['similarity']:.2f})" for match in found]
             print(f"{shown(path)}: {', '.join(words) or 'no face'}")
     return PARTLY if failed else DONE
 

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -202,6 +203,38 @@ def test_annotated_photos_are_no_photos(out, photos, model_dir, tmp_path, monkey
         arguments = ["analyze", str(tmp_path), "--model", model_dir, "--out", out, "--draw", "--quiet"]
         assert cli.main(arguments) == cli.DONE
     assert len(pathlib.Path(out, "faces.csv").read_text().splitlines()) == 2
+
+
+def test_photos_of_one_name_in_several_folders_are_several(photos, model_dir, tmp_path, monkeypatch):
+    """Named from within each folder, and as long as names may be."""
+    long = "顔" * 80 + ".png"
+    for folder, photo in (("one", "a.png"), ("two", "below/b.jpg")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / long).write_bytes((photos / photo).read_bytes())
+        monkeypatch.chdir(tmp_path / folder)
+        assert cli.main(["analyze", ".", "--model", model_dir, "--out", "../out", "--draw", "--quiet"]) == cli.DONE
+    with (tmp_path / "out" / "faces.csv").open() as file:
+        assert [row["photo"] for row in csv.DictReader(file)] == [str(tmp_path / f / long) for f in ("one", "two")]
+    assert len(list((tmp_path / "out" / "annotated").iterdir())) == 2
+
+
+def test_a_second_interruption_cuts_nothing_off(monkeypatch, capsys):
+    before, cleaned = signal.getsignal(signal.SIGINT), []
+
+    def interrupted(args):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            cleaned.append(True)
+
+    monkeypatch.setattr(doctor, "run", interrupted)
+    try:
+        assert cli.main(["doctor"]) == cli.STOPPED
+        assert cleaned
+        assert capsys.readouterr().err == "stopped\n"
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_picture_of_a_photo_as_it_was_is_not_kept(photos, model_dir, tmp_path):
@@ -567,6 +600,9 @@ def test_people_are_found_again(photos, model_dir, tmp_path, capsys):
     index = tmp_path / "index"
     assert cli.main(["search", "index", str(people), "--out", str(index), "--model", model_dir, "--quiet"]) == cli.DONE
     assert "threshold: none; pairs of different people: 0" in capsys.readouterr().out
+    for photo, threshold, words in ((photos / "a.png", "nan", "a cosine, -1 to 1"), (index, "0.9", "no photo in")):
+        assert cli.main(["search", "find", str(index), str(photo), "--threshold", threshold]) == cli.FAILED
+        assert words in capsys.readouterr().err
     found = ["search", "find", str(index), str(photos / "a.png"), "--json", "--quiet", "--threshold", "0.99"]
     assert cli.main(found) == cli.DONE
     line = json.loads(capsys.readouterr().out)
@@ -727,6 +763,11 @@ def test_the_app_serves_what_it_loaded(model_dir, monkeypatch, capsys):
         port = str(taken.getsockname()[1])
         assert cli.main(["app", model_dir, "--port", port]) == cli.FAILED
     assert "--port 0 takes a free one" in capsys.readouterr().err
+
+
+def test_a_static_site_takes_no_smallest_face(capsys):
+    assert cli.main(["app", "nowhere", "--static", "x", "--min-face", "100"]) == cli.FAILED
+    assert "--min-face is of the local page" in capsys.readouterr().err
 
 
 def test_a_static_site_needs_its_runtime(model_dir, tmp_path, capsys):
