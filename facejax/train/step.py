@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from facejax.config import LossConfig, SamConfig, StageConfig
+from facejax.models.normalization import MOMENTUM
 from facejax.preprocessing import Preprocessing
 from facejax.tasks import Task
 from facejax.train import losses, microbatches, sam
@@ -207,14 +208,18 @@ def make_step_functions(
     def with_features(params, batch_stats, batch):
         """The batch with the features of the frozen base, and its moved statistics.
 
-        Both passes of SAM see the same features, so they are computed once. (With batch_norm "batch" the statistics
-        thus move once a step; twice, as in the published code, is the same as once with the square of the momentum.)
+        Both passes of SAM see the same features, so they are computed once.
         """
         features, moved = jax.lax.map(
             lambda part: base_features(params, batch_stats, part), microbatches.split(batch, sam_config.parts)
         )
         batch = {**batch, "features": microbatches.merge(features)}
-        return batch, jax.tree.map(lambda x: x.mean(axis=0), moved)
+        moved = jax.tree.map(lambda x: x.mean(axis=0), moved)
+        if sam_config.rho > 0 and sam_config.batch_stats == "both":
+            # The second pass moves them once more by the same photos, as the published code does.
+            kept = MOMENTUM**accumulate
+            moved = jax.tree.map(lambda new, old: new + kept * (new - old), moved, batch_stats)
+        return batch, moved
 
     def head_outputs(params, features, rng):
         return apply({"params": params}, features, train=True, method="heads", rngs={"dropout": rng})

@@ -152,21 +152,24 @@ def test_accumulation_under_batch_norm_moves_the_statistics_by_every_microbatch(
     np.testing.assert_allclose(after.batch_stats["backbone"]["BatchNorm_0"]["mean"], mean, rtol=1e-4, atol=1e-6)
 
 
-def test_statistics_of_a_frozen_base_are_the_mean_of_those_of_the_parts():
+@pytest.mark.parametrize(("rho", "moves", "passes"), [(0.05, "both", 2), (0.05, "second", 1), (0.0, "both", 1)])
+@pytest.mark.parametrize(("parts", "accumulate"), [(4, 1), (1, 2), (2, 2)])
+def test_statistics_of_a_frozen_base_are_the_mean_of_those_of_the_parts(parts, accumulate, rho, moves, passes):
+    """Moved by every pass that moves them, though both see the features that are computed once."""
     stage = StageConfig(lr=1e-2, trainable="heads", batch_norm="batch")
-    functions, state = toy.setup(stage=stage, sam=SamConfig(rho=0.05, parts=4))
+    functions, state = toy.setup(stage=stage, sam=SamConfig(rho, moves, parts=parts), accumulate=accumulate)
     batch = toy.make_batch(16)
     after, _ = jax.jit(functions.train)(state, batch)
     kernel = state.params["backbone"]["Conv_0"]["kernel"]
-    means = [
-        jax.lax.conv_general_dilated(part, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")).mean(
-            axis=(0, 1, 2)
-        )
-        for part in microbatches.split(toy.PREPROCESSING.normalize(batch["image"]), 4)
-    ]
-    before = state.batch_stats["backbone"]["BatchNorm_0"]["mean"]
-    expected = np.mean([0.9 * before + 0.1 * mean for mean in means], axis=0)
-    np.testing.assert_allclose(after.batch_stats["backbone"]["BatchNorm_0"]["mean"], expected, rtol=1e-4, atol=1e-6)
+    moved = []
+    for part in microbatches.split(toy.PREPROCESSING.normalize(batch["image"]), parts):
+        mean = state.batch_stats["backbone"]["BatchNorm_0"]["mean"]
+        for images in [*microbatches.split(part, accumulate)] * passes:
+            y = jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            mean = 0.9 * mean + 0.1 * y.mean(axis=(0, 1, 2))
+        moved.append(mean)
+    found = after.batch_stats["backbone"]["BatchNorm_0"]["mean"]
+    np.testing.assert_allclose(found, np.mean(moved, axis=0), rtol=1e-4, atol=1e-6)
 
 
 def test_accumulation_needs_less_memory():
