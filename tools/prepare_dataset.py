@@ -57,6 +57,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="a photo without a face is left out and listed, or its centre crop is kept (default: %(default)s)",
     )
     parser.add_argument("--min-face", type=int, default=20, help="smallest face to detect, in pixels (default: 20)")
+    parser.add_argument(
+        "--thresholds",
+        type=float,
+        nargs=3,
+        default=(0.6, 0.7, 0.7),
+        metavar=("P", "R", "O"),
+        help="least probabilities of MTCNN's three networks (default: 0.6 0.7 0.7; the paper's code: 0.6 0.7 0.9)",
+    )
     parser.add_argument("--num-shards", type=int, metavar="N", help="shards a split (default: one for 8192 photos)")
     parser.add_argument("--max-side", type=int, default=320, help="reduce larger crops to it, pixels (default: 320)")
     parser.add_argument("--quality", type=int, default=95, help="JPEG quality (default: %(default)s)")
@@ -105,7 +113,7 @@ def prepare(args: argparse.Namespace) -> None:
     if (args.crop or get_dataset(args.name).default_crop) == "mtcnn":
         from facejax.detect import MTCNN
 
-        make_detector = functools.partial(MTCNN, min_face=args.min_face)
+        make_detector = functools.partial(MTCNN, min_face=args.min_face, thresholds=tuple(args.thresholds))
     where = (args.name, args.raw, args.out, args.crop, args.margin, args.align, args.num_shards)
     settings = {
         "reader_options": parse_options(get_dataset(args.name), dict(option.split("=", 1) for option in args.option)),

@@ -570,6 +570,15 @@ def tool():
     return module
 
 
+def test_the_tool_s_detector_has_the_settings_that_were_named(tool, raw, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(tool, "prepare_dataset", lambda *_, detector, **__: asked.append(detector))
+    arguments = ["toy_faces", "--raw", str(raw), "--out", str(tmp_path), "--crop", "mtcnn"]
+    assert tool.main(arguments) == 0
+    assert tool.main([*arguments, "--min-face", "32", "--thresholds", "0.6", "0.7", "0.9"]) == 0
+    assert [(found.min_face, found.thresholds) for found in asked] == [(20, (0.6, 0.7, 0.7)), (32, (0.6, 0.7, 0.9))]
+
+
 def test_tool(tool, raw, tmp_path, capsys):
     arguments = ["--raw", str(raw), "--out", str(tmp_path / "data"), "--crop", "annotation", "--no-align"]
     assert tool.main(["toy_faces", *arguments, "--margin", "0.2", "--num-shards", "2", "--workers", "1"]) == 0
