@@ -171,7 +171,8 @@ def _markdown(
         numbers += [f"7 classes {paper['accuracy7']:.2f} %"] if paper["accuracy7"] else []
         numbers += [f"age class {paper['age_class']:.2f} %"] if paper["age_class"] else []
         if numbers:
-            lines.append(f"Paper, {paper['table']}, {paper['row']}, on {paper['dataset']}: {', '.join(numbers)}.")
+            where = paper["table"] if paper["table"] == "EmotiEffLib" else f"Paper, {paper['table']}"
+            lines.append(f"{where}, {paper['row']}, on {paper['dataset']}: {', '.join(numbers)}.")
         if not paper["comparable"]:
             part = config.data.name == paper["dataset"]
             where = f"a part of {paper['dataset']}" if part else f"{config.data.name}, not on {paper['dataset']}"

@@ -50,6 +50,23 @@ def test_what_cannot_be_compared_says_so(tmp_path, capsys):
         assert f"| 9 | {told}" in printed or f"| 480 | {told}" in printed
 
 
+def test_a_cost_chosen_on_the_reported_clips_is_told(tmp_path, capsys):
+    report = report_of(run.load_config("video_afew_b0"))
+    report["results"]["linear_svc"]["chosen_by"] = "peeking_at_validation"
+    (tmp_path / "video_afew_b0.json").write_text(json.dumps(report))
+    tables.main(["--results", str(tmp_path), "--table", "Table 4"])
+    assert capsys.readouterr().out.count("50.00 [40.00, 60.00], C chosen on these clips | 9 |") == 2
+
+
+def test_figures_of_others_than_the_paper_have_a_table_of_their_own(capsys):
+    tables.main(["--results", "--table", "EmotiEffLib"])
+    printed = capsys.readouterr().out
+    assert printed.startswith("## EmotiEffLib: The successor, not in the paper")
+    assert "| enet_b0_8_va_mtl, emotion8 | 61.93 |" in printed
+    tables.main(["--results", "--table", "section 3"])
+    assert "enet_b0" not in capsys.readouterr().out
+
+
 def report_of(config):
     """What a report of a config holds at the least."""
     one = {"accuracy": 0.5, "interval95": [0.4, 0.6], "n": 9}
