@@ -1,4 +1,8 @@
-"""The recipe of the identity networks (paper section 3, stage "identity")."""
+"""The recipe of the identity networks (paper section 3, stage "identity").
+
+Where the published code differs: its frozen base still moves BatchNorm statistics in the head's stage
+(--config.stages.head.batch_norm=batch).
+"""
 
 from facejax.config import Config, CpuProfile, DataConfig, ModelConfig, PaperResult, StageConfig, StagesConfig
 

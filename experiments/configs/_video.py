@@ -11,10 +11,10 @@ from facejax.protocol_config import (
 
 
 def vgaf_run(backbone: str, paper: VideoPaper) -> VideoConfig:
-    """All faces of a frame on ArcFace's five points; mean and std over the faces, then over the frames."""
+    """All faces from 64 px (the published code) on ArcFace's five points; mean, std over them, then over the frames."""
     return VideoConfig(
         clips=ClipsConfig("vgaf", label="group_emotion", people_kind="group"),
-        detection=DetectionConfig(choose="all", cut="five_points"),
+        detection=DetectionConfig(min_face=64.0, choose="all", cut="five_points"),
         network=NetworkConfig(backbone=backbone),
         descriptor=DescriptorConfig("faces_then_frames", ("mean", "std")),
         paper=paper,

@@ -36,6 +36,9 @@ def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> N
     for name in config.sequence.names:
         sequence_recipe(config, name)
     clips = open_clips(config.clips)
+    if clips.name != config.clips.name:  # rendered ones in its place, whose frames and faces are smaller
+        rendered = dataclasses.replace(config.detection, min_face=min(config.detection.min_face, 32.0))
+        config = dataclasses.replace(config, detection=rendered)
     labels = np.array([clip_label(config.clips, record) for record in clips.records])
     check_classes(config, labels, np.array([record.split == "train" for record in clips.records]))
     model, network = load_network(config.network, config.seed, workdir)

@@ -34,7 +34,7 @@ from facejax.protocol_config import (
     SequenceConfig,
     VideoConfig,
 )
-from facejax.tasks import EMOTION7, GENDER
+from facejax.tasks import EMOTION7, GENDER, GROUP_EMOTION
 from facejax.video.classifiers import CLASSIFIERS, ClipClassifier
 from facejax.video.descriptors import AFEW, VGAF, Descriptor
 from facejax.video.features import Clip, FeatureTable
@@ -83,6 +83,28 @@ def test_configs_of_the_paper_s_tables_are_there():
             assert set(config.classifier.names) <= set(CLASSIFIERS)
             described = Descriptor(config.descriptor.levels, config.descriptor.statistics)
             assert described == (AFEW if "afew" in name else VGAF)
+            # The published code's; its thresholds are those of all.
+            found = (config.detection.min_face, config.detection.choose, config.detection.cut)
+            assert found == ((32, "largest", "box") if "afew" in name else (64, "all", "five_points"))
+            assert config.detection.thresholds == (0.6, 0.7, 0.9)
+
+
+@pytest.mark.parametrize(("name", "found"), [("vgaf", 64), ("people", 32)])
+def test_rendered_clips_in_the_place_of_others_are_looked_at_for_smaller_faces(tmp_path, monkeypatch, name, found):
+    asked = []
+
+    def looked_at(clips, detection, *_):
+        asked.append(detection.min_face)
+        raise KeyboardInterrupt
+
+    records = [Record(str(i), ("train", "validation")[i % 2], lambda: 0, {"group_emotion": i // 6}) for i in range(18)]
+    clips = faces.ClipSet(name, name, tuple(records), GROUP_EMOTION)
+    monkeypatch.setattr(video, "open_clips", lambda config: clips)
+    monkeypatch.setattr(video, "faces_of_clips", looked_at)
+    config = dataclasses.replace(run.load_config("video_vgaf_mobilenet"), network=TINY, compare_folds=0)
+    with pytest.raises(KeyboardInterrupt):
+        run.run_protocol(config, tmp_path, tmp_path)
+    assert asked == [found]
 
 
 TINY = NetworkConfig(backbone="mobilenet_v1", image_size=32)
