@@ -9,6 +9,7 @@ import platform
 from typing import Any
 
 from facejax.cli.options import add_output_options
+from facejax.weights.cache import cache_dir
 
 _PACKAGES = (
     "facejax",
@@ -72,8 +73,6 @@ def run(args: argparse.Namespace) -> int:
 def examine(data: pathlib.Path, workdirs: pathlib.Path) -> dict[str, Any]:
     """What there is, JSON-serialisable; ``problems`` lists what is needed and missing, with the mend."""
     import jax
-
-    from facejax.weights.convert import cache_dir
 
     problems, versions = [], {}
     for name in _PACKAGES:

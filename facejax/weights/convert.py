@@ -14,6 +14,7 @@ from facejax.locks import alone_in
 from facejax.models import PretrainedCfg, abstract_variables, list_models, model_from_cfg, pretrained_cfg
 from facejax.naming import nearest
 from facejax.weights import hse_facerec, hsemotion, keras, timm
+from facejax.weights.cache import cache_dir
 from facejax.weights.checkpoint import load_inference_checkpoint, save_inference_checkpoint
 from facejax.weights.merge import merge_variables
 
@@ -63,8 +64,8 @@ def load_published(name: str, cache: pathlib.Path | str | None = None) -> tuple[
 
     Args:
         name: ``architecture.tag`` (`facejax.models.list_models`, pretrained).
-        cache: Folder that files and conversions are kept in; None for `cache_dir`. A file that was brought there by
-            other means (``CACHE/<name>/<file>``) is taken instead of a download.
+        cache: Folder that files and conversions are kept in; None for `facejax.weights.cache.cache_dir`. A file that
+            was brought there by other means (``CACHE/<name>/<file>``) is taken instead of a download.
 
     Raises:
         ConnectionError: The file is not there and cannot be downloaded.
@@ -94,11 +95,6 @@ def _kept(converted: pathlib.Path, cfg: PretrainedCfg) -> tuple[dict[str, Any], 
         return None
     # Where no hash is published, it is that of the file.
     return (variables, found) if dataclasses.replace(cfg, sha256=cfg.sha256 or found.sha256) == found else None
-
-
-def cache_dir() -> pathlib.Path:
-    """Where downloads and their conversions are kept: ``$FACEJAX_CACHE``, or ``~/.cache/facejax``."""
-    return pathlib.Path(os.environ.get("FACEJAX_CACHE") or pathlib.Path.home() / ".cache" / "facejax")
 
 
 def fetch(cfg: PretrainedCfg, cache: pathlib.Path | str) -> pathlib.Path:

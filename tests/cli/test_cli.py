@@ -578,7 +578,8 @@ def test_doctor_lists_a_platform_that_fails(monkeypatch, tmp_path, capsys):
 
 
 def test_doctor_says_what_the_detector_lacks(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "lz4.frame", None)  # as where it is not installed
+    for lacking in ("lz4.frame", "facejax.weights.convert"):  # as where they, or what they import, are not installed
+        monkeypatch.setitem(sys.modules, lacking, None)
     report = doctor.examine(tmp_path, tmp_path)
     assert report["detector"] == "unusable"
     assert "lz4.frame" in report["problems"][0]
