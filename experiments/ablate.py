@@ -130,17 +130,16 @@ def from_start(arguments: argparse.Namespace, overrides: list[str], names: list[
         FileNotFoundError: They were named on the command line and are not there.
     """
     start = overridden(arguments.config, overrides).model.init_from
+    if directory := saved_model(start, arguments.workdir) if start else None:
+        return [*overrides, f"--config.model.init_from={directory}"]
     try:
         if start:
-            load_initial(start, arguments.workdir)
+            load_initial(start, arguments.workdir)  # published weights, which are downloaded once
+            return overrides
     except FileNotFoundError as error:
         if "model.init_from" in dict(parse_overrides(overrides)):
             raise
         print(f"{error}\nAll arms start from RANDOM WEIGHTS.", flush=True)
-        start = ""
-    if start:
-        directory = saved_model(start, arguments.workdir)
-        return [*overrides, f"--config.model.init_from={directory or start}"]
     if "init" in names:
         raise ConfigError(
             "`init` compares weights with random ones, and there are none: name some, "

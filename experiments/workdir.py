@@ -50,11 +50,18 @@ def check_data(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) ->
 
 
 def _set_digest(directory: pathlib.Path) -> str:
-    """Short name of a prepared set: of its counts and sizes, and of the records and settings that it was made from."""
+    """Short name of a prepared set: of its counts and sizes, and of the records and settings that it was made from.
+
+    Raises:
+        ConfigError: Its summary is damaged.
+    """
     told = (directory / "dataset_info.json").read_bytes()
     summary = directory / "summary.json"
     if summary.is_file():  # which sets that others prepared lack
-        told += json.dumps(json.loads(summary.read_text()).get("plan"), sort_keys=True).encode()
+        try:
+            told += json.dumps(json.loads(summary.read_text())["plan"], sort_keys=True).encode()
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{summary} is damaged ({error!r}): prepare the set again") from error
     return hashlib.sha256(told).hexdigest()[:12]
 
 

@@ -16,7 +16,7 @@ from experiments.protocols.results import accuracy, percent, write_results
 from facejax.config import ConfigError
 from facejax.datasets import get_dataset
 from facejax.evals.classification import ClassificationResult, classify
-from facejax.protocol_config import VideoConfig
+from facejax.protocol_config import DetectionConfig, VideoConfig
 from facejax.video.attention import SequenceRecipe
 from facejax.video.classifiers import ClipClassifier, Fitted, Recipe, fit, stratified
 from facejax.video.descriptors import Descriptor, describe_clips
@@ -36,9 +36,10 @@ def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> N
     for name in config.sequence.names:
         sequence_recipe(config, name)
     clips = open_clips(config.clips)
-    if clips.name != config.clips.name:  # rendered ones in its place, whose frames and faces are smaller
-        rendered = dataclasses.replace(config.detection, min_face=min(config.detection.min_face, 32.0))
-        config = dataclasses.replace(config, detection=rendered)
+    least = DetectionConfig().min_face
+    if clips.name != config.clips.name and config.detection.min_face > least:
+        logger.info("rendered frames are small, and so are their faces: these are looked for from %g px", least)
+        config = dataclasses.replace(config, detection=dataclasses.replace(config.detection, min_face=least))
     labels = np.array([clip_label(config.clips, record) for record in clips.records])
     check_classes(config, labels, np.array([record.split == "train" for record in clips.records]))
     model, network = load_network(config.network, config.seed, workdir)

@@ -69,6 +69,10 @@ def test_a_set_whose_labels_were_changed_is_another(tmp_path, relabelled):
             workdir.check_data(config, tmp_path / "other", tmp_path / "run")
     else:
         workdir.check_data(config, tmp_path / "other", tmp_path / "run")
+    (summary,) = (tmp_path / "data").rglob("summary.json")
+    summary.write_text("{")
+    with pytest.raises(ConfigError, match=r"summary\.json is damaged .*: prepare the set again"):
+        workdir.check_data(config, tmp_path / "data", tmp_path / "run")
 
 
 def test_workdir_of_other_photos_is_refused(tmp_path):
