@@ -79,6 +79,8 @@ class ModelConfig:
         shared_hidden: Tasks of `tasks` that share one hidden layer (`facejax.models.face_model.FaceModel`).
         identities: Persons that an identity head tells apart, 0 for as many as the prepared set has.
         image_size: Input height and width in pixels; 0 takes the backbone's own.
+        global_pool: How the last feature maps become features: their mean (``avg``) or maximum (``max``) over the
+            pixels; empty takes that of `init_from`, or the mean.
         dropout_rate: Dropout on the pooled features in front of the head.
         dtype: Type of the computation; parameters, BatchNorm statistics and the SAM norm stay float32.
         init_from: Where the backbone comes from: a config's name (``identity_b2``: the best model of its run, beside
@@ -94,6 +96,7 @@ class ModelConfig:
     shared_hidden: tuple[str, ...] = ()
     identities: Natural = 0
     image_size: Natural = 0
+    global_pool: Literal["", "avg", "max"] = ""
     dropout_rate: Fraction = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     init_from: str = ""

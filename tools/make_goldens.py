@@ -84,13 +84,15 @@ def random_images(image_size: int) -> np.ndarray:
     return (0.8 * coarse + 0.6 * rng.standard_normal(coarse.shape)).astype(np.float32)
 
 
-def timm_outputs(name: str, image_size: int) -> tuple[dict[str, tuple[int, ...]], dict[str, np.ndarray]]:
+def timm_outputs(
+    name: str, image_size: int, global_pool: str = "avg"
+) -> tuple[dict[str, tuple[int, ...]], dict[str, np.ndarray]]:
     """Shapes of timm's state dict; pooled features and logits of timm's model in eval mode on random weights."""
     import torch
 
     from tests.models.torchvision_stub import import_timm
 
-    model: Any = import_timm().create_model(REFERENCES[name].model, num_classes=CLASSES).eval()
+    model: Any = import_timm().create_model(REFERENCES[name].model, num_classes=CLASSES, global_pool=global_pool).eval()
     state = model.state_dict()
     shapes = {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
     weights = {key: torch.from_numpy(value) for key, value in random_tensors(shapes, REFERENCES[name].gain).items()}

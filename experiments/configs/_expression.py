@@ -1,5 +1,7 @@
 """The recipe that the rows of Table 2 share; what differs stands in each config's own file."""
 
+from typing import Literal
+
 from facejax.config import Config, DataConfig, ModelConfig, PaperResult, StageConfig, StagesConfig
 
 HEAD_ONLY = StagesConfig(full=StageConfig(epochs=0))
@@ -13,12 +15,19 @@ def affectnet_run(
     task: str = "emotion8",
     stages: StagesConfig | None = None,
     dropout_rate: float = 0.0,
+    global_pool: Literal["", "avg", "max"] = "",
 ) -> Config:
     """Fine-tuning on AffectNet's manually labelled photos: head 3 epochs, then all weights 10 (paper section 3)."""
     without_contempt = DataConfig(num_train=283901)
     return Config(
         data=without_contempt if task == "emotion7" else DataConfig(),
-        model=ModelConfig(backbone=backbone, tasks=(task,), dropout_rate=dropout_rate, init_from=init_from),
+        model=ModelConfig(
+            backbone=backbone,
+            tasks=(task,),
+            global_pool=global_pool,
+            dropout_rate=dropout_rate,
+            init_from=init_from,
+        ),
         stages=stages or StagesConfig(),
         paper=paper,
     )

@@ -17,6 +17,7 @@ PARTIAL_CARD = f"{CARD}.*.tmp"
 _MAX_BYTES = 1 << 20
 # Bases that were trained on photos of things: whatever their heads are called, they tell nothing about faces.
 _OBJECTS = frozenset({"imagenet_1k", "jft_300m"})
+_POOLS = {"avg": "mean", "max": "maximum"}
 _LIMITS_OF_ALL = (
     "Accuracy falls with small, blurred, turned, covered or badly lit faces, and on people unlike those trained on.",
     "Intervals tell the chance of the drawn photos, not how far your photos are from them.",
@@ -96,7 +97,7 @@ def _facts(cfg: PretrainedCfg) -> list[str]:
         "network": cfg.architecture,
         "tells": tells(cfg),
         "input": f"a face, RGB, {preprocessing.image_size} px; resize and normalisation are stored with the weights",
-        "features": str(cfg.num_features),
+        "features": f"{cfg.num_features}, the {_POOLS[cfg.global_pool]} of the last maps over the pixels",
         "source": f"<{cfg.source}>" if cfg.source else unpublished,
         "SHA-256 of the published file": cfg.sha256 and f"`{cfg.sha256}`",
         "licence as stated": cfg.licence or "none stated",

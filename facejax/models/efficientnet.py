@@ -14,7 +14,7 @@ import jax
 from jaxtyping import Array, Float
 
 from facejax.models.depthwise import DepthwiseConv, Implementation
-from facejax.models.layers import Backbone, Conv, Dtype, SqueezeExcite, global_average_pool
+from facejax.models.layers import Backbone, Conv, Dtype, SqueezeExcite, global_pool
 from facejax.models.normalization import Activation, BatchNorm
 from facejax.models.pretrained import PretrainedCfg, imagenet_cfg
 from facejax.models.registry import register_model
@@ -139,7 +139,7 @@ class EfficientNet(Backbone):
                 )(x, use_running_average)
         x = Conv(self.num_features, 1, implementation=self.depthwise, dtype=self.dtype, name="conv_head")(x)
         x = BatchNorm(use_running_average, BN_EPSILON, nn.silu, self.dtype, name="bn2")(x)
-        return global_average_pool(x)
+        return global_pool(x, self.global_pool)
 
 
 def _cfgs(
@@ -177,6 +177,7 @@ def _cfgs(
             source=f"{_PUBLISHED}/affectnet_emotions/onnx/{tag}.onnx",
             licence="Apache-2.0",
             training_data=("vggface2", "affectnet"),
+            global_pool="max" if tag in _POOLED_BY_MAXIMUM else "avg",
             notes="HSEmotion: VGGFace2 identities, then AffectNet, both photos from the web, for research only. "
             "BatchNorm may be folded: fine-tuning must keep it on its running statistics.",
         )
@@ -191,6 +192,8 @@ _B0 = {
     "enet_b0_8_va_mtl": ("emotion8", "valence_arousal"),
 }
 _B2 = {"enet_b2_8": ("emotion8",), "enet_b2_7": ("emotion7",)}
+# The published code trains this one so. A conversion goes by what its file says.
+_POOLED_BY_MAXIMUM = frozenset({"enet_b2_7"})
 
 
 @register_model(*_cfgs("tf_efficientnet_b0", 224, 1280, "state_vggface2_enet0_new.pt", _B0))

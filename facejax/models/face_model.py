@@ -3,7 +3,7 @@
 import functools
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
 from facejax.models.depthwise import Implementation
-from facejax.models.layers import Backbone, Dtype, kernel_init, kernel_std
+from facejax.models.layers import Backbone, Dtype, GlobalPool, kernel_init, kernel_std
 from facejax.models.pretrained import PretrainedCfg
 from facejax.models.registry import create_backbone
 from facejax.naming import nearest
@@ -132,6 +132,7 @@ def create_model(
     dropout_rate: float = 0.0,
     dtype: Dtype = jnp.float32,
     depthwise: Implementation = "auto",
+    global_pool: GlobalPool = "avg",
 ) -> FaceModel:
     """A network of the registry with heads, e.g. ``create_model("tf_efficientnet_b0", tasks=("emotion8",))``.
 
@@ -144,10 +145,13 @@ def create_model(
         dropout_rate: See `FaceModel`.
         dtype: Compute type, float32 or bfloat16.
         depthwise: See `facejax.models.layers.Backbone`; ``conv`` for export to ONNX or LiteRT.
+        global_pool: See `facejax.models.layers.Backbone`.
 
     Raises:
-        ValueError: For an unknown network or task, or a task without a number of outputs.
+        ValueError: For an unknown network, task or pooling, or a task without a number of outputs.
     """
+    if global_pool not in get_args(GlobalPool):
+        raise ValueError(f"no pooling called {global_pool!r}{nearest(global_pool, get_args(GlobalPool))}")
     num_classes = dict(num_classes or {})
     tasks = tuple(dict.fromkeys((*tasks, *num_classes)))
     shared_hidden = tuple(shared_hidden)
@@ -158,13 +162,20 @@ def create_model(
             raise ValueError(f"task {task!r} has no fixed number of outputs: pass num_classes={{{task!r}: n}}")
     if shared_hidden and not (set(shared_hidden) <= set(tasks) and any(TASKS[task].hidden for task in shared_hidden)):
         raise ValueError(f"shared_hidden must name heads, one of them with a hidden layer; got {shared_hidden}")
-    backbone = create_backbone(name, dtype=dtype, depthwise=depthwise)
+    backbone = create_backbone(name, dtype=dtype, depthwise=depthwise, global_pool=global_pool)
     return FaceModel(backbone, tasks, FrozenDict(num_classes), shared_hidden, dropout_rate)
 
 
 def model_from_cfg(cfg: PretrainedCfg, **kwargs) -> FaceModel:
     """The model that a `PretrainedCfg` describes; `kwargs` as of `create_model` (``dtype``, ``depthwise``, ...)."""
-    return create_model(cfg.architecture, cfg.tasks, cfg.num_classes, shared_hidden=cfg.shared_hidden, **kwargs)
+    return create_model(
+        cfg.architecture,
+        cfg.tasks,
+        cfg.num_classes,
+        shared_hidden=cfg.shared_hidden,
+        global_pool=cfg.global_pool,
+        **kwargs,
+    )
 
 
 def abstract_variables(model: FaceModel, image_size: int) -> dict[str, Any]:

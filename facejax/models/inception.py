@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from facejax.models.depthwise import Implementation
-from facejax.models.layers import Backbone, ConvNormAct, Dtype, global_average_pool, max_pool
+from facejax.models.layers import Backbone, ConvNormAct, Dtype, global_pool, max_pool
 from facejax.models.pretrained import PretrainedCfg, imagenet_cfg
 from facejax.models.registry import register_model
 from facejax.preprocessing import Preprocessing
@@ -174,7 +174,7 @@ class InceptionV3(Backbone):
         x = max_pool(x, 3, 2)
         for name, branches in STAGES:
             x = Mixed(branches, self.depthwise, self.dtype, name=f"Mixed_{name}")(x, use_running_average)
-        return global_average_pool(x)
+        return global_pool(x, self.global_pool)
 
 
 _PREPROCESSING = Preprocessing(299, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

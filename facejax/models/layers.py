@@ -20,6 +20,7 @@ from facejax.models.normalization import Activation, BatchNorm
 PATCH_INPUTS = 4
 
 Dtype = Any
+GlobalPool = Literal["avg", "max"]
 
 
 def kernel_std(shape: tuple[int, ...]) -> float:
@@ -48,10 +49,12 @@ class Backbone(nn.Module):
         dtype: Compute type (float32 or bfloat16); the features are float32 either way.
         depthwise: Formulation of depthwise and 1 x 1 convolutions (`facejax.models.depthwise.resolve`). ``conv`` is
             what export to ONNX and LiteRT wants. Networks without such layers ignore it.
+        global_pool: How the last feature maps become features: their mean or their maximum over the pixels.
     """
 
     dtype: Dtype = jnp.float32
     depthwise: Implementation = "auto"
+    global_pool: GlobalPool = "avg"
 
     @property
     def num_features(self) -> int:
@@ -307,6 +310,7 @@ def mean_of_pixels(x: Float[Array, "batch height width channels"]) -> Float[Arra
     return jnp.mean(x, axis=(1, 2), keepdims=True)
 
 
-def global_average_pool(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch channels"]:
-    """Mean over the pixels, in float32."""
-    return jnp.squeeze(mean_of_pixels(x.astype(jnp.float32)), axis=(1, 2))
+def global_pool(x: Float[Array, "batch height width channels"], kind: GlobalPool) -> Float[Array, "batch channels"]:
+    """Mean or maximum over the pixels, in float32."""
+    x = x.astype(jnp.float32)
+    return jnp.squeeze(mean_of_pixels(x), axis=(1, 2)) if kind == "avg" else jnp.max(x, axis=(1, 2))

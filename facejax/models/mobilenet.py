@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from facejax.models.depthwise import DepthwiseConv
-from facejax.models.layers import Backbone, Conv, global_average_pool
+from facejax.models.layers import Backbone, Conv, global_pool
 from facejax.models.normalization import BatchNorm
 from facejax.models.pretrained import PretrainedCfg
 from facejax.models.registry import register_model
@@ -65,7 +65,7 @@ class MobileNetV1(Backbone):
             x = norm(x, f"conv_dw_{index}")
             x = Conv(channels, implementation=self.depthwise, dtype=self.dtype, name=f"conv_pw_{index}")(x)
             x = norm(x, f"conv_pw_{index}")
-        return global_average_pool(x)
+        return global_pool(x, self.global_pool)
 
 
 def _pad_below_and_right(x):

@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from facejax.models.depthwise import Implementation
-from facejax.models.layers import Backbone, Dtype, SqueezeExcite, global_average_pool, kernel_init
+from facejax.models.layers import Backbone, Dtype, SqueezeExcite, global_pool, kernel_init
 from facejax.models.pretrained import PretrainedCfg, imagenet_cfg
 from facejax.models.registry import register_model
 from facejax.preprocessing import Preprocessing
@@ -176,7 +176,7 @@ class NFNet(Backbone):
                 # The shortcut of a stage's first block is normalised, so the sum starts again from 1.
                 variance = (1.0 if block == 0 else variance) + ALPHA**2
         x = StandardizedConv(self.num_features, dtype=self.dtype, name="final_conv")(x)
-        return global_average_pool(scaled_gelu(x))
+        return global_pool(scaled_gelu(x), self.global_pool)
 
 
 _PLAIN = PretrainedCfg("nfnet_f0", preprocessing=Preprocessing(192), num_features=3072)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from facejax.models.layers import GlobalPool
 from facejax.naming import nearest
 from facejax.preprocessing import Interpolation, Preprocessing
 
@@ -22,6 +23,7 @@ class PretrainedCfg:
         labels: Class names by task in the order of the head's outputs, where they are known.
         shared_hidden: Tasks whose heads share one hidden layer (`facejax.models.face_model.FaceModel`).
         num_features: Width of the features.
+        global_pool: See `facejax.models.layers.Backbone`.
         source: Address of the page or file that publishes the weights.
         sha256: Hash of the published file, lower-case hex; empty where no file was at hand to hash.
         licence: Licence of the weights as their publisher states it; empty where none is stated.
@@ -37,6 +39,7 @@ class PretrainedCfg:
     labels: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     shared_hidden: tuple[str, ...] = ()
     num_features: int = 0
+    global_pool: GlobalPool = "avg"
     source: str = ""
     sha256: str = ""
     licence: str = ""

@@ -50,7 +50,7 @@ def create_backbone(name: str, **kwargs) -> Backbone:
 
     Args:
         name: ``architecture`` or ``architecture.tag``.
-        **kwargs: Fields of the network (`facejax.models.layers.Backbone`: ``dtype``, ``depthwise``).
+        **kwargs: Fields of the network (`facejax.models.layers.Backbone`: ``dtype``, ``depthwise``, ``global_pool``).
 
     Raises:
         ValueError: If there is no such network, with the nearest name.

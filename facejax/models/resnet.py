@@ -7,7 +7,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from facejax.models.depthwise import Implementation
-from facejax.models.layers import Backbone, Conv, Dtype, global_average_pool, max_pool
+from facejax.models.layers import Backbone, Conv, Dtype, global_pool, max_pool
 from facejax.models.normalization import BatchNorm
 from facejax.models.pretrained import PretrainedCfg, imagenet_cfg
 from facejax.models.registry import register_model
@@ -79,7 +79,7 @@ class ResNet(Backbone):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"layer{stage + 1}_{block}"
                 x = BasicBlock(64 * 2**stage, stride, self.depthwise, self.dtype, name=name)(x, use_running_average)
-        return global_average_pool(x)
+        return global_pool(x, self.global_pool)
 
 
 _PLAIN = PretrainedCfg("resnet18", num_features=512)

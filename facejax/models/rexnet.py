@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from facejax.models.depthwise import Implementation
-from facejax.models.layers import Backbone, Conv, ConvNormAct, Dtype, gated, global_average_pool, mean_of_pixels
+from facejax.models.layers import Backbone, Conv, ConvNormAct, Dtype, gated, global_pool, mean_of_pixels
 from facejax.models.normalization import BatchNorm
 from facejax.models.pretrained import PretrainedCfg, imagenet_cfg
 from facejax.models.registry import register_model
@@ -126,7 +126,7 @@ class RexNet(Backbone):
         x = ConvNormAct(self.num_features, activation=nn.silu, name=f"features_{block}", **options)(
             x, use_running_average
         )
-        return global_average_pool(x)
+        return global_pool(x, self.global_pool)
 
 
 _PLAIN = PretrainedCfg("rexnet_150", num_features=1920)

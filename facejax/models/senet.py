@@ -9,7 +9,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from facejax.models.depthwise import Implementation
-from facejax.models.layers import Backbone, Conv, Dtype, SqueezeExcite, global_average_pool, max_pool
+from facejax.models.layers import Backbone, Conv, Dtype, SqueezeExcite, global_pool, max_pool
 from facejax.models.normalization import BatchNorm
 from facejax.models.pretrained import PretrainedCfg
 from facejax.models.registry import register_model
@@ -103,7 +103,7 @@ class SENet(Backbone):
                 x = Bottleneck(
                     64 * 2**stage, stride, block == 0, self.depthwise, self.dtype, name=f"layer{stage + 1}_{block}"
                 )(x, use_running_average)
-        return global_average_pool(x)
+        return global_pool(x, self.global_pool)
 
 
 # VGGFace2's own mean, subtracted from BGR pixels of 0-255.

@@ -9,7 +9,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from facejax.models.depthwise import Implementation
-from facejax.models.layers import Backbone, Conv, Dtype, global_average_pool, max_pool
+from facejax.models.layers import Backbone, Conv, Dtype, global_pool, max_pool
 from facejax.models.pretrained import PretrainedCfg, imagenet_cfg
 from facejax.models.registry import register_model
 
@@ -59,7 +59,7 @@ class VGG(Backbone):
                 index += 2  # timm counts the ReLU as a layer,
             x = max_pool(x, 2, 2)
             index += 1  # and the pooling.
-        return global_average_pool(PreLogits(self.dtype, self.depthwise, name="pre_logits")(x))
+        return global_pool(PreLogits(self.dtype, self.depthwise, name="pre_logits")(x), self.global_pool)
 
 
 _PLAIN = PretrainedCfg("vgg16", num_features=4096)

@@ -195,7 +195,8 @@ def build_model(
 
     Raises:
         FileNotFoundError: The model to start from is not there.
-        ConfigError: It is of another architecture, lacks a head that is to be kept, or heads cannot share a layer.
+        ConfigError: It is of another architecture, lacks a head that is to be kept or pools otherwise than it, or heads
+            cannot share a layer.
     """
     wanted, tasks = config.model, trained_tasks(config)
     initial = load_initial(wanted.init_from, workdir) if wanted.init_from and workdir else None
@@ -223,6 +224,11 @@ def build_model(
             )
         shared_hidden += kept_shared
         num_classes |= {name: n for name, n in base.num_classes.items() if name in wanted.keep_heads}
+        if wanted.keep_heads and wanted.global_pool not in ("", base.global_pool):
+            raise ConfigError(
+                f"--config.model.global_pool={wanted.global_pool}: the kept heads of {wanted.init_from} read features "
+                f"pooled by {base.global_pool}; leave it empty"
+            )
     elif wanted.keep_heads:
         raise ConfigError("--config.model.keep_heads needs --config.model.init_from, where the heads come from")
     names = (*wanted.keep_heads, *(task.name for task in tasks))
@@ -239,6 +245,7 @@ def build_model(
         labels={name: TASKS[name].labels for name in names},
         shared_hidden=shared_hidden,
         num_features=base.num_features,
+        global_pool=wanted.global_pool or base.global_pool,
         licence=_licence(config, initial),
         training_data=_training_data(config, initial),
         notes=f"trained by facejax on {config.data.name}" + (f", from {wanted.init_from}" if wanted.init_from else ""),
@@ -251,6 +258,7 @@ def build_model(
             shared_hidden=shared_hidden,
             dropout_rate=wanted.dropout_rate,
             dtype=jnp.dtype(wanted.dtype),
+            global_pool=cfg.global_pool,
         )
     except ValueError as error:
         raise ConfigError(f"--config.model: {error}") from error

@@ -12,6 +12,7 @@ from typing import Any
 
 from facejax.locks import alone_in
 from facejax.models import PretrainedCfg, abstract_variables, list_models, model_from_cfg, pretrained_cfg
+from facejax.models.layers import GlobalPool
 from facejax.naming import nearest
 from facejax.weights import hse_facerec, hsemotion, keras, timm
 from facejax.weights.cache import cache_dir
@@ -25,6 +26,8 @@ def convert_file(
     format_: str, path: pathlib.Path | str, name: str | None = None, *, unsafe_pickle: bool = False
 ) -> tuple[dict[str, Any], PretrainedCfg]:
     """Variables of a published file, strictly fitted to the model, and its configuration with the file's hash.
+
+    How the network pools is what the file says, where it does (`facejax.weights.hsemotion`).
 
     Args:
         format_: ``timm`` (.safetensors, .pth), ``keras`` (.h5), ``hsemotion`` (.onnx, the .pb of HSE_FaceRec_tf, .pt).
@@ -45,7 +48,7 @@ def convert_file(
         raise ValueError(f"{path} is not the file of {cfg.name}: its SHA-256 is {sha256}, expected {cfg.sha256}")
     template = abstract_variables(model_from_cfg(cfg), cfg.preprocessing.image_size)
     try:
-        read = _read(format_, path, cfg, unsafe_pickle)
+        read, pool = _read(format_, path, cfg, unsafe_pickle)
     except (ImportError, MemoryError, PermissionError):
         raise
     except ValueError as error:  # it was read, and holds something else
@@ -56,7 +59,7 @@ def convert_file(
             "fetched again)"
         ) from error
     variables = merge_variables(template, read)
-    return variables, dataclasses.replace(cfg, sha256=sha256)
+    return variables, dataclasses.replace(cfg, sha256=sha256, global_pool=pool)
 
 
 def load_published(name: str, cache: pathlib.Path | str | None = None) -> tuple[dict[str, Any], PretrainedCfg]:
@@ -93,8 +96,9 @@ def _kept(converted: pathlib.Path, cfg: PretrainedCfg) -> tuple[dict[str, Any], 
         variables, found = load_inference_checkpoint(converted)
     except (FileNotFoundError, ValueError):
         return None
-    # Where no hash is published, it is that of the file.
-    return (variables, found) if dataclasses.replace(cfg, sha256=cfg.sha256 or found.sha256) == found else None
+    # What only the file tells, see `convert_file`; where no hash is published, that is the file's too.
+    expected = dataclasses.replace(cfg, sha256=cfg.sha256 or found.sha256, global_pool=found.global_pool)
+    return (variables, found) if expected == found else None
 
 
 def fetch(cfg: PretrainedCfg, cache: pathlib.Path | str) -> pathlib.Path:
@@ -158,17 +162,22 @@ def _guess(path: pathlib.Path) -> str:
     raise ValueError(f"cannot tell from its name what {path.name!r} holds: pass --name. Known: {', '.join(names)}")
 
 
-def _read(format_: str, path: pathlib.Path, cfg: PretrainedCfg, unsafe_pickle: bool) -> dict[str, Any]:
+def _read(
+    format_: str, path: pathlib.Path, cfg: PretrainedCfg, unsafe_pickle: bool
+) -> tuple[dict[str, Any], GlobalPool]:
+    """The variables of a file, and how the network pools: what the file says, or else `cfg`."""
     if format_ == "timm":
-        return timm.from_timm(cfg.architecture, timm.load_state_dict(path), head=cfg.tasks[0] if cfg.tasks else None)
+        head = cfg.tasks[0] if cfg.tasks else None
+        return timm.from_timm(cfg.architecture, timm.load_state_dict(path), head=head), cfg.global_pool
     if format_ == "keras":
-        return keras.from_keras(cfg.architecture, keras.load_h5(path))
+        return keras.from_keras(cfg.architecture, keras.load_h5(path)), cfg.global_pool
     if path.suffix == ".pb":
-        return hse_facerec.from_frozen_graph(hse_facerec.load_frozen_graph(path))
+        return hse_facerec.from_frozen_graph(hse_facerec.load_frozen_graph(path)), cfg.global_pool
     if path.suffix == ".onnx":
-        return hsemotion.from_onnx(cfg.architecture, hsemotion.load_onnx(path), cfg.tasks)
-    state_dict = hsemotion.load_pickle(path, run_its_code=unsafe_pickle)
+        layers, pool = hsemotion.load_onnx(path)
+        return hsemotion.from_onnx(cfg.architecture, layers, cfg.tasks), pool
+    state_dict, pool = hsemotion.load_pickle(path, run_its_code=unsafe_pickle)
     # HSEmotion wraps the classifier in a Sequential.
     state_dict = {key.replace("classifier.0.", "classifier."): value for key, value in state_dict.items()}
     weight, bias = (state_dict[f"classifier.{key}"] for key in ("weight", "bias"))
-    return hsemotion.merge_heads(timm.from_timm(cfg.architecture, state_dict), weight, bias, cfg.tasks)
+    return hsemotion.merge_heads(timm.from_timm(cfg.architecture, state_dict), weight, bias, cfg.tasks), pool

@@ -8,7 +8,7 @@ import functools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -16,25 +16,28 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from facejax.models import abstract_variables, create_model, pretrained_cfg
 from facejax.models.efficientnet import BN_EPSILON, STAGES
+from facejax.models.layers import GlobalPool
 from facejax.tasks import TASKS
 
 # The layers of a block in running order, with the BatchNorm that follows each: with and without expansion.
 _EXPANDED = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_reduce", ""), ("conv_expand", ""), ("conv_pwl", "bn3"))
 _PLAIN = (("conv_dw", "bn1"), ("conv_reduce", ""), ("conv_expand", ""), ("conv_pw", "bn2"))
+_MAXIMA = ("GlobalMaxPool", "ReduceMax")
 
 
-def load_onnx(path: pathlib.Path | str) -> list[dict[str, Any]]:
-    """Weights of an ONNX file's convolutions and dense layers, in the order in which they run.
+def load_onnx(path: pathlib.Path | str) -> tuple[list[dict[str, Any]], GlobalPool]:
+    """Weights of an ONNX file's convolutions and dense layers, in the order in which they run, and how it pools.
 
     Returns:
-        For each ``{"weight": (out, in, height, width) or (out, in), "bias": (out,)}``. A convolution has ``strides``
-        and ``pads`` too, as ONNX writes them, the latter with those of a Pad before it, or None where they follow from
-        the image's size. A BatchNorm that is a node of its own adds ``scale``, ``shift``, ``mean``, ``var`` and
-        ``epsilon`` to the convolution before it.
+        For each layer ``{"weight": (out, in, height, width) or (out, in), "bias": (out,)}``. A convolution has
+        ``strides`` and ``pads`` too, as ONNX writes them, the latter with those of a Pad before it, or None where they
+        follow from the image's size. A BatchNorm that is a node of its own adds ``scale``, ``shift``, ``mean``, ``var``
+        and ``epsilon`` to the convolution before it. And the pooling before the last dense layer, which weights do not
+        show.
 
     Raises:
         ImportError: onnx is missing, with the command that installs it.
-        ValueError: If the network pools by maximum: the weights do not show it.
+        ValueError: If there is a maximum other than that pooling.
     """
     try:
         import onnx
@@ -48,12 +51,15 @@ def load_onnx(path: pathlib.Path | str) -> list[dict[str, Any]]:
             arrays[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
         elif node.op_type == "Identity" and node.input[0] in arrays:
             arrays[node.output[0]] = arrays[node.input[0]]
-    layers = []
+    layers: list[dict[str, Any]] = []
+    pool: GlobalPool = "avg"
     for node in graph.node:
         attributes = _attributes(node)
-        if node.op_type in ("GlobalMaxPool", "MaxPool", "ReduceMax"):
-            raise ValueError(f"the network of {path} pools by maximum ({node.op_type}), EfficientNet by mean")
-        if node.op_type in ("Conv", "Gemm"):
+        if node.op_type == "MaxPool" or (pool == "max" and node.op_type in ("Conv", *_MAXIMA)):
+            raise ValueError(f"the network of {path} has a maximum before its last layer, EfficientNet has none")
+        if node.op_type in _MAXIMA:
+            pool = "max"
+        elif node.op_type in ("Conv", "Gemm"):
             layers.append(dict(zip(("weight", "bias"), (arrays[name] for name in node.input[1:]), strict=False)))
             if node.op_type == "Conv":
                 layers[-1]["strides"] = attributes.get("strides", [1, 1])
@@ -64,7 +70,7 @@ def load_onnx(path: pathlib.Path | str) -> list[dict[str, Any]]:
             names = ("scale", "shift", "mean", "var")
             layers[-1] |= dict(zip(names, (arrays[name] for name in node.input[1:]), strict=True))
             layers[-1]["epsilon"] = attributes.get("epsilon", 1e-5)
-    return layers
+    return layers, pool
 
 
 def _attributes(node: Any) -> dict[str, Any]:
@@ -96,7 +102,7 @@ def from_onnx(architecture: str, layers: Sequence[Mapping[str, Any]], tasks: Seq
 
     Args:
         architecture: ``tf_efficientnet_b0`` or ``tf_efficientnet_b2``.
-        layers: What `load_onnx` returns; every one is used.
+        layers: The layers that `load_onnx` returns; every one is used.
         tasks: Heads that the last layer's outputs are divided among, in their order.
 
     Raises:
@@ -152,8 +158,8 @@ def merge_heads(
     return {**variables, "params": params}
 
 
-def load_pickle(path: pathlib.Path | str, *, run_its_code: bool) -> dict[str, np.ndarray]:
-    """State dict of a pickled PyTorch model. Loading a pickle RUNS CODE that its author chose.
+def load_pickle(path: pathlib.Path | str, *, run_its_code: bool) -> tuple[dict[str, np.ndarray], GlobalPool]:
+    """State dict of a pickled PyTorch model, and how it pools. Loading a pickle RUNS CODE that its author chose.
 
     Args:
         path: A ``.pt`` file of HSEmotion. It also needs a timm whose classes it still fits: prefer the ONNX files.
@@ -162,7 +168,7 @@ def load_pickle(path: pathlib.Path | str, *, run_its_code: bool) -> dict[str, np
     Raises:
         PermissionError: If it is False.
         ImportError: torch, or timm, is missing.
-        ValueError: If the model pools otherwise than by mean, or its BatchNorms have another epsilon.
+        ValueError: If the model pools otherwise than by mean or maximum, or its BatchNorms have another epsilon.
     """
     if not run_its_code:
         raise PermissionError(
@@ -176,13 +182,16 @@ def load_pickle(path: pathlib.Path | str, *, run_its_code: bool) -> dict[str, np
     except ImportError as error:
         raise ImportError(f"pickles of HSEmotion's models need {error.name}: pip install torch timm") from error
     # The state dict does not show these.
-    if model.global_pool.pool_type != "avg":
-        raise ValueError(f"the network of {path} pools by {model.global_pool.pool_type!r}, EfficientNet by mean")
+    pool = model.global_pool.pool_type
+    if pool not in get_args(GlobalPool):
+        raise ValueError(
+            f"the network of {path} pools by {pool!r}: only {' and '.join(get_args(GlobalPool))} are known"
+        )
     if not math.isclose(model.bn1.eps, BN_EPSILON):
         raise ValueError(
             f"the BatchNorms of {path} have an epsilon of {model.bn1.eps}, those of tf_efficientnet {BN_EPSILON}"
         )
-    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}, pool
 
 
 def _stride(path: tuple[str, ...]) -> int:

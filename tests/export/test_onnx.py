@@ -16,7 +16,7 @@ from facejax.export import onnx as export
 from facejax.export.mtcnn import mtcnn_networks
 from facejax.export.network import Network, compare, face_network, file_stem, require_parity
 from facejax.models import list_models
-from facejax.models.layers import global_average_pool, mean_of_pixels
+from facejax.models.layers import global_pool, mean_of_pixels
 from tests.export.backbones import random_network
 from tests.inference.toy import noise, toy_model
 
@@ -145,7 +145,8 @@ OPERATIONS = {
     "clip by rows": lambda x: jnp.clip(x, -jnp.arange(6.0)[:, None], 0.25),
     "relu": nn.relu,
     "mean of pixels": lambda x: mean_of_pixels(convolve(x)) * mean_of_pixels(x + 1)[..., :1],
-    "pooled": lambda x: global_average_pool(convolve(x)),
+    "pooled": lambda x: global_pool(convolve(x), "avg"),
+    "pooled by maximum": lambda x: global_pool(convolve(x), "max"),
     "flip channels of a convolution": lambda x: convolve(x)[..., ::-1],
     "look up": lambda x: convolve(x)[..., np.array([2, 0, 3])],
     "squeeze": lambda x: jnp.squeeze(convolve(x)[:, 1:2, 2:3], (1, 2)) + jnp.squeeze(convolve(x)[:, :1], 1)[:, 0],

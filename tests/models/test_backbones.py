@@ -124,6 +124,30 @@ def test_parity_with_the_reference_itself(name):
     assert largest_difference(name, image_size, outputs) <= 1e-4
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in PARAMETERS if REFERENCES[name].model])
+def test_parity_with_the_reference_that_pools_by_maximum(name):
+    skip_without("timm")
+    image_size = REFERENCES[name].image_sizes[-1]
+    model = create_model(name, num_classes={"identity": CLASSES}, global_pool="max")
+    ours = jax.jit(model.apply, compiler_options=QUICK_COMPILE)(converted(name), random_images(image_size))
+    expected = timm_outputs(name, image_size, "max")[1]
+    assert relative(ours["features"], expected["features"]) <= 1e-4
+    assert relative(ours["identity"], expected["logits"]) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name == "tf_efficientnet_b0" else [pytest.mark.slow]) for name in PARAMETERS],
+)
+def test_the_last_step_is_the_pooling_asked_for(name):
+    _, variables = template(name)
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    backbone = create_model(name, global_pool="max").backbone
+    own = {kind: leaves["backbone"] for kind, leaves in variables.items() if leaves}
+    assert jax.make_jaxpr(backbone.apply)(own, images).eqns[-1].primitive.name == "reduce_max"
+
+
 def check_gradients(model, variables, image_size):
     """Train mode: the loss reaches every leaf, and BatchNorm keeps 0.9 of its old statistics."""
     images = jnp.asarray(random_images(image_size))

@@ -17,7 +17,7 @@ from facejax.models import (
     pretrained_cfg,
     register_model,
 )
-from facejax.models.layers import Backbone, Conv, global_average_pool, kernel_std
+from facejax.models.layers import Backbone, Conv, global_pool, kernel_std
 from facejax.models.normalization import BatchNorm
 
 
@@ -33,7 +33,8 @@ class Tiny(Backbone):
         self, images: Float[Array, "batch height width 3"], use_running_average: bool = True
     ) -> Float[Array, "batch features"]:
         x = nn.Conv(6, (3, 3), name="conv")(images)
-        return global_average_pool(BatchNorm(use_running_average, 1e-3, nn.relu, self.dtype, name="bn")(x))
+        x = BatchNorm(use_running_average, 1e-3, nn.relu, self.dtype, name="bn")(x)
+        return global_pool(x, self.global_pool)
 
 
 def tiny(**kwargs):
@@ -44,6 +45,13 @@ def tiny(**kwargs):
 @pytest.fixture(scope="module")
 def images():
     return np.random.default_rng(0).standard_normal((4, 10, 10, 3), np.float32)
+
+
+def test_features_are_the_mean_or_the_maximum_over_the_pixels():
+    maps = np.random.default_rng(0).standard_normal((2, 5, 4, 3), np.float32)
+    np.testing.assert_allclose(global_pool(jnp.asarray(maps), "avg"), maps.mean(axis=(1, 2)), atol=1e-6)
+    np.testing.assert_array_equal(global_pool(jnp.asarray(maps), "max"), maps.max(axis=(1, 2)))
+    assert global_pool(jnp.asarray(maps, jnp.bfloat16), "max").dtype == jnp.float32
 
 
 def test_outputs_equal_the_layers_written_out(images):

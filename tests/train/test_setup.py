@@ -140,6 +140,26 @@ def test_weights_are_fed_as_before_but_for_size_and_kernel(tmp_path):
     assert cfg.preprocessing == Preprocessing(24, mean=(0.5, 0.4, 0.3), interpolation="bilinear")
 
 
+def test_a_network_pools_as_the_one_that_it_starts_from_unless_told_otherwise(tmp_path):
+    maximum = dataclasses.replace(pretrained_cfg("toy_net"), global_pool="max", tasks=("emotion7",))
+    variables = init_variables(create_model("toy_net", ("emotion7",)), 0, 16)
+    save_inference_checkpoint(tmp_path / "maximum", variables, maximum)
+
+    def pooled_by(**fields):
+        made = build_model(prepared.toy_config(model=ModelConfig(backbone="toy_net", **fields)), tmp_path)
+        assert made[0].backbone.global_pool == made[1].global_pool
+        return made[1].global_pool
+
+    start = {"init_from": str(tmp_path / "maximum")}
+    assert pooled_by() == "avg"
+    assert pooled_by(global_pool="max") == "max"
+    assert pooled_by(**start) == "max"
+    assert pooled_by(**start, global_pool="avg") == "avg"
+    assert pooled_by(**start, keep_heads=("emotion7",), global_pool="max") == "max"
+    with pytest.raises(ConfigError, match=r"global_pool=avg: the kept heads of .*maximum read .* pooled by max"):
+        pooled_by(**start, keep_heads=("emotion7",), global_pool="avg")
+
+
 def test_a_run_that_goes_on_is_fed_as_it_began(data_dir, tmp_path):
     """Runs from ImageNet's weights that were begun when these were fed bicubic crops; its config.json does not say."""
     config = prepared.toy_config()

@@ -150,6 +150,7 @@ def edited(**values):
         (without_checkpoint, r"model/checkpoint is damaged or not whole"),
         (cut, r"model/model\.json is damaged"),
         (edited(architecture="resnet81"), r"model/model\.json .* did you mean 'resnet18'"),
+        (edited(global_pool="mean"), r"model/model\.json is damaged, or was edited"),
         (edited(preprocessing=None), r"model/model\.json is damaged, or was edited"),
     ],
 )

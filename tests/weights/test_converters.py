@@ -1,7 +1,6 @@
 """Foreign files to Flax variables: strict, and equal to what the publisher's own format computes."""
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import hashlib
 import http.server
@@ -280,8 +279,10 @@ def test_a_pickled_model_s_classifier_becomes_its_head(monkeypatch):
     cfg = pretrained_cfg("tf_efficientnet_b0.enet_b0_8_best_vgaf")
     shapes = {key: shape for key, (_, shape) in expected_tensors("tf_efficientnet_b0").items()}
     state = random_tensors({**shapes, "classifier.0.weight": (8, 1280), "classifier.0.bias": (8,)}, 1.0)
-    monkeypatch.setattr(convert.hsemotion, "load_pickle", lambda path, *, run_its_code: dict(state))
-    head = convert._read("hsemotion", pathlib.Path("enet_b0_8_best_vgaf.pt"), cfg, True)["params"]["head_emotion8"]
+    monkeypatch.setattr(convert.hsemotion, "load_pickle", lambda path, *, run_its_code: (dict(state), "max"))
+    variables, pool = convert._read("hsemotion", pathlib.Path("enet_b0_8_best_vgaf.pt"), cfg, True)
+    assert pool == "max"
+    head = variables["params"]["head_emotion8"]
     np.testing.assert_array_equal(head["logits"]["kernel"], state["classifier.0.weight"].T)
     np.testing.assert_array_equal(head["logits"]["bias"], state["classifier.0.bias"])
 
@@ -295,6 +296,8 @@ def test_a_conversion_is_kept_while_its_configuration_is_the_same(tmp_path):
     assert found == cfg
     assert jax.tree.all(jax.tree.map(np.array_equal, variables, dict(model.variables)))
     assert convert._kept(tmp_path / "converted", dataclasses.replace(cfg, sha256="")) is not None  # none is published
+    # What only the file tells.
+    assert convert._kept(tmp_path / "converted", dataclasses.replace(cfg, global_pool="max"))[1].global_pool == "avg"
     for changed in ({"sha256": "1" * 64}, {"licence": "corrected"}, {"preprocessing": Preprocessing(48)}):
         assert convert._kept(tmp_path / "converted", dataclasses.replace(cfg, **changed)) is None
 
@@ -449,7 +452,7 @@ def test_the_tool_converts_and_says_what_came_out(shared_dir, tmp_path):
     assert load_inference_checkpoint(out)[1].name == MOBILENET  # what was there is still there
 
 
-def efficientnet_b0_file(path, pool="GlobalAveragePool", stem_pads=(0, 0, 1, 1), epsilon=1e-3, trans_b=1):
+def efficientnet_b0_file(path, pool="GlobalAveragePool", early=False, stem_pads=(0, 0, 1, 1), epsilon=1e-3, trans_b=1):
     """An ONNX file of the network's layers, all weights 0; nodes that have none are left out, but the pooling."""
     nodes, arrays, size = [], {}, 224
 
@@ -466,7 +469,7 @@ def efficientnet_b0_file(path, pool="GlobalAveragePool", stem_pads=(0, 0, 1, 1),
         node("Conv", (outputs, inputs, side, side), *biases, strides=[_stride(place)] * 2, pads=pads)
         if norm:
             node("BatchNormalization", *[(outputs,)] * 4, epsilon=epsilon)
-    node(pool)
+    nodes.insert(0 if early else len(nodes), onnx.helper.make_node(pool, ["x"], ["x"]))
     node("Gemm", (8, 1280) if trans_b else (1280, 8), (8,), **{"transB": 1} if trans_b else {})
     initializers = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "b0", [], [], initializers)), path)
@@ -475,22 +478,27 @@ def efficientnet_b0_file(path, pool="GlobalAveragePool", stem_pads=(0, 0, 1, 1),
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({}, None),
-        ({"trans_b": 0}, None),
-        ({"pool": "GlobalMaxPool"}, "pools by maximum"),
+        ({"pool": "MaxPool"}, "a maximum before its last layer"),
+        ({"pool": "GlobalMaxPool", "early": True}, "a maximum before its last layer"),
         ({"stem_pads": (1, 1, 1, 1)}, r"conv_stem: expected pads \[0, 0, 1, 1\], got \[1, 1, 1, 1\]"),
         ({"epsilon": 1e-5}, r"conv_stem: expected epsilon 0\.001"),
     ],
 )
 def test_onnx_of_a_network_with_the_same_weights_but_another_graph_is_refused(tmp_path, other, message):
     efficientnet_b0_file(tmp_path / "b0.onnx", **other)
-    expected = pytest.raises(ValueError, match=message) if message else contextlib.nullcontext()
-    with expected:
-        from_onnx("tf_efficientnet_b0", load_onnx(tmp_path / "b0.onnx"), ("emotion8",))
+    with pytest.raises(ValueError, match=message):
+        from_onnx("tf_efficientnet_b0", load_onnx(tmp_path / "b0.onnx")[0], ("emotion8",))
+
+
+@pytest.mark.parametrize(("pool", "kind"), [("GlobalAveragePool", "avg"), ("GlobalMaxPool", "max")])
+def test_how_a_network_pools_is_read_from_its_onnx(tmp_path, pool, kind):
+    efficientnet_b0_file(tmp_path / "enet_b0_8_best_vgaf.onnx", pool=pool, trans_b=0)
+    cfg = convert_file("hsemotion", tmp_path / "enet_b0_8_best_vgaf.onnx")[1]
+    assert model_from_cfg(cfg).backbone.global_pool == cfg.global_pool == kind
 
 
 @pytest.mark.parametrize(
-    ("pool", "epsilon", "message"), [("max", 1e-3, "pools by 'max'"), ("avg", 1e-5, "an epsilon of 1e-05")]
+    ("pool", "epsilon", "message"), [("catavgmax", 1e-3, "pools by 'catavgmax'"), ("avg", 1e-5, "an epsilon of 1e-05")]
 )
 def test_a_pickled_model_of_another_pooling_or_epsilon_is_refused(tmp_path, pool, epsilon, message):
     torch = pytest.importorskip("torch")
