@@ -89,6 +89,9 @@ def resolve(name: str, overrides: list[tuple[str, str]]) -> Any:
         config = config_lib.override(config, path, text)
     if isinstance(config, Config) and config.model.tasks[:1] != load_config(name).model.tasks[:1]:
         config = dataclasses.replace(config, paper=PaperResult())  # whose numbers are of another task
+    if isinstance(config, AttributesConfig) and config.fit != load_config(name).fit:
+        paper = dataclasses.replace(config.paper, logistic=0.0, random_forest=0.0, svc_rbf=0.0, linear_svc=0.0)
+        config = dataclasses.replace(config, paper=paper)
     return config
 
 

@@ -170,7 +170,9 @@ def _our_numbers(config: Any, report: dict[str, Any]) -> dict[str, tuple[str, in
                 low, high = ages["interval95"]
                 interval = "" if low is None else f" [{low:.2f}, {high:.2f}]"  # one person has none
                 found[label] = (f"{ages['mae']:.2f}{interval}", ages["n"])
-        return found | {name: (accuracy(result), result["n"]) for name, result in report["fitted"].items()}
+        of = report.get("fit", config.fit)
+        label = "" if of == config.fit else f"{of}, "  # not what the row is of
+        return found | {label + name: (accuracy(result), result["n"]) for name, result in report["fitted"].items()}
     found = {}
     for task, result in report["last"]["tasks"].items():
         if "accuracy" in result and "interval95" in result:

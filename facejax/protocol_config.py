@@ -284,6 +284,7 @@ class AttributesPaper:
         table: Table.
         row: Its row.
         dataset: What it was measured on.
+        split: Of it.
         gender: Accuracy, percent.
         age_mae: Mean absolute error of all photos, years.
         gender_21_60: Accuracy on photos of people aged 21 to 60, percent.
@@ -297,6 +298,7 @@ class AttributesPaper:
     table: str = ""
     row: str = ""
     dataset: str = ""
+    split: str = "validation"
     gender: float = 0.0
     age_mae: float = 0.0
     gender_21_60: float = 0.0

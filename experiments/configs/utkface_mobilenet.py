@@ -28,6 +28,7 @@ def get_config() -> AttributesConfig:
             "Table 6",
             "MobileNet-v1",
             "utkface",
+            "test",
             gender=93.79,
             age_mae=5.74,
             gender_21_60=97.5,

@@ -10,9 +10,10 @@ without a face are dropped, validation clips without one get zeros.
 
 The published row is of another network than Table 2's: enet_b0_8_best_afew, 60.95 % on AffectNet; Table 2's 61.32 %
 (enet_b0_8_best_vgaf) gets 55.14 % of the clips with faces here. The published code: linear_svc with C=1.1, found on the
-validation clips; descriptor order mean, std, min, max, which no classifier here depends on; and the face of the highest
-score (--config.detection.choose=probable). Without AFEW (licence-gated) rendered clips of `people` take its place;
-without `init_from` the weights are random.
+validation clips; descriptor order mean, std, min, max, which only the forest's draws depend on
+(--config.descriptor.statistics=mean,std,min,max); and the face of the highest score
+(--config.detection.choose=probable). Without AFEW (licence-gated) rendered clips of `people` take its place; without
+`init_from` the weights are random.
 """
 
 from facejax.protocol_config import NetworkConfig, VideoConfig, VideoPaper

@@ -9,9 +9,10 @@ SVM and random forest, with C chosen by cross-validation on the training clips
 without a face are dropped, validation clips without one get zeros.
 
 The published row is of the network trained on 7 expressions (enet_b2_7). The published code: linear_svc with C=1.95,
-found on the validation clips; descriptor order mean, std, min, max, which no classifier here depends on; and the face
-of the highest score (--config.detection.choose=probable). Without AFEW (licence-gated) rendered clips of `people` take
-its place; without `init_from` the weights are random.
+found on the validation clips; descriptor order mean, std, min, max, which only the forest's draws depend on
+(--config.descriptor.statistics=mean,std,min,max); and the face of the highest score
+(--config.detection.choose=probable). Without AFEW (licence-gated) rendered clips of `people` take its place; without
+`init_from` the weights are random.
 """
 
 from facejax.protocol_config import NetworkConfig, VideoConfig, VideoPaper

@@ -20,7 +20,7 @@ from facejax.data.tfrecord import CorruptRecordError
 from facejax.datasets import is_whole, list_datasets
 from facejax.decoding import expected_age, probabilities
 from facejax.evals.age import PAPER_RANGE, age_errors
-from facejax.evals.bootstrap import Metric, person_clusters
+from facejax.evals.bootstrap import Metric, interval95, person_clusters, resample
 from facejax.evals.classification import classify
 from facejax.evals.fairness import FairnessResult, attribute_groups, by_group
 from facejax.evals.tasks import evaluate_task
@@ -56,6 +56,11 @@ class Judged:
 def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> None:
     """Runs the protocol and writes ``outputs_<split>.npz``, ``report.json`` and ``report.md``."""
     directory, faces, description = _open(config, data_dir)
+    if config.fit and faces.train_split == faces.eval_split:
+        raise ConfigError(
+            f"--config.faces.train_split={faces.train_split} is the split that is reported: what learns from it "
+            "is judged by others"
+        )
     source, left_out = _photos(directory, faces, faces.eval_split)
     model, network = load_network(config.network, config.seed, workdir)
     heads = [head for head in config.heads if head in model.cfg.tasks and TASKS[head].label_key in source.label_keys]
@@ -80,12 +85,14 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
         "left_out": left_out,
         "corrupt": int((~readable).sum()),
         "draws": "photos" if persons is None else "persons",
-        "comparable": faces.name == config.paper.dataset
+        "comparable": (faces.name, faces.eval_split) == (config.paper.dataset, config.paper.split)
+        and bool(readable.all())
         and is_whole(faces.name, faces.eval_split, count_records(find_set(directory, faces.name))),
         "network": network,
         "paper": dataclasses.asdict(config.paper),
         "heads": {},
         "ages": {},
+        "fit": config.fit,
         "fitted": {},
     }
     judged = []
@@ -104,18 +111,27 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
                 report["ages"][f"{low}-{high}"] = found.to_dict()
             judged.append(_mean("age, mean absolute error in years", np.abs(years - labels), labels >= 0, False))
         else:
-            judged.append(_mean(f"{head} accuracy", scores.argmax(axis=1) == labels, labels >= 0, True))
+            right = scores.argmax(axis=1) == labels
+            judged.append(_mean(f"{head} accuracy", right, labels >= 0, True))
+            report["heads"][head] |= _by_person(right, labels >= 0, persons, config.seed)
             if head == "gender" and "age" in source.label_keys:
                 ages = source.labels("age")
                 chosen = np.where((ages >= PAPER_RANGE[0]) & (ages <= PAPER_RANGE[1]), labels, -1)
-                report["heads"]["gender, aged 21-60"] = classify(scores, chosen, GENDER).to_dict()
+                report["heads"]["gender, aged 21-60"] = {
+                    **classify(scores, chosen, GENDER).to_dict(),
+                    **_by_person(right, chosen >= 0, persons, config.seed),
+                }
     if config.fit and config.fit in source.label_keys:
         train, _ = _photos(directory, faces, faces.train_split)
         known = _outputs(model, network, train, faces.train_split, workdir)
         known_labels = np.where(_readable(known), train.labels(config.fit), -1)
         truth = np.where(readable, source.labels(config.fit), -1)
         report["fitted"], predicted = _fit(config, known["features"], known_labels, outputs["features"], truth)
-        judged += [_mean(f"{config.fit} accuracy, {k}", p == truth, truth >= 0, True) for k, p in predicted.items()]
+        for name, answers in predicted.items():
+            judged.append(_mean(f"{config.fit} accuracy, {name}", answers == truth, truth >= 0, True))
+            report["fitted"][name] |= _by_person(answers == truth, truth >= 0, persons, config.seed)
+            found = report["fitted"][name]
+            logger.info("%s by %s: %s", config.fit, name, accuracy(found))
     results = [result for one in judged for result in _by_groups(config, one, source, persons)]
     report["fairness"] = [result.to_dict() for result in results]
     write_results(workdir, report, _markdown(config, report, results))
@@ -235,8 +251,15 @@ def _fit(
         scores = fitted.scores(evaluated)
         results[name] = {**classify(scores, truth, names).to_dict(), "cost": fitted.cost, "train_photos": len(train)}
         predicted[name] = scores.argmax(axis=1)
-        logger.info("%s by %s: %s", config.fit, name, percent(results[name]["accuracy"], results[name]["interval95"]))
     return results, predicted
+
+
+def _by_person(right: np.ndarray, known: np.ndarray, persons: np.ndarray | None, seed: int) -> dict[str, Any]:
+    """The interval of an accuracy by drawing persons, in the place of Wilson's; nothing where these are not known."""
+    if persons is None:
+        return {}
+    drawn = resample(lambda photos: float(right[photos].mean()), np.flatnonzero(known), persons[known], seed=seed)
+    return {"interval95": list(interval95(drawn))}
 
 
 def _mean(name: str, values: np.ndarray, known: np.ndarray, higher_is_better: bool) -> Judged:
@@ -270,6 +293,8 @@ def _markdown(config: AttributesConfig, report: dict[str, Any], results: list[Fa
         on += f" Only those with one face; {report['left_out']} others are left out."
     if report["corrupt"]:
         on += f" {report['corrupt']} of them cannot be read and count nowhere."
+    if report["draws"] == "persons":
+        on += " All intervals draw persons."
     lines = [f"# Attributes: {report['network']}", "", on, ""]
     if not report["comparable"]:
         lines += [f"**Not on the whole of {paper['dataset']}: the paper's numbers cannot be compared.**", ""]

@@ -112,7 +112,7 @@ def faces_of_clips(
 
     One file a clip, written whole: a run that was stopped goes on where it was, and the next network starts at once.
     A clip whose file has changed is looked at again. One that cannot be read is logged, counts as one without a frame
-    and a face, and is tried anew by the next run.
+    and a face, and is tried anew by the next call.
     """
     directory = data_dir / "clips" / f"{clips.name}-{_digest(config, detection, clips)}"
     directory.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,9 @@ def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> Non
             features, ids, missed = stored["features"], stored["ids"].tolist(), int(stored["without_face"])
         person = {record.id: str(record.labels["person"]) for record in records}
         names, identities = np.unique([person[photo] for photo in ids], return_inverse=True)
+        unreadable = len(records) - len(ids)
         identified = identify(features, identities, config.repeats, config.seed)
+        report["comparable"] &= not unreadable and identified.persons == SUBJECTS
         pairs, same, fold, whose = _pairs(config, records, ids, identities)
         rows = normalize(features)
         verified = verify((rows[pairs[:, 0]] * rows[pairs[:, 1]]).sum(axis=1), same, fold)
@@ -71,6 +73,7 @@ def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> Non
         curves[crop] = verified
         report["crops"][crop] = {
             "photos": len(ids),
+            "unreadable": unreadable,
             "persons_in_all": len(names),
             "without_face": missed,
             "identification": identified.to_dict(),
@@ -116,7 +119,8 @@ def open_photos(config: PhotosConfig) -> tuple[list[Record], str, bool]:
     raw = pathlib.Path(config.raw)
     if config.name == "lfw":
         subjects = pathlib.Path(config.subjects) if config.subjects else None
-        records = list(get_dataset("lfw").records(raw, subjects=subjects))
+        with naming("photos.raw", config.raw):
+            records = list(get_dataset("lfw").records(raw, subjects=subjects))
         listed = bool(subjects) and len({record.labels["person"] for record in records}) == SUBJECTS
         return records, "lfw" + (f", subjects of {subjects.name}" if subjects else ""), listed
     with naming("photos.raw", config.raw):
@@ -248,6 +252,8 @@ def _markdown(config: LfwConfig, report: dict) -> list[str]:
         lines.append(
             f"| {crop} | {one['persons']} | {one['n']} | {ours} | {percent(one['rank5'])} | {theirs} | {missed} |"
         )
+    if unreadable := max(found["unreadable"] for found in report["crops"].values()):
+        lines += ["", f"**{unreadable} photos cannot be read** and count nowhere."]
     if not report["comparable"]:
         lines += ["", f"**Not the paper's photos ({report['paper']['dataset']}): the numbers cannot be compared.**"]
     lines += [

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import pathlib
 import shlex
 import sys
@@ -32,5 +33,10 @@ def percent(value: float, interval: tuple[float, float] | list[float] | None = N
 
 
 def accuracy(found: dict[str, Any]) -> str:
-    """``62.42 [60.1, 64.7]`` of a result's ``accuracy`` and ``interval95``; ``-`` of no records, which have none."""
-    return percent(found["accuracy"], found["interval95"]) if found["n"] else "-"
+    """``62.42 [60.1, 64.7]`` of a result's ``accuracy`` and ``interval95``; ``-`` of no records, which have none.
+
+    One person has no interval: its ends are nan, in files null.
+    """
+    low, high = found["interval95"]
+    interval = None if low is None or math.isnan(low) else (low, high)
+    return percent(found["accuracy"], interval) if found["n"] else "-"

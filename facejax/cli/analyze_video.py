@@ -36,6 +36,11 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
         # Before all else: a video takes minutes, a wrong file shows at once.
         classifier = ClipClassifier.load(args.clips)
     analyzer = load_analyzer(args)
+    if classifier is not None and f"({analyzer.models[0].digest()})" not in classifier.source:
+        raise ValueError(
+            f"{args.clips} tells clips by features of {classifier.source}; {args.model[0]} is another network or has "
+            "other weights or another input size, whose features mean nothing to it: name that network first (--model)"
+        )
     source = args.source[0]
     if camera:
         number = source.partition(":")[2] or "0"
@@ -105,20 +110,22 @@ def _rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 
 def _tell_clip(args: argparse.Namespace, model: "LoadedModel", classifier: "ClipClassifier") -> None:
-    """The clip's class, by a classifier that a video protocol saved (its features must be this network's).
+    """The clip's class, by a classifier that a video protocol saved; its features are this network's.
 
     The faces are looked for once more, as they were for the clips that taught the classifier: those that are shown are
     found and turned otherwise.
     """
     from facejax.detect import MTCNN, cutter
-    from facejax.video.faces import clip_faces, find_faces
+    from facejax.video.faces import find_faces
+    from facejax.video.features import embed_faces
 
     of = classifier.detection
     frames = read_frames(pathlib.Path(args.source[0]), every=args.every)
     frames = itertools.takewhile(lambda frame: not args.seconds or frame.time <= args.seconds, frames)
     detector = MTCNN(of.min_face, of.thresholds)
-    faces = clip_faces(find_faces(frames, detector, cutter(of.cut), choose=of.choose))
-    label = classifier.predict([(model.features(faces.crops), faces.frame)])[0] if len(faces) else None
+    faces = find_faces(frames, detector, cutter(of.cut), choose=of.choose)
+    features, numbers = embed_faces((face for _, of_frame in faces for face in of_frame), model.features)
+    label = classifier.predict([(features, numbers)])[0] if len(numbers) else None
     told = {"clip_expression": label, "features_of": classifier.source}
-    words = f"{label} (features of {classifier.source})" if len(faces) else "none, no face was found"
+    words = f"{label} (features of {classifier.source})" if len(numbers) else "none, no face was found"
     print(json.dumps(told) if args.json else f"expression of the clip: {words}")

@@ -10,6 +10,7 @@ or a folder that TensorFlow Datasets has prepared (``lfw/0.1.1``: features ``ima
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 import re
 from collections.abc import Iterable, Iterator
@@ -82,7 +83,7 @@ class Lfw(Dataset):
             ValueError: The first line is not of this form.
         """
         skip = Skips(self)
-        size, pairs = 0, []
+        size, pairs, places = 0, [], itertools.count()
         for place, line in lines(path, skip):
             cells = line.split()
             numbers = [whole(cell) for cell in cells]
@@ -90,10 +91,12 @@ class Lfw(Dataset):
                 size = 2 * (numbers[1] or 0) if len(numbers) == 2 else 0
                 if not size:
                     raise ValueError(f"{path}: expected a first line such as '10 300', got {line[:80]!a}")
-            elif len(cells) == 3 and numbers[1] and numbers[2]:
-                pairs.append(Pair(_id(cells[0], numbers[1]), _id(cells[0], numbers[2]), True, len(pairs) // size))
+                continue
+            fold = next(places) // size  # a malformed line takes its place in the fold
+            if len(cells) == 3 and numbers[1] and numbers[2]:
+                pairs.append(Pair(_id(cells[0], numbers[1]), _id(cells[0], numbers[2]), True, fold))
             elif len(cells) == 4 and numbers[1] and numbers[3]:
-                pairs.append(Pair(_id(cells[0], numbers[1]), _id(cells[2], numbers[3]), False, len(pairs) // size))
+                pairs.append(Pair(_id(cells[0], numbers[1]), _id(cells[2], numbers[3]), False, fold))
             else:
                 skip("malformed pair", place)
         return pairs

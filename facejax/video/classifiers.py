@@ -58,7 +58,9 @@ class Recipe:
         if self.name == "linear_svc":
             return LinearSVC(C=cost, class_weight=weight, random_state=self.seed, max_iter=20000)
         if self.name == "svc_rbf":
-            return SVC(C=cost, kernel="rbf", class_weight=weight, random_state=self.seed)
+            # By `decision_function`, as `Fitted.scores`: of classes with as many votes scikit-learn's own (and the
+            # published code's) answer is the first one.
+            return SVC(C=cost, kernel="rbf", class_weight=weight, break_ties=True, random_state=self.seed)
         if self.name == "logistic":
             return LogisticRegression(C=cost, class_weight=weight, max_iter=5000)
         if self.name == "random_forest":

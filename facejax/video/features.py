@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from facejax.atomic import whole_file
-from facejax.video.faces import ClipFaces
+from facejax.video.faces import ClipFaces, Face
 
 # Crops that are embedded at once; `LoadedModel` splits them into batches of the device.
 CROPS_AT_ONCE = 256
@@ -125,6 +125,21 @@ class FeatureTable:
 _COLUMNS = ("clip", "frame", "time", "bbox", "score", "features")
 
 
+def embed_faces(faces: Iterable[Face], embed: Embed) -> tuple[Float[np.ndarray, "n features"], Int[np.ndarray, " n"]]:
+    """Features of one clip's faces, and the numbers of their frames: what a `ClipClassifier` is told of a clip.
+
+    Args:
+        faces: Read a few at a time, so that the crops of a long clip are never in memory together.
+        embed: Features of crops, e.g. `facejax.load_model(...).features`.
+    """
+    iterator = iter(faces)
+    features, frames = [np.asarray(embed([]), np.float32)], []
+    while some := list(itertools.islice(iterator, CROPS_AT_ONCE)):
+        features.append(np.asarray(embed([face.crop for face in some]), np.float32))
+        frames += [face.frame for face in some]
+    return np.concatenate(features), np.array(frames, np.int64)
+
+
 def embed_clips(clips: Iterable[tuple[Clip, ClipFaces]], embed: Embed, source: str) -> FeatureTable:
     """Features of all faces of all clips; crops of short clips share the device's batches.
 
@@ -157,4 +172,16 @@ def embed_clips(clips: Iterable[tuple[Clip, ClipFaces]], embed: Embed, source: s
         flush()
     if not known:
         raise ValueError("expected one clip or more, got none")
-    return FeatureTable(tuple(known), **{name: np.concatenate(parts) for name, parts in columns.items()}, source=source)
+    return FeatureTable(tuple(known), **{name: _joined(parts) for name, parts in columns.items()}, source=source)
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """The parts as one array. Each is let go when it is copied: a set's features are gigabytes."""
+    joined = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
+    parts.reverse()
+    start = 0
+    while parts:
+        part = parts.pop()
+        joined[start : start + len(part)] = part
+        start += len(part)
+    return joined

@@ -429,6 +429,11 @@ def test_an_annotated_video_has_the_mean_rate(model_dir, tmp_path):
     assert cv2.VideoCapture(str(tmp_path / "out" / "annotated.mp4")).get(cv2.CAP_PROP_FPS) == pytest.approx(4)
 
 
+def source_of(model_dir):
+    """What a classifier's file says of the network that its features are of."""
+    return f"toy ({facejax.load_model(model_dir).digest()}), 32 px"
+
+
 def test_the_expression_of_a_clip(photos, model_dir, tmp_path, capsys):
     face = cv2.cvtColor(cv2.imread(str(photos / "a.png")), cv2.COLOR_BGR2RGB)
     for name, image in (("face", face), ("noise", noise(64, 64))):
@@ -437,15 +442,20 @@ def test_the_expression_of_a_clip(photos, model_dir, tmp_path, capsys):
     width = toy_model("age", "gender", "emotion8").cfg.num_features
     clips = [(np.full((2, width), value, np.float32), np.arange(2)) for value in (0, 0, 1, 1)]
     fitted = fit(Recipe("linear_svc", costs=(1.0,)), describe_clips(clips, AFEW), np.array([0, 0, 1, 1]), 2)
-    ClipClassifier(fitted, DetectionConfig(), AFEW, ("calm", "glad"), "toy").save(tmp_path / "c.skops")
+    ClipClassifier(fitted, DetectionConfig(), AFEW, ("calm", "glad"), source_of(model_dir)).save(tmp_path / "c.skops")
     arguments = ["--model", model_dir, "--quiet", "--clips", str(tmp_path / "c.skops")]
     assert cli.main(["analyze", str(tmp_path / "face.mp4"), *arguments]) == cli.DONE
-    assert re.search(r"expression of the clip: (calm|glad) \(features of toy\)", capsys.readouterr().out)
+    assert re.search(r"expression of the clip: (calm|glad) \(features of toy \(", capsys.readouterr().out)
     assert cli.main(["analyze", str(tmp_path / "noise.mp4"), *arguments]) == cli.DONE
     assert capsys.readouterr().out == "expression of the clip: none, no face was found\n"
     assert cli.main(["analyze", str(tmp_path / "noise.mp4"), *arguments, "--json"]) == cli.DONE
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert told == {"clip_expression": None, "features_of": "toy"}
+    assert told == {"clip_expression": None, "features_of": source_of(model_dir)}
+    other = toy_model("age", "gender", "emotion8", seed=1)
+    save_inference_checkpoint(tmp_path / "other", other.variables, other.cfg)
+    arguments[1] = str(tmp_path / "other")
+    assert cli.main(["analyze", str(tmp_path / "face.mp4"), *arguments]) == cli.FAILED
+    assert "is another network or has other weights" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cut", ["box", "five_points"])
@@ -456,7 +466,7 @@ def test_a_clip_is_told_by_faces_as_its_classifier_was_taught_them(cut, photos, 
     seen = []
 
     class Classifier:
-        detection, source = DetectionConfig(40.0, (0.6, 0.7, 0.95), cut=cut), "toy"
+        detection, source = DetectionConfig(40.0, (0.6, 0.7, 0.95), cut=cut), source_of(model_dir)
 
         def predict(self, clips):
             seen.extend(clips)

@@ -224,7 +224,7 @@ def test_all_faces_of_every_other_frame_tell_the_clip(two_faces, tmp_path, monke
     seen = []
 
     class Classifier:
-        detection, source = DetectionConfig(choose="all"), "toy"
+        detection, source = DetectionConfig(choose="all"), f"toy ({two_faces.models[0].digest()})"
 
         def predict(self, clips):
             seen.extend(frames.tolist() for _, frames in clips)

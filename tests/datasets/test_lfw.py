@@ -67,6 +67,8 @@ def test_pairs(raw):
         Pair(f"{eckhart}_0001.jpg", f"{sorkin}_0001.jpg", False, 1),
         Pair(f"{eckhart}_0001.jpg", f"{sorkin}_0002.jpg", False, 1),
     ]
+    (raw / "pairs.txt").write_text("2\t1\nA\t1\nA\t1\tB\t1\nC\t1\t2\nC\t1\tD\t1\n")
+    assert [pair.fold for pair in READER.pairs(raw / "pairs.txt")] == [0, 1, 1]  # the malformed one's place stays empty
     (raw / "pairs.txt").write_text("10\n")
     with pytest.raises(ValueError, match="first line such as '10 300'"):
         READER.pairs(raw / "pairs.txt")

@@ -198,3 +198,23 @@ def test_subjects_of_another_set_are_named_in_any_case(tmp_path, monkeypatch):
     records, words, comparable = lfw.open_photos(config)
     assert {record.labels["person"] for record in records} == {"A1", "A3"}
     assert (words, comparable) == ("vggface2, subjects of subjects.txt", False)
+
+
+def test_accuracies_have_intervals_that_draw_persons():
+    """Ten persons of whom each is always right or always wrong: as ten draws of a coin, not as a thousand."""
+    right, persons = np.repeat(np.arange(10) % 2 == 0, 100), np.repeat(np.arange(10), 100)
+    known = np.ones(1000, bool)
+    assert attributes._by_person(right, known, None, 0) == {}
+    low, high = attributes._by_person(right, known, persons, 0)["interval95"]
+    expected = scipy.stats.binom(10, 0.5).ppf([0.025, 0.975]) / 10
+    np.testing.assert_allclose([low, high], expected, atol=0.1)
+    known[persons < 5] = False
+    low, high = attributes._by_person(right, known, persons, 0)["interval95"]
+    np.testing.assert_allclose([low, high], scipy.stats.binom(5, 0.4).ppf([0.025, 0.975]) / 5, atol=0.2)
+
+
+def test_a_fusion_of_what_peeked_says_so(protocol, tmp_path):
+    assert "chosen_by" not in protocol.results(tmp_path)["fusion of all"]
+    of = dataclasses.replace(protocol.config.classifier, costs=(0.1, 1.0), choose_by="peeking_at_validation")
+    peeking = dataclasses.replace(protocol, config=dataclasses.replace(protocol.config, classifier=of))
+    assert peeking.results(tmp_path)["fusion of all"]["chosen_by"] == "peeking_at_validation"

@@ -165,8 +165,8 @@ def test_lfw_and_attributes_protocols_on_rendered_people(tmp_path, monkeypatch):
     assert {one["attribute"] for one in report["fairness"]} == {"gender", "ethnicity", "age", "gender, ethnicity"}
 
 
-def write_utkface(data_dir, num_faces, seed=0):
-    """A prepared set with a split ``test``, of as many photos as there are numbers of faces."""
+def write_utkface(data_dir, num_faces, seed=0, splits=("test",)):
+    """A prepared set with splits of the same photos, as many as there are numbers of faces."""
     directory = data_dir / "utkface" / "1.0.0"
     directory.mkdir(parents=True)
     records = []
@@ -174,12 +174,13 @@ def write_utkface(data_dir, num_faces, seed=0):
         image = cv2.imencode(".bmp", noise(32, 32, seed + index))[1].tobytes()
         stored = {"image": image, "id": f"{index}.jpg", "bbox": [0.0, 0.0, 1.0, 1.0], "score": 0.9, "num_faces": found}
         records.append(encode_example({"age": 20 + index, "gender": index % 2, **stored}))
-    path = directory / shard_name("utkface", "test", 0, 1)
-    count = np.arange(len(records))
-    write_shard(path, records, {"age": 20 + count, "gender": count % 2, "num_faces": np.array(num_faces)})
+    count, sizes = np.arange(len(records)), {}
+    for split in splits:
+        path = directory / shard_name("utkface", split, 0, 1)
+        write_shard(path, records, {"age": 20 + count, "gender": count % 2, "num_faces": np.array(num_faces)})
+        sizes[split] = ([len(records)], path.stat().st_size)
     fields = {"age": Field("int64"), "gender": Field("int64"), **STORED_FIELDS}
-    splits = {"test": ([len(records)], path.stat().st_size)}
-    write_metadata(directory, "utkface", fields, "bmp", splits, "A toy.", "https://x.org", "MIT")
+    write_metadata(directory, "utkface", fields, "bmp", sizes, "A toy.", "https://x.org", "MIT")
 
 
 def table6(weights, seed=0):
@@ -263,12 +264,13 @@ def test_outputs_of_other_photos_or_weights_are_not_reused(tmp_path, monkeypatch
 
 def test_a_damaged_photo_counts_nowhere_until_it_is_mended(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["run.py"])
-    write_utkface(tmp_path / "data", [1] * 6)
-    (shard,) = (tmp_path / "data").rglob("*-of-00001")
-    whole = shard.read_bytes()
+    write_utkface(tmp_path / "data", [1] * 6, splits=("train", "test"))
+    shards = list((tmp_path / "data").rglob("*-of-00001"))
+    whole = shards[0].read_bytes()
     config = dataclasses.replace(table6(tmp_path / "weights"), fit="gender")
     config = dataclasses.replace(config, classifier=ClassifierConfig(("linear_svc",), costs=(1.0,)))
-    config = override(config, "faces.train_split", "test")
+    with pytest.raises(ConfigError, match="train_split=test is the split that is reported"):
+        run.run_protocol(override(config, "faces.train_split", "test"), tmp_path, tmp_path / "data")
 
     def report():
         run.run_protocol(config, tmp_path, tmp_path / "data")
@@ -279,12 +281,15 @@ def test_a_damaged_photo_counts_nowhere_until_it_is_mended(tmp_path, monkeypatch
         counts += [sum(group["n"] for group in one["groups"]) for one in found["fairness"]]
         return found["photos"], found["corrupt"], set(counts), (tmp_path / "report.md").read_text()
 
-    shard.write_bytes(whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 255]) + whole[len(whole) // 2 + 1 :])
+    for shard in shards:
+        middle = len(whole) // 2
+        shard.write_bytes(whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :])
     for _ in range(2):  # of the photos, and of the outputs that were kept
         photos, corrupt, counts, text = report()
         assert (photos, corrupt, counts) == (6, 1, {5, 4})  # the first is 20 years old
         assert "1 of them cannot be read" in text
-    shard.write_bytes(whole)
+    for shard in shards:
+        shard.write_bytes(whole)
     photos, corrupt, counts, text = report()
     assert (photos, corrupt, counts) == (6, 0, {6, 5})
     assert "cannot be read" not in text
@@ -552,6 +557,31 @@ def test_only_the_paper_s_subjects_make_lfw_comparable(tmp_path, monkeypatch):
     monkeypatch.setattr(lfw, "SUBJECTS", 2)
     assert open_photos(config)[2]
     assert not open_photos(PhotosConfig(raw=str(tmp_path)))[2]
+
+
+def test_lfw_with_photos_that_cannot_be_read_is_not_comparable(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    monkeypatch.setattr(lfw, "SUBJECTS", 4)
+
+    paths = [tmp_path / f"{index}.png" for index in range(12)]
+    for index, path in enumerate(paths):
+        cv2.imwrite(str(path), noise(40, 40, index))
+    records = [Record(path.name, "test", path, {"person": f"A_{i // 3}"}) for i, path in enumerate(paths)]
+    monkeypatch.setattr(lfw, "open_photos", lambda config: (records, "lfw", True))
+
+    def told():
+        run.run_protocol(LfwConfig(crops=("whole",), repeats=2, network=TINY), tmp_path, tmp_path)
+        report = json.loads((tmp_path / "report.json").read_text())
+        text = (tmp_path / "report.md").read_text()
+        return report["comparable"], report["crops"]["whole"]["unreadable"], "1 photos cannot be read" in text
+
+    assert told() == (True, 0, False)
+    paths[0].unlink()
+    for _ in range(2):  # of the photos, and of the features that were kept
+        assert told() == (False, 1, True)
+    monkeypatch.setattr(lfw, "SUBJECTS", 5)
+    cv2.imwrite(str(paths[0]), noise(40, 40))
+    assert told() == (False, 0, False)
 
 
 def test_lfw_cuts_faces_as_the_config_says(tmp_path, monkeypatch):

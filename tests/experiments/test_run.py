@@ -61,6 +61,12 @@ def test_cpu_profile_is_applied_before_the_overrides():
     assert config.stages.full.lr == 2e-5
 
 
+def test_classifiers_of_another_label_have_no_number_of_the_paper():
+    config = run.resolve("utkface_ethnicity_mobilenet", [("fit", "gender")])
+    assert (config.paper.logistic, config.paper.svc_rbf, config.paper.dataset) == (0, 0, "utkface")
+    assert run.resolve("utkface_ethnicity_mobilenet", [("seed", "1")]).paper.svc_rbf == 87.7
+
+
 def test_the_cpu_profile_itself_can_be_changed():
     config = run.resolve("emotion_b2", [("batch_size", "8"), ("cpu.image_size", "32"), ("cpu.full_epochs", "2")])
     assert (config.model.image_size, config.stages.full.epochs, config.batch_size) == (32, 2, 8)

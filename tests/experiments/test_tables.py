@@ -58,6 +58,15 @@ def test_a_cost_chosen_on_the_reported_clips_is_told(tmp_path, capsys):
     assert capsys.readouterr().out.count("50.00 [40.00, 60.00], C chosen on these clips | 9 |") == 2
 
 
+def test_classifiers_of_another_label_do_not_stand_beside_the_paper_s_numbers(tmp_path, capsys):
+    report = report_of(run.load_config("utkface_ethnicity_mobilenet")) | {"fit": "gender"}
+    (tmp_path / "utkface_ethnicity_mobilenet.json").write_text(json.dumps(report))
+    tables.main(["--results", str(tmp_path), "--table", "Table 7"])
+    printed = capsys.readouterr().out
+    assert "| MobileNet-v1 features, gender, logistic | - | 50.00 [40.00, 60.00] | 9 |" in printed
+    assert "| MobileNet-v1 features, logistic | 87.60 | in no report |" in printed
+
+
 def test_figures_of_others_than_the_paper_have_a_table_of_their_own(capsys):
     tables.main(["--results", "--table", "EmotiEffLib"])
     printed = capsys.readouterr().out
@@ -155,3 +164,5 @@ def test_ages_of_one_person_have_no_interval(tmp_path, capsys):
     (tmp_path / "utkface_mobilenet.json").write_text(json.dumps(report))
     tables.main(["--results", str(tmp_path), "--table", "Table 6"])
     assert "| MobileNet-v1, age, aged 21-60 | 5.39 | 20.43 | 6 |" in capsys.readouterr().out
+    assert tables.accuracy({"n": 6, "accuracy": 0.5, "interval95": [None, None]}) == "50.00"
+    assert tables.accuracy({"n": 6, "accuracy": 0.5, "interval95": [float("nan")] * 2}) == "50.00"

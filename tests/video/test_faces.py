@@ -8,7 +8,7 @@ from PIL import Image
 
 from facejax.video import features
 from facejax.video.faces import chosen_faces, clip_faces, find_faces
-from facejax.video.features import Clip, FeatureTable, embed_clips
+from facejax.video.features import Clip, FeatureTable, embed_clips, embed_faces
 from facejax.video.frames import Frame, array_frames
 
 
@@ -149,6 +149,27 @@ def test_crops_of_several_clips_share_the_batches(monkeypatch):
     assert sizes == [2, 2, 2]
     assert table.features[:, 0].tolist() == [3, 4] * 3  # the only face, and the wider of two
     assert table.clip.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_crops_of_one_clip_are_embedded_a_few_at_a_time(monkeypatch):
+    monkeypatch.setattr(features, "CROPS_AT_ONCE", 2)
+    sizes, alive = [], []
+
+    def embed(crops):
+        sizes.append(len(crops))
+        return np.array([[crop.shape[1]] for crop in crops]).reshape(-1, 1)
+
+    def faces():
+        for _, of_frame in find_faces(array_frames(images([1, 2, 0, 2])), ToyDetector(), cut, choose="all"):
+            alive.append(len(sizes))
+            yield from of_frame
+
+    found, frames = embed_faces(faces(), embed)
+    assert (found[:, 0].tolist(), frames.tolist()) == ([3, 3, 4, 3, 4], [0, 1, 1, 3, 3])
+    assert sizes == [0, 2, 2, 1]
+    assert alive[-1] > 1  # before the last frame's were cut out
+    found, frames = embed_faces([], embed)
+    assert (found.shape, frames.shape) == ((0, 1), (0,))
 
 
 def test_npz_and_parquet_hold_the_table(table, tmp_path):
