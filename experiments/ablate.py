@@ -160,6 +160,22 @@ def first_task(config_name: str, overrides: list[str]) -> Task:
     return task
 
 
+def check_arms(arguments: argparse.Namespace, overrides: list[str], names: list[str]) -> None:
+    """Refuses to compare a run with itself.
+
+    Raises:
+        ConfigError: What an ablation changes is so in the config already.
+    """
+    config = overridden(arguments.config, overrides)
+    for name in names:
+        ablation = ABLATIONS[name]
+        other_photos = ablation.crop and config.data.name != "people"
+        if not other_photos and overridden(arguments.config, [*overrides, *ablation.changes]) == config:
+            raise ConfigError(
+                f"`{name}` changes nothing: {arguments.config} has {' '.join(ablation.changes)} already; name another"
+            )
+
+
 def interval(values: np.ndarray) -> tuple[float, float]:
     """(mean, half width of Student's 95 % interval; nan for a single value)."""
     if len(values) < 2:
@@ -230,6 +246,8 @@ def main() -> None:
     parser.add_argument("--workdir", type=pathlib.Path, default=workdir, help="(default: workdirs/ablations)")
     parser.add_argument("--out", type=pathlib.Path, metavar="PATH", help="also write PATH.json and PATH.md")
     arguments, overrides = parser.parse_known_args()
+    if len(set(arguments.seeds)) < len(arguments.seeds):
+        parser.error(f"--seeds {','.join(map(str, arguments.seeds))}: a seed is named twice")
     wrong = [override for override in overrides if not override.startswith("--config.")]
     if wrong:
         parser.error(f"unknown arguments: {' '.join(wrong)} (overrides are written --config.field=value)")
@@ -240,6 +258,7 @@ def main() -> None:
             raise ConfigError(
                 f"`seven` compares 7 of 8 classes, {arguments.config} learns {task.name}; name one other ablation"
             )
+        check_arms(arguments, overrides, names)
         overrides = from_start(arguments, overrides, names)
     except (ConfigError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")

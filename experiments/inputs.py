@@ -29,9 +29,16 @@ def choose_data(
                 raise
             logger.info("%s", error)
             logger.info("Its place is taken by the built-in set `people`: rendered heads, not photos of real people.")
-    data = dataclasses.replace(config.data, name="people", train_split="train", eval_split="validation")
-    model = dataclasses.replace(config.model, identities=0)
-    config = dataclasses.replace(config, data=data, model=model)
+    # What was named for people holds; what was meant for another set does not.
+    named = dict(overrides) if config.data.name == "people" else {}
+    splits = {"train_split": "train", "eval_split": "validation"}
+    splits = {field: split for field, split in splits.items() if f"data.{field}" not in named}
+    identities = config.model.identities if "model.identities" in named else 0
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, name="people", **splits),
+        model=dataclasses.replace(config.model, identities=identities),
+    )
     return config, prepare_people(config, data_dir), "people (built-in, rendered)"
 
 
@@ -44,8 +51,10 @@ def choose_start(config: Config, overrides: list[tuple[str, str]], workdir: path
     from facejax.models import list_models
     from facejax.train.setup import load_initial
 
-    if not config.model.init_from:  # as asked for: then there is no head to keep either
-        return dataclasses.replace(config, model=dataclasses.replace(config.model, keep_heads=()))
+    # Then there is no head to keep either; where some were named, `build_model` says so.
+    alone = {"init_from": ""} if "model.keep_heads" in dict(overrides) else {"init_from": "", "keep_heads": ()}
+    if not config.model.init_from:
+        return dataclasses.replace(config, model=dataclasses.replace(config.model, **alone))
     try:
         load_initial(config.model.init_from, workdir)
         return config
@@ -57,7 +66,7 @@ def choose_start(config: Config, overrides: list[tuple[str, str]], workdir: path
         base = f"{config.model.backbone}.vggface2"
         if base in list_models(pretrained=True):
             logger.info("The paper's authors publish such a base: --config.model.init_from=%s (docs/weights.md)", base)
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, init_from="", keep_heads=()))
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **alone))
 
 
 def prepare_people(config: Config, data_dir: pathlib.Path) -> pathlib.Path:

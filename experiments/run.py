@@ -122,6 +122,8 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[tupl
         parser.error(f"--config NAME is missing; there are: {', '.join(list_configs())}")
     if (known.num_processes, known.process_id) != (None, None) and not (known.coordinator or known.distributed):
         parser.error("--num_processes and --process_id need --coordinator HOST:PORT, or --distributed")
+    if known.profile < 0:
+        parser.error(f"--profile {known.profile}: expected a number of steps")
     return known, parse_overrides(rest)
 
 
@@ -141,25 +143,24 @@ def print_plan(name: str, config: Config, data_dir: pathlib.Path) -> None:
     """Says what a run would be: shapes, parameters, work, memory, steps, time.
 
     Raises:
-        ConfigError: A prepared set has no such train split.
+        ConfigError: A prepared set has no such train split, or no label of a task.
     """
-    from facejax.data.metadata import count_records, find_set
+    from facejax.data.metadata import find_set
     from facejax.train import dry_run
+    from facejax.train.setup import open_split
 
-    data, sets = config.data, []
-    if data.name != "people":  # which is rendered when a run begins
-        with contextlib.suppress(FileNotFoundError):
-            sets = [(part, count_records(find_set(data_dir, part))) for part in data.name.split("+")]
-    for part, counts in sets:
-        if data.train_split not in counts:
-            known = nearest(data.train_split, counts)
-            raise ConfigError(f"--config.data.train_split={data.train_split}: {part} has no such split{known}")
-    if sets:
-        num_train = sum(counts[data.train_split] for _, counts in sets)
-        of = f"{data.name}, prepared"
+    data, prepared = config.data, data_dir
+    try:
+        for part in data.name.split("+") if data.name != "people" else ():  # which is rendered when a run begins
+            find_set(data_dir, part)
+    except FileNotFoundError:
+        prepared = None
+    if data.name != "people" and prepared:
+        num_train, of = len(open_split(config, prepared, data.train_split)[0]), f"{data.name}, prepared"
     elif data.name == "people" or config.profile == "cpu":
         num_train, of = data.people_train, "the built-in set `people`"
         of += "" if data.name == "people" else f", as {data.name} is not prepared in {data_dir}"
+        of += "; those without a label of the tasks are left out" if "emotion7" in config.model.tasks else ""
     else:
         num_train, of = data.num_train, f"{data.name}, as published"
     rate = dry_run.matmul_rate(config.model.dtype)
@@ -192,8 +193,10 @@ def check(config: Any, named: argparse.Namespace) -> None:
     """Refuses what can be seen to be wrong before any work.
 
     Raises:
-        ConfigError: The option is of trainings only, there is no such network, or settings do not go together.
+        ConfigError: The option is of trainings only, there is no such network or data set, or settings do not go
+            together.
     """
+    from facejax.datasets import list_datasets
     from facejax.models import list_models
     from facejax.train.setup import check_settings
 
@@ -205,6 +208,9 @@ def check(config: Any, named: argparse.Namespace) -> None:
         wrong = config.model.backbone
         raise ConfigError(f"--config.model.backbone={wrong}: no such network{nearest(wrong, list_models())}")
     else:
+        for name in config.data.name.split("+"):
+            if name not in list_datasets():
+                raise ConfigError(f"--config.data.name={name}: no such data set{nearest(name, list_datasets())}")
         check_settings(config)
 
 

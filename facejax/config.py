@@ -28,8 +28,9 @@ class Bounds:
 
 Natural = Annotated[int, Bounds(0)]
 Positive = Annotated[int, Bounds(1)]
+Seed = Annotated[int, Bounds(0, 2**32 - 2)]
 NotNegative = Annotated[float, Bounds(0)]
-Fraction = Annotated[float, Bounds(0, 1)]
+Fraction = Annotated[float, Bounds(0, 0.999)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,7 +259,7 @@ class Config:
         profile: ``auto`` takes the `cpu` profile where there is no accelerator; ``full`` is the recipe as written.
     """
 
-    seed: Natural = 0
+    seed: Seed = 0
     batch_size: Positive = 32
     eval_batch_size: Positive = 64
     parallel: Literal["jit", "pmap"] = "jit"
@@ -312,8 +313,8 @@ def _parse(text: str, annotation: Any, path: str) -> Any:
     if origin is Annotated:
         value, bounds = _parse(text, args[0], path), args[1]
         if not bounds.least <= (len(value) if isinstance(value, tuple) else value) <= bounds.most:
-            most = "or more" if bounds.most == math.inf else f"to {bounds.most:g}"
-            raise ConfigError(f"--config.{path}={text}: expected {bounds.least:g} {most}")
+            most = "or more" if bounds.most == math.inf else f"to {bounds.most}"
+            raise ConfigError(f"--config.{path}={text}: expected {bounds.least} {most}")
         return value
     if origin is Literal:
         if text not in args:
@@ -329,9 +330,12 @@ def _parse(text: str, annotation: Any, path: str) -> Any:
             raise ConfigError(f"--config.{path}={text}: expected true or false")
         return text.lower() == "true"
     try:
-        return annotation(text)
+        value = annotation(text)
     except ValueError:
         raise ConfigError(f"--config.{path}={text}: expected a value of type {annotation.__name__}") from None
+    if annotation is float and not math.isfinite(value):
+        raise ConfigError(f"--config.{path}={text}: expected a finite number")
+    return value
 
 
 def apply_cpu_profile(config: Config) -> Config:

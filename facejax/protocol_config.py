@@ -7,7 +7,7 @@ starts it the same way, and every field is overridden the same way. Standard lib
 import dataclasses
 from typing import Annotated, Literal
 
-from facejax.config import Bounds, Fraction, Natural, NotNegative, Positive
+from facejax.config import Bounds, Fraction, Natural, NotNegative, Positive, Seed
 
 Classifier = Literal["linear_svc", "svc_rbf", "random_forest", "logistic"]
 
@@ -174,7 +174,7 @@ class VideoConfig:
         compare_folds: Folds of the comparison of all classifiers on training and validation clips together; 0 for none.
     """
 
-    seed: Natural = 0
+    seed: Seed = 0
     compare_folds: Natural = 5
     clips: ClipsConfig = ClipsConfig()
     detection: DetectionConfig = DetectionConfig()
@@ -240,7 +240,7 @@ class LfwConfig:
         pairs_per_fold: Pairs of one person, and as many of two, in a fold that is drawn.
     """
 
-    seed: Natural = 0
+    seed: Seed = 0
     repeats: Positive = 10
     crops: Annotated[tuple[Literal["centre", "mtcnn", "whole"], ...], Bounds(1)] = ("centre", "mtcnn")
     folds: Annotated[int, Bounds(2)] = 10
@@ -320,7 +320,7 @@ class AttributesConfig:
         group_by: Attributes by whose groups every metric is also given.
     """
 
-    seed: Natural = 0
+    seed: Seed = 0
     heads: tuple[Literal["age", "gender", "ethnicity", "emotion8", "emotion7"], ...] = (
         "age",
         "gender",

@@ -34,8 +34,8 @@ class ClassificationResult:
 
     @property
     def accuracy(self) -> float:
-        """Part of the records that is classified rightly, in [0, 1]; 0 for no records."""
-        return float(np.trace(self.confusion) / max(self.n, 1))
+        """Part of the records that is classified rightly, in [0, 1]; nan for no records."""
+        return float(np.trace(self.confusion) / self.n) if self.n else float("nan")
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -50,8 +50,8 @@ class ClassificationResult:
 
     @property
     def balanced_accuracy(self) -> float:
-        """Mean recall over the classes that have records."""
-        return float(np.nanmean(self.recall)) if self.n else 0.0
+        """Mean recall over the classes that have records; nan for no records."""
+        return float(np.nanmean(self.recall)) if self.n else float("nan")
 
     @property
     def f1(self) -> np.ndarray:
@@ -61,8 +61,8 @@ class ClassificationResult:
 
     @property
     def macro_f1(self) -> float:
-        """Mean F1 over the classes that have records."""
-        return float(np.nanmean(self.f1)) if self.n else 0.0
+        """Mean F1 over the classes that have records; nan for no records."""
+        return float(np.nanmean(self.f1)) if self.n else float("nan")
 
     def metrics(self) -> dict[str, float]:
         """``accuracy``, ``balanced_accuracy`` and ``macro_f1``."""

@@ -42,8 +42,8 @@ class RankResult:
     n: int
 
     def metrics(self) -> dict[str, float]:
-        """``accuracy`` (rank 1) and that of the last rank."""
-        ranks, n = len(self.hits), max(self.n, 1)
+        """``accuracy`` (rank 1) and that of the last rank; nan for no records."""
+        ranks, n = len(self.hits), self.n or float("nan")
         return {"accuracy": float(self.hits[0] / n), f"rank{ranks}": float(self.hits[-1] / n)}
 
     def to_dict(self) -> dict[str, Any]:
@@ -166,7 +166,9 @@ def selection_value(task: Task, result: TaskResult, select: Literal["accuracy", 
 
 
 def in_words(result: TaskResult) -> str:
-    """The figures in a line: fractions in percent, ages in years, and n."""
+    """The figures in a line: fractions in percent, ages in years, and n, alone where it is 0."""
+    if not result.n:
+        return "no records (n=0)"
     parts = []
     for name, value in result.metrics().items():
         plain = name in ("mae", "rmse") or name.startswith(("ccc", "rmse"))

@@ -17,6 +17,7 @@ from facejax.models.registry import register_model
 from facejax.preprocessing import Preprocessing
 
 BN_EPSILON = 1e-3
+SMALLEST = 75
 
 
 class Step(NamedTuple):
@@ -151,7 +152,13 @@ class InceptionV3(Backbone):
     def __call__(
         self, images: Float[Array, "batch height width 3"], use_running_average: bool = True
     ) -> Float[Array, "batch features"]:
-        """Features of normalised photos of at least 75 px: the pooled output of the last block."""
+        """Features of normalised photos: the pooled output of the last block.
+
+        Raises:
+            ValueError: If the photos are below 75 px: nothing would be left of them.
+        """
+        if min(images.shape[1:3]) < SMALLEST:
+            raise ValueError(f"inception_v3 needs images of at least {SMALLEST} px, got {images.shape[1:3]}")
 
         def conv(y, name, channels, size, stride=1, padding=0):
             return ConvNormAct(

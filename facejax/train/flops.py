@@ -54,10 +54,12 @@ def _of_equation(equation: core.JaxprEqn) -> int:
         left = equation.invars[0].aval.shape  # pyright: ignore
         return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[side] for side in contracted)  # pyright: ignore
     if name == "conv_general_dilated":
-        # Each output takes the inputs of its group under the filter: all of the kernel but its output side.
+        # Each output takes the inputs of its group under the filter: all of the kernel but its output side. Of an input
+        # that is spread out (the gradient of a stride) only one in so many is no zero.
         kernel = equation.invars[1].aval.shape  # pyright: ignore
         outputs = kernel[params["dimension_numbers"].rhs_spec[0]]
-        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // outputs  # pyright: ignore
+        spread = math.prod(params["lhs_dilation"])
+        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // (outputs * spread)  # pyright: ignore
     inner = [_of_jaxpr(jaxpr) for value in params.values() for jaxpr in _jaxprs(value)]
     if name == "cond":
         return max(inner)

@@ -152,6 +152,11 @@ class _Stage:
         self.preemption, self.profile = run.preemption, run.profile
         self.steps_per_epoch = len(setup.train_source) // config.batch_size
         self.steps = self.steps_per_epoch * stage.epochs
+        if stage.warmup_steps >= self.steps:
+            logger.warning(
+                "%s stage: all %d steps are warm-up (--config.stages.%s.warmup_steps=%d), the rate %g is not reached",
+                *(name, self.steps, name, stage.warmup_steps, stage.lr),
+            )
         self.tx = make_optimizer(stage, self.steps)
         functions = make_step_functions(
             setup.model,
@@ -276,7 +281,7 @@ class _Stage:
         if keeps_features(config, stage, len(source), setup.cfg.num_features):
             logger.info("%s stage: computing the features of %d records once", self.name, len(source))
             features = self.outputs(self.placement.features, state, source)
-            readable = np.isfinite(features).all(axis=1)
+            readable = ~np.isnan(features).any(axis=1)
             # Zeros, since nan would pass the mask: nan times 0 is nan.
             arrays = {"features": np.where(readable[:, None], features, 0), "mask": readable.astype(np.float32)}
             for key in label_keys:
@@ -295,7 +300,11 @@ class _Stage:
         return ({key: value for key, value in batch.items() if key in keep} for batch in loader)
 
     def outputs(self, function: Callable, state: TrainState, source: FaceSource) -> Any:
-        """What `evaluate` or `features` give for a source's records, in order: (records, ...), nan if unreadable."""
+        """What `evaluate` or `features` give for a source's records, in order: (records, ...), nan if unreadable.
+
+        Raises:
+            NonFiniteLossError: What they give for a record that can be read is not finite.
+        """
         config, results = self.setup.config, []
         for batch in eval_batches(
             source,
@@ -308,8 +317,15 @@ class _Stage:
             if self.preemption.requested():
                 raise PreemptedError("stopped by SIGTERM while evaluating; the same command evaluates again")
             inputs = self.placement.put_eval_batch({"image": batch["image"], "mask": batch["mask"]})
-            results.append(function(state.params, state.batch_stats, inputs))
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(source)], *jax.device_get(results))
+            results.append((function(state.params, state.batch_stats, inputs), self.placement.gather(inputs["mask"])))
+        found, mask = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(source)], *jax.device_get(results))
+        wrong = sum((~np.isfinite(rows).all(axis=1) & (mask > 0)).sum() for rows in jax.tree.leaves(found))
+        if wrong:
+            raise NonFiniteLossError(
+                f"what the network says of {source.name} is not finite (in {wrong} of {len(source)} records) in the "
+                f"{self.name} stage; {self._mend()}"
+            )
+        return found
 
     def record(self, pending: _Pending | None, meter: Meter) -> None:
         """Logs the metrics of a step; stops the run where the loss or the gradient is not finite.
@@ -323,12 +339,16 @@ class _Stage:
         for name, words in (("loss", "the loss"), ("grad_norm", "the norm of the gradient")):
             if not math.isfinite(values[name]):
                 raise NonFiniteLossError(
-                    f"{words} is {values[name]} at step {step} ({self.name} stage); the last good checkpoint is kept "
-                    f"in {self.setup.workdir / 'checkpoints'}. Try a lower --config.stages.{self.name}.lr "
-                    f"(now {self.stage.lr}), in another --workdir"
+                    f"{words} is {values[name]} at step {step} ({self.name} stage); {self._mend()}"
                 )
         self.log.write(step, phase="train", stage=self.name, **values)
         meter.update(values, pending.device_seconds.result(), pending.input_seconds)
+
+    def _mend(self) -> str:
+        return (
+            f"the last good checkpoint is kept in {self.setup.workdir / 'checkpoints'}. Try a lower "
+            f"--config.stages.{self.name}.lr (now {self.stage.lr}), in another --workdir"
+        )
 
     def end_epoch(self, step: int, state: TrainState) -> None:
         """Evaluates, keeps the best and the last model, and logs."""
@@ -341,7 +361,8 @@ class _Stage:
         progress.epoch += 1
         first = setup.tasks[0]
         value = selection_value(first, results[first.name], setup.config.select)
-        is_best = progress.best_epoch == 0 or value > progress.best
+        # An epoch without a value is the best only while there is no other.
+        is_best = progress.best_epoch == 0 or not (value <= progress.best or math.isnan(value))
         if is_best:
             progress.best, progress.best_epoch = value, progress.epoch
         for name in ("best",) * is_best + ("last",):

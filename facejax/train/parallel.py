@@ -201,7 +201,7 @@ def _under_pmap(placement: Placement, functions: StepFunctions, mesh: Mesh) -> P
             state, metrics = compiled.call(state, batch)
             return state, {name: value.addressable_data(0)[0] for name, value in metrics.items()}
 
-        return dataclasses.replace(compiled, call=call)
+        return dataclasses.replace(compiled, call=call, flops=compiled.flops * mesh.size // local)
 
     by_device = NamedSharding(mesh, PartitionSpec("data"))
 

@@ -16,7 +16,7 @@ from facejax.data.source import FaceSource
 from facejax.data.transforms import RandomHorizontalFlip, RandomResizedCrop, Resize, Transform
 from facejax.datasets.registry import get_dataset
 from facejax.models import list_models
-from facejax.models.face_model import FaceModel, create_model, init_variables
+from facejax.models.face_model import FaceModel, abstract_variables, create_model, init_variables
 from facejax.models.pretrained import PretrainedCfg, pretrained_cfg
 from facejax.naming import nearest
 from facejax.preprocessing import Preprocessing
@@ -82,6 +82,24 @@ def labelled(source: FaceSource, tasks: Sequence[Task]) -> tuple[FaceSource, dic
     return source.select(known), {name: values[known] for name, values in labels.items()}
 
 
+def open_split(config: Config, data_dir: pathlib.Path, split: str) -> tuple[FaceSource, dict[str, np.ndarray]]:
+    """`labelled` records of a split of the config's set, and their labels.
+
+    Raises:
+        FileNotFoundError: The set is not there; the message has the command that makes it.
+        ConfigError: It has no such split, or no label of a task.
+    """
+    data, tasks = config.data, trained_tasks(config)
+    try:
+        source = open_source(data_dir, data.name, split, data.on_corrupt, some=split == data.eval_split)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    for task in tasks:
+        if task.label_key not in source.fields:
+            raise ConfigError(f"{source.name} has no {task.label_key!r}, which task {task.name} learns from")
+    return labelled(source, tasks)
+
+
 def set_up(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> Setup:
     """Opens the data and builds the network of a run.
 
@@ -94,14 +112,7 @@ def set_up(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> Set
     check_settings(config)
     sources, labels = {}, {}
     for split in (data.train_split, data.eval_split):
-        try:
-            source = open_source(data_dir, data.name, split, data.on_corrupt, some=split == data.eval_split)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        for task in tasks:
-            if task.label_key not in source.fields:
-                raise ConfigError(f"{source.name} has no {task.label_key!r}, which task {task.name} learns from")
-        sources[split], labels[split] = labelled(source, tasks)
+        sources[split], labels[split] = open_split(config, data_dir, split)
     _check_eval_labels(tasks, data, labels[data.eval_split])
     train_source, train_labels = sources[data.train_split], labels[data.train_split]
     if len(train_source) < config.batch_size:
@@ -195,8 +206,8 @@ def build_model(
 
     Raises:
         FileNotFoundError: The model to start from is not there.
-        ConfigError: It is of another architecture, lacks a head that is to be kept or pools otherwise than it, or heads
-            cannot share a layer.
+        ConfigError: It is of another architecture, lacks a head that is to be kept or pools otherwise than it; heads
+            cannot share a layer; or the photos are too small for the network.
     """
     wanted, tasks = config.model, trained_tasks(config)
     initial = load_initial(wanted.init_from, workdir) if wanted.init_from and workdir else None
@@ -262,6 +273,11 @@ def build_model(
         )
     except ValueError as error:
         raise ConfigError(f"--config.model: {error}") from error
+    size = cfg.preprocessing.image_size
+    try:
+        abstract_variables(model, size)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"--config.model.image_size={size}: {error}") from error
     return model, cfg, initial
 
 

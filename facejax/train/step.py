@@ -20,7 +20,7 @@ from facejax.train import losses, microbatches, sam
 from facejax.train.state import TrainState, split_params
 
 Batch = dict[str, Any]
-Metrics = dict[str, jax.Array]
+Metrics = dict[str, Any]  # scalars, and pairs of sums until a step ends
 
 IDENTITY_RANKS = 5
 
@@ -44,7 +44,7 @@ def make_optimizer(stage: StageConfig, steps: int) -> optax.GradientTransformati
     """Adam with default betas and no weight decay (the paper), over `steps` steps of the stage's schedule."""
     if stage.schedule == "cosine":
         schedule = optax.warmup_cosine_decay_schedule(
-            0.0 if stage.warmup_steps else stage.lr, stage.lr, stage.warmup_steps, max(steps, stage.warmup_steps + 1)
+            stage.lr / max(stage.warmup_steps, 1), stage.lr, stage.warmup_steps, max(steps, stage.warmup_steps + 1)
         )
     elif stage.warmup_steps:
         schedule = optax.linear_schedule(stage.lr / stage.warmup_steps, stage.lr, stage.warmup_steps)
@@ -83,6 +83,8 @@ def head_loss(
 ) -> tuple[jax.Array, Metrics]:
     """Loss and training metrics of one head; records without its label and padding do not count.
 
+    The accuracy is a pair of sums, of the records that are right and of those that count, which differ between parts.
+
     Args:
         task: What the head says.
         logits: Its raw outputs.
@@ -91,7 +93,6 @@ def head_loss(
         config: Normalisation of the weights, label smoothing.
     """
     labels, mask = task_labels(task, batch)
-    count = jnp.maximum(mask.sum(), 1)
     if task.kind == "regression":
         ccc = losses.concordance(logits, labels, mask).mean()
         loss = jnp.where(mask.sum() > 0, 1 - ccc, 0)
@@ -109,7 +110,7 @@ def head_loss(
             label_smoothing=config.label_smoothing,
         )
         predicted = logits.argmax(axis=-1)
-    return loss, {"loss": loss, "accuracy": ((predicted == labels) * mask).sum() / count}
+    return loss, {"loss": loss, "accuracy": (((predicted == labels) * mask).sum(), mask.sum())}
 
 
 def total_loss(
@@ -145,6 +146,11 @@ def scores(task: Task, logits: Float[Array, "batch outputs"]) -> Float[Array, "b
     if task.kind == "binary":
         logits = jnp.concatenate([jnp.zeros_like(logits), logits], axis=1)
     return jax.nn.softmax(logits)
+
+
+def _ratio(hits: jax.Array, count: jax.Array) -> jax.Array:
+    """The part of records that is right, of sums or of their means over parts and devices; 0 for no records."""
+    return jnp.where(count > 0, hits / jnp.maximum(count, jnp.finfo(count.dtype).tiny), 0)
 
 
 def make_step_functions(
@@ -279,6 +285,7 @@ def make_step_functions(
             rng=state.rng,
         )
         # Without the barrier XLA forms g * g once for this norm and Adam: a kernel a shape, which writes it to memory.
+        metrics = {name: _ratio(*value) if isinstance(value, tuple) else value for name, value in metrics.items()}
         return new_state, {**metrics, "grad_norm": sam.norm(jax.lax.optimization_barrier(gradient))}
 
     def evaluate(params, batch_stats, batch: Batch) -> dict[str, jax.Array]:

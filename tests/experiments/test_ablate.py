@@ -99,6 +99,28 @@ def test_what_cannot_be_compared_is_refused_before_training(runs, monkeypatch, t
     assert not runs
 
 
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("sam", ["--config.sam.rho=0"]),
+        ("all", ["--config.loss.class_weights=none"]),
+        ("crop", ["--config.data.name=people", "--config.data.people_crop=centre"]),
+    ],
+)
+def test_a_run_is_not_compared_with_itself(runs, monkeypatch, tmp_path, name, overrides):
+    monkeypatch.setattr("sys.argv", ["ablate.py", name, "--workdir", str(tmp_path / "runs"), *overrides])
+    with pytest.raises(SystemExit, match=r"changes nothing: emotion_mobilenet has --config.* already"):
+        ablate.main()
+    assert not runs
+
+
+def test_a_seed_counts_once(runs, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("sys.argv", ["ablate.py", "sam", "--workdir", str(tmp_path / "runs"), "--seeds", "0,1,0"])
+    with pytest.raises(SystemExit):
+        ablate.main()
+    assert "--seeds 0,1,0: a seed is named twice" in capsys.readouterr().err
+
+
 def starts(runs):
     """The last ``init_from`` of each run, which is the one that counts; None where it is the config's."""
     fields = [dict(run.parse_overrides([part for part in one if part.startswith("--config.")])) for one in runs]

@@ -6,6 +6,7 @@ from experiments import inputs, run
 from facejax.config import Config, ConfigError, override
 from facejax.data.metadata import write_metadata
 from facejax.datasets import get_dataset
+from facejax.train.setup import build_model
 
 
 @pytest.mark.parametrize(("config", "published"), [("emotion_b0", True), ("emotion_rexnet150", False)])
@@ -22,6 +23,28 @@ def test_random_weights_asked_for_leave_no_head_to_keep(tmp_path):
     config = run.resolve("ethnicity_mobilenet", overrides)
     assert config.model.keep_heads
     assert not inputs.choose_start(config, overrides, tmp_path).model.keep_heads
+
+
+def test_heads_to_keep_that_were_asked_for_are_not_forgotten(tmp_path):
+    for overrides in ([("model.init_from", "")], []):
+        overrides = [*overrides, ("model.keep_heads", "age")]
+        config = inputs.choose_start(run.resolve("emotion_b0", overrides), overrides, tmp_path / "run")
+        assert (config.model.init_from, config.model.keep_heads) == ("", ("age",))
+        with pytest.raises(ConfigError, match=r"keep_heads needs --config\.model\.init_from"):
+            build_model(config, tmp_path)
+
+
+def test_what_is_asked_of_people_by_name_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "prepare_people", lambda config, data_dir: data_dir)
+
+    def chosen(config, *overrides):
+        config = inputs.choose_data(run.resolve(config, [*overrides]), [*overrides], tmp_path)[0]
+        return config.data.name, config.data.train_split, config.data.eval_split, config.model.identities
+
+    asked = ("data.train_split", "trian"), ("data.eval_split", "train"), ("model.identities", "50")
+    assert chosen("identity_b0", ("data.name", "people"), *asked) == ("people", "trian", "train", 50)
+    assert chosen("identity_b0", ("data.name", "people")) == ("people", "train", "validation", 0)
+    assert chosen("identity_b0", *asked) == ("people", "train", "validation", 0)
 
 
 @pytest.mark.parametrize(

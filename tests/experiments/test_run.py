@@ -9,9 +9,9 @@ import pytest
 
 from experiments import run
 from facejax.config import Config, ConfigError, PaperResult
-from facejax.data.metadata import write_metadata
+from facejax.data.source import FaceSource
 from facejax.models import list_models, pretrained_cfg
-from facejax.tasks import TASKS
+from facejax.tasks import EMOTION8, TASKS
 from tests.conftest import REPOSITORY
 from tests.models.torchvision_stub import import_timm, skip_without
 from tests.train.prepared import prepare_squares
@@ -98,7 +98,7 @@ def test_cpu_profile_leaves_out_the_stages_that_the_recipe_leaves_out(name):
         (["--config", "emotion_b2", "--workdirs", "x"], "did you mean '--workdir'"),
         (["--config", "emotion_b2", "--config.seed"], "--config.seed needs a value"),
         (["--config", "emotion_b2", "--config.sed=1"], "did you mean 'seed'"),
-        (["--config", "emotion_b2", "--config.seed=-1"], "--config.seed=-1: expected 0 or more"),
+        (["--config", "emotion_b2", "--config.seed=-1"], "--config.seed=-1: expected 0 to 4294967294"),
         (["--config", "emotion_b2", "--config.batch_size=0"], "--config.batch_size=0: expected 1 or more"),
         (["--config", "emotion_b2", "--config.stages.full.epochs=-1"], "stages.full.epochs=-1: expected 0 or more"),
         (["--config", "emotion_b2", "--config.model.backbone=resnet5"], "did you mean 'resnet18'"),
@@ -131,6 +131,11 @@ def test_cpu_profile_leaves_out_the_stages_that_the_recipe_leaves_out(name):
         (["--config", "video_afew_b0", "--config.clips.name=agew"], "did you mean 'afew'"),
         (["--config", "utkface_mobilenet", "--config.heads=agee,gender"], "did you mean 'age'"),
         (["--config", "utkface_mobilenet", "--config.group_by=gender,emotion"], "group_by=emotion: no such choice"),
+        (
+            ["--config", "emotion_b2", "--config.data.name=affectnt"],
+            "data.name=affectnt: no such data set; did you mean",
+        ),
+        (["--config", "emotion_b2", "--config.data.name="], "data.name=: no such data set"),
         (["--config", "lfw_b0", "--config.repeats=0"], "repeats=0: expected 1 or more"),
         (["--config", "lfw_b0", "--config.folds=1"], "folds=1: expected 2 or more"),
         (["--config", "lfw_b0", "--config.pairs_per_fold=0"], "pairs_per_fold=0: expected 1 or more"),
@@ -143,11 +148,10 @@ def test_command_line_mistakes_name_the_mend(arguments, message):
         run.check(run.resolve(named.config, overrides), named)
 
 
-def prepare_nothing(data_dir, name):
-    """What a prepared set says of itself: a train split of 4 records."""
-    directory = data_dir / name / "1.0.0"
-    directory.mkdir(parents=True)
-    write_metadata(directory, name, {}, "bmp", {"train": ([1, 3], 9)}, "", "", "")
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory):
+    """A prepared `facial_expressions`."""
+    return prepare_squares(tmp_path_factory.mktemp("squares"), people=12)
 
 
 @pytest.mark.parametrize(
@@ -157,26 +161,37 @@ def prepare_nothing(data_dir, name):
         ("emotion_b0", {"profile": "full"}, "287651 on affectnet, as published"),
         ("emotion_b0_7", {"profile": "full"}, "283901 on affectnet, as published"),
         ("emotion_b0", {"profile": "full", "data.name": "people", "data.people_train": "77"}, "77 on the built-in set"),
-        ("emotion_b0", {"data.name": "facial_expressions"}, "4 on facial_expressions, prepared"),
+        ("emotion_b0_7", {}, "3600 on the built-in set `people`, as affectnet is not prepared in "),
+        ("emotion_b0", {"data.name": "facial_expressions"}, "8 on facial_expressions, prepared"),
+        ("emotion_b0_7", {"data.name": "facial_expressions"}, "7 on facial_expressions, prepared"),
     ],
 )
-def test_a_dry_run_counts_the_photos_of_the_run(tmp_path, monkeypatch, capsys, config, changes, count):
+def test_a_dry_run_counts_the_photos_of_the_run(squares, monkeypatch, capsys, config, changes, count):
     monkeypatch.setattr("facejax.train.dry_run.matmul_rate", lambda dtype: 1.0)
     monkeypatch.setattr("facejax.train.dry_run.plan", lambda config, num_train, rate: num_train)
     monkeypatch.setattr("facejax.train.dry_run.in_words", lambda plan, num_train, rate: f"{plan} {num_train}")
-    prepare_nothing(tmp_path, "facial_expressions")
-    run.print_plan(config, run.resolve(config, [*changes.items()]), tmp_path)
+    run.print_plan(config, run.resolve(config, [*changes.items()]), squares)
     first, second = capsys.readouterr().out.splitlines()
     number, of = count.split(" ", 1)
+    if "prepared" in of and "not" not in of:  # 8 or 7 expressions
+        train = FaceSource(squares, "facial_expressions", "train").labels("emotion")
+        assert (train == EMOTION8.index("contempt")).any()
+        number = len(train) if number == "8" else int((train != EMOTION8.index("contempt")).sum())
+    assert ("without a label of the tasks are left out" in first) == (config == "emotion_b0_7" and "people" in of)
     assert second == f"{number} {number}"
     assert of in first
 
 
-def test_a_dry_run_names_a_split_that_is_not_there(tmp_path):
-    prepare_nothing(tmp_path, "adience")
-    config = run.resolve("emotion_b0", [("data.name", "adience"), ("data.train_split", "trian")])
-    with pytest.raises(ConfigError, match=r"train_split=trian: adience has no such split; did you mean 'train'"):
-        run.print_plan("emotion_b0", config, tmp_path)
+def test_a_dry_run_names_a_split_that_is_not_there(squares):
+    config = run.resolve("emotion_b0", [("data.name", "facial_expressions"), ("data.train_split", "trian")])
+    with pytest.raises(ConfigError, match=r"facial_expressions.* has no split 'trian'"):
+        run.print_plan("emotion_b0", config, squares)
+
+
+def test_a_profile_is_of_a_number_of_steps(capsys):
+    with pytest.raises(SystemExit):
+        run.parse_arguments(["--config", "emotion_b2", "--profile", "-1"])
+    assert "--profile -1: expected a number of steps" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--num_processes", "2"], ["--process_id", "0"]])

@@ -74,10 +74,10 @@ def test_every_config_has_a_plan_at_its_full_size(name):
 
 
 def test_every_network_of_a_config_has_a_plan_at_a_small_size():
-    """As above, at 75 px so that the default tests stay quick: each backbone once, with all its configs' heads."""
+    """As above, at the CPU profile's size and so quick: each backbone once, with all its configs' heads."""
     networks = {}
     for name in TRAINED:
-        config = run.resolve(name, [("profile", "full"), ("model.image_size", "75")])
+        config = run.resolve(name, [("profile", "cpu")])
         check_settings(config)
         networks.setdefault((config.model.backbone, config.model.keep_heads, config.model.dtype), []).append(config)
     assert {backbone for backbone, _, _ in networks} <= set(list_models())

@@ -198,6 +198,42 @@ def test_non_finite_loss_stops_with_its_step_and_keeps_the_last_good_checkpoint(
     assert progress.epoch == 1
 
 
+def test_a_network_that_says_nothing_of_photos_that_can_be_read_stops_the_run(data_dir, tmp_path, monkeypatch):
+    """Its rows are not taken for those of unreadable photos: neither in the features that are kept, nor in an epoch."""
+    config = prepared.toy_config()
+    setup = set_up(config, data_dir, tmp_path)
+    variables = jax.tree.map(np.copy, loop.initial_variables(setup))
+    variables["batch_stats"]["backbone"]["BatchNorm_0"]["var"][3] = np.nan
+    monkeypatch.setattr(loop, "initial_variables", lambda setup: variables)
+    with pytest.raises(loop.NonFiniteLossError, match=r"is not finite \(in 1\d\d of 1\d\d records\) in the head stage"):
+        loop.train(setup)
+    stages = StagesConfig(StageConfig(epochs=0), StageConfig(epochs=1, batch_norm="batch"))
+    setup = set_up(dataclasses.replace(config, stages=stages), data_dir, tmp_path)
+    with pytest.raises(loop.NonFiniteLossError, match=r"is not finite .* in the full stage; the last good checkpoint"):
+        loop.train(setup)
+    assert not (tmp_path / "best").exists()
+
+
+def test_an_epoch_without_a_value_is_the_best_only_while_there_is_no_other(data_dir, tmp_path, monkeypatch):
+    values = iter([np.nan, 0.25, np.nan, 0.5])
+    monkeypatch.setattr(loop, "selection_value", lambda *_: next(values))
+    best, keep = [], loop._Stage.keep
+
+    def noted(self, name, *args):
+        best.extend([self.progress.epoch] * (name == "best"))
+        keep(self, name, *args)
+
+    monkeypatch.setattr(loop._Stage, "keep", noted)
+    _, progress = run(data_dir, tmp_path / "run", stages=StagesConfig(StageConfig(epochs=0), StageConfig(epochs=4)))
+    assert (best, progress.best_epoch, progress.best) == ([1, 2, 4], 4, 0.5)
+
+
+def test_a_stage_that_is_all_warm_up_is_told(data_dir, tmp_path, caplog):
+    stages = StagesConfig(StageConfig(epochs=0), StageConfig(epochs=1, warmup_steps=500))
+    run(data_dir, tmp_path / "run", stages=stages)
+    assert "are warm-up (--config.stages.full.warmup_steps=500)" in caplog.text
+
+
 def test_a_gradient_that_is_not_finite_is_in_no_checkpoint(data_dir, tmp_path):
     """The loss is that of the weights before the step: it is finite where SAM's second pass is not."""
     changes = {"sam": SamConfig(rho=1e38), "stages": StagesConfig(StageConfig(epochs=0), StageConfig(epochs=1))}

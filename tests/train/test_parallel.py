@@ -230,6 +230,13 @@ def test_flops_of_loops_groups_and_branches():
         image,
     )
     assert grouped == 2 * (2 * 4 * 4 * 10) * (3 * 3 * 2)
+    spread = count_flops(  # as the gradient of a stride of 2: of the 36 places under the filters 9 hold a number
+        lambda x: jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), [(0, 0)] * 2, (2, 2), dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=2
+        ),
+        image,
+    )
+    assert spread == 2 * (2 * 9 * 9 * 10) * (3 * 3 * 2) // 4
 
 
 def test_peaks():

@@ -128,6 +128,17 @@ def test_heads_and_layers_that_cannot_be_kept_are_refused(tmp_path):
         build_model(prepared.toy_config(model=alone), None)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "size", "message"),
+    [("inception_v3", 74, r"inception_v3 needs images of at least 75 px, got \(74, 74\)"), ("mobilenet_v1", 1, "")],
+)
+def test_photos_that_are_too_small_for_the_network_are_refused(backbone, size, message):
+    model = ModelConfig(backbone=backbone, image_size=size)
+    with pytest.raises(ConfigError, match=rf"--config\.model\.image_size={size}: {message}"):
+        build_model(prepared.toy_config(model=model), None)
+    build_model(prepared.toy_config(model=dataclasses.replace(model, image_size=75)), None)
+
+
 def test_weights_are_fed_as_before_but_for_size_and_kernel(tmp_path):
     """As the published code resizes for training (torchvision's Resize: bilinear), not as for ImageNet (bicubic)."""
     imagenet = dataclasses.replace(

@@ -52,7 +52,7 @@ def plain_loss(params, batch_stats, batch):
         ("constant", 0, [1, 1, 1, 1, 1, 1, 1, 1]),
         ("constant", 4, [1 / 4, 7 / 16, 5 / 8, 13 / 16, 1, 1, 1, 1]),  # PyTorch's LinearLR, from lr / 4
         ("cosine", 0, [(1 + np.cos(np.pi * t / 8)) / 2 for t in range(8)]),
-        ("cosine", 4, [0, 1 / 4, 1 / 2, 3 / 4, *((1 + np.cos(np.pi * t / 4)) / 2 for t in range(4))]),
+        ("cosine", 4, [1 / 4, 7 / 16, 5 / 8, 13 / 16, *((1 + np.cos(np.pi * t / 4)) / 2 for t in range(4))]),
     ],
 )
 def test_learning_rates_follow_the_schedule(schedule, warmup, expected):
@@ -218,6 +218,23 @@ def test_logged_metrics_are_those_of_the_weights_before_the_step():
     loss = losses.cross_entropy(logits, batch["emotion"], batch["mask"], jnp.linspace(1.0, 3.0, 8))
     assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-5)
     assert float(metrics["emotion8/accuracy"]) == pytest.approx(float((logits.argmax(-1) == batch["emotion"]).mean()))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_logged_accuracy_counts_each_record_once_whatever_the_parts(parts):
+    """Of sixteen records five have a label; some parts have none."""
+    functions, state = toy.setup(
+        stage=StageConfig(lr=1e-2, batch_norm="running"), sam=SamConfig(parts=parts), loss=LossConfig("none")
+    )
+    batch = toy.make_batch()
+    known = np.isin(np.arange(16), [0, 4, 8, 10, 12])
+    batch["emotion"] = jnp.where(known, batch["emotion"], -1)
+    said = jax.jit(functions.evaluate)(state.params, state.batch_stats, batch)["emotion8"].argmax(axis=-1)
+    batch["emotion"] = batch["emotion"].at[8].set(said[8]).at[0].set(said[0])
+    expected = float((said == batch["emotion"]).sum() / known.sum())
+    assert expected > 0
+    _, metrics = jax.jit(functions.train)(state, batch)
+    assert float(metrics["emotion8/accuracy"]) == pytest.approx(expected)
 
 
 def test_dropout_follows_the_step_and_the_key():
