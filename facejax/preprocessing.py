@@ -5,6 +5,7 @@ mean and scale), so the definition is a value that travels with the weights (`fa
 """
 
 import dataclasses
+import math
 from typing import Literal
 
 import cv2
@@ -18,6 +19,10 @@ INTERPOLATIONS = {
     "area": cv2.INTER_AREA,
     "lanczos": cv2.INTER_LANCZOS4,
 }
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +53,14 @@ class Preprocessing:
         """Refuses with a ValueError what was mistyped, in a file too; it would be found late, or never."""
         if not isinstance(self.image_size, int) or self.image_size < 1:
             raise ValueError(f"expected image_size in whole pixels, got {self.image_size!r}")
+        for name, value in (("mean", self.mean), ("std", self.std)):
+            if len(value) != 3 or not all(map(_is_finite, value)):
+                raise ValueError(f"expected three numbers as {name}, got {value!r}")
+        if min(self.std) <= 0:
+            raise ValueError(f"expected numbers above 0 as std, got {self.std!r}")
+        for name, value in (("scale", self.scale), ("margin", self.margin)):
+            if not _is_finite(value) or value < 0:
+                raise ValueError(f"expected a number from 0 on as {name}, got {value!r}")
         for name, value, known in (
             ("channel_order", self.channel_order, ("rgb", "bgr")),
             ("interpolation", self.interpolation, INTERPOLATIONS),

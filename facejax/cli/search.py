@@ -27,6 +27,7 @@ from facejax.cli.progress import Progress
 
 FORMAT = 2
 NAME = "index.npz"
+_CONTENT = {"format", "model", "weights", "min_face", "threshold"}
 # Rows that are compared at once.
 _BLOCK = 1024
 
@@ -250,8 +251,11 @@ def _read(folder: pathlib.Path) -> tuple[dict[str, Any], np.ndarray, np.ndarray]
             # Format 1 had its content in a file of its own.
             content = json.loads(arrays["content"].item()) if "content" in arrays else {"format": 1}
             vectors, names = arrays["embeddings"], arrays["names"]
+            found = content["format"]
+            if found == FORMAT and (missing := _CONTENT - content.keys()):
+                raise ValueError(f"it tells no {', '.join(sorted(missing))}")
     except Exception as error:  # of zip files, arrays or JSON: what it is depends on where the damage lies
         raise ValueError(f"{folder} holds a damaged index: build it again") from error
-    if content["format"] != FORMAT:
-        raise ValueError(f"{folder} is an index of format {content['format']}, expected {FORMAT}: build it again")
+    if found != FORMAT:
+        raise ValueError(f"{folder} is an index of format {found}, expected {FORMAT}: build it again")
     return content, vectors, names

@@ -119,6 +119,7 @@ def start(
 
     Raises:
         ImportError: A package is missing, with the command that installs it.
+        ValueError: LiteRT refuses the file.
     """
     try:
         from ai_edge_litert.interpreter import Interpreter
@@ -129,7 +130,10 @@ def start(
     index = interpreter.get_input_details()[0]["index"]
     if tuple(interpreter.get_input_details()[0]["shape"][1:]) != tuple(shape):
         interpreter.resize_tensor_input(index, [1, *shape])
-    interpreter.allocate_tensors()
+    try:
+        interpreter.allocate_tensors()
+    except RuntimeError as error:  # of a layer in 8 bits that is 0 on all calibration faces, say
+        raise ValueError(f"LiteRT cannot run this network: {error}") from error
     runner = interpreter.get_signature_runner(SIGNATURE)
 
     def run_images(images: np.ndarray) -> Mapping[str, np.ndarray]:

@@ -125,7 +125,7 @@ def compare(
         part of their largest value.
 
     Raises:
-        ValueError: There is no face to compare on.
+        ValueError: There is no face to compare on, or an output is not finite.
     """
     if not len(faces):
         raise ValueError("expected at least one face to check the export on, got none")
@@ -135,6 +135,8 @@ def compare(
     for name in network.outputs:
         if got[name].shape != expected[name].shape:
             raise ValueError(f"{network.name}: {name} of shape {got[name].shape}, expected {expected[name].shape}")
+        if not (np.isfinite(got[name]).all() and np.isfinite(expected[name]).all()):
+            raise ValueError(f"{network.name}: {name} is not finite on the faces that the export is checked on")
         difference = np.abs(got[name].astype(np.float64) - expected[name])
         scale = max(float(np.abs(expected[name]).max()), 1e-12) if name == "features" else 1.0
         largest[name], mean[name] = float(difference.max()) / scale, float(difference.mean()) / scale

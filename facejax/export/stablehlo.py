@@ -1,4 +1,4 @@
-"""StableHLO by `jax.export`: one file that any later JAX, or another StableHLO runtime, runs with any batch size.
+"""StableHLO by `jax.export`: one file that any later JAX, or another StableHLO runtime, runs with any batch size but 0.
 
 An earlier JAX may not know its operations: what 0.12 writes 0.10.2 cannot read.
 
@@ -53,7 +53,7 @@ def export_stablehlo(network: Network, path: str | os.PathLike, faces: Sequence[
 
 
 def load_stablehlo(path: str | os.PathLike) -> tuple[Callable[[np.ndarray], Mapping[str, np.ndarray]], dict[str, Any]]:
-    """A function from images of the metadata's ``input`` (any batch size) to arrays by output; and the metadata.
+    """A function from images of the metadata's ``input`` (one or more) to arrays by output; and the metadata.
 
     Raises:
         FileNotFoundError: The file or its metadata is not there.

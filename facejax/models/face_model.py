@@ -51,7 +51,7 @@ class FaceModel(nn.Module):
     Attributes:
         backbone: Network that makes the features.
         tasks: Names of the heads, in `facejax.tasks.TASKS`.
-        num_classes: Outputs by task, for tasks whose data set decides them (identity) or that differ from `TASKS`.
+        num_classes: Outputs by task, for tasks whose data set decides them (identity).
         shared_hidden: Tasks that share one hidden layer instead of having their own, as age and gender do in the
             paper's published code (256 wide). Its width is the largest `hidden` among these tasks in `TASKS`.
         dropout_rate: Dropout on the features before the heads, and after hidden layers (rng collection ``dropout``).
@@ -158,7 +158,10 @@ def create_model(
     for task in (*tasks, *shared_hidden):
         if task not in TASKS:
             raise ValueError(f"no task called {task!r}{nearest(task, TASKS)}")
-        if num_classes.get(task, TASKS[task].num_outputs) < 1:
+        fixed = TASKS[task].num_outputs
+        if fixed and num_classes.get(task, fixed) != fixed:
+            raise ValueError(f"task {task!r} has {fixed} outputs, got num_classes={{{task!r}: {num_classes[task]}}}")
+        if num_classes.get(task, fixed) < 1:
             raise ValueError(f"task {task!r} has no fixed number of outputs: pass num_classes={{{task!r}: n}}")
     if shared_hidden and not (set(shared_hidden) <= set(tasks) and any(TASKS[task].hidden for task in shared_hidden)):
         raise ValueError(f"shared_hidden must name heads, one of them with a hidden layer; got {shared_hidden}")

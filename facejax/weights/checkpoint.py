@@ -11,6 +11,8 @@ import orbax.checkpoint as ocp
 
 from facejax.cards.card import CARD, PARTIAL_CARD, model_card, write_card
 from facejax.models import PretrainedCfg, abstract_variables, model_from_cfg
+from facejax.naming import nearest
+from facejax.tasks import TASKS
 from facejax.weights.folders import whole_folder
 from facejax.weights.merge import merge_variables
 
@@ -43,7 +45,8 @@ def load_inference_checkpoint(directory: pathlib.Path | str) -> tuple[dict[str, 
 
     Raises:
         FileNotFoundError: If the folder holds none, with the commands that make one.
-        ValueError: If the variables are not those of the model that ``model.json`` describes, or the folder is damaged.
+        ValueError: If the variables are not those of the model that ``model.json`` describes, or the folder is not
+            whole.
     """
     directory = pathlib.Path(directory).absolute()
     cfg, path = load_cfg(directory), directory / VARIABLES
@@ -78,10 +81,25 @@ def load_cfg(directory: pathlib.Path) -> PretrainedCfg:
         )
     try:
         cfg = PretrainedCfg.from_dict(json.loads((directory / CFG).read_text()))
-        model_from_cfg(cfg)
+        _check(cfg)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{directory / CFG} is damaged, or was edited and describes no model: {error}") from error
     return cfg
+
+
+def _check(cfg: PretrainedCfg) -> None:
+    """Raises ValueError where a configuration says of its network what is not so."""
+    model = model_from_cfg(cfg)
+    if cfg.num_features != model.backbone.num_features:
+        raise ValueError(f"num_features is {cfg.num_features}, of {cfg.architecture} {model.backbone.num_features}")
+    for task, labels in cfg.labels.items():
+        if task not in TASKS:
+            raise ValueError(f"labels of no task: {task!r}{nearest(task, TASKS)}")
+        expected = len(TASKS[task].labels) or cfg.num_classes.get(task, 0)
+        if not all(isinstance(label, str) for label in labels) or len(labels) not in (0, expected):
+            raise ValueError(f"labels of {task} are {labels}, expected {expected} names")
+    if not isinstance(cfg.training_data, tuple):
+        raise ValueError(f"training_data is {cfg.training_data!r}, expected a list of names")
 
 
 def _checkpointer() -> ocp.Checkpointer:

@@ -153,13 +153,16 @@ def _format(path: pathlib.Path) -> str:
 
 def _guess(path: pathlib.Path) -> str:
     """Name of the published weights whose source ends with this file's name, or whose tag it is."""
-    names = list_models(pretrained=True)
+    names, fitting = list_models(pretrained=True), []
     for name in names:
         cfg = pretrained_cfg(name)
         published = cfg.source.rsplit("/", 1)[-1]
         if path.stem in (cfg.tag, cfg.name) or (path.name == published != "model.safetensors"):
-            return name
-    raise ValueError(f"cannot tell from its name what {path.name!r} holds: pass --name. Known: {', '.join(names)}")
+            fitting.append(name)
+    if len(fitting) != 1:
+        known = ", ".join(fitting or names)
+        raise ValueError(f"cannot tell from its name what {path.name!r} holds: pass --name. Known: {known}")
+    return fitting[0]
 
 
 def _read(

@@ -14,7 +14,8 @@ def whole_folder(directory: pathlib.Path, marker: str, key: str, *others: str) -
     """A folder to fill; it takes the place of `directory` when the block ends without an error.
 
     Args:
-        directory: The folder. An older one of the same kind is replaced; files of others that lie in it stay.
+        directory: The folder, or a link to it. An older one of the same kind is replaced; files of others that lie in
+            it stay.
         marker: A JSON file that every folder of this kind holds.
         key: That its object has (TensorFlow.js has a model.json too).
         *others: Names of what else the older folder holds of this kind.
@@ -22,8 +23,10 @@ def whole_folder(directory: pathlib.Path, marker: str, key: str, *others: str) -
     Raises:
         FileExistsError: `directory` is something else, and not empty; or another process has written it meanwhile.
     """
-    directory = directory.absolute()
+    directory = pathlib.Path(os.path.realpath(directory))
     before = _identity(directory)
+    if directory.exists() and not directory.is_dir():
+        raise FileExistsError(f"{directory} is a file: name a folder")
     if directory.exists() and not _is_of_this_kind(directory, marker, key):
         raise FileExistsError(f"{directory} is not empty and holds no {marker} of facejax: choose another folder")
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -56,8 +59,6 @@ def _identity(directory: pathlib.Path) -> tuple[int, int] | None:
 
 
 def _is_of_this_kind(directory: pathlib.Path, marker: str, key: str) -> bool:
-    if not directory.is_dir():
-        return False
     if not any(directory.iterdir()):
         return True
     try:

@@ -108,6 +108,8 @@ def from_onnx(architecture: str, layers: Sequence[Mapping[str, Any]], tasks: Seq
     Raises:
         ValueError: If the number of layers, or a layer's shape, stride, padding or epsilon, is not that of the network.
     """
+    if not architecture.startswith("tf_efficientnet"):
+        raise ValueError(f"HSEmotion's files hold EfficientNets, no {architecture}")
     expected = _layers(architecture)
     if len(layers) != len(expected) + 1:
         raise ValueError(f"{architecture} has {len(expected) + 1} convolutions and dense layers, got {len(layers)}")
@@ -132,9 +134,11 @@ def from_onnx(architecture: str, layers: Sequence[Mapping[str, Any]], tasks: Seq
         if has_bias:
             leaves["params", *path, "bias"] = bias
         if norm:
+            # A bias before a BatchNorm of its own moves the mean; a folded one is all that is left of it.
+            mean = layer["mean"] - bias if "mean" in layer else np.zeros(shape[-1], np.float32)
             leaves["params", *norm, "scale"] = layer.get("scale", np.ones(shape[-1], np.float32))
             leaves["params", *norm, "bias"] = layer.get("shift", bias)
-            leaves["batch_stats", *norm, "mean"] = layer.get("mean", np.zeros(shape[-1], np.float32))
+            leaves["batch_stats", *norm, "mean"] = mean
             leaves["batch_stats", *norm, "var"] = layer.get("var", np.full(shape[-1], 1 - BN_EPSILON, np.float32))
     return merge_heads(unflatten_dict(leaves), layers[-1]["weight"], layers[-1]["bias"], tasks)
 
@@ -172,8 +176,9 @@ def load_pickle(path: pathlib.Path | str, *, run_its_code: bool) -> tuple[dict[s
     """
     if not run_its_code:
         raise PermissionError(
-            f"{path} is a pickle of a whole model: reading it runs whatever code its author put there. Use the ONNX "
-            "file of the same model, or pass --unsafe_pickle if you trust the file as you would a programme"
+            f"{path} is a pickle: of a state dict, which the format timm reads; or of a whole model, and reading that "
+            "runs whatever code its author put there. Use the ONNX file of the same model, or pass --unsafe_pickle if "
+            "you trust the file as you would a programme"
         )
     try:
         import torch
@@ -181,6 +186,8 @@ def load_pickle(path: pathlib.Path | str, *, run_its_code: bool) -> tuple[dict[s
         model = torch.load(path, map_location="cpu", weights_only=False)
     except ImportError as error:
         raise ImportError(f"pickles of HSEmotion's models need {error.name}: pip install torch timm") from error
+    if isinstance(model, Mapping):
+        raise ValueError("it holds a state dict and no model: name the format timm")
     # The state dict does not show these.
     pool = model.global_pool.pool_type
     if pool not in get_args(GlobalPool):

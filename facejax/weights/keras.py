@@ -57,6 +57,7 @@ def load_h5(path: pathlib.Path | str) -> dict[str, np.ndarray]:
 
     Raises:
         ImportError: h5py is missing, with the command that installs it.
+        ValueError: An array is there twice.
     """
     try:
         import h5py
@@ -64,14 +65,18 @@ def load_h5(path: pathlib.Path | str) -> dict[str, np.ndarray]:
         raise ImportError(f"Keras files need {error.name}: pip install 'facejax[convert]'") from error
 
     tensors: dict[str, np.ndarray] = {}
+    twice: dict[str, np.ndarray] = {}
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and not name.startswith("optimizer_weights"):
             layer, leaf = name.split("/")[-2:]
-            tensors[f"{layer}/{leaf.removesuffix(':0')}"] = item[()]
+            tensor = f"{layer}/{leaf.removesuffix(':0')}"
+            (twice if tensor in tensors else tensors)[tensor] = item[()]
 
     with h5py.File(path, "r") as file:
         file.visititems(visit)
+    if twice:
+        raise ValueError(f"{path} holds these twice: {', '.join(sorted(twice))}")
     return tensors
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -19,8 +20,8 @@ def merge_variables(target: Variables, source: Variables, leave_out: Iterable[st
             sides: in `target` they keep their values, in `source` they are ignored.
 
     Raises:
-        ValueError: If a leaf is missing, extra or of another shape (all of them are listed), or if a name in
-            `leave_out` is a head of neither side.
+        ValueError: If a leaf is missing, extra or of another shape (all of them are listed), or holds what no trained
+            weight is (whole numbers, nan, a negative variance), or if a name in `leave_out` is a head of neither side.
     """
     heads = {name if name.startswith("head_") else f"head_{name}" for name in leave_out}
     present = {key for side in (target, source) for key in side.get("params", {})}
@@ -47,8 +48,20 @@ def merge_variables(target: Variables, source: Variables, leave_out: Iterable[st
             + _listing("Of different shapes", misshapen)
             + "\nHeads that are meant to differ can be left out by name (leave_out)."
         )
+    for path in ours:
+        if wrong := _no_weight(path, np.asarray(theirs[path])):
+            raise ValueError(f"{'/'.join(path)} of the weights {wrong}: the file is damaged, or no trained network")
     merged = {path: np.asarray(theirs[path], dtype=leaf.dtype) for path, leaf in ours.items()}
     return {**{key: {} for key in target}, **unflatten_dict({**merged, **kept})}
+
+
+def _no_weight(path: tuple[str, ...], leaf: np.ndarray) -> str:
+    """What is wrong with a leaf; empty for nothing."""
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return f"holds {leaf.dtype} numbers"
+    if not np.isfinite(leaf).all():
+        return "holds nan or infinity"
+    return "is a variance below zero" if path[-1] == "var" and (leaf < 0).any() else ""
 
 
 def _heads(names: Iterable[str]) -> list[str]:

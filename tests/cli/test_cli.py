@@ -664,14 +664,18 @@ OBJECTS = {
     "names": np.array(["x"]),
     "content": np.array('{"format": 2}'),
 }
+READABLE = {**OBJECTS, "embeddings": np.zeros((1, 2))}
 
 
 @pytest.mark.parametrize(
     ("arrays", "damage", "words"),
     [
         (OBJECTS, slice(None), "damaged index"),  # unpickling them would run code
-        ({**OBJECTS, "embeddings": np.zeros((1, 2))}, slice(300), "damaged index"),
-        ({**OBJECTS, "embeddings": np.zeros((1, 2)), "content": np.array("{")}, slice(None), "damaged index"),
+        (READABLE, slice(300), "damaged index"),
+        ({**READABLE, "content": np.array("{")}, slice(None), "damaged index"),
+        ({**READABLE, "content": np.array("[]")}, slice(None), "damaged index"),
+        ({**READABLE, "content": np.array("{}")}, slice(None), "damaged index"),
+        ({**READABLE, "content": np.array('{"format": 2, "model": "x"}')}, slice(None), "damaged index"),
         ({"embeddings": np.zeros((1, 2)), "names": np.array(["x"])}, slice(None), "index of format 1"),
     ],
 )

@@ -139,6 +139,7 @@ def test_initial_values_have_the_layers_distribution():
         (lambda: create_model("tf_efficientnet_b0", ("emotion",)), "did you mean 'emotion"),
         (lambda: create_model("tf_efficientnet_b0", ("identity",)), r"num_classes=\{'identity': n\}"),
         (lambda: create_model("tf_efficientnet_b0", ("emotion8",), shared_hidden=("emotion8",)), "shared_hidden"),
+        (lambda: create_model("resnet18", ("gender",), {"gender": 2}), r"'gender' has 1 outputs, got .*: 2"),
         (lambda: pretrained_cfg("tf_efficientnet_b0.ns_jft"), r"did you mean 'tf_efficientnet_b0\.ns_jft_in1k'"),
         (lambda: register_model(pretrained_cfg("tf_efficientnet_b0"))(Tiny), "without tag"),
     ],

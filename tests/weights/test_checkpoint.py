@@ -151,6 +151,11 @@ def edited(**values):
         (cut, r"model/model\.json is damaged"),
         (edited(architecture="resnet81"), r"model/model\.json .* did you mean 'resnet18'"),
         (edited(global_pool="mean"), r"model/model\.json is damaged, or was edited"),
+        (edited(num_features=7), r"num_features is 7, of resnet18 512"),
+        (edited(labels={"emotion8": ["a", "b"]}), r"labels of emotion8 are \('a', 'b'\), expected 8 names"),
+        (edited(labels={"emotion": ["a"]}), r"labels of no task: 'emotion'; did you mean"),
+        (edited(training_data=None), r"model/model\.json is damaged, or was edited"),
+        (edited(preprocessing={"std": [0.0, 1.0, 1.0]}), r"above 0 as std"),
         (edited(preprocessing=None), r"model/model\.json is damaged, or was edited"),
     ],
 )
@@ -165,6 +170,10 @@ def test_a_damaged_folder_is_named(cfg, variables, tmp_path, damage, message):
     ("values", "message"),
     [
         ({"image_size": "32"}, "whole pixels, got '32'"),
+        ({"mean": (1.0, 2.0)}, r"three numbers as mean, got \(1\.0, 2\.0\)"),
+        ({"std": (1.0, 0.0, 1.0)}, "numbers above 0 as std"),
+        ({"scale": float("nan")}, "a number from 0 on as scale"),
+        ({"margin": "x"}, "a number from 0 on as margin"),
         ({"channel_order": "BGR"}, "no channel_order 'BGR'"),
         ({"interpolation": "bilinaer"}, "no interpolation 'bilinaer'; there are: nearest, bilinear"),
     ],
@@ -175,6 +184,20 @@ def test_mistyped_preprocessing_is_refused(values, message):
         object.__setattr__(preprocessing, name, value)
     with pytest.raises(ValueError, match=message):
         preprocessing.__post_init__()
+
+
+def test_a_link_stays_and_its_folder_is_filled(cfg, variables, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    save_inference_checkpoint(tmp_path / "link", variables, cfg)
+    (tmp_path / "disk" / "mine.txt").write_text("mine")
+    save_inference_checkpoint(tmp_path / "link", variables, cfg)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk" / "mine.txt").read_text() == "mine"
+    assert load_inference_checkpoint(tmp_path / "disk")[1] == cfg
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError, match="file is a file: name a folder"):
+        save_inference_checkpoint(tmp_path / "file", variables, cfg)
 
 
 def test_missing_checkpoint_names_the_commands(tmp_path):

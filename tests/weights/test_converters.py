@@ -275,6 +275,27 @@ def test_one_dense_layer_becomes_the_heads_in_their_order():
         merge_heads(backbone, weight, bias, ("emotion8",))
 
 
+def test_arrays_that_a_keras_file_holds_twice_are_refused(tmp_path):
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        for folder in ("conv1", "other/conv1"):
+            file[f"{folder}/kernel:0"] = np.zeros(3, np.float32)
+    with pytest.raises(ValueError, match="holds these twice: conv1/kernel"):
+        load_h5(tmp_path / "weights.h5")
+
+
+def test_a_name_that_several_weights_have_is_asked_for(tmp_path):
+    save_file({"a": np.arange(3.0)}, tmp_path / "vggface2.safetensors")
+    with pytest.raises(ValueError, match=r"pass --name\. Known: tf_efficientnet_b0\.vggface2, tf_efficientnet_b2\."):
+        convert_file("timm", tmp_path / "vggface2.safetensors")
+
+
+def test_a_state_dict_is_no_pickled_model(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"a": torch.arange(3)}, tmp_path / "state_vggface2_enet0_new.pt")
+    with pytest.raises(ValueError, match="holds a state dict and no model: name the format timm"):
+        convert_file("hsemotion", tmp_path / "state_vggface2_enet0_new.pt", unsafe_pickle=True)
+
+
 def test_a_pickled_model_s_classifier_becomes_its_head(monkeypatch):
     cfg = pretrained_cfg("tf_efficientnet_b0.enet_b0_8_best_vgaf")
     shapes = {key: shape for key, (_, shape) in expected_tensors("tf_efficientnet_b0").items()}
@@ -488,6 +509,17 @@ def test_onnx_of_a_network_with_the_same_weights_but_another_graph_is_refused(tm
     efficientnet_b0_file(tmp_path / "b0.onnx", **other)
     with pytest.raises(ValueError, match=message):
         from_onnx("tf_efficientnet_b0", load_onnx(tmp_path / "b0.onnx")[0], ("emotion8",))
+
+
+def test_a_bias_before_a_batch_norm_moves_its_mean(tmp_path):
+    efficientnet_b0_file(tmp_path / "b0.onnx")
+    layers = load_onnx(tmp_path / "b0.onnx")[0]
+    layers[0] |= {"bias": np.full(32, 5.0, np.float32), "mean": np.full(32, 2.0, np.float32)}
+    variables = from_onnx("tf_efficientnet_b0", layers, ("emotion8",))
+    np.testing.assert_array_equal(variables["batch_stats"]["backbone"]["bn1"]["mean"], -3)
+    np.testing.assert_array_equal(variables["params"]["backbone"]["bn1"]["bias"], 0)
+    with pytest.raises(ValueError, match="hold EfficientNets, no resnet18"):
+        from_onnx("resnet18", layers, ("emotion8",))
 
 
 @pytest.mark.parametrize(("pool", "kind"), [("GlobalAveragePool", "avg"), ("GlobalMaxPool", "max")])

@@ -40,6 +40,28 @@ def test_error_lists_missing_extra_and_misshapen():
     assert "params/head_identity/logits/kernel (4, 7) in the model, (4, 9) in the weights" in text
 
 
+@pytest.mark.parametrize(
+    ("path", "wrong", "message"),
+    [
+        (("params", "backbone", "conv", "kernel"), np.float32(np.nan), "backbone/conv/kernel .* holds nan"),
+        (("params", "backbone", "conv", "kernel"), np.int8(3), "backbone/conv/kernel .* holds int8 numbers"),
+        (("batch_stats", "backbone", "bn", "var"), np.float32(-1), "bn/var .* variance below zero"),
+        (("batch_stats", "backbone", "bn", "mean"), np.float32(np.inf), "bn/mean .* infinity"),
+    ],
+)
+def test_what_no_trained_weight_is_is_refused(path, wrong, message):
+    target, source = variables(0), variables(1)
+    for side in (target, source):
+        side["batch_stats"]["backbone"]["bn"]["var"] = np.ones(4, np.float32)
+    merge_variables(target, source)
+    leaves = source
+    for key in path[:-1]:
+        leaves = leaves[key]
+    leaves[path[-1]] = np.full_like(leaves[path[-1]], wrong, dtype=wrong.dtype)
+    with pytest.raises(ValueError, match=message):
+        merge_variables(target, source)
+
+
 def test_heads_left_out_by_name_keep_the_models_values():
     target, source = variables(0, emotion8=8, identity=7), variables(1, identity=9)
     merged = merge_variables(target, source, leave_out=("emotion8", "head_identity"))
