@@ -102,6 +102,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("name a data set, or --list")
     if any("=" not in option for option in parsed.option):
         parser.error(f"--option takes KEY=VALUE, got {parsed.option}")
+    if parsed.workers is not None and parsed.workers < 1:
+        parser.error(f"--workers takes a number from 1 on, got {parsed.workers}")
     if parsed.runner_options and parsed.runner is None:
         parser.error("--runner_options needs --runner")
     return parsed

@@ -140,7 +140,7 @@ def _tiff_tags(data: bytes, wanted: tuple[int, ...]) -> dict[int, int]:
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "height width 3"]:
     """RGB photo of an encoded file: uint8, range 0-255, turned as its EXIF says.
 
-    Grey, palette, 16 bit and alpha are converted.
+    Grey, palette and 16 bit are converted. Alpha is dropped; OpenCV multiplies a TIFF by its own.
 
     Raises:
         CorruptImageError: Not a known format, damaged, truncated, or of more than `max_pixels` pixels.

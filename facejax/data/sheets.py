@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from facejax.atomic import write_atomically
 from facejax.data.decode import decode_image
 from facejax.data.example import decode_example
 from facejax.data.metadata import class_names
@@ -56,4 +57,5 @@ def write_contact_sheets(records: TFRecordSource, directory: pathlib.Path, split
         chosen = [decode_example(records[place]) for place in places]
         images = [decode_image(example["image"][0]) for example in chosen]
         title = f"{split} {stem}: {len(images)} of {total} crops"
-        cv2.imwrite(str(directory / f"{split}_{stem}.png"), contact_sheet(images, title)[..., ::-1])
+        _, png = cv2.imencode(".png", contact_sheet(images, title)[..., ::-1])
+        write_atomically(directory / f"{split}_{stem}.png", png.tobytes())

@@ -10,6 +10,7 @@ import io
 import os
 import pathlib
 import struct
+import sys
 import threading
 import zipfile
 import zlib
@@ -215,7 +216,7 @@ class TFRecordSource:
             self._descriptors.clear()
 
     def __del__(self):
-        if hasattr(self, "_descriptors"):
+        if hasattr(self, "_descriptors") and not sys.is_finalizing():  # then the system closes them
             self.close()
 
     def __getstate__(self) -> dict:

@@ -1,6 +1,7 @@
 """Options of a reader from the command line: texts become what its `records` or `clips` declares."""
 
 import inspect
+import math
 import pathlib
 import types
 import typing
@@ -58,7 +59,10 @@ def _value(text: str, hint: object) -> object:
             raise ValueError(text)
         return _TRUTH[text.lower()]
     if hint in (int, float, str, pathlib.Path):
-        return typing.cast(type, hint)(text)
+        value = typing.cast(type, hint)(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(text)
+        return value
     raise ValueError(text)
 
 

@@ -10,12 +10,11 @@ A few names are malformed: see `CORRECTED`; others lack a dot (``55_0_0_20170116
 before it (``24_0_1_20170116220224657 .jpg``) or another suffix (``44_1_4_20170116235150272.pg``), which is harmless.
 """
 
+import hashlib
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, Literal
-
-import numpy as np
 
 from facejax.data.records import Record
 from facejax.datasets.layout import IMAGE_SUFFIXES, Skips, find, rows
@@ -44,8 +43,8 @@ OLDEST = 116
 class UtkFace(Dataset):
     """Ethnicity (paper section 3, Table 7: aligned photos) and a test of age and gender (Table 6: photos in the wild).
 
-    The paper's split into 20,149 and 3,559 photos is not published; this one has the same sizes and is the same
-    everywhere.
+    The paper's split into 20,149 and 3,559 photos is not published; this one has the same sizes and is drawn by the
+    photos' names.
     """
 
     name = "utkface"
@@ -99,8 +98,8 @@ class UtkFace(Dataset):
         ]
         listed = None if listing is None else _listed(listing, skip)
         usable = [(photo, labels) for photo in photos if (labels := _labels(photo.name, skip)) is not None]
-        train = _train_indices(len(usable), seed)
-        for i, (photo, labels) in enumerate(usable):
+        train = _training(sorted({_stem(photo.name) for photo, _ in usable}), seed)
+        for photo, labels in usable:
             if ages is not None and not ages[0] <= labels["age"] <= ages[1]:
                 skip("age not asked for", photo.name)
             elif listed is not None and _stem(photo.name) not in listed:
@@ -108,7 +107,7 @@ class UtkFace(Dataset):
             elif listed is not None or folders == _RELEASES["wild"]:
                 yield Record(f"{photo.parent.name}/{photo.name}", "test", photo, labels)
             else:
-                split = "train" if i in train else "validation"
+                split = "train" if _stem(photo.name) in train else "validation"
                 yield Record(f"{photo.parent.name}/{photo.name}", split, photo, labels)
 
 
@@ -133,10 +132,13 @@ def _stem(name: str) -> str:
     return name.split(".", 1)[0].strip().removesuffix("jpg")
 
 
-def _train_indices(count: int, seed: int) -> set[int]:
-    """Which of `count` photos train: 20,149 of 23,708, and the same part of any other number."""
-    order = np.random.default_rng(seed).permutation(count)
-    return set(order[: round(count * TRAIN / (TRAIN + VALIDATION))].tolist())
+def _training(stems: Iterable[str], seed: int) -> set[str]:
+    """Which photos train: 20,149 of 23,708, and the same part of any other number.
+
+    Drawn by their names, so that a photo which is missing in one copy of the set moves one other at the most.
+    """
+    drawn = sorted(stems, key=lambda stem: hashlib.sha256(f"{seed}/{stem}".encode()).digest())
+    return set(drawn[: round(len(drawn) * TRAIN / (TRAIN + VALIDATION))])
 
 
 def _listed(listing: pathlib.Path, skip: Skips) -> set[str]:

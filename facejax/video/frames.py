@@ -1,10 +1,12 @@
 """Frames of a video, one after another: decoded ahead in a thread, never more than a few of them in memory."""
 
+import atexit
 import contextlib
 import math
 import os
 import pathlib
 import queue
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -214,6 +216,13 @@ def _ahead(frames: Iterator[Frame], size: int) -> Iterator[Frame]:
             put(("error", error))
 
     thread = threading.Thread(target=produce, name="facejax-decode", daemon=True)
+
+    def stop() -> None:
+        stopped.set()
+        thread.join()
+
+    # A programme may end with the clip half read: a decoder that still runs then takes it down.
+    atexit.register(stop)
     thread.start()
     try:
         while True:
@@ -226,5 +235,6 @@ def _ahead(frames: Iterator[Frame], size: int) -> Iterator[Frame]:
             assert isinstance(value, Frame)
             yield value
     finally:
-        stopped.set()
-        thread.join()
+        if not sys.is_finalizing():
+            atexit.unregister(stop)
+            stop()

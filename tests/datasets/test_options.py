@@ -28,6 +28,7 @@ def test_texts_become_what_the_reader_declares(name, texts, expected):
     ("name", "texts", "message"),
     [
         ("vggface2", {"seeds": "3"}, "no option 'seeds'; did you mean 'seed'.*seed, validation"),
+        ("imdb_wiki", {"min_score": "nan"}, "option min_score='nan' is not float"),
         ("raf_db", {"raw": "x"}, "no option 'raw'.*There are: none"),
         ("vggface2", {"seed": "three"}, "seed='three' is not int"),
         ("fer2013", {"ferplus": "maybe"}, "ferplus='maybe' is not bool"),

@@ -21,9 +21,9 @@ from toy_reader import COUNT, ToyDetector, ToyFaces, labels_of, photo, write_pho
 from facejax import locks
 from facejax.data import shards, sheets
 from facejax.data.decode import decode_image
-from facejax.data.example import decode_example
+from facejax.data.example import decode_example, encode_example
 from facejax.data.source import FaceSource
-from facejax.data.tfrecord import TFRecordSource
+from facejax.data.tfrecord import TFRecordSource, write_shard
 from facejax.datasets import crops, get_dataset, plan, prepare, registry
 from facejax.datasets.crops import choose_face, five_points
 from facejax.datasets.prepare import is_prepared, prepare_dataset
@@ -177,6 +177,35 @@ def test_contact_sheets(raw, tmp_path):
     assert (sheet[-16:, 8 * 16 :] == 64).all()
     assert sheet[-16:, 7 * 16 : 8 * 16].std() > 20
     assert cv2.imread(str(folder / "sheets" / "train_emotion_anger.png")).shape == (24 + 16, 160, 3)
+
+
+def test_a_contact_sheet_has_the_colours_of_its_photos_and_a_decade_its_own_people(tmp_path):
+    ages = np.array([19.0, 20, 29, 30, -1])
+    red = cv2.imencode(".bmp", np.full((8, 8, 3), (0, 0, 255), np.uint8))[1].tobytes()  # OpenCV has blue first
+    records = [encode_example({"image": red, "age": age}) for age in ages]
+    write_shard(tmp_path / "a.tfrecord", records, {"age": ages})
+    sheets.write_contact_sheets(TFRecordSource([tmp_path / "a.tfrecord"]), tmp_path / "sheets", "train")
+    sheet = cv2.imread(str(tmp_path / "sheets" / "train_age_020.png"))
+    tiles = sheet[sheets.TITLE + sheets.TILE // 2, sheets.TILE // 2 :: sheets.TILE]
+    assert tiles.tolist() == [[0, 0, 255]] * 2 + [[64, 64, 64]] * 8
+    groups = {name: places.tolist() for name, places in sheets._groups({"age": ages}).items()}
+    assert groups == {"all": [0, 1, 2, 3, 4], "age_010": [0], "age_020": [1, 2], "age_030": [3]}
+
+
+def test_a_sheet_that_cannot_be_written_stops_the_preparation(raw, tmp_path, monkeypatch):
+    """And is made by the next run, as everything else."""
+    write = sheets.write_atomically
+
+    def full(path, data):
+        if path.name == "train_all.png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, data)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(sheets, "write_atomically", full)
+        run(raw, tmp_path / "data")
+    folder = run(raw, tmp_path / "data")
+    assert (folder / "sheets" / "train_all.png").exists()
 
 
 SCRIPT = """
@@ -399,11 +428,15 @@ def test_large_photos_are_reduced_and_boxes_follow(tmp_path, monkeypatch):
     large = np.zeros((40, 60, 3), np.uint8)
     large[10:30, 20:40] = 255
     cv2.imwrite(str(tmp_path / "a.png"), large)
-    record = registry.Record("a", "train", tmp_path / "a.png", {}, (20.0, 10.0, 40.0, 30.0))
+    points = np.array([[24.0, 14.0], [36.0, 14.0], [30.0, 20.0], [26.0, 26.0], [34.0, 26.0]])
+    record = registry.Record("a", "train", tmp_path / "a.png", {}, (20.0, 10.0, 40.0, 30.0), points)
     loaded = crops.load_photo(record, tmp_path)
     assert loaded.image.shape == (20, 30, 3)
     settings = crops.CropSettings(crop="annotation", image_format="bmp")
+    turned = []
+    monkeypatch.setattr(crops, "_cut", lambda *args, cut=crops._cut: turned.append(args[2]) or cut(*args))
     example = decode_example(crops.cut_face(loaded, {}, settings).example)
+    np.testing.assert_allclose(turned[0], points / 2)
     cut = decode_image(example["image"][0])
     assert cut.shape == (10, 10, 3)
     assert (cut == 255).all()

@@ -4,7 +4,7 @@ import miniatures
 import pytest
 
 from facejax.datasets import get_dataset
-from facejax.datasets.utkface import TRAIN, VALIDATION, _train_indices
+from facejax.datasets.utkface import TRAIN, VALIDATION, _training
 
 READER = get_dataset("utkface")
 
@@ -32,9 +32,17 @@ def test_labels_and_malformed_names(raw):
 
 
 def test_the_whole_set_splits_into_the_sizes_of_the_paper():
-    train = _train_indices(23_708, seed=0)
+    stems = [str(number) for number in range(23_708)]
+    train = _training(stems, seed=0)
     assert (len(train), 23_708 - len(train)) == (TRAIN, VALIDATION) == (20_149, 3_559)
-    assert train == _train_indices(23_708, seed=0) != _train_indices(23_708, seed=1)
+    assert train == _training(stems, seed=0) != _training(stems, seed=1)
+
+
+@pytest.mark.parametrize("missing", ["0", "5000", "23707"])
+def test_a_missing_photo_moves_one_other_at_the_most(missing):
+    stems = [str(number) for number in range(23_708)]
+    before, after = (_training(names, 0) for names in (stems, [stem for stem in stems if stem != missing]))
+    assert len(before ^ after - {missing}) <= 1
 
 
 def test_the_split_of_a_subset_is_that_of_the_whole(raw):

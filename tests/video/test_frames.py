@@ -1,5 +1,7 @@
 import io
 import struct
+import subprocess
+import sys
 import threading
 from unittest import mock
 
@@ -9,6 +11,7 @@ import PIL.Image
 import pytest
 
 from facejax.video.frames import VideoError, array_frames, mean_rate, read_frames
+from tests.conftest import REPOSITORY
 from tests.video.webm import write_webm
 
 
@@ -74,6 +77,19 @@ def test_the_thread_ends_with_its_consumer_and_never_runs_far_ahead(video):
     assert threading.active_count() == before + 1
     frames.close()
     assert threading.active_count() == before
+
+
+def test_a_programme_may_end_with_a_clip_half_read(video):
+    """The decoder's thread, which is in the middle of a frame, does not take it down."""
+    code = (
+        "import pathlib, sys\n"
+        "from facejax.video.frames import read_frames\n"
+        "frames = read_frames(pathlib.Path(sys.argv[1]))\n"
+        "next(iter(frames))\n"
+    )
+    command = [sys.executable, "-c", code, str(video)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_files_that_are_no_video(tmp_path):

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from facejax.atomic import write_atomically
 from facejax.datasets.people.expression import sample_expression
 from facejax.datasets.people.identity import Identity, sample_identity
 from facejax.datasets.people.reader import People, PhotoMaker
@@ -76,7 +77,8 @@ def main() -> None:
         sheet = np.vstack([np.hstack(row) for row in rows])
         width = 960
         sheet = cv2.resize(sheet, (width, round(sheet.shape[0] * width / sheet.shape[1])), interpolation=cv2.INTER_AREA)
-        cv2.imwrite(str(out / f"{name}.jpg"), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 78])
+        _, jpeg = cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 78])
+        write_atomically(out / f"{name}.jpg", jpeg.tobytes())
         print(out / f"{name}.jpg")
 
 

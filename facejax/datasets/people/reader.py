@@ -114,7 +114,7 @@ class People(Dataset):
                 `size` is less than 1.
         """
         del raw
-        _check_at_least(0, num_train=num_train, num_validation=num_validation, num_test=num_test)
+        _check_at_least(0, num_train=num_train, num_validation=num_validation, num_test=num_test, seed=seed)
         _check_at_least(1, photos_per_person=photos_per_person, size=size)
         if setting not in SETTINGS:
             raise ValueError(f"setting must be one of {', '.join(SETTINGS)}, got {setting!r}")
