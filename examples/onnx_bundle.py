@@ -6,6 +6,7 @@
 
 This is what an app has to do around the files, in one page: MTCNN's cascade (pyramid, P-Net, R-Net, O-Net), the crop
 with level eyes, the resize. Everything else, channel order and normalisation included, is inside the files.
+(facejax reduces photos of more than 8 megapixels to that size before it looks for faces; this does not.)
 """
 
 import argparse

@@ -16,6 +16,7 @@ class Limits:
         clip_pixels: Of a frame, as the file's header states it.
         waiting: Uploads that may wait for the one that is worked on; further ones are turned away.
         upload_seconds: An upload that takes longer is given up.
+        answer_seconds: A client that takes longer for a line of a clip's answer is left.
     """
 
     photo_bytes: int = 32 * 2**20
@@ -26,6 +27,7 @@ class Limits:
     clip_pixels: int = 2**25
     waiting: int = 8
     upload_seconds: int = 60
+    answer_seconds: float = 60.0
 
     def for_page(self) -> dict[str, int]:
         """Those that the page needs."""

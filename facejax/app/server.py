@@ -1,9 +1,10 @@
 """The app's server: the page, and what it asks for. Everything stays in this process; nothing is kept."""
 
+import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 from starlette.applications import Starlette
@@ -13,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Message, Send
 
 from facejax.app.clips import analyze_clip
 from facejax.app.errors import RequestError
@@ -84,7 +86,7 @@ class _Routes:
             except ValueError as error:
                 words = "This clip cannot be read: it is damaged, or of a kind that OpenCV does not know."
                 raise RequestError(415, "unreadable_clip", words) from error
-            return StreamingResponse(_lines(first, frames, stack.pop_all()), media_type="application/x-ndjson")
+            return _Lines(_lines(first, frames, stack.pop_all()), self._limits.answer_seconds)
 
     @contextlib.asynccontextmanager
     async def _turn(self, request: Request) -> AsyncIterator[None]:
@@ -99,9 +101,29 @@ class _Routes:
             yield
 
 
+class _Lines(StreamingResponse):
+    """Lines of JSON, each of which its client takes within some seconds, or is left: it holds the turn of all."""
+
+    def __init__(self, lines: AsyncGenerator[str], seconds: float):
+        super().__init__(lines, media_type="application/x-ndjson")
+        self._generator, self._seconds = lines, seconds
+
+    async def stream_response(self, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(self._seconds):
+                await send(message)
+
+        try:
+            await super().stream_response(send_in_time)
+        except TimeoutError:
+            _log.warning("a client did not take its answer within %g s and is left", self._seconds)
+        finally:
+            await self._generator.aclose()  # gives the turn back now, not when the generator is collected
+
+
 async def _lines(
     first: dict[str, Any] | None, frames: Iterator[dict[str, Any]], stack: contextlib.AsyncExitStack
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str]:
     """One line of JSON a frame; the place, the turn and the file of `stack` are given back at the end."""
     async with stack:
         frame = first

@@ -6,6 +6,7 @@ read; 130 stopped.
 
 import argparse
 import contextlib
+import importlib
 import signal
 import sys
 import threading
@@ -38,14 +39,15 @@ def _interrupted_once() -> Iterator[None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
-    from facejax.cli import analyze, app, doctor, export, models, search
-
+    argv = sys.argv[1:] if argv is None else argv
+    # The doctor alone, where it is asked for: it must run where what the others import is missing.
+    names = ("doctor",) if argv[:1] == ["doctor"] else ("analyze", "search", "export", "models", "doctor", "app")
     parser = argparse.ArgumentParser(
         prog="facejax", description=__doc__, epilog=EU, formatter_class=argparse.RawTextHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (analyze, search, export, models, doctor, app):
-        module.add_parser(commands)
+    for name in names:
+        importlib.import_module(f"facejax.cli.{name}").add_parser(commands)
     args = parser.parse_args(argv)
     try:
         with _interrupted_once(), quiet_when_unread():

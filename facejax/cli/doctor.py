@@ -1,11 +1,13 @@
 """Devices, versions, what is installed, what is prepared, and what to do about what is missing."""
 
 import argparse
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
 import pathlib
 import platform
+import sys
 from typing import Any
 
 from facejax.cli.options import add_output_options
@@ -72,8 +74,6 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(data: pathlib.Path, workdirs: pathlib.Path) -> dict[str, Any]:
     """What there is, JSON-serialisable; ``problems`` lists what is needed and missing, with the mend."""
-    import jax
-
     problems, versions = [], {}
     for name in _PACKAGES:
         try:
@@ -90,7 +90,9 @@ def examine(data: pathlib.Path, workdirs: pathlib.Path) -> dict[str, Any]:
         for name, modules in _EXTRAS.items()
     }
     try:
-        from facejax.detect import weights
+        # OpenCV without NumPy says so on standard output, which may be a programme's.
+        with contextlib.redirect_stdout(sys.stderr):
+            from facejax.detect import weights
 
         for network in ("pnet", "rnet", "onet"):
             weights.load(network)
@@ -100,6 +102,8 @@ def examine(data: pathlib.Path, workdirs: pathlib.Path) -> dict[str, Any]:
         problems.append(str(error))
     devices = []
     try:
+        import jax
+
         devices = [str(device) for device in jax.devices()]
     except Exception as error:  # whatever a plugin raises
         problems.append(f"JAX finds no device ({error!r}): look at JAX_PLATFORMS and the driver")

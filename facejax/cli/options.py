@@ -20,7 +20,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER|NAME",
         help=f"network, may be given several times: a trained folder, or published weights (default: {DEFAULT_MODEL})",
     )
-    parser.add_argument("--min-face", type=int, default=20, metavar="PIXELS", help="smallest face looked for (20)")
+    least = "smallest face looked for (20); larger photos are reduced to 8 megapixels first"
+    parser.add_argument("--min-face", type=int, default=20, metavar="PIXELS", help=least)
 
 
 def load_analyzer(args: argparse.Namespace) -> "FaceAnalyzer":
@@ -56,7 +57,7 @@ def photos_of(sources: Sequence[str], without: pathlib.Path | None = None) -> It
     Raises:
         FileNotFoundError: There is no such file or folder.
     """
-    from facejax.inference.images import PHOTO_SUFFIXES
+    from facejax.inference.images import PHOTO_SUFFIXES, UNREAD_SUFFIXES
 
     left_out = None if without is None else os.path.realpath(without)
     for source in sources:
@@ -64,7 +65,7 @@ def photos_of(sources: Sequence[str], without: pathlib.Path | None = None) -> It
             for folder, folders, files in os.walk(source):
                 folders[:] = [name for name in sorted(folders) if os.path.realpath(f"{folder}/{name}") != left_out]
                 for name in sorted(files):
-                    if pathlib.PurePath(name).suffix.lower() in PHOTO_SUFFIXES:
+                    if pathlib.PurePath(name).suffix.lower() in PHOTO_SUFFIXES | UNREAD_SUFFIXES:
                         yield pathlib.Path(folder) / name
         elif os.path.exists(source):
             yield pathlib.Path(source)

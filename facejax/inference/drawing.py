@@ -23,13 +23,13 @@ def draw_faces(
     unit = max(max(image.shape[:2]) / 1000, 0.4)
     thickness = max(1, round(2 * unit))
     # A caption covers the middle of a face, or another caption, only where there is no other place.
-    taken = [_middle(face.box) for face in faces]
+    taken = [_middle(_within(face.box, image.shape)) for face in faces]
     # The largest face last, so that its box and caption lie on top.
     order = sorted(range(len(faces)), key=lambda i: float(np.prod(faces[i].box[2:] - faces[i].box[:2])))
     for index in order:
         face = faces[index]
         colour = COLOURS[(index if face.track is None else face.track) % len(COLOURS)]
-        x1, y1, x2, y2 = (int(edge) for edge in np.clip(np.round(face.box), -(2**14), 2**14))
+        x1, y1, x2, y2 = (int(edge) for edge in np.round(_within(face.box, image.shape, 2 * thickness)))
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thickness, cv2.LINE_AA)
         for x, y in np.round(face.landmarks).astype(int).tolist():
             cv2.circle(canvas, (x, y), max(1, round(1.5 * unit)), colour, -1, cv2.LINE_AA)
@@ -40,13 +40,18 @@ def draw_faces(
             lines = [f"#{face.track}", *lines]
         if lines:
             colour = COLOURS[(index if face.track is None else face.track) % len(COLOURS)]
-            _draw_caption(canvas, lines, face.box, colour, unit, taken)
+            _draw_caption(canvas, lines, _within(face.box, image.shape), colour, unit, taken)
     return canvas
+
+
+def _within(box: np.ndarray, shape: tuple[int, ...], beyond: int = 0) -> np.ndarray:
+    """The part of a box in a photo, or so far beyond it that no line is seen: OpenCV's numbers end somewhere."""
+    return np.clip(box, -beyond, np.array([shape[1], shape[0]] * 2) + beyond)
 
 
 def _middle(box: np.ndarray) -> tuple[int, int, int, int]:
     """The inner half of a box in each direction."""
-    x1, y1, x2, y2 = np.clip(box, -(2**14), 2**14).tolist()
+    x1, y1, x2, y2 = box.tolist()
     quarter_x, quarter_y = (x2 - x1) / 4, (y2 - y1) / 4
     return int(x1 + quarter_x), int(y1 + quarter_y), int(x2 - quarter_x), int(y2 - quarter_y)
 
@@ -70,7 +75,7 @@ def _draw_caption(canvas, lines, box, colour, unit, taken) -> None:
 
 def _place(shape, box, width, height, taken) -> tuple[int, int]:
     """Left and top of a caption: above the box, below it, or inside its top; where it covers least of `taken`."""
-    x1, y1, _, y2 = (int(edge) for edge in np.clip(box, -(2**14), 2**14))
+    x1, y1, _, y2 = (int(edge) for edge in box)
     room_x, room_y = max(shape[1] - width, 0), max(shape[0] - height, 0)
     places = [(min(max(x1, 0), room_x), min(max(y, 0), room_y)) for y in (y1 - height, y2, y1)]
 

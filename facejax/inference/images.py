@@ -17,6 +17,8 @@ Source = str | os.PathLike | bytes | np.ndarray
 
 MAX_FILE_BYTES = 1 << 28  # an uncompressed photo of 89 megapixels
 PHOTO_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+# Photos as well, and of a phone's folder often most: better told as not read than passed over.
+UNREAD_SUFFIXES = frozenset({".avif", ".heic", ".heif"})
 
 
 def read_image(source: Source) -> UInt8[np.ndarray, "height width 3"]:

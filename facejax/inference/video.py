@@ -67,7 +67,7 @@ def analyze_frames(
     max_gap: float | int = 1.0,
     at_once: int = _GROUP,
 ) -> Iterator[VideoFrame]:
-    """Yields the frames with their faces; holds `at_once` of them, however long the video is.
+    """Yields the frames with their faces; holds `at_once` of them (and `frames` its own), however long the video is.
 
     Args:
         analyzer: Finds the faces and says what they look like.

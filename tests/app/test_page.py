@@ -105,15 +105,28 @@ def test_a_photo_is_dropped(page, photo):
     wait_for_faces(page, 2)
 
 
-def test_boxes_lie_on_no_picture_of_another_shape(page, photo, tmp_path):
+@pytest.mark.parametrize(
+    ("orientation", "turn", "blank"),
+    [(1, None, False), (3, PIL.Image.Transpose.ROTATE_180, True), (6, PIL.Image.Transpose.ROTATE_90, True)],
+)
+def test_boxes_lie_on_no_picture_that_lies_otherwise(page, photo, tmp_path, orientation, turn, blank):
     """Chromium does not turn a WebP as its EXIF says, the server does."""
     exif = PIL.Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise
-    lying = PIL.Image.open(photo).transpose(PIL.Image.Transpose.ROTATE_90)
+    exif[0x010F] = "a maker, before it"
+    exif[0x0112] = orientation
+    lying = PIL.Image.open(photo)
+    lying = lying if turn is None else lying.transpose(turn)
     lying.save(tmp_path / "turned.webp", lossless=True, exif=exif)
     choose(page, tmp_path / "turned.webp")
     wait_for_faces(page, 2)
-    assert page.locator("#picture").evaluate("canvas => [canvas.width, canvas.height]") == [512, 256]
+    shown = page.locator("#picture").evaluate(
+        """canvas => {
+            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            return { size: [canvas.width, canvas.height], colours: new Set(new Uint32Array(data.buffer)).size };
+        }"""
+    )
+    assert shown["size"] == [512, 256]
+    assert (shown["colours"] == 1) == blank
 
 
 def test_no_face(page, tmp_path):

@@ -293,6 +293,32 @@ def test_a_photo_that_was_given_up_while_it_waited_is_not_looked_at(monkeypatch)
     assert looked == [20, 22]
 
 
+def test_a_client_that_does_not_take_its_answer_gives_up_its_turn(toy, clip, monkeypatch):
+    """It would hold the only one for as long as it stays connected."""
+    ended = threading.Event()
+
+    def frames(*_):
+        try:
+            for number in range(100):
+                yield {"frame": number, "padding": "x" * 500_000}
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(server, "analyze_clip", frames)
+    data = clip.read_bytes()
+    with served(create_app(toy, Limits(answer_seconds=0.5))) as address:
+        stalled = socket.socket()
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.connect(("127.0.0.1", int(address.rstrip("/").rsplit(":", 1)[1])))
+        head = f"POST /api/clip HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(data)}\r\n\r\n"
+        stalled.sendall(head.encode() + data)
+        assert stalled.recv(20).startswith(b"HTTP/1.1 200")
+        answer = httpx2.post(f"{address}api/photo", content=encoded(noise(20, 20)), timeout=20)
+        assert answer.status_code == 200
+        assert ended.wait(10)
+        stalled.close()
+
+
 def test_an_upload_that_never_ends_is_given_up(toy):
     app = create_app(toy, Limits(upload_seconds=0))
 

@@ -156,6 +156,29 @@ def test_what_cannot_be_read_is_said(page, tmp_path, name, words):
     sync_api.expect(page.get_by_role("alert")).to_contain_text(words, timeout=WAIT)
 
 
+def test_a_clip_whose_pictures_the_browser_cannot_see_is_told(page):
+    """It has sound alone, as one of a phone's newer kinds of pictures has for an older browser."""
+    transfer = page.evaluate_handle(
+        """async () => {
+            const context = new AudioContext(), target = context.createMediaStreamDestination();
+            const tone = context.createOscillator();
+            tone.connect(target);
+            tone.start();
+            const recorder = new MediaRecorder(target.stream, { mimeType: "audio/webm" }), parts = [];
+            recorder.ondataavailable = (event) => parts.push(event.data);
+            const stopped = new Promise((resolve) => (recorder.onstop = resolve));
+            recorder.start();
+            setTimeout(() => recorder.stop(), 500);
+            await stopped;
+            const transfer = new DataTransfer();
+            transfer.items.add(new File(parts, "talk.webm", { type: "video/webm" }));
+            return transfer;
+        }"""
+    )
+    page.dispatch_event("#stage", "drop", {"dataTransfer": transfer})
+    page.get_by_text("This browser cannot see the pictures of this clip.").wait_for(timeout=WAIT)
+
+
 def test_the_folder_is_whole(site):
     files = {str(path.relative_to(site)) for path in site.rglob("*") if path.is_file()}
     assert {path.name for path in PAGE.iterdir()} <= files

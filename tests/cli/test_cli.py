@@ -587,6 +587,17 @@ def test_doctor_lists_a_platform_that_fails(monkeypatch, tmp_path, capsys):
     assert set(report["packages"]) == {re.split("[<>=]", line)[0] for line in needed} | {"facejax", "jaxlib"}
 
 
+@pytest.mark.parametrize("lacking", ["numpy", "jaxtyping", "jax", "flax"])
+def test_doctor_runs_where_a_package_is_missing(lacking, tmp_path):
+    """In a process of its own, where nothing was imported before."""
+    code = f"import sys; sys.modules[{lacking!r}] = None; from facejax.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "doctor", "--json", "--data", str(tmp_path), "--workdirs", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    report = json.loads(done.stdout)
+    assert done.returncode == (cli.DONE if lacking == "flax" else cli.FAILED), done.stderr
+    assert any(lacking in problem for problem in report["problems"]) == (lacking != "flax")
+
+
 def test_doctor_says_what_the_detector_lacks(monkeypatch, tmp_path):
     for lacking in ("lz4.frame", "facejax.weights.convert"):  # as where they, or what they import, are not installed
         monkeypatch.setitem(sys.modules, lacking, None)

@@ -11,6 +11,7 @@ import pytest
 from facejax.detect import crop_face
 from facejax.inference import Classification, Face, FaceAnalyzer, LoadedModel, PhotoResult
 from facejax.inference import analyzer as module
+from facejax.inference.drawing import COLOURS
 from facejax.tasks import EMOTION8
 from tests.inference.toy import FixedDetector, noise, toy_model
 
@@ -220,6 +221,16 @@ def test_drawing_leaves_the_photo_alone_and_marks_the_face(face):
     assert not changed[110, 90]
     with pytest.raises(ValueError, match="to draw on"):
         PhotoResult((face,), 100, 120, photo).draw(photo[:50])
+
+
+def test_a_face_far_along_a_panorama_is_marked_where_it_is():
+    """Beyond pixel 16,384, up to which numbers were once cut; without a caption, which would cover it."""
+    for shape, (left, top) in (((900, 20_000, 3), (18_000, 400)), ((20_000, 900, 3), (400, 18_000))):
+        photo = np.full(shape, 90, np.uint8)
+        box = np.array([left, top, left + 400, top + 400], np.float32)
+        drawn = PhotoResult((Face(box, np.zeros((5, 2), np.float32), 0.9),), shape[1], shape[0], photo).draw()
+        for y, x in ((top + 300, left), (top + 300, left + 400), (top, left + 200), (top + 400, left + 200)):
+            assert drawn[y, x].tolist() == list(COLOURS[0]), (y, x)
 
 
 def test_drawing_a_face_beyond_the_edges_of_a_tiny_photo(face):

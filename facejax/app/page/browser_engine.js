@@ -60,6 +60,8 @@ export class BrowserEngine {
     video.src = URL.createObjectURL(file);
     try {
       await happens(video, "loadeddata");
+      // It has sound alone, or pictures of a kind that the browser does not know.
+      if (!video.videoWidth) throw new EngineError("This browser cannot see the pictures of this clip.");
       // Clips that a browser recorded state no length before they were read to their end.
       if (!Number.isFinite(video.duration)) await seek(video, 1e7);
       const end = Math.min(video.duration, clip_seconds);

@@ -4,6 +4,7 @@ import { Camera } from "./camera.js";
 import { createEngine, EngineError } from "./engine.js";
 import { FaceList, summary } from "./faces.js";
 import { Stage } from "./stage.js";
+import { liesTurned } from "./webp.js";
 
 const element = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
 const [fileInput, cameraButton, turnButton, clearButton] = ["file", "camera", "turn", "clear"].map(element);
@@ -74,8 +75,8 @@ async function analyzePhoto(/** @type {File} */ file, /** @type {AbortSignal} */
   if (picture) stage.showPicture(picture);
   const result = await engine.photo(file, picture, signal);
   if (signal.aborted) return;
-  // Chromium leaves a WebP as it lies, whatever its EXIF says of turns: no boxes on a picture of another shape.
-  const turned = picture && config.engine === "server" && picture.width * result.height !== picture.height * result.width;
+  // The server turns a WebP as its EXIF says, Chromium leaves it as it lies: no boxes on another picture.
+  const turned = config.engine === "server" && (await liesTurned(file));
   if (!picture || turned) stage.showBlank(result.width, result.height);
   list.show(result);
   say(counted(result.faces));

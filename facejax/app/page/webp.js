@@ -1,0 +1,38 @@
+// Whether a WebP lies otherwise than its EXIF says: Chromium shows it as it lies.
+
+const ORIENTATION = 0x0112;
+
+/**
+ * @param {Blob} file
+ * @returns {Promise<boolean>} False for files of other kinds, which every browser turns.
+ */
+export async function liesTurned(file) {
+  const view = new DataView(await file.arrayBuffer());
+  if (!text(view, 0).startsWith("RIFF") || text(view, 8) !== "WEBP") return false;
+  for (let at = 12; at + 8 <= view.byteLength; ) {
+    const length = view.getUint32(at + 4, true);
+    if (text(view, at) === "EXIF") return orientation(view, at + 8, Math.min(at + 8 + length, view.byteLength)) > 1;
+    at += 8 + length + (length % 2);
+  }
+  return false;
+}
+
+/** Of a TIFF header and its first directory between two places; 1, as it lies, where it says none. */
+function orientation(/** @type {DataView} */ view, /** @type {number} */ start, /** @type {number} */ end) {
+  if (start + 6 <= end && text(view, start) === "Exif") start += 6;
+  if (start + 8 > end) return 1;
+  const little = view.getUint16(start) === 0x4949;
+  const directory = start + view.getUint32(start + 4, little);
+  if (directory + 2 > end) return 1;
+  const entries = view.getUint16(directory, little);
+  for (let at = directory + 2; at + 12 <= end && at < directory + 2 + 12 * entries; at += 12) {
+    if (view.getUint16(at, little) === ORIENTATION) return view.getUint16(at + 8, little);
+  }
+  return 1;
+}
+
+/** Four bytes as letters; fewer at the end of the file. */
+function text(/** @type {DataView} */ view, /** @type {number} */ at) {
+  const length = Math.max(0, Math.min(4, view.byteLength - at));
+  return String.fromCharCode(...new Uint8Array(view.buffer, view.byteOffset + Math.min(at, view.byteLength), length));
+}
