@@ -153,7 +153,7 @@ class StageConfig:
         batch_norm: ``batch``: BatchNorm normalises with the batch and its running statistics move; ``running``: it is
             frozen. A ``heads`` stage with ``running`` and no augmentation computes its features once.
         schedule: ``constant`` (the paper) or ``cosine`` to zero.
-        warmup_steps: Steps of linear warm-up.
+        warmup_steps: Steps of linear warm-up, from `lr` / `warmup_steps` on.
     """
 
     epochs: Natural = 1
