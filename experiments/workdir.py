@@ -25,11 +25,13 @@ OPERATIONAL = (
 def check_config(config: Any, workdir: pathlib.Path) -> None:
     """Writes config.json; a workdir where a run of another config has begun is refused rather than continued.
 
+    A field that is newer than the run has its default, which is what was done without it.
+
     Raises:
         ConfigError: Names the fields that differ.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    differ = _keep(workdir / "config.json", json.loads(json.dumps(dataclasses.asdict(config))))
+    differ = _keep(workdir / "config.json", _plain(config), _plain(type(config)()))
     if differ:
         raise ConfigError(f"{workdir} holds a run of another config (differs in {differ}); choose another --workdir")
 
@@ -65,7 +67,11 @@ def _set_digest(directory: pathlib.Path) -> str:
     return hashlib.sha256(told).hexdigest()[:12]
 
 
-def _keep(path: pathlib.Path, now: dict) -> str:
+def _plain(config: Any) -> dict:
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def _keep(path: pathlib.Path, now: dict, defaults: dict | None = None) -> str:
     """Writes a file that tells what a workdir's run is of; where one of something else has begun, says what differs."""
     try:
         before = json.loads(path.read_text()) if path.exists() else {}
@@ -74,11 +80,20 @@ def _keep(path: pathlib.Path, now: dict) -> str:
     if before == now:
         return ""
     if before and has_begun(path.parent):
+        before = _filled(before, defaults or {})
         differ = sorted(name for name in _difference(before, now) if not name.startswith(OPERATIONAL))
         if differ:
             return ", ".join(differ)
     write_atomically(path, (json.dumps(now, indent=2) + "\n").encode())
     return ""
+
+
+def _filled(values: dict, defaults: dict) -> dict:
+    """The values, with the defaults of those that are missing, also within groups."""
+    within = {
+        key: _filled(values[key], group) for key, group in defaults.items() if isinstance(group, dict) and key in values
+    }
+    return {**defaults, **values, **within}
 
 
 def has_begun(workdir: pathlib.Path) -> bool:

@@ -1,7 +1,8 @@
 """A run as a value: frozen dataclasses, and the command line's ``--config.path.to.field=value`` overrides.
 
 A config file in ``experiments/configs`` has a ``get_config()`` that returns a `Config`. Every field is written once,
-here, with its default: nothing in the code asks for a field that might not be there. Standard library only.
+here, with its default: nothing in the code asks for a field that might not be there. The default of a new field is what
+was done before it, so that a run which an older version began goes on. Standard library only.
 """
 
 import dataclasses

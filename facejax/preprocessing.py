@@ -6,6 +6,7 @@ mean and scale), so the definition is a value that travels with the weights (`fa
 
 import dataclasses
 import math
+import numbers
 from typing import Literal
 
 import cv2
@@ -22,7 +23,7 @@ INTERPOLATIONS = {
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ import datetime
 import itertools
 import json
 import pathlib
+import re
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
@@ -36,11 +37,13 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
         # Before all else: a video takes minutes, a wrong file shows at once.
         classifier = ClipClassifier.load(args.clips)
     analyzer = load_analyzer(args)
-    if classifier is not None and f"({analyzer.models[0].digest()})" not in classifier.source:
-        raise ValueError(
-            f"{args.clips} tells clips by features of {classifier.source}; {args.model[0]} is another network or has "
-            "other weights or another input size, whose features mean nothing to it: name that network first (--model)"
-        )
+    if classifier is not None:
+        told = re.search(r"\(([0-9a-f]{12})\)", classifier.source)
+        if told and told[1] != analyzer.models[0].digest():
+            raise ValueError(
+                f"{args.clips} tells clips by features of {classifier.source}; {args.model[0]} is another network or "
+                "has other weights or another input size, whose features mean nothing to it: name that one first"
+            )
     source = args.source[0]
     if camera:
         number = source.partition(":")[2] or "0"

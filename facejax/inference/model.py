@@ -25,6 +25,8 @@ from facejax.weights.convert import load_published
 BATCH_SIZES = (1, 4, 16, 64)
 # Of a `PretrainedCfg`, what may be put in other words without another result.
 _WORDS_ALONE = {"source", "licence", "training_data", "notes"}
+# Fields that came later, with what was done before them: of such networks the digest is still the same.
+_LATER = {"global_pool": "avg"}
 
 
 class LoadedModel:
@@ -48,7 +50,11 @@ class LoadedModel:
 
         Training writes ``best`` in place: another epoch of the same run has another digest.
         """
-        cfg = {key: value for key, value in self.cfg.to_dict().items() if key not in _WORDS_ALONE}
+        cfg = {
+            key: value
+            for key, value in self.cfg.to_dict().items()
+            if key not in _WORDS_ALONE and _LATER.get(key) != value
+        }
         digest = hashlib.sha256(json.dumps(cfg, sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
             digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())

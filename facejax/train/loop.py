@@ -319,8 +319,8 @@ class _Stage:
             inputs = self.placement.put_eval_batch({"image": batch["image"], "mask": batch["mask"]})
             results.append((function(state.params, state.batch_stats, inputs), self.placement.gather(inputs["mask"])))
         found, mask = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(source)], *jax.device_get(results))
-        wrong = sum((~np.isfinite(rows).all(axis=1) & (mask > 0)).sum() for rows in jax.tree.leaves(found))
-        if wrong:
+        finite = [np.isfinite(rows).all(axis=1) for rows in jax.tree.leaves(found)]
+        if wrong := int((~np.logical_and.reduce(finite) & (mask > 0)).sum()):
             raise NonFiniteLossError(
                 f"what the network says of {source.name} is not finite (in {wrong} of {len(source)} records) in the "
                 f"{self.name} stage; {self._mend()}"
@@ -388,6 +388,8 @@ class _Stage:
         variables = self.placement.gather({"params": state.params, "batch_stats": state.batch_stats})
         if jax.process_index() == 0:
             variables = jax.device_get(variables)
+            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables)):
+                raise NonFiniteLossError(f"a weight or statistic is not finite at step {step}; {self._mend()}")
             save_inference_checkpoint(self.setup.workdir / name, variables, self.setup.cfg)
             arrays: dict[str, Any] = {f"scores/{task}": values for task, values in scores.items()}
             arrays |= {f"labels/{task}": values for task, values in self.setup.eval_labels.items()}

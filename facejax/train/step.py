@@ -135,14 +135,14 @@ def scores(task: Task, logits: Float[Array, "batch outputs"]) -> Float[Array, "b
 
     Probabilities of the classes (categorical, age: (batch, classes); binary: (batch, 2)); the outputs themselves
     (regression); the indices of the `IDENTITY_RANKS` best persons, best first (identity: all 9131 probabilities of
-    244 thousand records would be 9 GB).
+    244 thousand records would be 9 GB; nan where the logits are not finite).
     """
     logits = logits.astype(jnp.float32)
     if task.kind == "regression":
         return logits
     if task.kind == "identity":
-        ranks = min(IDENTITY_RANKS, logits.shape[1])
-        return jax.lax.top_k(logits, ranks)[1].astype(jnp.float32)
+        ranks = jax.lax.top_k(logits, min(IDENTITY_RANKS, logits.shape[1]))[1].astype(jnp.float32)
+        return jnp.where(jnp.isfinite(logits).all(axis=1, keepdims=True), ranks, jnp.nan)
     if task.kind == "binary":
         logits = jnp.concatenate([jnp.zeros_like(logits), logits], axis=1)
     return jax.nn.softmax(logits)

@@ -176,7 +176,8 @@ class ClipClassifier:
         detection: How the faces of its clips were found and cut out; those of other clips must be so too.
         descriptor: What a clip's vector is.
         labels: Class names.
-        source: Which network and weights made the features; those of another one mean nothing to it.
+        source: Which network and weights made the features; those of another one mean nothing to it. Where it holds
+            the network's digest in brackets (`LoadedModel.digest`), as the protocols write it, others are refused.
     """
 
     fitted: Fitted

@@ -28,9 +28,10 @@ def save_inference_checkpoint(
     it is made from `cfg`, which knows of no measurement.
 
     Raises:
-        ValueError: If `variables` are not those of the model that `cfg` describes.
+        ValueError: If `variables` are not those of the model that `cfg` describes, or `cfg` describes none.
         FileExistsError: If the folder holds something else.
     """
+    _check(cfg)
     variables = _fitted(variables, cfg, "variables to be saved")
     with whole_folder(pathlib.Path(directory), CFG, "architecture", VARIABLES, CARD, PARTIAL_CARD) as folder:
         with _checkpointer() as checkpointer:
@@ -90,7 +91,7 @@ def load_cfg(directory: pathlib.Path) -> PretrainedCfg:
 def _check(cfg: PretrainedCfg) -> None:
     """Raises ValueError where a configuration says of its network what is not so."""
     model = model_from_cfg(cfg)
-    if cfg.num_features != model.backbone.num_features:
+    if cfg.num_features not in (0, model.backbone.num_features):  # 0: it does not say
         raise ValueError(f"num_features is {cfg.num_features}, of {cfg.architecture} {model.backbone.num_features}")
     for task, labels in cfg.labels.items():
         if task not in TASKS:

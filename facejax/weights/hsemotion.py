@@ -55,8 +55,13 @@ def load_onnx(path: pathlib.Path | str) -> tuple[list[dict[str, Any]], GlobalPoo
     pool: GlobalPool = "avg"
     for node in graph.node:
         attributes = _attributes(node)
-        if node.op_type == "MaxPool" or (pool == "max" and node.op_type in ("Conv", *_MAXIMA)):
-            raise ValueError(f"the network of {path} has a maximum before its last layer, EfficientNet has none")
+        is_late = pool == "max" or (layers and layers[-1]["weight"].ndim == 2)  # behind the pooling, or the last layer
+        if (
+            node.op_type == "MaxPool"
+            or (node.op_type in _MAXIMA and is_late)
+            or (node.op_type == "Conv" and pool == "max")
+        ):
+            raise ValueError(f"the network of {path} has another maximum than its pooling, EfficientNet has none")
         if node.op_type in _MAXIMA:
             pool = "max"
         elif node.op_type in ("Conv", "Gemm"):

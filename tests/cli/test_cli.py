@@ -451,6 +451,9 @@ def test_the_expression_of_a_clip(photos, model_dir, tmp_path, capsys):
     assert cli.main(["analyze", str(tmp_path / "noise.mp4"), *arguments, "--json"]) == cli.DONE
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told == {"clip_expression": None, "features_of": source_of(model_dir)}
+    ClipClassifier(fitted, DetectionConfig(), AFEW, ("calm", "glad"), "my own words").save(tmp_path / "own.skops")
+    assert cli.main(["analyze", str(tmp_path / "face.mp4"), *arguments[:-1], str(tmp_path / "own.skops")]) == cli.DONE
+    assert "(features of my own words)" in capsys.readouterr().out
     other = toy_model("age", "gender", "emotion8", seed=1)
     save_inference_checkpoint(tmp_path / "other", other.variables, other.cfg)
     arguments[1] = str(tmp_path / "other")

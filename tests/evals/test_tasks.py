@@ -94,3 +94,15 @@ def test_valence_and_arousal():
     mean = (metrics["ccc_valence"] + metrics["ccc_arousal"]) / 2
     result = evaluate_task(TASKS["valence_arousal"], predicted, target)
     assert selection_value(TASKS["valence_arousal"], result, "accuracy") == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("name", ["emotion8", "gender", "identity", "age", "valence_arousal"])
+def test_no_records_have_no_figures(name):
+    task = TASKS[name]
+    outputs = {"gender": 2, "identity": 5}.get(name, task.num_outputs)
+    labels = np.zeros((0, 2), np.float32) if task.kind == "regression" else np.zeros(0, np.int64)
+    result = evaluate_task(task, np.zeros((0, outputs), np.float32), labels)
+    assert result.n == 0
+    assert all(np.isnan(value) for value in result.metrics().values())
+    assert np.isnan(selection_value(task, result, "accuracy"))
+    assert in_words(result) == "no records (n=0)"

@@ -32,11 +32,14 @@ def test_workdir_of_another_config_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(older))
     workdir.check_config(lenient, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["data"]["on_corrupt"] == "skip"
-    # Of one that lacked a field, whose value then nobody knows.
-    del older["seed"]
+    # Of one that lacked fields, and did what their defaults are.
+    del older["seed"], older["model"]["global_pool"]
     (tmp_path / "config.json").write_text(json.dumps(older))
-    with pytest.raises(ConfigError, match=r"another config \(differs in seed\)"):
-        workdir.check_config(lenient, tmp_path)
+    model = dataclasses.replace(lenient.model, global_pool="max")
+    for changes, name in (({"seed": 1}, "seed"), ({"model": model}, "model.global_pool")):
+        with pytest.raises(ConfigError, match=rf"another config \(differs in {name}\)"):
+            workdir.check_config(dataclasses.replace(lenient, **changes), tmp_path)
+    workdir.check_config(lenient, tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config.json is damaged"):
         workdir.check_config(Config(), tmp_path)

@@ -1,9 +1,11 @@
 """The analyzer against the same steps done by hand, and at the edges: no face, a thousand, 100 megapixels."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pandas
 import pytest
@@ -235,3 +237,16 @@ def test_a_face_far_along_a_panorama_is_marked_where_it_is():
 
 def test_drawing_a_face_beyond_the_edges_of_a_tiny_photo(face):
     assert PhotoResult((face,), 3, 2, noise(2, 3)).draw().shape == (2, 3, 3)
+
+
+def test_a_network_has_the_digest_that_it_had_before_there_were_other_poolings():
+    model = toy_model("gender")
+    cfg = model.cfg.to_dict()
+    assert cfg.pop("global_pool") == "avg"
+    for words in ("source", "licence", "training_data", "notes"):
+        del cfg[words]
+    expected = hashlib.sha256(json.dumps(cfg, sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(model.variables):
+        expected.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+    assert model.digest() == expected.hexdigest()[:12]
+    assert LoadedModel(dataclasses.replace(model.cfg, global_pool="max"), model.variables).digest() != model.digest()

@@ -128,6 +128,13 @@ def test_gender_is_said_by_the_sign_of_one_output():
     np.testing.assert_allclose(scores(TASKS["gender"], logits), np.stack([1 - male, male], axis=1), rtol=1e-6)
 
 
+def test_persons_of_logits_that_are_no_numbers_are_unknown():
+    logits = jnp.array([[0.1, 0.9, 0.5], [0.1, jnp.nan, 0.5], [jnp.inf, 0.0, 0.5]])
+    ranks = scores(TASKS["identity"], logits)
+    assert ranks[0].tolist() == [1, 2, 0]
+    assert np.isnan(ranks[1:]).all()
+
+
 def test_task_weights_scale_their_loss():
     tasks = [TASKS["gender"], TASKS["emotion8"]]
     outputs = {"gender": jnp.ones((12, 1)), "emotion8": jnp.ones((12, 8))}

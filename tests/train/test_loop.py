@@ -214,6 +214,20 @@ def test_a_network_that_says_nothing_of_photos_that_can_be_read_stops_the_run(da
     assert not (tmp_path / "best").exists()
 
 
+def test_a_weight_that_is_not_finite_is_not_kept(data_dir, tmp_path, monkeypatch):
+    """The network may still say numbers: here statistics are moved, and read by nobody."""
+    stages = StagesConfig(StageConfig(epochs=0), StageConfig(epochs=1))
+    setup = set_up(prepared.toy_config(stages=stages), data_dir, tmp_path)
+    variables = jax.tree.map(np.copy, loop.initial_variables(setup))
+    variables["batch_stats"]["backbone"]["BatchNorm_0"]["mean"][3] = np.nan
+    monkeypatch.setattr(loop, "initial_variables", lambda setup: variables)
+    said = {"emotion8": np.full((len(setup.eval_source), 8), 1 / 8, np.float32)}
+    monkeypatch.setattr(loop._Stage, "outputs", lambda *args: said)
+    with pytest.raises(loop.NonFiniteLossError, match="a weight or statistic is not finite at step"):
+        loop.train(setup)
+    assert not (tmp_path / "best").exists()
+
+
 def test_an_epoch_without_a_value_is_the_best_only_while_there_is_no_other(data_dir, tmp_path, monkeypatch):
     values = iter([np.nan, 0.25, np.nan, 0.5])
     monkeypatch.setattr(loop, "selection_value", lambda *_: next(values))

@@ -70,10 +70,10 @@ def test_pmap_on_two_processes_is_pmap_on_one(data_dir, tmp_path):
         processes.run(data_dir, tmp_path / name, count, 4 // count, parallel="pmap", stages__full__epochs=1, **SLOW)
     assert_same_run(tmp_path / "two", tmp_path / "one")
     flops = [
-        {line["flops"] for line in read_metrics(tmp_path / name) if line["phase"] == "compile"}
+        {line["flops"] for line in read_metrics(tmp_path / name, timing=True) if line["phase"] == "compile"}
         for name in ("one", "two")
     ]
-    assert flops[0] == flops[1]
+    assert flops[0] == flops[1] != set()
 
 
 def test_sigterm_to_one_of_them_stops_all_and_other_numbers_continue(data_dir, whole, tmp_path):

@@ -473,7 +473,7 @@ def test_the_tool_converts_and_says_what_came_out(shared_dir, tmp_path):
     assert load_inference_checkpoint(out)[1].name == MOBILENET  # what was there is still there
 
 
-def efficientnet_b0_file(path, pool="GlobalAveragePool", early=False, stem_pads=(0, 0, 1, 1), epsilon=1e-3, trans_b=1):
+def efficientnet_b0_file(path, pool="GlobalAveragePool", pool_at=-1, stem_pads=(0, 0, 1, 1), epsilon=1e-3, trans_b=1):
     """An ONNX file of the network's layers, all weights 0; nodes that have none are left out, but the pooling."""
     nodes, arrays, size = [], {}, 224
 
@@ -490,8 +490,8 @@ def efficientnet_b0_file(path, pool="GlobalAveragePool", early=False, stem_pads=
         node("Conv", (outputs, inputs, side, side), *biases, strides=[_stride(place)] * 2, pads=pads)
         if norm:
             node("BatchNormalization", *[(outputs,)] * 4, epsilon=epsilon)
-    nodes.insert(0 if early else len(nodes), onnx.helper.make_node(pool, ["x"], ["x"]))
     node("Gemm", (8, 1280) if trans_b else (1280, 8), (8,), **{"transB": 1} if trans_b else {})
+    nodes.insert(len(nodes) if pool_at is None else pool_at, onnx.helper.make_node(pool, ["x"], ["x"]))
     initializers = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "b0", [], [], initializers)), path)
 
@@ -499,8 +499,9 @@ def efficientnet_b0_file(path, pool="GlobalAveragePool", early=False, stem_pads=
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"pool": "MaxPool"}, "a maximum before its last layer"),
-        ({"pool": "GlobalMaxPool", "early": True}, "a maximum before its last layer"),
+        ({"pool": "MaxPool"}, "another maximum than its pooling"),
+        ({"pool": "GlobalMaxPool", "pool_at": 0}, "another maximum than its pooling"),
+        ({"pool": "ReduceMax", "pool_at": None}, "another maximum than its pooling"),  # of a softmax
         ({"stem_pads": (1, 1, 1, 1)}, r"conv_stem: expected pads \[0, 0, 1, 1\], got \[1, 1, 1, 1\]"),
         ({"epsilon": 1e-5}, r"conv_stem: expected epsilon 0\.001"),
     ],

@@ -1,6 +1,7 @@
 // Whether a WebP lies otherwise than its EXIF says: Chromium shows it as it lies.
 
 const ORIENTATION = 0x0112;
+const HAS_EXIF = 0x08; // a flag of the VP8X chunk, which comes first
 
 /**
  * @param {Blob} file
@@ -8,10 +9,15 @@ const ORIENTATION = 0x0112;
  */
 export async function liesTurned(file) {
   const view = new DataView(await file.arrayBuffer());
-  if (!text(view, 0).startsWith("RIFF") || text(view, 8) !== "WEBP") return false;
-  for (let at = 12; at + 8 <= view.byteLength; ) {
+  if (text(view, 0) !== "RIFF" || text(view, 8) !== "WEBP" || text(view, 12) !== "VP8X" || view.byteLength < 30) return false;
+  if (!(view.getUint8(20) & HAS_EXIF)) return false;
+  const end = Math.min(8 + view.getUint32(4, true), view.byteLength);
+  for (let at = 12; at + 8 <= end; ) {
     const length = view.getUint32(at + 4, true);
-    if (text(view, at) === "EXIF") return orientation(view, at + 8, Math.min(at + 8 + length, view.byteLength)) > 1;
+    if (text(view, at) === "EXIF") {
+      const said = orientation(view, at + 8, Math.min(at + 8 + length, end));
+      return said > 1 && said <= 8;
+    }
     at += 8 + length + (length % 2);
   }
   return false;
