@@ -11,6 +11,7 @@ import errno
 import importlib
 import logging
 import pathlib
+import signal
 import sys
 import time
 from typing import Any
@@ -29,7 +30,7 @@ from experiments.inputs import choose_data, choose_start, is_comparable  # noqa:
 from experiments.workdir import check_config, check_data  # noqa: E402
 from facejax import config as config_lib  # noqa: E402
 from facejax.cli.unread import quiet_when_unread  # noqa: E402
-from facejax.config import Config, ConfigError, PaperResult  # noqa: E402
+from facejax.config import Config, ConfigError, PaperResult, StagesConfig  # noqa: E402
 from facejax.locks import alone_in  # noqa: E402
 from facejax.naming import nearest  # noqa: E402
 from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig  # noqa: E402
@@ -174,19 +175,20 @@ def print_header(name: str, config: Config, data: str, workdir: pathlib.Path) ->
     logger.info("config %s on %d x %s (%s)", name, jax.device_count(), device.device_kind, device.platform)
     logger.info("trains on: %s; writes to %s", data, workdir)
     if config.profile == "cpu":
-        full = load_config(name).stages
         logger.info(
-            "CPU profile, because there is no accelerator here: %d px input, %d + %d epochs (head + all weights) at "
-            "learning rate %g, instead of the recipe's %d + %d at the network's own size and %g. "
-            "The full recipe: --config.profile=full",
+            "CPU profile, because there is no accelerator here: %d px input, %s, instead of the recipe's %s at the "
+            "network's own size. The full recipe: --config.profile=full",
             config.model.image_size,
-            config.stages.head.epochs,
-            config.stages.full.epochs,
-            config.stages.full.lr,
-            full.head.epochs,
-            full.full.epochs,
-            full.full.lr,
+            _stages_in_words(config.stages),
+            _stages_in_words(load_config(name).stages),
         )
+
+
+def _stages_in_words(stages: StagesConfig) -> str:
+    """``1 epoch of the head at 0.001, 8 of all weights at 0.002``: of the stages that have epochs."""
+    named = (("the head", stages.head), ("all weights", stages.full))
+    told = [(of, stage) for of, stage in named if stage.epochs]
+    return ", ".join(f"{stage.epochs} epochs of {of} at learning rate {stage.lr:g}" for of, stage in told)
 
 
 def check(config: Any, named: argparse.Namespace) -> None:
@@ -314,3 +316,6 @@ if __name__ == "__main__":
         refused = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         mend = "; --workdir and --data_dir name folders that can be written" if refused else ""
         sys.exit(f"error: {error}{mend}")
+    except KeyboardInterrupt:
+        logger.warning("interrupted; the same command goes on from the last checkpoint, or with what is kept")
+        sys.exit(128 + signal.SIGINT)

@@ -159,10 +159,12 @@ def _from_report(report: Mapping[str, Any], epoch: str) -> Iterator[Measured]:
             for group in found["groups"]:
                 name = f"{found['metric']}, {found['attribute']} {group['name']}"
                 persons = f"{group['n']} of {group['clusters']} persons"
-                yield Measured(name, data, persons, _scaled(group["value"], group["interval95"], scale))
+                note = "" if group.get("counted", True) else " (not compared)"  # of older reports
+                yield Measured(name, data, persons, _scaled(group["value"], group["interval95"], scale) + note)
             if found["worst"]:
                 value = f"{_scaled(found['gap'], found['gap_interval95'], scale)}, {found['worst']} served worst"
-                yield Measured(f"{found['metric']}, gap by {found['attribute']}", data, n, value)
+                known = str(sum(group["n"] for group in found["groups"] if group.get("counted", True)))
+                yield Measured(f"{found['metric']}, gap by {found['attribute']}", data, known, value)
 
 
 def _percent(value: float, interval: Any = None) -> str:

@@ -20,21 +20,25 @@ DONE, FAILED, PARTLY, STOPPED = 0, 1, 3, 130
 
 @contextlib.contextmanager
 def _interrupted_once() -> Iterator[None]:
-    """A context that a first Ctrl-C ends; further ones would cut off what then puts files and threads in order."""
+    """A context that a first Ctrl-C or SIGTERM ends; further ones would cut off what then puts files in order."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(*_: object) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, stop)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGINT) is stop:
-            signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            if signal.getsignal(number) is stop:
+                signal.signal(number, handler)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -102,6 +102,8 @@ def held_folder(folder: pathlib.Path, settings: Mapping[str, Any]) -> Iterator[N
                     f"{path} is not of facejax, or of an older one: no {SETTINGS} is beside it; choose another --out"
                 )
     with alone_in(folder):  # not before: its file is not left in a folder of somebody else
+        for left in folder.glob(f"{FRAMES}.*.tmp"):  # by a run that was killed
+            left.unlink()
         yield
 
 

@@ -54,7 +54,10 @@ class FaceSource:
         self.directory = find_set(pathlib.Path(data_dir), name)
         splits = read_splits(self.directory)
         if split not in splits:
-            raise ValueError(f"set {name!r} has no split {split!r}; it has {', '.join(splits)}")
+            raise ValueError(
+                f"set {name!r} has no split {split!r}; it has {', '.join(splits)} (for a training: "
+                "--config.data.train_split, --config.data.eval_split)"
+            )
         self.name = f"{name}/{split}"
         self.fields: dict[str, Field] = read_fields(self.directory)
         self.label_keys = [

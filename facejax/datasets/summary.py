@@ -88,13 +88,15 @@ class Progress:
 
     def __init__(self, name: str, todo: int, done_before: int, log: Callable[[str], None]):
         self._name, self._todo, self._log = name, todo, log
-        self._done, self._kinds = 0, collections.Counter()
-        self._start = self._last = time.monotonic()
+        self._done, self._first, self._kinds = 0, 0, collections.Counter()
+        self._start = self._last = self._begun = time.monotonic()
         if done_before:
             log(f"{name}: continuing; {done_before} photos are done, {todo} to do")
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """Counts photos that are done; logs when the last line is old enough."""
+        if not self._done:  # the detector was compiled for these: they tell nothing of the rate
+            self._first, self._begun = len(outcomes), time.monotonic()
         self._done += len(outcomes)
         self._kinds.update(outcome.kind for outcome in outcomes)
         if time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
@@ -103,8 +105,10 @@ class Progress:
     def report(self, last: bool = False) -> None:
         """Logs photos done, photos a second and the seconds left; as the last line, the seconds taken."""
         self._last = time.monotonic()
-        seconds = max(self._last - self._start, 1e-9)
-        rate = self._done / seconds
-        left = f"{seconds:.0f} s" if last else f"{(self._todo - self._done) / max(rate, 1e-9):.0f} s left"
+        rate = (self._done - self._first) / max(self._last - self._begun, 1e-9)
+        if last:
+            speed = f", {self._last - self._start:.0f} s"
+        else:
+            speed = f", {rate:.1f}/s, {(self._todo - self._done) / rate:.0f} s left" if rate else ""
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self._kinds.items()))
-        self._log(f"{self._name}: {self._done}/{self._todo} photos, {rate:.1f}/s, {left} ({kinds})")
+        self._log(f"{self._name}: {self._done}/{self._todo} photos{speed} ({kinds})")

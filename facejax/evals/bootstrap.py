@@ -58,9 +58,12 @@ def person_clusters(persons: np.ndarray) -> Int[np.ndarray, " n"]:
 
 
 def interval95(values: Float[np.ndarray, " samples"]) -> tuple[float, float]:
-    """The percentile interval of bootstrap values, nan among them left out; (nan, nan) where all are."""
+    """The percentile interval of bootstrap values, nan among them left out; (nan, nan) where all are, or are the same.
+
+    A group that is all right or all wrong has draws that are all the same: they say nothing of how sure that is.
+    """
     values = values[np.isfinite(values)]
-    if not len(values):
+    if not len(values) or values.min() == values.max():
         return float("nan"), float("nan")
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)

@@ -84,7 +84,8 @@ class FairnessResult:
             lines += ["", f"Not compared: a group of fewer than {least}, too few to say."]
         if self.worst:
             low, high = (factor * side for side in self.gap_interval95)
-            gap = f"{factor * self.gap:.2f} [{low:.2f}, {high:.2f}]{' points' if percent else ''}"
+            interval = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+            gap = f"{factor * self.gap:.2f}{interval}{' points' if percent else ''}"
             lines += ["", f"Gap {gap}: {self.best} is served best, {self.worst} worst. {self.unknown} unknown."]
         return lines
 
@@ -138,7 +139,8 @@ def by_group(
     gap, gap_interval = float("nan"), (float("nan"), float("nan"))
     if len(compared) > 1:
         low, high = compared[0], compared[-1]
-        best, worst = (high.name, low.name) if higher_is_better else (low.name, high.name)
+        if low.value != high.value:  # where all are served alike, nobody is worst
+            best, worst = (high.name, low.name) if higher_is_better else (low.name, high.name)
         gap, gap_interval = high.value - low.value, interval95(draws[high.name] - draws[low.name])
     unknown = int((group < 0).sum())
     return FairnessResult(name, attribute, higher_is_better, tuple(results), unknown, best, worst, gap, gap_interval)

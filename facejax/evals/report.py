@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +13,9 @@ from facejax.atomic import whole_file, write_atomically
 from facejax.config import Config
 from facejax.data.source import FaceSource
 from facejax.decoding import expected_age
-from facejax.evals.bootstrap import person_clusters
+from facejax.evals.bootstrap import interval95, person_clusters, resample
 from facejax.evals.calibration import CalibrationResult, draw_reliability, reliability
-from facejax.evals.classification import ClassificationResult, seven_from_eight
+from facejax.evals.classification import ClassificationResult, seven_from_eight, wilson_interval
 from facejax.evals.fairness import FairnessResult, attribute_groups, by_group, plain
 from facejax.evals.tasks import AgeResult, RankResult, RegressionResult, TaskResult, evaluate_task, in_words
 from facejax.tasks import EMOTION8, Task
@@ -72,6 +73,8 @@ def write_report(
             scores, labels = kept[name][f"scores/{task.name}"], kept[name][f"labels/{task.name}"]
             results[name][task.name] = evaluate_task(task, scores, labels)
             of_tasks[task.name] = results[name][task.name].to_dict()
+            if persons is not None:
+                of_tasks[task.name] |= _by_person(task, scores, labels, persons)
             if isinstance(results[name][task.name], ClassificationResult):
                 readable = np.where(np.isfinite(scores).all(axis=1), labels, -1)
                 calibrations[task.name][name] = reliability(scores, readable)
@@ -80,7 +83,13 @@ def write_report(
             of_tasks[task.name]["groups"] = [group.to_dict() for group in groups[task.name]]
             if task.labels == EMOTION8:
                 readable = np.where(np.isfinite(scores).all(axis=1), labels, -1)
-                of_tasks[task.name]["seven_from_eight"] = seven_from_eight(scores, readable).to_dict()
+                seven = seven_from_eight(scores, readable).to_dict()
+                if persons is not None:
+                    known = readable != EMOTION8.index("contempt")
+                    without = np.delete(scores, EMOTION8.index("contempt"), axis=1)
+                    shifted = readable - (readable > EMOTION8.index("contempt"))
+                    seven |= _by_person(task, without, np.where(known, shifted, -1), persons)
+                of_tasks[task.name]["seven_from_eight"] = seven
         report[name] = {
             "epoch": int(kept[name]["epoch"]),
             "step": int(kept[name]["step"]),
@@ -101,7 +110,7 @@ def write_report(
             _draw_calibration(workdir / f"{task.name}_calibration.png", calibrations[task.name])
         scores, labels = kept["best"][f"scores/{task.name}"], kept["best"][f"labels/{task.name}"]
         _draw_crops(workdir / f"{task.name}_crops.png", task, source, scores, labels)
-    return report
+    return plain(report)
 
 
 def _by_groups(
@@ -114,12 +123,7 @@ def _by_groups(
     """The task's accuracy, or error in years, by each attribute of people that the set has; none for other tasks."""
     if task.kind not in ("categorical", "binary", "age"):
         return []
-    readable = np.isfinite(scores).all(axis=1) & (labels >= 0)
-    scores = np.where(readable[:, None], scores, 1)
-    if task.kind == "age":
-        name, values = f"{task.name}, mean absolute error in years", np.abs(expected_age(scores) - labels)
-    else:
-        name, values = f"{task.name} accuracy", scores.argmax(axis=1) == labels
+    name, values, readable = _judged(task, scores, labels)
     return [
         by_group(
             name,
@@ -134,9 +138,32 @@ def _by_groups(
     ]
 
 
+def _judged(task: Task, scores: np.ndarray, labels: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
+    """(name of the metric, its value of each record, which records count)."""
+    readable = np.isfinite(scores).all(axis=1) & (labels >= 0)
+    scores = np.where(readable[:, None], scores, 1)
+    if task.kind == "age":
+        return f"{task.name}, mean absolute error in years", np.abs(expected_age(scores) - labels), readable
+    return f"{task.name} accuracy", scores.argmax(axis=1) == labels, readable
+
+
+def _by_person(task: Task, scores: np.ndarray, labels: np.ndarray, persons: np.ndarray) -> dict[str, Any]:
+    """The interval of the accuracy, or the error in years, by drawing persons, whose photos are not independent."""
+    if task.kind not in ("categorical", "binary", "age"):
+        return {}
+    _, values, readable = _judged(task, scores, labels)
+    drawn = resample(lambda records: float(values[records].mean()), np.flatnonzero(readable), persons[readable])
+    low, high = interval95(drawn)
+    right, count = float(np.mean(values[readable])) if readable.any() else math.nan, len(np.unique(persons[readable]))
+    if task.kind != "age" and right in (0, 1) and count > 1:  # of all or none, draws say nothing
+        low, high = wilson_interval(int(right) * count, count)
+    return {"interval95": [low, high], "draws": "persons"}
+
+
 def _percent(result: dict[str, Any]) -> str:
     low, high = result["interval95"]
-    return f"{100 * result['accuracy']:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+    interval = "" if math.isnan(low) else f" [{100 * low:.2f}, {100 * high:.2f}]"
+    return f"{100 * result['accuracy']:.2f}{interval}"
 
 
 def _markdown(
@@ -165,6 +192,7 @@ def _markdown(
         f"The best epoch is the one with the best {chosen_by} of {first.name} on this very split, so it flatters; the "
         "last epoch does not.",
         "",
+        *_constant(tasks, results),
     ]
     if paper["row"]:
         numbers = [f"{first.name} {paper['accuracy']:.2f} %"] if paper["accuracy"] else []
@@ -173,7 +201,7 @@ def _markdown(
         if numbers:
             where = paper["table"] if paper["table"] == "EmotiEffLib" else f"Paper, {paper['table']}"
             lines.append(f"{where}, {paper['row']}, on {paper['dataset']}: {', '.join(numbers)}.")
-        if not paper["comparable"]:
+        if numbers and not paper["comparable"]:
             part = config.data.name == paper["dataset"]
             where = f"a part of {paper['dataset']}" if part else f"{config.data.name}, not on {paper['dataset']}"
             lines.append(f"**This run is on {where}: the numbers cannot be compared.**")
@@ -194,8 +222,26 @@ def _markdown(
     return "\n".join(lines)
 
 
+def _constant(tasks: Sequence[Task], results: dict[str, dict[str, TaskResult]]) -> list[str]:
+    """A line for each model that says the same class of every record, which where one is frequent looks like skill."""
+    lines = []
+    for task in tasks:
+        for name in ("best", "last"):
+            result = results[name][task.name]
+            if isinstance(result, ClassificationResult) and result.n and result.confusion.sum(axis=0).max() == result.n:
+                said = task.labels[int(result.confusion.sum(axis=0).argmax())]
+                lines += [
+                    f"**The {name} epoch says `{said}` of every record.** Its accuracy is the part that is; "
+                    "`--config.select=balanced_accuracy` chooses the epoch by the mean over the classes.",
+                    "",
+                ]
+    return lines
+
+
 def _class_table(of_task: dict[str, dict[str, Any]]) -> list[str]:
-    lines = [f"Accuracy % [95 % interval]: best epoch {_percent(of_task['best'])}, last {_percent(of_task['last'])}."]
+    by = ", by drawing persons" if of_task["best"].get("draws") == "persons" else ""
+    both = f"best epoch {_percent(of_task['best'])}, last {_percent(of_task['last'])}"
+    lines = [f"Accuracy % [95 % interval{by}]: {both}."]
     if "seven_from_eight" in of_task["best"]:
         seven = {name: _percent(result["seven_from_eight"]) for name, result in of_task.items()}
         lines.append(f"7 classes from these 8: best epoch {seven['best']}, last {seven['last']}.")

@@ -106,7 +106,8 @@ def train(setup: Setup, profile_steps: int = 0) -> Progress:
         for index, (name, stage) in enumerate(stages):
             if index < progress.stage:
                 continue
-            runner = _Stage(run, name, stage, sum(earlier.epochs for _, earlier in stages[:index]))
+            before, is_last = sum(earlier.epochs for _, earlier in stages[:index]), index == len(stages) - 1
+            runner = _Stage(run, name, stage, before, is_last)
             if state is None:
                 variables = initial_variables(setup)
                 state = runner.fresh_state(variables, jnp.asarray(step, jnp.int32))
@@ -145,9 +146,9 @@ class _Pending:
 class _Stage:
     """One stage of a run: its functions on the devices, its batches, its epochs."""
 
-    def __init__(self, run: _Run, name: str, stage: StageConfig, epochs_before: int):
+    def __init__(self, run: _Run, name: str, stage: StageConfig, epochs_before: int, is_last: bool):
         setup, config = run.setup, run.setup.config
-        self.setup, self.name, self.stage, self.epochs_before = setup, name, stage, epochs_before
+        self.setup, self.name, self.stage, self.epochs_before, self.is_last = setup, name, stage, epochs_before, is_last
         self.progress, self.checkpointer, self.log = run.progress, run.checkpointer, run.log
         self.preemption, self.profile = run.preemption, run.profile
         self.steps_per_epoch = len(setup.train_source) // config.batch_size
@@ -213,7 +214,8 @@ class _Stage:
         pending: _Pending | None = None
         with contextlib.closing(DeviceClock()) as clock:
             while progress.stage_step < self.steps:
-                self.profile.before_step(state)
+                if self.is_last:
+                    self.profile.before_step(state)
                 with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
                     asked = time.monotonic()
                     batch = self.placement.put_batch(next(batches))

@@ -13,7 +13,7 @@ STEPS_BEFORE = 3
 
 
 class Profile:
-    """Traces `steps` steps of the run once, into `directory`; nothing where `steps` is 0."""
+    """Traces `steps` steps once, into `directory`; nothing where `steps` is 0. The run asks in its last stage."""
 
     def __init__(self, directory: pathlib.Path, steps: int):
         """Nothing starts before the first `before_step`."""

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import logging
 import math
 import os
 import pathlib
@@ -15,10 +16,13 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+logger = logging.getLogger(__name__)
+
 # Decoded frames that wait for the consumer: enough that detection and decoding overlap, 50 MB at 1080p.
 _AHEAD = 8
-# A broken frame in the middle of a file: decoders report a failed read where the next one may work again.
-_MAX_FAILURES = 30
+# A broken frame in the middle of a file: decoders report a failed read where the next one may work again. So many in a
+# row are the end; before the number of frames that the header states, which may be anything, more of them are.
+_MAX_FAILURES, _MAX_FAILURES_WITHIN = 30, 10_000
 # Containers round times to milliseconds, the first as well: within this many seconds the rate is more exact.
 _ROUNDING = 1.001e-3
 # Frames a second of a file that tells neither times nor a rate.
@@ -30,7 +34,8 @@ class Frame(NamedTuple):
 
     Attributes:
         index: Number in the file, from 0; frames that were left out count.
-        time: Seconds from the start, as the file tells it; never before that of the frame before.
+        time: Seconds from the first frame, as the file tells it (a sound that starts earlier does not count); never
+            before that of the frame before.
         image: uint8 RGB (height, width, 3).
         scale: Factor from the file's pixels to the image's (1 unless `max_side` made it smaller).
     """
@@ -166,12 +171,13 @@ def _grabbed(capture: cv2.VideoCapture, every: int, per_second: float | int) -> 
     fps = capture.get(cv2.CAP_PROP_FPS)
     fps = fps if fps > 0 else _FPS
     index, failures, before, due = -1, 0, 0.0, -math.inf
-    while failures < _MAX_FAILURES:
+    stated, lost = capture.get(cv2.CAP_PROP_FRAME_COUNT), 0
+    while failures < (_MAX_FAILURES_WITHIN if index < stated else _MAX_FAILURES):
         index += 1
         if not capture.grab():
             failures += 1
             continue
-        failures = 0
+        lost, failures = lost + failures, 0
         by_rate = index / fps
         # Clips of phones and browsers have frames of any length; the header's rate may even be the clock's 1000.
         told = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
@@ -182,6 +188,8 @@ def _grabbed(capture: cv2.VideoCapture, every: int, per_second: float | int) -> 
         if index % every == 0 and reached:
             due = time + 1 / per_second if per_second else -math.inf
             yield index, time
+    if lost:
+        logger.warning("%d damaged frames in the middle of the clip are left out", lost)
 
 
 def _frame(index: int, time: float, bgr: np.ndarray, max_side: int) -> Frame:

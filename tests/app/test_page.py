@@ -90,6 +90,13 @@ def test_keyboard_and_screen_reader(page, photo):
     assert page.get_by_label("Choose a photo or clip").evaluate("input => input === document.activeElement")
 
 
+def test_nothing_moves_for_those_who_want_it_still(page):
+    page.emulate_media(reduced_motion="reduce")
+    assert page.locator("#busy").evaluate("bar => getComputedStyle(bar).animationName") == "none"
+    page.emulate_media(reduced_motion="no-preference")
+    assert page.locator("#busy").evaluate("bar => getComputedStyle(bar).animationName") == "pass"
+
+
 def test_a_photo_is_dropped(page, photo):
     data = base64.b64encode(photo.read_bytes()).decode()
     transfer = page.evaluate_handle(

@@ -134,7 +134,7 @@ def test_a_runs_card_says_what_its_report_says(tmp_path):
         f"| emotion8 recall %, anger {data} 27 | 37.00 |",
         f"| emotion8 recall %, fear {data} 0 | - |",
         f"| emotion8 accuracy, gender female {data} 132 of 99 persons | 80.00 [70.00, 90.00] |",
-        f"| emotion8 accuracy, gap by gender {data} 682 | 10.00 [2.00, 18.00], male served worst |",
+        f"| emotion8 accuracy, gap by gender {data} 597 | 10.00 [2.00, 18.00], male served worst |",
         f"| age, mean absolute error in years {data} 10 | 4.50 |",
         "Epoch 9 (best)",
         "it flatters",
@@ -180,7 +180,7 @@ def test_errors_by_group_are_in_years():
     ]
     card = model_card(toy_model("age").cfg, report)
     assert "gender female | facial_expressions, validation | 9 of 9 persons | 5.00 [4.00, 6.00] |" in card
-    assert "gap by gender | facial_expressions, validation | 10 | 0.50 [0.10, 0.90], female served worst |" in card
+    assert "gap by gender | facial_expressions, validation | 18 | 0.50 [0.10, 0.90], female served worst |" in card
 
 
 def test_a_group_of_one_person_has_no_interval():
@@ -196,8 +196,8 @@ def test_a_group_of_one_person_has_no_interval():
     report = copy.deepcopy(REPORT)
     report["best"]["tasks"]["emotion8"]["groups"] = [group]
     card = model_card(toy_model("emotion8", "age").cfg, json.loads(json.dumps(report)))
-    assert "gender female | facial_expressions, validation | 8 of 2 persons | 50.00 [50.00, 50.00] |" in card
-    assert "gender male | facial_expressions, validation | 4 of 1 persons | 50.00 |" in card
+    assert "gender female | facial_expressions, validation | 8 of 2 persons | 50.00 (not compared) |" in card
+    assert "gender male | facial_expressions, validation | 4 of 1 persons | 50.00 (not compared) |" in card
 
 
 def test_a_card_travels_with_the_weights(tmp_path):

@@ -218,14 +218,17 @@ def test_photos_of_one_name_in_several_folders_are_several(photos, model_dir, tm
     assert len(list((tmp_path / "out" / "annotated").iterdir())) == 2
 
 
-def test_a_second_interruption_cuts_nothing_off(monkeypatch, capsys):
-    before, cleaned = signal.getsignal(signal.SIGINT), []
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_interruption_cuts_nothing_off(monkeypatch, capsys, number):
+    """Nor does SIGTERM, by which machines and containers are stopped."""
+    before, cleaned = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}, []
 
     def interrupted(args):
         try:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         finally:
             signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
             cleaned.append(True)
 
     monkeypatch.setattr(doctor, "run", interrupted)
@@ -234,7 +237,8 @@ def test_a_second_interruption_cuts_nothing_off(monkeypatch, capsys):
         assert cleaned
         assert capsys.readouterr().err == "stopped\n"
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def test_a_picture_of_a_photo_as_it_was_is_not_kept(photos, model_dir, tmp_path):

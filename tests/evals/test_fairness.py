@@ -76,8 +76,13 @@ def test_a_group_of_few_persons_is_not_compared():
     text = "\n".join(result.markdown())
     assert "| one | 40 | 1 | 10.00 (not compared) |" in text
     assert "Not compared: a group of fewer than 30 records or 10 persons, too few to say." in text
-    assert re.search(r"Gap 40\.00 \[.*\] points: twenty is served best, ten worst\. 0 unknown\.", text)
+    assert re.search(r"Gap 40\.00 points: twenty is served best, ten worst\. 0 unknown\.", text)
     assert "nan" not in text
+    alike = by_group(
+        "m", lambda records: 0.5, "x", group, ("one", "nine", "ten", "twenty"), clusters=persons, samples=9
+    )
+    assert (alike.gap, alike.best, alike.worst) == (0, "", "")  # nobody is served worse
+    assert "Gap" not in "\n".join(alike.markdown())
 
 
 def test_groups_are_drawn_apart():

@@ -203,3 +203,36 @@ def test_curves_are_smoothed_over_the_last_values():
     smoothed = report._smooth(values.tolist(), 4)
     np.testing.assert_allclose(smoothed[3:], np.convolve(values, np.full(4, 1 / 4), "valid"))
     np.testing.assert_allclose(smoothed[:3], np.cumsum(values)[:3] / (1, 2, 3))
+
+
+def test_intervals_draw_persons_where_they_are_known(labels, tmp_path):
+    """Ten persons of whom each is always right or always wrong: wider than eighty photos would be."""
+    persons = np.repeat(np.arange(10), RECORDS // 10)
+    truth = np.arange(RECORDS) % 8
+    said = np.where(persons % 2 == 0, truth, (truth + 1) % 8)
+    scores = np.eye(8, dtype=np.float32)[said]
+    widths = {}
+    for name, known in (("photos", {}), ("persons", {"person": persons})):
+        (tmp_path / name).mkdir()
+        written = report_of_scores(tmp_path / name, scores, truth, {"emotion": truth, **known})
+        result = written["last"]["tasks"]["emotion8"]
+        widths[name] = [np.ptp(one["interval95"]) for one in (result, result["seven_from_eight"])]
+        text = (tmp_path / name / "report.md").read_text()
+        assert ("by drawing persons" in text) == (name == "persons")
+    assert min(np.array(widths["persons"]) / widths["photos"]) > 2
+
+
+def test_a_model_that_says_one_class_of_everybody_is_told(tmp_path):
+    truth = np.arange(RECORDS) % 8
+    scores = np.tile(np.eye(8, dtype=np.float32)[4], (RECORDS, 1))
+    report_of_scores(tmp_path, scores, truth, {"emotion": truth})
+    text = (tmp_path / "report.md").read_text()
+    assert "**The best epoch says `happiness` of every record.**" in text
+    assert "--config.select=balanced_accuracy" in text
+
+
+def report_of_scores(folder, scores, truth, labels):
+    for name in ("best", "last"):
+        arrays = {"scores/emotion8": scores, "labels/emotion8": truth}
+        np.savez(folder / f"scores_{name}.npz", step=1, epoch=1, **arrays)
+    return write_report(folder, Config(), [TASKS["emotion8"]], Faces(labels), HISTORY, "toy")

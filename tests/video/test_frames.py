@@ -51,12 +51,12 @@ def test_every_nth_frame_keeps_its_number_and_time(video):
     assert frames[2].time == pytest.approx(0.4)
 
 
-def capture_of(grabbed, image):
+def capture_of(grabbed, image, stated=0):
     """A `cv2.VideoCapture` of the same image again and again, which tells no times, and grabs frames as told."""
     capture, told = mock.Mock(spec=cv2.VideoCapture), iter(grabbed)
     capture.grab.side_effect = lambda: next(told, False)
     capture.retrieve.return_value = True, image
-    capture.get.return_value = 0
+    capture.get.side_effect = lambda name: stated if name == cv2.CAP_PROP_FRAME_COUNT else 0
     return lambda *_: capture
 
 
@@ -127,6 +127,15 @@ def test_broken_frames_in_the_middle_are_left_out(video, monkeypatch):
     assert [frame.index for frame in read_frames(video)] == [0, 30, 60]
 
 
+def test_a_long_damage_in_the_middle_does_not_end_the_clip(video, monkeypatch, caplog):
+    """As OpenCV tells of an mp4 that lacks three seconds; beyond the stated length thirty failures are the end."""
+    grabbed = [True, *[False] * 90, True, *[False] * 40, True]
+    capture = capture_of(grabbed, np.zeros((4, 4, 3), np.uint8), stated=95)
+    monkeypatch.setattr(cv2, "VideoCapture", capture)
+    assert [frame.index for frame in read_frames(video)] == [0, 91]
+    assert "90 damaged frames in the middle of the clip are left out" in caplog.text
+
+
 def test_frames_of_arrays():
     images = np.zeros((7, 4, 4, 3), np.uint8)
     frames = list(array_frames(images, fps=10, every=3))
@@ -162,7 +171,7 @@ def test_frames_are_chosen_by_time(recorded, video):
 def test_the_mean_rate_of_a_clip_that_begins_late(video, monkeypatch):
     capture, told = mock.Mock(spec=cv2.VideoCapture), iter((2000, 2500, 3000))
     capture.grab.side_effect = lambda: capture.grab.call_count <= 3
-    capture.get.side_effect = lambda name: 0 if name == cv2.CAP_PROP_FPS else next(told)
+    capture.get.side_effect = lambda name: 0 if name in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT) else next(told)
     monkeypatch.setattr(cv2, "VideoCapture", lambda *_: capture)
     assert mean_rate(video) == 2
 
@@ -193,6 +202,8 @@ def test_times_where_a_file_tells_too_little(fps, milliseconds, times, video, mo
     capture, told = mock.Mock(spec=cv2.VideoCapture), iter(milliseconds)
     capture.grab.side_effect = lambda: capture.grab.call_count <= len(milliseconds)
     capture.retrieve.return_value = True, np.zeros((4, 4, 3), np.uint8)
-    capture.get.side_effect = lambda name: fps if name == cv2.CAP_PROP_FPS else next(told)
+    capture.get.side_effect = lambda name: (
+        {cv2.CAP_PROP_FPS: fps, cv2.CAP_PROP_FRAME_COUNT: 0}[name] if name != cv2.CAP_PROP_POS_MSEC else next(told)
+    )
     monkeypatch.setattr(cv2, "VideoCapture", lambda *_: capture)
     assert [frame.time for frame in read_frames(video)] == pytest.approx(times, abs=1e-12)

@@ -58,7 +58,7 @@ export class FaceList {
     box.addEventListener("click", () => {
       const index = [...this.boxes.children].indexOf(box);
       const card = /** @type {HTMLElement} */ (this.cards.children[index]);
-      card.scrollIntoView({ block: "nearest", behavior: "smooth" });
+      card.scrollIntoView({ block: "nearest" });
       card.focus({ preventScroll: true });
     });
     return box;
@@ -105,6 +105,7 @@ function fill(/** @type {HTMLElement} */ card, /** @type {string} */ name, /** @
   const set = (/** @type {string} */ part, /** @type {string} */ text) => {
     /** @type {HTMLElement} */ (card.querySelector(`[data-part="${part}"]`)).textContent = text;
   };
+  card.setAttribute("aria-label", `Face ${name}`);
   set("name", `Face ${name}`);
   set("score", `found ${percent(face.score)}`);
   if (face.perceived_age !== undefined) set("age", face.perceived_age.toFixed(0));

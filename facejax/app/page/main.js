@@ -124,6 +124,7 @@ function watchCamera(other = false) {
     const several = await camera.hasOther();
     if (signal.aborted) return;
     turnButton.hidden = !several;
+    if (other && several) turnButton.focus(); // hiding it while the cameras changed took the focus away
     stage.showCamera(camera.video.videoWidth, camera.video.videoHeight);
     let faces = -1;
     for await (const canvas of camera.frames(signal)) {

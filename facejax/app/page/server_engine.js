@@ -25,7 +25,7 @@ export class ServerEngine {
   async *clip(file, signal) {
     const { body } = await post("api/clip", file, signal);
     let rest = "";
-    for await (const text of pieces(/** @type {ReadableStream<Uint8Array>} */ (body))) {
+    for await (const text of pieces(/** @type {ReadableStream<Uint8Array>} */ (body), signal)) {
       const lines = (rest + text).split("\n");
       rest = lines.pop() ?? "";
       for (const line of lines) yield JSON.parse(line);
@@ -49,12 +49,14 @@ async function post(/** @type {string} */ path, /** @type {Blob} */ file, /** @t
 }
 
 /** A body as pieces of text; not every browser iterates over streams. */
-async function* pieces(/** @type {ReadableStream<Uint8Array>} */ body) {
+async function* pieces(/** @type {ReadableStream<Uint8Array>} */ body, /** @type {AbortSignal} */ signal) {
   const reader = body.getReader();
   const decoder = new TextDecoder();
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await reader.read().catch((error) => {
+        throw signal.aborted ? error : new EngineError("The server has stopped answering. Is facejax still running?");
+      });
       if (done) return;
       yield decoder.decode(value, { stream: true });
     }
