@@ -1,5 +1,7 @@
 """Runs the app's server on this machine's loopback address."""
 
+import asyncio
+import logging
 import socket
 import sys
 import webbrowser
@@ -30,6 +32,8 @@ def serve(analyzer: FaceAnalyzer, *, port: int, browser: bool = True) -> None:
         print(f"the page is at {address}; nothing leaves this machine; Ctrl+C ends it", file=sys.stderr)
         if browser:
             webbrowser.open(address)
+        # A clip that is under way when the server is ended is broken off, which is no error.
+        logging.getLogger("uvicorn.error").addFilter(_is_error)
         # Small bounds: the only client is a browser on this machine.
         config = uvicorn.Config(
             create_app(analyzer),
@@ -43,6 +47,10 @@ def serve(analyzer: FaceAnalyzer, *, port: int, browser: bool = True) -> None:
             timeout_graceful_shutdown=3,
         )
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def listen(port: int) -> socket.socket:

@@ -165,7 +165,7 @@ def _cfgs(
         tag="vggface2",
         source=f"{_PUBLISHED}/pretrained_faces/{base}",
         licence="Apache-2.0",
-        training_data=("vggface2",),
+        training_data=("jft_300m", "imagenet_1k", "vggface2"),
         notes="HSEmotion's base: VGGFace2 identities, photos from the web, for research only; without the classifier.",
     )
     published = [
@@ -176,7 +176,7 @@ def _cfgs(
             labels={task: TASKS[task].labels for task in tasks},
             source=f"{_PUBLISHED}/affectnet_emotions/onnx/{tag}.onnx",
             licence="Apache-2.0",
-            training_data=("vggface2", "affectnet"),
+            training_data=("jft_300m", "imagenet_1k", "vggface2", "affectnet"),
             global_pool="max" if tag in _POOLED_BY_MAXIMUM else "avg",
             notes="HSEmotion: VGGFace2 identities, then AffectNet, both photos from the web, for research only. "
             "BatchNorm may be folded: fine-tuning must keep it on its running statistics.",

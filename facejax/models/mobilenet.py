@@ -97,7 +97,7 @@ _VGGFACE2 = PretrainedCfg(
     "age_gender_tf2_new-01-0.14-0.92_quantized.pb",
     sha256="2a917c62e3a6cdd2d1556a86ae564dacb3704243048659d5d4d217933239dee3",
     licence="Apache-2.0",
-    training_data=("vggface2", "imdb_wiki", "adience"),
+    training_data=("imagenet_1k", "vggface2", "imdb_wiki", "adience"),
     notes="The paper's own network: base trained on VGGFace2 identities, age and gender on IMDB-Wiki and Adience. "
     "8-bit weights, BatchNorm folded into them: its layers here have mean 0 and variance 1 - epsilon, so fine-tuning "
     "must keep BatchNorm on its running statistics. VGGFace2 and IMDB-Wiki are photos from the web, for research only.",
