@@ -31,6 +31,7 @@ Natural = Annotated[int, Bounds(0)]
 Positive = Annotated[int, Bounds(1)]
 Seed = Annotated[int, Bounds(0, 2**32 - 2)]
 NotNegative = Annotated[float, Bounds(0)]
+# Of what is dropped or smoothed: at 1 nothing would be left to learn from.
 Fraction = Annotated[float, Bounds(0, 0.999)]
 
 

@@ -20,7 +20,7 @@ from facejax.data.tfrecord import CorruptRecordError
 from facejax.datasets import is_whole, list_datasets
 from facejax.decoding import expected_age, probabilities
 from facejax.evals.age import PAPER_RANGE, age_errors
-from facejax.evals.bootstrap import Metric, interval95, person_clusters, resample
+from facejax.evals.bootstrap import Metric, accuracy_interval, person_clusters
 from facejax.evals.classification import classify
 from facejax.evals.fairness import FairnessResult, attribute_groups, by_group
 from facejax.evals.tasks import evaluate_task
@@ -258,8 +258,7 @@ def _by_person(right: np.ndarray, known: np.ndarray, persons: np.ndarray | None,
     """The interval of an accuracy by drawing persons, in the place of Wilson's; nothing where these are not known."""
     if persons is None:
         return {}
-    drawn = resample(lambda photos: float(right[photos].mean()), np.flatnonzero(known), persons[known], seed=seed)
-    return {"interval95": list(interval95(drawn))}
+    return {"interval95": list(accuracy_interval(right, np.flatnonzero(known), persons[known], seed))}
 
 
 def _mean(name: str, values: np.ndarray, known: np.ndarray, higher_is_better: bool) -> Judged:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int
 
+from facejax.evals.classification import wilson_interval
+
 # From the indices of some records to a number, which may be nan where it is not defined on them.
 Metric = Callable[[np.ndarray], float]
 
@@ -67,3 +69,23 @@ def interval95(values: Float[np.ndarray, " samples"]) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
+
+
+def accuracy_interval(
+    right: np.ndarray, records: Int[np.ndarray, " n"], persons: Int[np.ndarray, " n"], seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % interval of an accuracy by drawing persons; Wilson's over persons where all records or none are right.
+
+    Args:
+        right: (all records,) bool.
+        records: Indices of those that count.
+        persons: Whose each of these is.
+        seed: Of the draws.
+
+    Returns:
+        (nan, nan) for fewer than two persons.
+    """
+    count = len(np.unique(persons))
+    if count > 1 and (part := float(right[records].mean())) in (0, 1):
+        return wilson_interval(int(part) * count, count)
+    return interval95(resample(lambda drawn: float(right[drawn].mean()), records, persons, seed=seed))

@@ -104,8 +104,14 @@ def classify(
     return ClassificationResult(names, confusion)
 
 
+def without_contempt(
+    scores: Float[np.ndarray, "n 8"], labels: Int[np.ndarray, "n"]
+) -> tuple[Float[np.ndarray, "n 7"], Int[np.ndarray, "n"]]:
+    """Scores and labels of the 7 classes that are left; -1 for records of contempt."""
+    contempt = EMOTION8.index("contempt")
+    return np.delete(scores, contempt, axis=1), np.where(labels == contempt, -1, labels - (labels > contempt))
+
+
 def seven_from_eight(scores: Float[np.ndarray, "n 8"], labels: Int[np.ndarray, "n"]) -> ClassificationResult:
     """The paper's second way to 7 classes: a model of 8, its contempt score and the contempt records dropped."""
-    contempt = EMOTION8.index("contempt")
-    seven = np.where(labels == contempt, -1, labels - (labels > contempt))
-    return classify(np.delete(scores, contempt, axis=1), seven, EMOTION7)
+    return classify(*without_contempt(scores, labels), EMOTION7)

@@ -13,9 +13,9 @@ from facejax.atomic import whole_file, write_atomically
 from facejax.config import Config
 from facejax.data.source import FaceSource
 from facejax.decoding import expected_age
-from facejax.evals.bootstrap import interval95, person_clusters, resample
+from facejax.evals.bootstrap import accuracy_interval, interval95, person_clusters, resample
 from facejax.evals.calibration import CalibrationResult, draw_reliability, reliability
-from facejax.evals.classification import ClassificationResult, seven_from_eight, wilson_interval
+from facejax.evals.classification import ClassificationResult, seven_from_eight, without_contempt
 from facejax.evals.fairness import FairnessResult, attribute_groups, by_group, plain
 from facejax.evals.tasks import AgeResult, RankResult, RegressionResult, TaskResult, evaluate_task, in_words
 from facejax.tasks import EMOTION8, Task
@@ -85,10 +85,7 @@ def write_report(
                 readable = np.where(np.isfinite(scores).all(axis=1), labels, -1)
                 seven = seven_from_eight(scores, readable).to_dict()
                 if persons is not None:
-                    known = readable != EMOTION8.index("contempt")
-                    without = np.delete(scores, EMOTION8.index("contempt"), axis=1)
-                    shifted = readable - (readable > EMOTION8.index("contempt"))
-                    seven |= _by_person(task, without, np.where(known, shifted, -1), persons)
+                    seven |= _by_person(task, *without_contempt(scores, readable), persons)
                 of_tasks[task.name]["seven_from_eight"] = seven
         report[name] = {
             "epoch": int(kept[name]["epoch"]),
@@ -152,12 +149,12 @@ def _by_person(task: Task, scores: np.ndarray, labels: np.ndarray, persons: np.n
     if task.kind not in ("categorical", "binary", "age"):
         return {}
     _, values, readable = _judged(task, scores, labels)
-    drawn = resample(lambda records: float(values[records].mean()), np.flatnonzero(readable), persons[readable])
-    low, high = interval95(drawn)
-    right, count = float(np.mean(values[readable])) if readable.any() else math.nan, len(np.unique(persons[readable]))
-    if task.kind != "age" and right in (0, 1) and count > 1:  # of all or none, draws say nothing
-        low, high = wilson_interval(int(right) * count, count)
-    return {"interval95": [low, high], "draws": "persons"}
+    records, whose = np.flatnonzero(readable), persons[readable]
+    if task.kind == "age":
+        interval = interval95(resample(lambda drawn: float(values[drawn].mean()), records, whose))
+    else:
+        interval = accuracy_interval(values, records, whose)
+    return {"interval95": list(interval), "draws": "persons"}
 
 
 def _percent(result: dict[str, Any]) -> str:

@@ -53,7 +53,7 @@ class LoadedModel:
         cfg = {
             key: value
             for key, value in self.cfg.to_dict().items()
-            if key not in _WORDS_ALONE and _LATER.get(key) != value
+            if key not in _WORDS_ALONE and (key, value) not in _LATER.items()
         }
         digest = hashlib.sha256(json.dumps(cfg, sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):

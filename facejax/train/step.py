@@ -284,8 +284,8 @@ def make_step_functions(
             opt_state=opt_state,
             rng=state.rng,
         )
-        # Without the barrier XLA forms g * g once for this norm and Adam: a kernel a shape, which writes it to memory.
         metrics = {name: _ratio(*value) if isinstance(value, tuple) else value for name, value in metrics.items()}
+        # Without the barrier XLA forms g * g once for this norm and Adam: a kernel a shape, which writes it to memory.
         return new_state, {**metrics, "grad_norm": sam.norm(jax.lax.optimization_barrier(gradient))}
 
     def evaluate(params, batch_stats, batch: Batch) -> dict[str, jax.Array]:

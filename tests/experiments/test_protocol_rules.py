@@ -213,6 +213,14 @@ def test_accuracies_have_intervals_that_draw_persons():
     np.testing.assert_allclose([low, high], scipy.stats.binom(5, 0.4).ppf([0.025, 0.975]) / 5, atol=0.2)
 
 
+def test_all_right_is_as_sure_as_the_number_of_persons():
+    """Ten persons of ten: Wilson's over persons, since every draw of them is the same."""
+    right, persons = np.ones(1000, bool), np.repeat(np.arange(10), 100)
+    low, high = attributes._by_person(right, np.ones(1000, bool), persons, 0)["interval95"]
+    expected = scipy.stats.binomtest(10, 10).proportion_ci(0.95, "wilson")
+    np.testing.assert_allclose([low, high], [expected.low, expected.high])
+
+
 def test_a_fusion_of_what_peeked_says_so(protocol, tmp_path):
     assert "chosen_by" not in protocol.results(tmp_path)["fusion of all"]
     of = dataclasses.replace(protocol.config.classifier, costs=(0.1, 1.0), choose_by="peeking_at_validation")
