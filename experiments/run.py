@@ -185,7 +185,7 @@ def print_header(name: str, config: Config, data: str, workdir: pathlib.Path) ->
 
 
 def _stages_in_words(stages: StagesConfig) -> str:
-    """``1 epoch of the head at 0.001, 8 of all weights at 0.002``: of the stages that have epochs."""
+    """``3 epochs of the head at learning rate 0.001, 10 epochs of ...``: of the stages that have epochs."""
     named = (("the head", stages.head), ("all weights", stages.full))
     told = [(of, stage) for of, stage in named if stage.epochs]
     return ", ".join(f"{stage.epochs} epochs of {of} at learning rate {stage.lr:g}" for of, stage in told)
