@@ -9,10 +9,10 @@ read them)::
     bb_landmark/loose_landmark_train.csv, loose_landmark_test.csv  NAME_ID,P1X,P1Y,...,P5X,P5Y
 """
 
+import hashlib
 import pathlib
 import re
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -69,14 +69,14 @@ class VggFace2(Dataset):
         landmarks = {half: _Annotations(raw, f"loose_landmark_{half}.csv", 10) for half in folders}
         for class_id, half in people:
             photos = skip.files(folders[half] / class_id)
-            held_out = _held_out(class_id, len(photos), validation, seed)
+            held_out = _held_out([f"{class_id}/{photo.stem}" for photo in photos], validation, seed)
             class_boxes, class_landmarks = boxes[half].of(class_id, skip), landmarks[half].of(class_id, skip)
-            for i, photo in enumerate(photos):
+            for photo in photos:
                 box = class_boxes.get(photo.stem)
                 points = class_landmarks.get(photo.stem)
                 yield Record(
                     id=f"{half}/{class_id}/{photo.name}",
-                    split="validation" if i in held_out else "train",
+                    split="validation" if f"{class_id}/{photo.stem}" in held_out else "train",
                     image=photo,
                     labels={"identity": identities[class_id], **metas.get(class_id, {})},
                     bbox=None if box is None else (box[0], box[1], box[0] + box[2], box[1] + box[3]),
@@ -84,13 +84,17 @@ class VggFace2(Dataset):
                 )
 
 
-def _held_out(class_id: str, count: int, share: float, seed: int) -> set[int]:
-    """Indices of the photos of one person that are held out."""
-    held = round(count * share)
-    if share > 0 and count > 1:
-        held = min(max(held, 1), count - 1)
-    order = np.random.default_rng([seed, zlib.crc32(class_id.encode())]).permutation(count)
-    return set(order[:held].tolist())
+def _held_out(photos: Sequence[str], share: float, seed: int) -> set[str]:
+    """Which photos of one person are held out.
+
+    They are ordered by a hash of their names, so a photo missing from one copy of the dataset changes the split of at
+    most one other.
+    """
+    held = round(len(photos) * share)
+    if share > 0 and len(photos) > 1:
+        held = min(max(held, 1), len(photos) - 1)
+    ordered = sorted(photos, key=lambda photo: hashlib.sha256(f"{seed}/{photo}".encode()).digest())
+    return set(ordered[:held])
 
 
 def _read_identities(raw: pathlib.Path | None, skip: Skips) -> dict[str, dict[str, object]]:

@@ -42,8 +42,20 @@ def test_the_split_depends_on_the_seed_and_on_no_other_person(raw):
 
 
 def test_the_part_is_rounded_and_drawn_for_each_person_apart():
-    assert [len(_held_out("n000001", count, 0.1, seed=0)) for count in (14, 16, 24, 26)] == [1, 2, 2, 3]
-    assert len({frozenset(_held_out(f"n{person:06d}", 200, 0.1, seed=0)) for person in range(5)}) == 5
+    def held_out(class_id, count):
+        held = _held_out([f"{class_id}/{i:04d}_01" for i in range(count)], 0.1, seed=0)
+        return frozenset(photo.split("/")[1] for photo in held)
+
+    assert [len(held_out("n000001", count)) for count in (14, 16, 24, 26)] == [1, 2, 2, 3]
+    assert len({held_out(f"n{person:06d}", 200) for person in range(5)}) == 5
+
+
+def test_a_missing_photo_changes_the_split_of_at_most_one_other():
+    photos = [f"n000001/{i:04d}_01" for i in range(200)]
+    complete = _held_out(photos, 0.1, seed=0)
+    for missing in photos:
+        rest = [photo for photo in photos if photo != missing]
+        assert len((_held_out(rest, 0.1, seed=0) ^ complete) - {missing}) <= 1
 
 
 def test_meta_rows_with_their_published_quirks(raw):
