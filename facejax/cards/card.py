@@ -1,4 +1,4 @@
-"""The card of one network as Markdown, from its `PretrainedCfg` and, where it was trained here, the run's report."""
+"""A network's model card in Markdown, from its `PretrainedCfg` and, if facejax trained it, the run's report."""
 
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -11,26 +11,26 @@ from facejax.cards.use import INTENDED, LIMITS, PROHIBITED, PROHIBITED_BY_TASK
 from facejax.models import PretrainedCfg
 
 CARD = "MODEL_CARD.md"
-# What an interrupted `write_card` leaves.
+# Left behind by an interrupted `write_card`.
 PARTIAL_CARD = f"{CARD}.*.tmp"
-# A card is a page; what is longer is no card.
+# A card is about a page long; a longer file is not a card.
 _MAX_BYTES = 1 << 20
-# Bases that were trained on photos of things: whatever their heads are called, they tell nothing about faces.
+# Datasets of object photos: a network trained only on these predicts nothing about faces, whatever its head is called.
 _OBJECTS = frozenset({"imagenet_1k", "jft_300m"})
 _POOLS = {"avg": "mean", "max": "maximum"}
 _LIMITS_OF_ALL = (
-    "Accuracy falls with small, blurred, turned, covered or badly lit faces, and on people unlike those trained on.",
-    "Intervals tell the chance of the drawn photos, not how far your photos are from them.",
+    "Accuracy drops on small, blurred, turned, occluded or badly lit faces, and on people unlike the training data.",
+    "Confidence intervals cover sampling error only, not the difference between your photos and the test photos.",
 )
 
 
 def model_card(cfg: PretrainedCfg, report: Mapping[str, Any] | None = None, epoch: str = "best") -> str:
-    """The card, Markdown.
+    """Returns the card as Markdown.
 
     Args:
-        cfg: What travels with the weights.
-        report: What `facejax.evals.report.write_report` returned, for weights that were trained here.
-        epoch: Which of its two models this is, ``best`` or ``last``.
+        cfg: The configuration stored with the weights.
+        report: The return value of `facejax.evals.report.write_report`, for weights trained with facejax.
+        epoch: Which of the run's two models this is, ``best`` or ``last``.
     """
     lines = [f"# Model card: {cfg.name}", "", *_facts(cfg), ""]
     lines += ["## Use", "", "For:", "", *_bullets(INTENDED), "", "Not for, whatever the accuracy:", ""]
@@ -42,7 +42,7 @@ def model_card(cfg: PretrainedCfg, report: Mapping[str, Any] | None = None, epoc
 
 
 def card_sections(cfg: PretrainedCfg) -> list[str]:
-    """What a page of many cards says of one: all that is not the same for every network."""
+    """The sections of a card that differ between networks, for a page that lists many cards."""
     lines = [
         *_facts(cfg),
         f"| trained on | {', '.join(f'`{name}`' for name in cfg.training_data)} |",
@@ -61,7 +61,7 @@ def write_card(directory: pathlib.Path, card: str) -> None:
 
 
 def read_card(directory: pathlib.Path) -> str | None:
-    """The card of a model's folder; None where there is none."""
+    """Returns the card in a model's folder, or None if there is none."""
     path = directory / CARD
     if not path.is_file() or path.stat().st_size > _MAX_BYTES:
         return None
@@ -69,22 +69,22 @@ def read_card(directory: pathlib.Path) -> str | None:
 
 
 def measured_table(rows: Iterator[Measured] | tuple[Measured, ...]) -> list[str]:
-    """Markdown rows of figures."""
+    """Markdown table of measured results."""
     lines = ["| what | data | n | value [95 % interval] |", "|---|---|---|---|"]
     return lines + [f"| {row.what} | {row.data} | {row.n} | {row.value} |" for row in rows]
 
 
 def tells(cfg: PretrainedCfg) -> str:
-    """What its heads tell, in words."""
+    """Describes the outputs of the network's heads."""
     if cfg.training_data and set(cfg.training_data) <= _OBJECTS:
-        return "nothing about faces: a base to train from, its classes are ImageNet's"
+        return "nothing about faces: a base for fine-tuning, with the classes of ImageNet"
     words = {"age": "perceived age", "gender": "perceived gender", "ethnicity": "perceived ethnicity"}
-    words |= {"emotion8": "expression (8)", "emotion7": "expression (7)", "identity": "persons of the training set"}
+    words |= {"emotion8": "expression (8)", "emotion7": "expression (7)", "identity": "identities of the training set"}
     return ", ".join(words.get(task, task.replace("_", " and ")) for task in cfg.tasks) or "features only"
 
 
 def commercial(cfg: PretrainedCfg) -> tuple[Commercial, str]:
-    """Whether the terms of all its data allow commercial use (no, unclear, yes), and what follows."""
+    """Whether the terms of all the training data allow commercial use (no, unclear, yes), and what that implies."""
     found: set[Commercial] = {data_terms(name).commercial for name in cfg.training_data} or {"unclear"}
     worst = min(found, key=list(FOLLOWS).index)
     return worst, FOLLOWS[worst]
@@ -95,9 +95,9 @@ def _facts(cfg: PretrainedCfg) -> list[str]:
     unpublished = "converted from a file, source not recorded" if cfg.sha256 else "trained with facejax"
     facts = {
         "network": cfg.architecture,
-        "tells": tells(cfg),
-        "input": f"a face, RGB, {preprocessing.image_size} px; resize and normalisation are stored with the weights",
-        "features": f"{cfg.num_features}, the {_POOLS[cfg.global_pool]} of the last maps over the pixels",
+        "outputs": tells(cfg),
+        "input": f"RGB face crop, {preprocessing.image_size} px; resizing and normalisation come with the weights",
+        "features": f"{cfg.num_features}, the spatial {_POOLS[cfg.global_pool]} of the last feature maps",
         "source": f"<{cfg.source}>" if cfg.source else unpublished,
         "SHA-256 of the published file": cfg.sha256 and f"`{cfg.sha256}`",
         "licence as stated": cfg.licence or "none stated",
@@ -116,7 +116,7 @@ def _data(cfg: PretrainedCfg) -> list[str]:
     lines = [*register_table(list(cfg.training_data)), ""]
     return [
         *lines,
-        "A licence of photos or of weights does not clear the rights of the people on the photos.",
+        "A licence for photos or weights does not clear the rights of the people in the photos.",
         "",
         cfg.notes,
     ]
@@ -129,11 +129,11 @@ def _measured(cfg: PretrainedCfg, report: Mapping[str, Any] | None, epoch: str) 
         return [data, "", *lines]
     if cfg.name in MEASURED:
         return measured_table(MEASURED[cfg.name])
-    return ["Nothing: facejax measured no accuracy with these weights. Measure it on your own people before any use."]
+    return ["Nothing: facejax has not measured the accuracy of these weights. Measure it on your own data before use."]
 
 
 def _from_report(report: Mapping[str, Any], epoch: str) -> Iterator[Measured]:
-    """Rows of a run's report: each task as a whole, its classes, and groups of people."""
+    """Rows from a run's report: overall results of each task, then by class and by group of people."""
     of_epoch = report[epoch]
     data = f"{of_epoch['dataset']}, {of_epoch['split']}"
     for task, result in of_epoch["tasks"].items():
@@ -158,11 +158,11 @@ def _from_report(report: Mapping[str, Any], epoch: str) -> Iterator[Measured]:
             scale = 100 if found["higher_is_better"] else 1
             for group in found["groups"]:
                 name = f"{found['metric']}, {found['attribute']} {group['name']}"
-                persons = f"{group['n']} of {group['clusters']} persons"
-                note = "" if group.get("counted", True) else " (not compared)"  # of older reports
+                persons = f"{group['n']} photos of {group['clusters']} people"
+                note = "" if group.get("counted", True) else " (not compared)"  # older reports lack the key
                 yield Measured(name, data, persons, _scaled(group["value"], group["interval95"], scale) + note)
             if found["worst"]:
-                value = f"{_scaled(found['gap'], found['gap_interval95'], scale)}, {found['worst']} served worst"
+                value = f"{_scaled(found['gap'], found['gap_interval95'], scale)}, worst group: {found['worst']}"
                 known = str(sum(group["n"] for group in found["groups"] if group.get("counted", True)))
                 yield Measured(f"{found['metric']}, gap by {found['attribute']}", data, known, value)
 
@@ -172,7 +172,7 @@ def _percent(value: float, interval: Any = None) -> str:
 
 
 def _scaled(value: float | None, interval: Any, scale: float | int) -> str:
-    """``62.42 [60.10, 64.70]``; in a report None stands for what has no value, such as the interval of one person."""
+    """``62.42 [60.10, 64.70]``; None in a report means that there is no value, such as an interval for one person."""
     if value is None:
         return "-"
     words = f"{scale * value:.2f}"
@@ -187,9 +187,9 @@ def _limits(cfg: PretrainedCfg, report: Mapping[str, Any] | None, epoch: str) ->
     if sets == ["people"]:
         yield "Trained on rendered heads: the figures say nothing about photos of real people."
     elif "people" in sets:
-        yield "Trained on rendered heads too: what they taught may not hold for photos of real people."
+        yield "Partly trained on rendered heads: what was learned from them may not transfer to photos of real people."
     if report is not None and epoch == "best":
-        yield "The best epoch was chosen on the very split that it is measured on, so it flatters."
+        yield "The best epoch was selected on the same split as it is evaluated on, so its figures are optimistic."
 
 
 def _bullets(lines: Any) -> list[str]:

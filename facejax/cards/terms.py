@@ -1,7 +1,7 @@
-"""The register of data sets that weights come from: on which terms each is given, and what follows for weights.
+"""The register of training datasets: the terms of each, and what they imply for weights trained on it.
 
-Sets with a reader say it themselves (`facejax.datasets.registry.Dataset`); the others that published weights were
-trained on are listed here. docs/licences.md is this register in print (tools/make_model_cards.py).
+Datasets with a reader declare their own terms (`facejax.datasets.registry.Dataset`); the others that published weights
+were trained on are listed here. docs/licences.md is generated from this register (tools/make_model_cards.py).
 """
 
 import dataclasses
@@ -10,22 +10,22 @@ from typing import Literal
 from facejax.datasets.registry import get_dataset, list_datasets
 
 Commercial = Literal["no", "unclear", "yes"]
-# What the terms of a set mean for networks that are trained on it. Nobody's legal advice: the cautious reading.
+# What the terms of a dataset mean for networks trained on it. A cautious reading, not legal advice.
 FOLLOWS: dict[Commercial, str] = {
-    "no": "for research only, whatever licence their publisher states",
-    "unclear": "for research; ask before any other use, which nobody granted",
-    "yes": "free as far as the data go",
+    "no": "research only, whatever licence the publisher states",
+    "unclear": "research; no other use was granted, so ask first",
+    "yes": "no restriction from the data",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class DataTerms:
-    """On which terms a data set is given.
+    """The terms under which a dataset is distributed.
 
     Attributes:
-        name: In the register.
-        licence: The terms, in a few words.
-        url: Where they are published; empty where the set itself never was.
+        name: Name in the register.
+        licence: Short description of the terms.
+        url: Where the terms are published; empty if the dataset itself never was.
         commercial: Whether they allow commercial use of the data.
     """
 
@@ -36,7 +36,7 @@ class DataTerms:
 
     @property
     def follows(self) -> str:
-        """What that means for weights that are trained on it."""
+        """What the terms imply for weights trained on the dataset."""
         return FOLLOWS[self.commercial]
 
 
@@ -56,12 +56,12 @@ _WITHOUT_READER = {
 
 
 def list_terms() -> list[str]:
-    """Sorted names of the sets in the register."""
+    """Sorted names of the datasets in the register."""
     return sorted({*list_datasets(), *_WITHOUT_READER})
 
 
 def data_terms(name: str) -> DataTerms:
-    """The terms of a set. One that nobody registered counts as unclear: a model's folder may come from elsewhere."""
+    """The terms of a dataset. An unregistered one counts as unclear, since a model's folder may come from elsewhere."""
     if name in _WITHOUT_READER:
         return _WITHOUT_READER[name]
     try:
@@ -72,8 +72,8 @@ def data_terms(name: str) -> DataTerms:
 
 
 def register_table(names: list[str] | None = None) -> list[str]:
-    """Markdown rows of the register, or of some of its sets."""
-    lines = ["| set | terms | commercial use | networks trained on it |", "|---|---|---|---|"]
+    """Markdown table of the register, or of the named datasets only."""
+    lines = ["| dataset | terms | commercial use | networks trained on it |", "|---|---|---|---|"]
     for terms in map(data_terms, list_terms() if names is None else names):
         source = f"{terms.licence} <{terms.url}>" if terms.url else terms.licence
         lines.append(f"| `{terms.name}` | {source} | {terms.commercial} | {terms.follows} |")
