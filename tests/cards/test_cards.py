@@ -1,4 +1,4 @@
-"""Every published weight and every data set has its card and its row; a run's card says what its report says."""
+"""Every published weight has a card and every dataset a row in the register; a run's card matches its report."""
 
 import copy
 import dataclasses
@@ -43,7 +43,7 @@ def test_every_data_set_has_a_row(name):
     assert reader.licence in row
     assert reader.url in row
     assert f"| {reader.commercial} |" in row
-    # Cautious: what says research is not free, and only people is.
+    # The cautious reading: only people may be used commercially.
     assert (reader.commercial == "yes") == (name == "people")
 
 
@@ -53,7 +53,7 @@ def test_the_pages_are_those_of_the_package():
 
 
 def test_figures_of_cards_are_those_of_the_results():
-    """A card quotes; the record is experiments/results/README.md."""
+    """Cards quote figures from experiments/results/README.md, the record."""
     record = (ROOT / "experiments" / "results" / "README.md").read_text()
     for name, rows in MEASURED.items():
         assert name in list_models(pretrained=True)
