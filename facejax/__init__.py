@@ -1,6 +1,6 @@
 """facejax: lightweight multi-task face networks in JAX.
 
-The names below are imported when first used, so that ``import facejax`` is quick and light.
+The public names are imported lazily, on first use, so that ``import facejax`` is fast and pulls in few dependencies.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""``python -m facejax`` is ``facejax``."""
+"""Makes ``python -m facejax`` equivalent to ``facejax``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whenever the process is killed or the power fails."""
+"""Atomic file writes: a file appears complete or not at all, even if the process is killed or the power fails."""
 
 import contextlib
 import os
@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def whole_file(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """A file to write; it takes the place of `path` when the block ends without an error."""
-    # Of this call alone, as two workers may be given one task.
+    """Yields a file to write to, which replaces `path` when the block ends without an error."""
+    # The temporary name is unique to this call, since two workers may be given the same task.
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with partial.open("wb") as file:
@@ -24,6 +24,6 @@ def whole_file(path: pathlib.Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file, whole or not at all."""
+    """Writes a file atomically."""
     with whole_file(path) as file:
         file.write(data)

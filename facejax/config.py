@@ -1,8 +1,8 @@
-"""A run as a value: frozen dataclasses, and the command line's ``--config.path.to.field=value`` overrides.
+"""Run configuration as frozen dataclasses, and the ``--config.path.to.field=value`` overrides of the command line.
 
-A config file in ``experiments/configs`` has a ``get_config()`` that returns a `Config`. Every field is written once,
-here, with its default: nothing in the code asks for a field that might not be there. The default of a new field is what
-was done before it, so that a run which an older version began goes on. Standard library only.
+A config file in ``experiments/configs`` has a ``get_config()`` that returns a `Config`. Every field is defined once,
+here, with its default: no code reads a field that might not exist. The default of a new field keeps the previous
+behaviour, so that runs started with an older version can be resumed. Standard library only.
 """
 
 import dataclasses
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 class ConfigError(ValueError):
-    """A misspelt name or a value of the wrong type; the message is one line and names the mend."""
+    """A misspelt name or an invalid value; the message is a single line that says how to fix it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """Marks the type of a field whose values, or the number of whose values for tuples, lie between these."""
+    """Annotates a field's type with inclusive bounds on its value, or on its length if it is a tuple."""
 
     least: float | int
     most: float | int = math.inf
@@ -31,29 +31,31 @@ Natural = Annotated[int, Bounds(0)]
 Positive = Annotated[int, Bounds(1)]
 Seed = Annotated[int, Bounds(0, 2**32 - 2)]
 NotNegative = Annotated[float, Bounds(0)]
-# Of what is dropped or smoothed: at 1 nothing would be left to learn from.
+# For dropout and label smoothing: at 1 nothing would be left to learn from.
 Fraction = Annotated[float, Bounds(0, 0.999)]
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which prepared set is trained on, and how its records become batches.
+    """The prepared dataset to train on, and how its records become batches.
 
     Attributes:
-        name: Name of the data set (`facejax.datasets.list_datasets`), or several joined by ``+``: their records are
-            mixed within each batch, and a head learns from those that have its label.
-        train_split: Split that is trained on.
+        name: Name of the dataset (`facejax.datasets.list_datasets`), or several joined by ``+``: their records are
+            mixed within each batch, and each head learns from the records that have its label.
+        train_split: Training split.
         eval_split: Split that is evaluated after each epoch and reported.
         augmentation: ``none`` (the paper's expression training), ``flip``, or ``random_resized_crop`` with flip (its
             identity training: resize to 8/7 of the input size, then torchvision's RandomResizedCrop).
-        read_threads: Threads that read and decode within a process.
-        on_corrupt: What a damaged record does: ``raise`` names shard and offset, ``skip`` counts and replaces it.
-        people_train: Photos rendered for the train split when the built-in set is used.
+        read_threads: Reading and decoding threads per process.
+        on_corrupt: How damaged records are handled: ``raise`` stops with an error that names the shard and offset,
+            ``skip`` counts the record and replaces it.
+        people_train: Number of photos to render for the train split of the built-in dataset.
         people_validation: The same for the validation split.
-        people_photos_each: Of each rendered person.
-        people_crop: How faces are cut from them: ``mtcnn``, or the photo's ``centre``.
-        people_imbalance: How often they show each expression in training: all equally (``none``), or as in AffectNet.
-        num_train: Records of the published train split, for what ``--dry_run`` says where the set is not prepared.
+        people_photos_each: Number of photos of each rendered person.
+        people_crop: How faces are cropped from these photos: ``mtcnn``, or the photo's ``centre``.
+        people_imbalance: Distribution of expressions in the rendered training photos: uniform (``none``), or as in
+            AffectNet.
+        num_train: Size of the published train split, used by ``--dry_run`` if the dataset has not been prepared.
     """
 
     name: str = "affectnet"
@@ -76,21 +78,22 @@ class ModelConfig:
 
     Attributes:
         backbone: Registered name (`facejax.list_models`).
-        tasks: The tasks whose heads are trained (`facejax.tasks.TASKS`), all on one pass of the backbone. The first
-            one's result chooses the best epoch.
-        keep_heads: Tasks whose heads are taken from `init_from` and kept beside, unchanged.
+        tasks: Tasks whose heads are trained (`facejax.tasks.TASKS`), all from a single pass through the backbone. The
+            metric of the first task selects the best epoch.
+        keep_heads: Tasks whose heads are copied from `init_from` and kept unchanged alongside the trained ones.
         shared_hidden: Tasks of `tasks` that share one hidden layer (`facejax.models.face_model.FaceModel`).
-        identities: Persons that an identity head tells apart, 0 for as many as the prepared set has.
-        image_size: Input height and width in pixels; 0 takes the backbone's own.
-        global_pool: How the last feature maps become features: their mean (``avg``) or maximum (``max``) over the
-            pixels; empty takes that of `init_from`, or the mean.
-        dropout_rate: Dropout on the pooled features in front of the head.
-        dtype: Type of the computation; parameters, BatchNorm statistics and the SAM norm stay float32.
-        init_from: Where the backbone comes from: a config's name (``identity_b2``: the best model of its run, beside
-            this one's workdir), the name of published weights (docs/weights.md), or the folder of a saved model or of
-            a run; empty for random weights.
-        restore_batch_norm: Weights whose BatchNorm was folded into the convolutions are given the statistics of
-            the training photos before training (`facejax.train.batch_norm`), so that it can be trained as usual.
+        identities: Number of classes of the identity head; 0 for the number of identities in the prepared dataset.
+        image_size: Input height and width in pixels; 0 for the backbone's default.
+        global_pool: Global pooling of the last feature maps: mean (``avg``) or maximum (``max``) over the pixels; empty
+            for that of `init_from`, or the mean.
+        dropout_rate: Dropout on the pooled features before the heads.
+        dtype: Compute type; parameters, BatchNorm statistics and the SAM norm stay float32.
+        init_from: Source of the backbone's weights: a config's name (``identity_b2``: the best model of its run, next
+            to this run's workdir), the name of published weights (docs/weights.md), or the folder of a saved model or
+            of a run; empty for random weights.
+        restore_batch_norm: If the initial weights have their BatchNorm folded into the convolutions, re-estimate its
+            statistics on training photos before training (`facejax.train.batch_norm`), so that it can be trained as
+            usual.
     """
 
     backbone: str = "tf_efficientnet_b2"
@@ -112,13 +115,14 @@ class SamConfig:
 
     Attributes:
         rho: Radius of the perturbation, 0 for plain Adam.
-        batch_stats: Which of the two passes moves the BatchNorm running statistics. ``both`` is what the published
-            code does (the model stays in train mode); Google's SAM keeps the first.
-        perturbation: With several devices under pmap, or several parts: each one's own gradient (``local``, m-SAM, as
-            Foret et al.) or their mean (``synced``). Under jit with one part it is the whole batch's either way.
-        parts: m of m-SAM on any number of devices: the batch is cut into so many parts that run one after another,
-            each with its own perturbation, BatchNorm statistics and normalisation of the loss; their gradients are
-            averaged. Also a way to larger batches than fit the memory.
+        batch_stats: Which of the two passes updates the BatchNorm running statistics. ``both`` is what the published
+            code does (the model stays in train mode); Google's SAM keeps those of the first.
+        perturbation: Gradient that defines the perturbation with several devices under pmap, or several parts: each
+            one's own (``local``, m-SAM, as in Foret et al.) or their mean (``synced``). Under jit with one part it is
+            that of the whole batch either way.
+        parts: m of m-SAM, on any number of devices: the batch is split into this many parts that run sequentially,
+            each with its own perturbation, BatchNorm statistics and loss normalisation; their gradients are averaged.
+            Also allows batches that would not fit in memory.
     """
 
     rho: NotNegative = 0.05
@@ -129,12 +133,12 @@ class SamConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """The losses of all heads, summed; weighted softmax cross-entropy (paper eq. 2) where a task's classes are weighed.
+    """The sum of the heads' losses; class-weighted softmax cross-entropy (paper eq. 2) for tasks with class weights.
 
     Attributes:
         class_weights: ``example``: eq. 2 as printed, the mean over the batch of w_y * loss, w_y = max N / N_y.
             ``batch``: the published code's weighted mean, divided by the batch's sum of weights. ``none``: unweighted.
-        label_smoothing: As torch.nn.CrossEntropyLoss has it, class weights included; 0 in the paper. The published
+        label_smoothing: As in torch.nn.CrossEntropyLoss, class weights included; 0 in the paper. The published
             code's later loss, 0.1, is that of ``class_weights`` ``example``.
         task_weights: Factor of each task's loss in the order of ``model.tasks``; empty for 1 each.
     """
@@ -149,13 +153,15 @@ class StageConfig:
     """One stage of training.
 
     Attributes:
-        epochs: Passes over the train split, 0 skips the stage.
+        epochs: Passes over the train split; 0 skips the stage.
         lr: Peak learning rate of Adam.
-        trainable: ``heads``: only the heads learn, and no gradient is computed into the backbone; ``all``.
-        batch_norm: ``batch``: BatchNorm normalises with the batch and its running statistics move; ``running``: it is
-            frozen. A ``heads`` stage with ``running`` and no augmentation computes its features once.
-        schedule: ``constant`` (the paper) or ``cosine`` to zero.
-        warmup_steps: Steps of linear warm-up, from `lr` / `warmup_steps` on.
+        trainable: ``heads``: only the heads are trained, without backpropagation through the backbone; ``all``: all
+            weights.
+        batch_norm: ``batch``: BatchNorm uses the statistics of the batch and updates its running statistics;
+            ``running``: it uses its running statistics, unchanged. A ``heads`` stage with ``running`` and no
+            augmentation computes its features once.
+        schedule: ``constant`` (the paper) or ``cosine`` decay to zero.
+        warmup_steps: Steps of linear warm-up, starting at `lr` / `warmup_steps`.
     """
 
     epochs: Natural = 1
@@ -168,7 +174,7 @@ class StageConfig:
 
 @dataclasses.dataclass(frozen=True)
 class StagesConfig:
-    """The two stages of the paper: first the head on the frozen base, then all weights."""
+    """The two stages of the paper: first the head with the backbone frozen, then all weights."""
 
     head: StageConfig = StageConfig(epochs=3, lr=1e-3, trainable="heads", batch_norm="running")
     full: StageConfig = StageConfig(epochs=10, lr=1e-4)
@@ -176,11 +182,11 @@ class StagesConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """When the run is saved, beside the end of every epoch.
+    """When checkpoints are saved, in addition to the end of every epoch.
 
     Attributes:
-        every_steps: Also save after this many steps, 0 for only at the ends of epochs.
-        keep: How many of the newest are kept; the best and last model are saved beside them for inference.
+        every_steps: Also save every this many steps; 0 to save only at the end of each epoch.
+        keep: Number of the newest checkpoints to keep; the best and last models are saved separately, for inference.
     """
 
     every_steps: Natural = 0
@@ -191,15 +197,15 @@ class CheckpointConfig:
 class PaperResult:
     """The row of the paper that a config reproduces; numbers are 0 where the paper has none.
 
-    An override that puts another task first empties it.
+    An override that puts another task first clears it.
 
     Attributes:
         table: Table or section.
-        row: Its row.
-        dataset: What the paper measured on (`facejax.datasets.list_datasets`).
-        accuracy: Of the config's first task, percent.
-        accuracy7: For 7 expressions, percent.
-        age_class: How often the most probable year is the true one, percent.
+        row: Row of the table.
+        dataset: Dataset that the paper reports on (`facejax.datasets.list_datasets`).
+        accuracy: Accuracy of the config's first task, percent.
+        accuracy7: Accuracy for 7 expressions, percent.
+        age_class: How often the most probable age in years is the true one, percent.
     """
 
     table: str = ""
@@ -212,17 +218,17 @@ class PaperResult:
 
 @dataclasses.dataclass(frozen=True)
 class CpuProfile:
-    """What ``profile=auto`` changes where there is no accelerator, so that a run ends within minutes.
+    """What ``profile=auto`` changes if there is no accelerator, so that a run finishes within minutes.
 
     Attributes:
         image_size: Input size in pixels.
-        batch_size: Records of a step.
-        people_train: Rendered photos for training.
-        people_validation: Rendered photos for validation.
+        batch_size: Records per step.
+        people_train: Number of rendered training photos.
+        people_validation: Number of rendered validation photos.
         head_epochs: Epochs of the head stage.
         full_epochs: Epochs of the full stage.
-        lr: Learning rate of the full stage: from random weights the paper's 1e-4, meant for fine-tuning, learns too
-            slowly for so few steps.
+        lr: Learning rate of the full stage. The paper's 1e-4 is meant for fine-tuning; from random weights it learns
+            too slowly for so few steps.
         warmup_steps: Steps of linear warm-up of the full stage.
         schedule: Schedule of the full stage.
     """
@@ -240,25 +246,26 @@ class CpuProfile:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A whole run.
+    """Configuration of a training run.
 
     Attributes:
         seed: Seed of the weights, the order of the data, augmentation and dropout.
-        batch_size: Records of a step over all devices and processes. An epoch is as many whole batches as the records
-            fill. Those left over open the next epoch, and after the last of a stage they are not seen. The published
-            code in PyTorch makes a smaller batch of them; in Keras (identity, age) it takes as many steps as here.
+        batch_size: Records per step over all devices and processes. An epoch is as many full batches as the records
+            make up. Leftover records start the next epoch; after the last epoch of a stage they are not seen. The
+            published PyTorch code puts them in a smaller batch; its Keras code (identity, age) takes as many steps as
+            here.
         eval_batch_size: The same for evaluation.
-        parallel: ``jit``: the global batch over a mesh, the result does not depend on the number of devices;
-            ``pmap``: each device its part of the batch, per-device BatchNorm.
-        sharding: What the devices share out among them instead of each holding it whole, under jit: ``none``; Adam's
-            two moments (``optimizer``, ZeRO stage 1); these and the parameters (``full``, ZeRO stage 3). The result is
-            the same.
-        accumulate: Microbatches that the backbone runs on one after another, for batches larger than the memory. The
-            loss, its gradient and the SAM perturbation are those of the whole batch; BatchNorm that normalises with
-            the batch sees one microbatch at a time. Costs one more forward pass where it is not 1.
-        select: The metric of the evaluation split by which the best epoch is chosen, for tasks with classes (ages: the
-            mean absolute error; valence and arousal: the mean concordance).
-        profile: ``auto`` takes the `cpu` profile where there is no accelerator; ``full`` is the recipe as written.
+        parallel: ``jit``: the global batch is sharded over a mesh, and the result does not depend on the number of
+            devices; ``pmap``: each device computes its own part of the batch, with per-device BatchNorm.
+        sharding: What is sharded across devices instead of replicated, under jit: nothing (``none``); Adam's two
+            moments (``optimizer``, ZeRO stage 1); the moments and the parameters (``full``, ZeRO stage 3). The result
+            is the same.
+        accumulate: Number of microbatches that the backbone processes sequentially, for batches that do not fit in
+            memory. The loss, its gradient and the SAM perturbation are those of the whole batch; BatchNorm in batch
+            mode sees one microbatch at a time. Values other than 1 cost one more forward pass.
+        select: Metric of the evaluation split that selects the best epoch, for classification tasks (age uses the
+            mean absolute error; valence and arousal the mean concordance).
+        profile: ``auto`` uses the `cpu` profile if there is no accelerator; ``full`` is the recipe as written.
     """
 
     seed: Seed = 0
@@ -280,7 +287,7 @@ class Config:
 
 
 def override(config: T, path: str, text: str) -> T:
-    """The config with one field replaced by a value written as text.
+    """Returns the config with one field replaced by a value given as text.
 
     Args:
         config: A frozen dataclass.
@@ -288,7 +295,7 @@ def override(config: T, path: str, text: str) -> T:
         text: The value: tuples are written ``a,b``, booleans ``true`` or ``false``.
 
     Raises:
-        ConfigError: There is no such field, or the text is no value of its type.
+        ConfigError: There is no such field, or the text is not a valid value of its type.
     """
     return _replace(config, path.split("."), text, path)
 
@@ -341,9 +348,9 @@ def _parse(text: str, annotation: Any, path: str) -> Any:
 
 
 def apply_cpu_profile(config: Config) -> Config:
-    """The config at the size of its `CpuProfile`; what the command line overrides is applied after it.
+    """Returns the config scaled down to its `CpuProfile`; overrides of the command line are applied afterwards.
 
-    A stage that the recipe does without stays left out.
+    A stage that the recipe skips stays skipped.
     """
     cpu, stages = config.cpu, config.stages
     return dataclasses.replace(
@@ -367,7 +374,7 @@ def apply_cpu_profile(config: Config) -> Config:
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, str]:
-    """Dotted path of every field, with its value as `override` reads it."""
+    """Maps the dotted path of every field to its value as text, in the form that `override` parses."""
     flat = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

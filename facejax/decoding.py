@@ -1,4 +1,4 @@
-"""From a head's raw outputs to probabilities and ages; NumPy, so that it also serves exported models."""
+"""Decodes a head's raw outputs into probabilities and ages, in NumPy, so that it also works with exported models."""
 
 import numpy as np
 from jaxtyping import Float
@@ -8,15 +8,15 @@ from facejax.tasks import Task
 
 
 def probabilities(task: Task, logits: Float[np.ndarray, "n outputs"]) -> Float[np.ndarray, "n classes"]:
-    """Probabilities of the task's classes, float32, rows summing to 1.
+    """Probabilities of the task's classes, float32; rows sum to 1.
 
     Args:
-        task: Categorical and age tasks are a softmax over the outputs; a binary one has one output, the logit of
+        task: Categorical and age tasks use a softmax over the outputs; a binary task has a single output, the logit of
             ``labels[1]``, and gives two columns.
         logits: Raw outputs of the head.
 
     Raises:
-        ValueError: A regression has no probabilities.
+        ValueError: The task is a regression, which has no probabilities.
     """
     if task.kind == "regression":
         raise ValueError(f"task {task.name!r} is a regression and has no probabilities; use its outputs as they are")
@@ -31,7 +31,7 @@ def expected_age(age_probabilities: Float[np.ndarray, "n ages"], top: int = 2) -
 
     Args:
         age_probabilities: Column i is the probability of age i + 1.
-        top: L in eq. 1; 2 in the published code. All columns give the plain expectation.
+        top: L in eq. 1; 2 in the published code. The number of columns gives the plain expectation.
 
     Raises:
         ValueError: `top` is below 1, or above the number of columns.

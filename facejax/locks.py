@@ -1,4 +1,4 @@
-"""One process at a time in a folder that several may want to write to."""
+"""A lock that lets only one process at a time write to a folder."""
 
 import contextlib
 import fcntl
@@ -12,16 +12,16 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def alone_in(folder: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
-    """Holds a folder for this process by the file `LOCK` in it, which stays; makes the folder.
+    """Locks a folder for this process with the file `LOCK` inside it, which is left behind; creates the folder.
 
-    On a file system without locks (Lustre may be mounted so) nothing keeps another process out; the log says so.
+    File systems without locks (Lustre may be mounted that way) cannot keep other processes out; this logs a warning.
 
     Args:
-        folder: To be held.
-        wait: Whether to wait for a process that holds it.
+        folder: The folder to lock.
+        wait: Whether to wait if another process holds the lock.
 
     Raises:
-        BlockingIOError: Another process holds it, and `wait` is off.
+        BlockingIOError: Another process holds the lock and `wait` is off.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "w") as lock:
@@ -29,7 +29,7 @@ def alone_in(folder: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BlockingIOError(
-                f"another process writes to {folder} now: wait for it, or choose another folder"
+                f"another process is writing to {folder}: wait for it, or choose another folder"
             ) from error
         except OSError as error:
             logger.warning("%s is not locked against other processes: %s", folder, error)

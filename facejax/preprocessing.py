@@ -1,7 +1,7 @@
-"""How a face crop becomes a network's input: one definition that training, evaluation, export and apps all read.
+"""How a face crop becomes a network's input: a single definition shared by training, evaluation, export and apps.
 
-Most accuracy that users lose between a paper and their own programme is lost here (channel order, resize kernel,
-mean and scale), so the definition is a value that travels with the weights (`facejax.models.pretrained.PretrainedCfg`).
+Most of the accuracy that users lose between a paper and their own program is lost here (channel order, resize kernel,
+mean and scale), so the definition is stored with the weights (`facejax.models.pretrained.PretrainedCfg`).
 """
 
 import dataclasses
@@ -31,15 +31,16 @@ class Preprocessing:
     """Resize, channel order and normalisation of a network's input.
 
     Attributes:
-        image_size: Height and width of the input in pixels; crops are stretched to it, not padded (the paper's
-            published code does so).
-        mean: Subtracted from each channel, in the order of `channel_order`, on the scale after `scale`.
-        std: Each channel is divided by it, after the mean.
-        scale: Factor on the 0-255 pixel values, before the mean.
-        channel_order: Order that the network expects. Images are RGB everywhere else in facejax.
-        interpolation: Resize kernel (OpenCV's; no anti-aliasing but in ``area``). The paper's code trains on bilinear
-            crops of PIL, which smooths where it reduces; its ONNX package feeds the same networks by OpenCV's.
-        margin: Margin around the detector's box, as a part of its size (paper section 3: none).
+        image_size: Height and width of the input in pixels; crops are stretched to it, not padded (as in the paper's
+            published code).
+        mean: Per-channel mean, in `channel_order`, subtracted after `scale` is applied.
+        std: Per-channel standard deviation; divides the result after the mean is subtracted.
+        scale: Factor on the 0-255 pixel values, applied before the mean.
+        channel_order: Channel order that the network expects. Images are RGB everywhere else in facejax.
+        interpolation: Resize kernel (OpenCV's; no anti-aliasing except in ``area``). The paper's code trains on crops
+            resized by PIL's bilinear kernel, which smooths when downscaling; its ONNX package uses OpenCV's with the
+            same networks.
+        margin: Margin around the detector's box, as a fraction of its size (paper section 3: none).
     """
 
     image_size: int = 224
@@ -51,17 +52,17 @@ class Preprocessing:
     margin: float = 0.0
 
     def __post_init__(self):
-        """Refuses with a ValueError what was mistyped, in a file too; it would be found late, or never."""
+        """Raises a ValueError for invalid values, also when read from a file, rather than failing late or never."""
         if not isinstance(self.image_size, int) or self.image_size < 1:
-            raise ValueError(f"expected image_size in whole pixels, got {self.image_size!r}")
+            raise ValueError(f"expected image_size as a positive whole number of pixels, got {self.image_size!r}")
         for name, value in (("mean", self.mean), ("std", self.std)):
             if len(value) != 3 or not all(map(_is_finite, value)):
-                raise ValueError(f"expected three numbers as {name}, got {value!r}")
+                raise ValueError(f"expected three finite numbers for {name}, got {value!r}")
         if min(self.std) <= 0:
-            raise ValueError(f"expected numbers above 0 as std, got {self.std!r}")
+            raise ValueError(f"expected positive numbers for std, got {self.std!r}")
         for name, value in (("scale", self.scale), ("margin", self.margin)):
             if not _is_finite(value) or value < 0:
-                raise ValueError(f"expected a number from 0 on as {name}, got {value!r}")
+                raise ValueError(f"expected a non-negative number for {name}, got {value!r}")
         for name, value, known in (
             ("channel_order", self.channel_order, ("rgb", "bgr")),
             ("interpolation", self.interpolation, INTERPOLATIONS),
@@ -73,7 +74,7 @@ class Preprocessing:
         """Stretches a uint8 RGB image (height, width, 3) to (image_size, image_size, 3); uint8 RGB, range 0-255.
 
         Raises:
-            ValueError: It is no such image.
+            ValueError: The image has another shape or type.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"expected a uint8 RGB image (height, width, 3), got {image.dtype} {image.shape}")
@@ -82,11 +83,11 @@ class Preprocessing:
         return cv2.resize(image, (self.image_size, self.image_size), interpolation=INTERPOLATIONS[self.interpolation])
 
     def normalize(self, images):
-        """Network input of resized RGB images: float32, same shape, channels in `channel_order`.
+        """Converts resized RGB images to network input: float32, same shape, channels in `channel_order`.
 
         Args:
-            images: (..., 3) uint8 or float, RGB, range 0-255; a NumPy or a JAX array (the result is of the same kind),
-                so that the same lines run on the host, in a jitted step and in an exported graph.
+            images: (..., 3) uint8 or float, RGB, range 0-255; a NumPy or JAX array (the result is of the same kind),
+                so that the same code runs on the host, in a jitted step and in an exported graph.
         """
         if self.channel_order == "bgr":
             images = images[..., ::-1]

@@ -1,7 +1,7 @@
-"""Protocols that train no network, as values: LFW, emotions of clips, attributes. See `facejax.config`.
+"""Configurations of evaluation protocols that train no network: LFW, video emotion, attributes. See `facejax.config`.
 
 A config file's ``get_config()`` may return one of these instead of a `facejax.config.Config`; ``experiments/run.py``
-starts it the same way, and every field is overridden the same way. Standard library only.
+runs it the same way, and its fields are overridden the same way. Standard library only.
 """
 
 import dataclasses
@@ -14,14 +14,14 @@ Classifier = Literal["linear_svc", "svc_rbf", "random_forest", "logistic"]
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
-    """What makes the features.
+    """The network that computes the features.
 
     Attributes:
         backbone: Registered name (`facejax.list_models`).
-        init_from: Whose weights: a config's name (``emotion_b0``: the best model of its run, beside this one's
-            workdir), or the folder of a saved model (tools/convert_weights.py, or a workdir's ``best``). Empty for
-            random weights, which every report then says.
-        image_size: Input height and width in pixels; 0 takes the one that is stored with the weights.
+        init_from: Source of the weights: a config's name (``emotion_b0``: the best model of its run, next to this
+            run's workdir), or the folder of a saved model (tools/convert_weights.py, or a workdir's ``best``). Empty
+            for random weights, which every report then states.
+        image_size: Input height and width in pixels; 0 for the size stored with the weights.
     """
 
     backbone: str = "tf_efficientnet_b0"
@@ -31,15 +31,15 @@ class NetworkConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DetectionConfig:
-    """How faces are found and cut out.
+    """How faces are detected and cropped.
 
     Attributes:
-        min_face: Side of the smallest face in pixels (the published code: 32, for VGAF 64).
-        thresholds: Of MTCNN's three networks (the published code: 0.6, 0.7, 0.9).
-        choose: Which face of a frame or photo: ``largest`` (the paper's text), ``probable`` (highest score: its
+        min_face: Side of the smallest detectable face in pixels (published code: 32, for VGAF 64).
+        thresholds: Thresholds of MTCNN's three networks (published code: 0.6, 0.7, 0.9).
+        choose: Which face of a frame or photo is used: ``largest`` (the paper's text), ``probable`` (highest score: its
             published code for AFEW), or ``all`` (VGAF).
-        cut: ``box``: the detected box as it is; ``eyes``: and turned until the eyes are level; ``five_points``: warped
-            onto ArcFace's template (the published code for VGAF).
+        cut: ``box``: the detected box as is; ``eyes``: the box rotated so that the eyes are level; ``five_points``:
+            warped onto ArcFace's template (the published code for VGAF).
     """
 
     min_face: float = 32.0
@@ -50,20 +50,20 @@ class DetectionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ClipsConfig:
-    """Which clips.
+    """The video clips.
 
     Attributes:
-        name: A data set with clips: ``afew``, ``vgaf``, or the built-in ``people``.
-        raw: Folder that holds the set as it is published (docs/datasets.md); where it is empty, clips of `people` are
-            rendered instead, and every report says so.
-        label: Field of a clip's record with its class.
-        every: Looks at every n-th frame; the paper at all.
-        max_side: Frames are reduced to this many pixels on their longer side before detection; 0 for never.
+        name: A dataset of clips: ``afew``, ``vgaf``, or the built-in ``people``.
+        raw: Folder of the dataset as published (docs/datasets.md); if empty, clips of `people` are rendered instead,
+            and every report says so.
+        label: Field of a clip's record that contains its class.
+        every: Use every n-th frame; the paper uses all.
+        max_side: Frames are downscaled to this many pixels on the longer side before detection; 0 to disable.
         people_kind: ``solo`` (one person, 7 emotions, like AFEW) or ``group`` (3 emotions, like VGAF).
-        people_train: Rendered training clips.
-        people_validation: Rendered validation clips, of other people.
-        people_frames: Frames of a rendered clip.
-        people_size: Rows of its frames, pixels.
+        people_train: Number of rendered training clips.
+        people_validation: Number of rendered validation clips, of other people.
+        people_frames: Frames per rendered clip.
+        people_size: Height of the rendered frames in pixels.
     """
 
     name: Literal["afew", "vgaf", "people"] = "afew"
@@ -80,12 +80,12 @@ class ClipsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DescriptorConfig:
-    """How the features of a clip's faces become one vector.
+    """How the features of a clip's faces are aggregated into one vector.
 
     Attributes:
-        levels: ``frames``: statistics over all faces of the clip, one a frame (AFEW); ``faces_then_frames``: over the
+        levels: ``frames``: statistics over all faces of the clip, one per frame (AFEW); ``faces_then_frames``: over the
             faces of each frame, then over the frames (VGAF).
-        statistics: Among mean, max, min and std, in this order (AFEW: all four; VGAF: mean and std, at both levels).
+        statistics: Any of mean, max, min and std, in this order (AFEW: all four; VGAF: mean and std, at both levels).
     """
 
     levels: Literal["frames", "faces_then_frames"] = "frames"
@@ -94,16 +94,16 @@ class DescriptorConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierConfig:
-    """The classifiers on the descriptors.
+    """The classifiers that are fitted to the descriptors.
 
     Attributes:
-        names: Among linear_svc, svc_rbf, random_forest (the paper's) and logistic (a new softmax layer).
-        costs: Values of C that are tried for the first two and for logistic.
-        choose_by: ``cross_validation`` on the training clips; or ``peeking_at_validation``: the C that is
-            best on the clips that are reported, as the published code chose its constants. That flatters.
-        folds: Of the cross-validation.
-        trees: Of the random forest.
-        max_depth: Of its trees, 0 for no limit (published MobileNet classifier of AFEW: 7).
+        names: Any of linear_svc, svc_rbf, random_forest (the paper's) and logistic (a new softmax layer).
+        costs: Values of C to try for the two SVMs and for logistic.
+        choose_by: How C is selected: ``cross_validation`` on the training clips; or ``peeking_at_validation``: the C
+            that is best on the reported clips, as the published code chose its constants, which is optimistic.
+        folds: Number of cross-validation folds.
+        trees: Number of trees of the random forest.
+        max_depth: Maximum depth of its trees, 0 for no limit (published MobileNet classifier of AFEW: 7).
     """
 
     names: tuple[Classifier, ...] = ("linear_svc", "svc_rbf", "random_forest")
@@ -116,21 +116,21 @@ class ClassifierConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SequenceConfig:
-    """Networks over the frame features of a clip, beyond the paper (its future work).
+    """Sequence models over the frame features of a clip, beyond the paper (its future work).
 
     Attributes:
-        names: Among attention and transformer; none by default, since neither beat linear_svc in cross-validation on
+        names: Any of attention and transformer; none by default, since neither beat linear_svc in cross-validation on
             rendered clips (experiments/results/README.md).
-        width: Of the projection of the features, and of the transformer.
+        width: Width of the feature projection and of the transformer.
         heads: Attention heads of the transformer.
-        layers: Blocks of the transformer.
-        dropout: On projected features and in the blocks.
+        layers: Number of transformer blocks.
+        dropout: Dropout on the projected features and in the blocks.
         epochs: Passes over the training clips.
-        lr: Peak learning rate of AdamW, warmed up and decayed to zero.
-        weight_decay: Of AdamW.
-        batch_size: Clips of a step.
-        max_frames: Longer clips are thinned evenly to this many faces.
-        repeats: Networks of different seeds whose probabilities are averaged.
+        lr: Peak learning rate of AdamW, with warm-up and decay to zero.
+        weight_decay: Weight decay of AdamW.
+        batch_size: Clips per step.
+        max_frames: Longer clips are subsampled evenly to this many faces.
+        repeats: Number of networks with different seeds whose probabilities are averaged.
     """
 
     names: tuple[Literal["attention", "transformer"], ...] = ()
@@ -152,10 +152,10 @@ class VideoPaper:
 
     Attributes:
         table: Table.
-        row: Its row.
-        dataset: What it was measured on.
-        accuracy: On all validation clips.
-        accuracy_with_faces: On those with faces.
+        row: Row of the table.
+        dataset: Dataset that the row reports on.
+        accuracy: Accuracy on all validation clips.
+        accuracy_with_faces: Accuracy on the clips in which a face was found.
     """
 
     table: str = ""
@@ -170,8 +170,9 @@ class VideoConfig:
     """Emotion of a clip from the features of its frames (paper section 3.3, Tables 4 and 5).
 
     Attributes:
-        seed: Of random weights, folds, forests and sequence networks.
-        compare_folds: Folds of the comparison of all classifiers on training and validation clips together; 0 for none.
+        seed: Seed of random weights, folds, forests and sequence networks.
+        compare_folds: Cross-validation folds for comparing all classifiers on the training and validation clips
+            together; 0 for no comparison.
     """
 
     seed: Seed = 0
@@ -187,15 +188,15 @@ class VideoConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PhotosConfig:
-    """Which photos of whom.
+    """The photos and subjects.
 
     Attributes:
-        name: ``lfw``, ``facial_expressions`` (whose grey chips are LFW's people), or the built-in ``people``.
-        raw: Folder that holds the set as it is published; where it is empty, photos of `people` are rendered instead,
-            and every report says so.
-        subjects: Text file with one name a line: only these people count (the paper's 596); empty for all.
-        pairs: LFW's ``pairs.txt`` for verification; empty for pairs that are drawn in the same way.
-        people_photos: Rendered photos, six a person.
+        name: ``lfw``, ``facial_expressions`` (whose grey chips show LFW's people), or the built-in ``people``.
+        raw: Folder of the dataset as published; if empty, photos of `people` are rendered instead, and every report
+            says so.
+        subjects: Text file with one name per line: only these people are used (the paper's 596); empty for all.
+        pairs: LFW's ``pairs.txt`` for verification; empty to draw pairs in the same way.
+        people_photos: Number of rendered photos, six per person.
     """
 
     name: str = "lfw"
@@ -211,12 +212,12 @@ class LfwPaper:
 
     Attributes:
         table: Table.
-        row: Its row.
-        dataset: What it was measured on.
-        centre: With the centre crop.
-        centre_std: Its standard deviation.
-        mtcnn: With MTCNN's box, no margin.
-        mtcnn_std: Its standard deviation.
+        row: Row of the table.
+        dataset: Dataset that the row reports on.
+        centre: Accuracy with the centre crop.
+        centre_std: Standard deviation of `centre`.
+        mtcnn: Accuracy with MTCNN's box, no margin.
+        mtcnn_std: Standard deviation of `mtcnn`.
     """
 
     table: str = ""
@@ -230,14 +231,15 @@ class LfwPaper:
 
 @dataclasses.dataclass(frozen=True)
 class LfwConfig:
-    """Identification with one training photo a subject (paper Table 1), verification and search on the same features.
+    """Identification with one training photo per subject (paper Table 1), verification and search on the same features.
 
     Attributes:
-        seed: Of the drawn photos, pairs and galleries.
-        repeats: Random choices of the training photos.
-        crops: Among ``centre``, ``mtcnn`` (the paper's two) and ``whole`` (photos that are crops already); a row each.
-        folds: Of verification.
-        pairs_per_fold: Pairs of one person, and as many of two, in a fold that is drawn.
+        seed: Seed for drawing photos, pairs and galleries.
+        repeats: Number of random choices of the training photos.
+        crops: Any of ``centre``, ``mtcnn`` (the paper's two) and ``whole`` (photos that are crops already); each gives
+            one row.
+        folds: Number of verification folds.
+        pairs_per_fold: Number of same-person pairs in a drawn fold, and of different-person pairs.
     """
 
     seed: Seed = 0
@@ -253,18 +255,18 @@ class LfwConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FacesConfig:
-    """Which prepared set (tools/prepare_dataset.py), with ages, genders or ethnicities.
+    """The prepared dataset (tools/prepare_dataset.py), with ages, genders or ethnicities.
 
     Attributes:
-        name: Its name; where it is not prepared in the data folder, `people` is rendered instead, and the report says
-            so.
-        train_split: Split on whose features the new classifiers are fitted.
+        name: Name of the dataset; if it is not prepared in the data folder, `people` is rendered instead, and the
+            report says so.
+        train_split: Split whose features the new classifiers are fitted on.
         eval_split: Split that is reported.
         single_face: Keeps only photos in which the preparation found exactly one face (paper Table 6).
-        person: Label that tells persons apart, for intervals that draw persons instead of photos; empty for ``person``
-            where the set has it.
-        people_train: Rendered training photos.
-        people_validation: Rendered photos that are reported.
+        person: Label that identifies people, for bootstrap intervals over people instead of photos; empty for
+            ``person`` if the dataset has it.
+        people_train: Number of rendered training photos.
+        people_validation: Number of rendered photos in the reported split.
     """
 
     name: str = "utkface"
@@ -282,17 +284,17 @@ class AttributesPaper:
 
     Attributes:
         table: Table.
-        row: Its row.
-        dataset: What it was measured on.
-        split: Of it.
-        gender: Accuracy, percent.
-        age_mae: Mean absolute error of all photos, years.
-        gender_21_60: Accuracy on photos of people aged 21 to 60, percent.
-        age_mae_21_60: Error on them, years.
-        logistic: Accuracy of a new fully connected layer, percent; the next three: of the other classifiers.
-        random_forest: Of a random forest.
-        svc_rbf: Of an SVM with RBF kernel.
-        linear_svc: Of a linear SVM.
+        row: Row of the table.
+        dataset: Dataset that the row reports on.
+        split: Split of the dataset.
+        gender: Gender accuracy, percent.
+        age_mae: Mean absolute error of the age on all photos, years.
+        gender_21_60: Gender accuracy on photos of people aged 21 to 60, percent.
+        age_mae_21_60: Mean absolute error of the age on them, years.
+        logistic: Accuracy of a new fully connected layer, percent.
+        random_forest: Accuracy of a random forest, percent.
+        svc_rbf: Accuracy of an SVM with RBF kernel, percent.
+        linear_svc: Accuracy of a linear SVM, percent.
     """
 
     table: str = ""
@@ -311,13 +313,13 @@ class AttributesPaper:
 
 @dataclasses.dataclass(frozen=True)
 class AttributesConfig:
-    """What a network's heads say of age, gender and expression, by group of people; and classifiers on its features.
+    """A network's predictions of age, gender and expression, overall and per group; and classifiers on its features.
 
     Attributes:
-        seed: Of random weights, folds, forests and the bootstrap.
-        heads: Heads that are evaluated where the network has them and the set the label.
+        seed: Seed of random weights, folds, forests and the bootstrap.
+        heads: Heads to evaluate if the network has them and the dataset has the label.
         fit: Label that new classifiers learn from the features (Table 7: ethnicity); empty for none.
-        group_by: Attributes by whose groups every metric is also given.
+        group_by: Attributes whose groups every metric is also reported for.
     """
 
     seed: Seed = 0

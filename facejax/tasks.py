@@ -1,4 +1,4 @@
-"""The tasks of the paper: which labels there are, in which order, and how a head's outputs are read.
+"""The tasks of the paper: their labels, the order of the labels, and how a head's outputs are interpreted.
 
 The label orders are those of the published models (alphabetical for expressions, UTKFace's for ethnicity), so that
 converted weights need no permutation. Standard library only: everything else in facejax may import this module.
@@ -18,18 +18,18 @@ ETHNICITY = ("white", "black", "asian", "indian", "latino_middle_eastern")
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One thing to be predicted from a face.
+    """One attribute to be predicted from a face.
 
     Attributes:
         name: Name of the task and of its head.
-        kind: How the head's outputs are trained and read: ``categorical`` (softmax), ``identity`` (softmax over
-            thousands of persons, of whom the best few are read), ``binary`` (one logit, the probability of
-            ``labels[1]``), ``age`` (softmax over years, read by the paper's equation 1) or ``regression`` (raw values).
-        label_key: The field of a prepared record that holds the label.
-        labels: Class names in the order of the head's outputs; empty for identity, whose classes the data set gives.
-        num_outputs: Width of the head; 0 where the data set decides it (identity).
-        weighted: Whether rare classes weigh more in the loss (paper eq. 2: expression and ethnicity).
-        label_map: Class of each value of the label field, -1 for none, where the two differ (7 classes out of 8).
+        kind: How the head's outputs are trained and decoded: ``categorical`` (softmax), ``identity`` (softmax over
+            thousands of identities, of which the top few are used), ``binary`` (one logit, that of ``labels[1]``),
+            ``age`` (softmax over years, decoded by the paper's equation 1) or ``regression`` (raw values).
+        label_key: Field of a prepared record that contains the label.
+        labels: Class names in the order of the head's outputs; empty for identity, whose classes come from the dataset.
+        num_outputs: Width of the head; 0 if it depends on the dataset (identity).
+        weighted: Whether rare classes get larger weights in the loss (paper eq. 2: expression and ethnicity).
+        label_map: Class for each value of the label field, -1 for none, where the two differ (7 classes out of 8).
         hidden: Width of the extra hidden layer before the last one, 0 for none (paper section 3: age has one).
     """
 

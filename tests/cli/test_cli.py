@@ -297,7 +297,7 @@ def test_a_folder_of_results_that_another_process_writes_to_is_refused(source, m
     arguments = ["analyze", str(tmp_path / source), "--model", model_dir, "--out", str(tmp_path / "out")]
     with alone_in(tmp_path / "out"):
         assert cli.main(arguments) == cli.FAILED
-    assert f"another process writes to {tmp_path / 'out'} now" in capsys.readouterr().err
+    assert f"another process is writing to {tmp_path / 'out'}:" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
     assert cli.main(arguments) == cli.DONE
 

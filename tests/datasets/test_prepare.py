@@ -363,7 +363,7 @@ def test_begun_with_other_settings_or_at_work(raw, tmp_path, monkeypatch):
         run(raw, tmp_path, quality=90)
     store = shards.ChunkedShards(tmp_path / "toy_faces" / "1.0.0", "toy_faces", SPLITS)
     begun = json.loads((store.partial / "plan.json").read_text())
-    with store.locked(begun), pytest.raises(BlockingIOError, match="another process writes to"):
+    with store.locked(begun), pytest.raises(BlockingIOError, match="another process is writing to"):
         run(raw, tmp_path)
 
 

@@ -46,7 +46,7 @@ def test_workdir_of_another_config_is_refused(tmp_path):
 
 
 def test_a_workdir_holds_one_run_at_a_time(tmp_path):
-    with alone_in(tmp_path / "run"), pytest.raises(BlockingIOError, match=r"another process writes to .*/run now"):
+    with alone_in(tmp_path / "run"), pytest.raises(BlockingIOError, match=r"another process is writing to .*/run:"):
         run.main(["--config", "lfw_mobilenet", "--workdir", str(tmp_path / "run")])
     with alone_in(tmp_path / "run"):
         pass

@@ -155,7 +155,7 @@ def edited(**values):
         (edited(labels={"emotion8": ["a", "b"]}), r"labels of emotion8 are \('a', 'b'\), expected 8 names"),
         (edited(labels={"emotion": ["a"]}), r"labels of no task: 'emotion'; did you mean"),
         (edited(training_data=None), r"model/model\.json is damaged, or was edited"),
-        (edited(preprocessing={"std": [0.0, 1.0, 1.0]}), r"above 0 as std"),
+        (edited(preprocessing={"std": [0.0, 1.0, 1.0]}), r"positive numbers for std"),
         (edited(preprocessing=None), r"model/model\.json is damaged, or was edited"),
     ],
 )
@@ -170,10 +170,10 @@ def test_a_damaged_folder_is_named(cfg, variables, tmp_path, damage, message):
     ("values", "message"),
     [
         ({"image_size": "32"}, "whole pixels, got '32'"),
-        ({"mean": (1.0, 2.0)}, r"three numbers as mean, got \(1\.0, 2\.0\)"),
-        ({"std": (1.0, 0.0, 1.0)}, "numbers above 0 as std"),
-        ({"scale": float("nan")}, "a number from 0 on as scale"),
-        ({"margin": "x"}, "a number from 0 on as margin"),
+        ({"mean": (1.0, 2.0)}, r"three finite numbers for mean, got \(1\.0, 2\.0\)"),
+        ({"std": (1.0, 0.0, 1.0)}, "positive numbers for std"),
+        ({"scale": float("nan")}, "a non-negative number for scale"),
+        ({"margin": "x"}, "a non-negative number for margin"),
         ({"channel_order": "BGR"}, "no channel_order 'BGR'"),
         ({"interpolation": "bilinaer"}, "no interpolation 'bilinaer'; there are: nearest, bilinear"),
     ],
