@@ -1,4 +1,4 @@
-"""The networks: backbones behind a registry, and the model that puts heads on them."""
+"""The networks: a registry of backbones, and the model that adds heads to them."""
 
 # Importing a family registers its networks.
 from facejax.models import efficientnet, inception, mobilenet, nfnet, resnet, rexnet, senet, vgg

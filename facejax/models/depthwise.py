@@ -1,10 +1,9 @@
-"""Depthwise convolution with one parameter shape and two formulations, chosen by platform in one place.
+"""Depthwise convolution with one parameter layout and two formulations, chosen by platform in one place.
 
-XLA's grouped convolution is fast on GPU and TPU and is what ONNX and LiteRT understand, but on CPU it is a naive loop,
-many times slower in its gradient. There the convolution is a sum of shifted, scaled copies of its input instead, with a
-gradient of its own: the gradient of the input by output phase (no multiplications by the zeros of a dilation), the
-gradient of the weights in blocks of rows. The many small terms are written in `lax`, which traces several times as fast
-as `jnp` does.
+XLA's grouped convolution is fast on GPU and TPU and maps directly to ONNX and LiteRT, but on CPU it is a naive loop
+whose gradient is many times slower. There the convolution is a sum of shifted, scaled copies of its input instead, with
+a custom gradient: that of the input is computed by output phase (without multiplying by the zeros of a dilation), that
+of the weights in blocks of rows. The many small terms use `lax`, which traces several times as fast as `jnp`.
 """
 
 import functools
@@ -21,14 +20,14 @@ from jaxtyping import Array, Float
 Implementation = Literal["auto", "conv", "shift"]
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
-# Rows of a map that the weight gradient adds up at a time.
+# Rows of a map that the weight gradient sums at a time.
 MOST_ROWS = 8
 
 
 def resolve(implementation: Implementation) -> Literal["conv", "shift"]:
-    """The formulation that runs: ``auto`` is ``shift`` on CPU and ``conv`` everywhere else.
+    """Resolves ``auto`` to the formulation that is used: ``shift`` on CPU and ``conv`` everywhere else.
 
-    The choice is made when the function is traced, from JAX's default backend.
+    The choice depends on JAX's default backend at trace time.
     """
     if implementation == "auto":
         return "shift" if jax.default_backend() == "cpu" else "conv"
@@ -46,9 +45,9 @@ def depthwise_conv(
 
     Args:
         x: Images or feature maps.
-        kernel: One filter a channel, in the layout of `lax.conv_general_dilated` with HWIO and one input a group.
-        stride: Same for both sides.
-        padding: Zeros ((top, bottom), (left, right)).
+        kernel: One filter per channel, in the HWIO layout of `lax.conv_general_dilated` with one input per group.
+        stride: Stride along both sides.
+        padding: Zero padding ((top, bottom), (left, right)).
         implementation: See `resolve`. Both give the same values and gradients up to rounding.
     """
     if resolve(implementation) == "shift":
@@ -73,7 +72,7 @@ def _shift_conv_forward(x, kernel, stride, padding):
     k = kernel.shape[0]
     wide = jnp.promote_types(x.dtype, jnp.float32)
     out_height, out_width = ((n + sum(p) - k) // stride + 1 for n, p in zip(x.shape[1:3], padding, strict=True))
-    # Without the barrier XLA takes x itself for the middle tap, and forms it once more beside the padded array.
+    # Without the barrier XLA reads x itself for the middle tap, and materialises it in addition to the padded array.
     padded = lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))))
     taps = kernel.astype(wide).reshape(k * k, -1)
 
@@ -83,7 +82,7 @@ def _shift_conv_forward(x, kernel, stride, padding):
         return lax.mul(source, lax.broadcast_in_dim(tap, source.shape, (3,)))
 
     y = functools.reduce(lax.add, (term(i, j) for i in range(k) for j in range(k))).astype(x.dtype)
-    # The gradient keeps the padded input, which has to be written for the sum above: x itself need not be.
+    # The gradient keeps the padded input, which is written for the sum above anyway; x itself need not be kept.
     return y, (padded, kernel)
 
 
@@ -107,10 +106,10 @@ def _rows(x, top, left, height, width, step):
 def _input_gradient(dy, kernel, stride, padding, shape):
     """Gradient of the input, without multiplications by the zeros of a dilated dy.
 
-    Row p of the padded input meets output row o through tap i when p = stride o + i, so the rows with p = a (mod
-    stride), phase a, are a plain convolution of dy with the taps a, a + stride, ... All phases are one array
-    (batch, rows, stride, columns, stride, channels), whose axes already lie in the order of the input's pixels. A
-    phase with fewer taps than others has zeros in place of them.
+    Row p of the padded input contributes to output row o through tap i if p = stride o + i, so the rows with p = a (mod
+    stride), phase a, are a plain convolution of dy with the taps a, a + stride, ... All phases form one array
+    (batch, rows, stride, columns, stride, channels), whose axes are already in the order of the input's pixels. Phases
+    with fewer taps than others are filled with zeros.
     """
     k = kernel.shape[0]
     wide = jnp.promote_types(dy.dtype, jnp.float32)
@@ -139,7 +138,8 @@ def _input_gradient(dy, kernel, stride, padding, shape):
 def _kernel_gradient(padded, dy, kernel, stride):
     """Gradient of the weights: for each tap the sum over photos and pixels of (shifted padded input * dy).
 
-    Photos that lie on several devices are cut into as many parts, so that each device loops over its own.
+    If the photos are spread over several devices they are split into as many parts, so that each device loops over its
+    own.
     """
     sums = functools.partial(_tap_sums, k=kernel.shape[0], stride=stride)
     parts = math.gcd(padded.shape[0], jax.device_count())
@@ -150,14 +150,14 @@ def _kernel_gradient(padded, dy, kernel, stride):
     return total.reshape(kernel.shape).astype(kernel.dtype)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "stride"))  # Traced once for layers of one shape.
+@functools.partial(jax.jit, static_argnames=("k", "stride"))  # Traced once for all layers of the same shape.
 def _tap_sums(padded, dy, k, stride):
     """(k * k, channels) sums over photos and pixels of (shifted padded input * dy).
 
-    A plain reduction for each tap reads both arrays from memory k * k times, and XLA on CPU runs a reduction over
-    products one number at a time. So a loop takes a block of rows at a time, which stays in the cache for all taps, and
-    adds it row by row to one row of sums a tap. Rows are gathered, k * k of them at once: that is one kernel a layer,
-    where slices would be one for each tap.
+    A plain reduction for each tap would read both arrays from memory k * k times, and XLA on CPU does not vectorise
+    reductions over products. Instead a loop takes one block of rows at a time, which stays in the cache for all taps,
+    and adds it row by row to one row of sums per tap. Rows are gathered, k * k of them at once: this takes one kernel
+    per layer, where slices would take one per tap.
     """
     wide = jnp.promote_types(dy.dtype, jnp.float32)
     photos, out_height, out_width, channels = dy.shape
@@ -168,7 +168,7 @@ def _tap_sums(padded, dy, k, stride):
     numbers = lax.GatherDimensionNumbers((1, 2), collapsed_slice_dims=(0, 1), start_index_map=(0, 1, 2))
 
     def rows_of(a, photo, row, column, width, beyond):
-        """One row for each tap: (k * k, width, channels); `beyond` tells what lies below the map."""
+        """One row for each tap: (k * k, width, channels); `beyond` is the gather mode for rows below the map."""
         starts = jnp.stack([jnp.broadcast_to(at, (k * k,)) for at in (photo, row, column)], axis=1)
         mode = "promise_in_bounds" if is_even else beyond
         values = lax.gather(a, starts, numbers, (1, 1, width, channels), mode=mode, fill_value=0)
@@ -189,7 +189,7 @@ def _tap_sums(padded, dy, k, stride):
 
 
 def _rows_of_a_block(height: int) -> int:
-    """How many rows of a map are summed at a time: at most 8, where possible so that they go into its height."""
+    """How many rows of a map are summed at a time: at most 8, and a divisor of the map's height if possible."""
     divisor = max(n for n in range(1, MOST_ROWS + 1) if height % n == 0)
     return divisor if divisor > 2 else -(-height // -(-height // MOST_ROWS))
 
@@ -199,7 +199,7 @@ class DepthwiseConv(nn.Module):
 
     Attributes:
         kernel_size: Side k of the filters.
-        stride: Same for both sides.
+        stride: Stride along both sides.
         padding: ``same`` (TensorFlow's rule) or the number of zeros on every side.
         implementation: See `resolve`; the parameters do not depend on it.
         dtype: Compute type; the parameters are float32.
@@ -217,7 +217,7 @@ class DepthwiseConv(nn.Module):
     ) -> Float[Array, "batch out_height out_width channels"]:
         """Convolves feature maps."""
         k = self.kernel_size
-        # He's: every filter sees k * k inputs, which is what fan_in counts in this layout.
+        # He initialisation: every filter has k * k inputs, which is the fan_in of this layout.
         init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
         kernel = jnp.asarray(self.param("kernel", init, (k, k, 1, x.shape[-1]), jnp.float32))
         if self.padding == "same":

@@ -49,9 +49,9 @@ class InvertedResidual(nn.Module):
     Attributes:
         features: Number of output channels.
         kernel_size: Side of the depthwise filters.
-        stride: Of the depthwise convolution.
-        expansion: Width of the depthwise convolution over the input's; at 1 there is no expanding convolution (timm's
-            ``DepthwiseSeparableConv``, which names its layers differently).
+        stride: Stride of the depthwise convolution.
+        expansion: Ratio of the width of the depthwise convolution to that of the input; at 1 there is no expansion
+            convolution (timm's ``DepthwiseSeparableConv``, whose layer names differ).
         depthwise: See `Backbone`.
         dtype: Compute type.
     """
@@ -67,7 +67,7 @@ class InvertedResidual(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width inputs"], use_running_average: bool
     ) -> Float[Array, "batch out_height out_width outputs"]:
-        """One block."""
+        """Applies the block."""
 
         def pointwise(features: int, name: str) -> Conv:
             return Conv(features, 1, implementation=self.depthwise, dtype=self.dtype, name=name)
@@ -100,7 +100,7 @@ class EfficientNet(Backbone):
 
     Attributes:
         width: Factor on B0's channels, rounded to multiples of 8.
-        depth: Factor on B0's numbers of blocks, rounded up.
+        depth: Factor on B0's number of blocks per stage, rounded up.
     """
 
     width: float = 1.0
@@ -145,14 +145,14 @@ class EfficientNet(Backbone):
 def _cfgs(
     architecture: str, image_size: int, num_features: int, base: str, hsemotion: Mapping[str, tuple[str, ...]]
 ) -> tuple[PretrainedCfg, ...]:
-    """The untagged configuration, that of the ImageNet weights which the paper starts from, and the paper's own.
+    """The configurations: untagged, the ImageNet weights that the paper starts from, and the paper's own weights.
 
     Args:
         architecture: Name in the registry.
         image_size: Side of the input in pixels.
         num_features: Width of the features.
-        base: Name of the file that holds the paper's base after VGGFace2, which its AffectNet training starts from.
-        hsemotion: Heads of the weights that the paper's authors publish, by their name.
+        base: Name of the file with the paper's VGGFace2 backbone, which its AffectNet training starts from.
+        hsemotion: Heads of each of the weights that the paper's authors publish, by name of the weights.
     """
     plain = PretrainedCfg(architecture, preprocessing=Preprocessing(image_size), num_features=num_features)
     imagenet = dataclasses.replace(
@@ -192,7 +192,7 @@ _B0 = {
     "enet_b0_8_va_mtl": ("emotion8", "valence_arousal"),
 }
 _B2 = {"enet_b2_8": ("emotion8",), "enet_b2_7": ("emotion7",)}
-# The published code trains this one so. A conversion goes by what its file says.
+# The published code trains this one with max pooling. A conversion uses the pooling found in the file.
 _POOLED_BY_MAXIMUM = frozenset({"enet_b2_7"})
 
 

@@ -1,4 +1,4 @@
-"""A backbone with one head for each task, all on one pass."""
+"""A backbone with one head per task, all computed in a single forward pass."""
 
 import functools
 import zlib
@@ -21,7 +21,7 @@ from facejax.tasks import TASKS
 
 
 class Head(nn.Module):
-    """The last layers of one task: ``hidden`` with ReLU and dropout where the task has it, then ``logits``.
+    """The last layers of one task: ``hidden`` with ReLU and dropout if the task has it, then ``logits``.
 
     Attributes:
         num_outputs: Number of logits.
@@ -46,12 +46,12 @@ class FaceModel(nn.Module):
     """Backbone and named heads (paper section 3: every task is a new head on the features of the identity network).
 
     Variables: ``params = {"backbone": ..., "head_<task>": {["hidden"], "logits"}}``, with ``"head_shared": {"kernel",
-    "bias"}`` where `shared_hidden` names tasks; ``batch_stats = {"backbone": ...}`` where the backbone has BatchNorm.
+    "bias"}`` if `shared_hidden` names tasks; ``batch_stats = {"backbone": ...}`` if the backbone has BatchNorm.
 
     Attributes:
-        backbone: Network that makes the features.
+        backbone: Network that computes the features.
         tasks: Names of the heads, in `facejax.tasks.TASKS`.
-        num_classes: Outputs by task, for tasks whose data set decides them (identity).
+        num_classes: Number of outputs by task, for tasks where it depends on the dataset (identity).
         shared_hidden: Tasks that share one hidden layer instead of having their own, as age and gender do in the
             paper's published code (256 wide). Its width is the largest `hidden` among these tasks in `TASKS`.
         dropout_rate: Dropout on the features before the heads, and after hidden layers (rng collection ``dropout``).
@@ -64,12 +64,12 @@ class FaceModel(nn.Module):
     dropout_rate: float = 0.0
 
     def __post_init__(self):
-        """Makes the module hashable, whatever mapping came."""
+        """Makes the module hashable for any type of mapping."""
         self.num_classes = FrozenDict(self.num_classes)
         super().__post_init__()
 
     def setup(self):
-        """Makes the heads."""
+        """Creates the heads."""
         self.dropout = nn.Dropout(self.dropout_rate)
         if self.shared_hidden:
             self.head_shared = nn.Dense(max(TASKS[task].hidden for task in self.shared_hidden), kernel_init=kernel_init)
@@ -89,8 +89,8 @@ class FaceModel(nn.Module):
         Args:
             images: Photos as `Preprocessing.normalize` returns them.
             train: Whether dropout is active (needs an rng ``dropout`` when its rate is not 0).
-            use_running_average: Whether BatchNorm reads its running statistics; None for ``not train``. Otherwise it
-                reads the batch's and updates the collection ``batch_stats`` (which must be mutable).
+            use_running_average: Whether BatchNorm uses its running statistics; None for ``not train``. Otherwise it
+                uses those of the batch and updates the collection ``batch_stats`` (which must be mutable).
 
         Returns:
             ``{"features": (batch, num_features), <task>: (batch, outputs)}``, float32.
@@ -104,7 +104,7 @@ class FaceModel(nn.Module):
         train: bool = False,
         use_running_average: bool | None = None,
     ) -> Float[Array, "batch features"]:
-        """Features alone, before dropout; arguments as in `__call__`."""
+        """The features only, before dropout; arguments as in `__call__`."""
         if use_running_average is None:
             use_running_average = not train
         return self.backbone(jnp.asarray(images), use_running_average)
@@ -112,7 +112,7 @@ class FaceModel(nn.Module):
     def heads(
         self, features: Float[Array | np.ndarray, "batch features"], train: bool = False
     ) -> dict[str, Float[Array, "batch _"]]:
-        """Logits by task from features made before, so that a head trains on cached features."""
+        """Logits by task from precomputed features, so that heads can be trained on cached features."""
         features = self.dropout(jnp.asarray(features, jnp.float32), deterministic=not train)
         shared = None
         if self.shared_hidden:
@@ -134,13 +134,13 @@ def create_model(
     depthwise: Implementation = "auto",
     global_pool: GlobalPool = "avg",
 ) -> FaceModel:
-    """A network of the registry with heads, e.g. ``create_model("tf_efficientnet_b0", tasks=("emotion8",))``.
+    """Creates a registered network with heads, e.g. ``create_model("tf_efficientnet_b0", tasks=("emotion8",))``.
 
     Args:
         name: ``architecture`` or ``architecture.tag`` (`facejax.models.list_models`).
-        tasks: Heads, by name in `facejax.tasks.TASKS`.
-        num_classes: Outputs by task where the task does not fix them: ``{"identity": 9131}``. Tasks named only here
-            get heads too, after those of `tasks`.
+        tasks: Names of the heads, in `facejax.tasks.TASKS`.
+        num_classes: Number of outputs by task if the task does not fix it: ``{"identity": 9131}``. Tasks named only
+            here get heads too, after those of `tasks`.
         shared_hidden: See `FaceModel`.
         dropout_rate: See `FaceModel`.
         dtype: Compute type, float32 or bfloat16.
@@ -170,7 +170,7 @@ def create_model(
 
 
 def model_from_cfg(cfg: PretrainedCfg, **kwargs) -> FaceModel:
-    """The model that a `PretrainedCfg` describes; `kwargs` as of `create_model` (``dtype``, ``depthwise``, ...)."""
+    """Creates the model that a `PretrainedCfg` describes; `kwargs` as for `create_model` (``dtype``, ...)."""
     return create_model(
         cfg.architecture,
         cfg.tasks,
@@ -183,7 +183,7 @@ def model_from_cfg(cfg: PretrainedCfg, **kwargs) -> FaceModel:
 def abstract_variables(model: FaceModel, image_size: int) -> dict[str, Any]:
     """Shapes and types of the model's variables: ``{"params": ..., "batch_stats": ...}`` of `jax.ShapeDtypeStruct`.
 
-    Traces the model, once for each size, and computes nothing. ``batch_stats`` is there also when it is empty.
+    Only traces the model (once per size), without computing anything. ``batch_stats`` is included even if it is empty.
     """
     return {"batch_stats": {}, **jax.tree.map(lambda leaf: leaf, _traced_init(model, image_size))}  # pyright: ignore
 
@@ -195,7 +195,7 @@ def _traced_init(model: FaceModel, image_size: int) -> Any:
 
 
 def init_variables(model: FaceModel, seed: int, image_size: int) -> dict[str, Any]:
-    """Freshly drawn variables, as NumPy float32 arrays: ``{"params": ..., "batch_stats": ...}``.
+    """Randomly initialised variables, as NumPy float32 arrays: ``{"params": ..., "batch_stats": ...}``.
 
     Kernels are normal with `kernel_std`, the rest as the layers start it (scales and variances 1, all else 0; and see
     `Backbone.starts_at_zero`). The
@@ -205,7 +205,7 @@ def init_variables(model: FaceModel, seed: int, image_size: int) -> dict[str, An
 
     Args:
         model: The model.
-        seed: The same seed gives the same numbers on every platform, and a leaf's do not depend on other leaves.
+        seed: The same seed gives the same values on every platform; the values of a leaf do not depend on other leaves.
         image_size: Side of the input in pixels.
     """
 

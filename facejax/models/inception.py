@@ -1,4 +1,4 @@
-"""Inception-v3 as in torchvision and timm's ``inception_v3``, without the auxiliary classifier.
+"""Inception-v3 as in torchvision and timm (``inception_v3``), without the auxiliary classifier.
 
 Source: Szegedy et al., "Rethinking the Inception architecture for computer vision", 2015.
 """
@@ -21,7 +21,7 @@ SMALLEST = 75
 
 
 class Step(NamedTuple):
-    """A convolution of a branch. At stride 1 it keeps the size, at stride 2 it has no padding."""
+    """A convolution of a branch. Stride 1 preserves the size; stride 2 uses no padding."""
 
     suffix: str
     channels: int
@@ -29,7 +29,7 @@ class Step(NamedTuple):
     stride: int = 1
 
 
-# Name and steps, one after the other. Two steps in a tuple work side by side on the same input.
+# Name and sequential steps. Two steps in a tuple run in parallel on the same input.
 Branch = tuple[str, tuple[Step | tuple[Step, Step], ...]]
 
 _SQUARE3, _SQUARE5, _TALL3, _WIDE3, _TALL7, _WIDE7 = (3, 3), (5, 5), (3, 1), (1, 3), (7, 1), (1, 7)
@@ -96,7 +96,7 @@ STAGES: tuple[tuple[str, tuple[Branch, ...]], ...] = (
 
 
 class Mixed(nn.Module):
-    """Branches side by side. Blocks without a ``branch_pool`` halve the size, and end with a plain max pooling.
+    """Parallel branches. Blocks without a ``branch_pool`` halve the size and add a plain max-pooling branch.
 
     Attributes:
         branches: See `Branch`.
@@ -155,7 +155,7 @@ class InceptionV3(Backbone):
         """Features of normalised photos: the pooled output of the last block.
 
         Raises:
-            ValueError: If the photos are below 75 px: nothing would be left of them.
+            ValueError: If the photos are smaller than 75 px: the feature maps would be empty.
         """
         if min(images.shape[1:3]) < SMALLEST:
             raise ValueError(f"inception_v3 needs images of at least {SMALLEST} px, got {images.shape[1:3]}")

@@ -1,7 +1,8 @@
-"""Building blocks that the networks share: convolution, squeeze-and-excitation, pooling.
+"""Building blocks shared by the networks: convolution, squeeze-and-excitation, pooling.
 
-Parameters and BatchNorm statistics are float32 throughout; `dtype` is the type that the products run in. Names of
-modules and leaves follow timm's, so that foreign weights map by one rule (`facejax.weights.timm`).
+Parameters and BatchNorm statistics are always float32; `dtype` is the type in which convolutions and products are
+computed. Names of modules and leaves follow timm, so that a single rule maps third-party weights
+(`facejax.weights.timm`).
 """
 
 import math
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float
 from facejax.models.depthwise import DepthwiseConv, Implementation, resolve
 from facejax.models.normalization import Activation, BatchNorm
 
-# Up to this many input channels a convolution runs as a product of patches where depthwise ones run as shifts.
+# Where depthwise convolutions run as shifts, convolutions of up to this many input channels run as patch products.
 PATCH_INPUTS = 4
 
 Dtype = Any
@@ -24,10 +25,10 @@ GlobalPool = Literal["avg", "max"]
 
 
 def kernel_std(shape: tuple[int, ...]) -> float:
-    """Standard deviation of freshly drawn weights, from the shape of the kernel.
+    """Standard deviation of randomly initialised weights, from the shape of the kernel.
 
-    He's for convolutions (by outputs, as TensorFlow's EfficientNet and timm draw them; a depthwise filter, one input a
-    group, has k * k of them), LeCun's for dense layers.
+    He initialisation for convolutions (by fan-out, as in TensorFlow's EfficientNet and timm; k * k for a depthwise
+    filter, which has one input per group), LeCun initialisation for dense layers.
     """
     if len(shape) == 2:
         return math.sqrt(1 / shape[0])
@@ -41,15 +42,15 @@ def kernel_init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float
 
 
 class Backbone(nn.Module):
-    """What every network of the registry is: normalised photos in, pooled penultimate features out.
+    """Base class of the registered networks: takes normalised photos, returns pooled penultimate features.
 
     Subclasses define ``num_features`` and ``__call__(images, use_running_average) -> features``.
 
     Attributes:
         dtype: Compute type (float32 or bfloat16); the features are float32 either way.
-        depthwise: Formulation of depthwise and 1 x 1 convolutions (`facejax.models.depthwise.resolve`). ``conv`` is
-            what export to ONNX and LiteRT wants. Networks without such layers ignore it.
-        global_pool: How the last feature maps become features: their mean or their maximum over the pixels.
+        depthwise: Formulation of depthwise and 1 x 1 convolutions (`facejax.models.depthwise.resolve`). Export to ONNX
+            and LiteRT needs ``conv``. Networks without such layers ignore it.
+        global_pool: Global pooling of the last feature maps over the pixels: mean or maximum.
     """
 
     dtype: Dtype = jnp.float32
@@ -62,10 +63,10 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def starts_at_zero(self, path: tuple[str, ...]) -> bool:
-        """Whether a scale (its path within the backbone) is 0 in a new network: the last one of residual branches.
+        """Whether the scale at `path` (within the backbone) is initialised to 0: the last one of residual branches.
 
-        Such a branch starts as the identity, so that a deep network learns from its first steps (Goyal et al. 2017,
-        section 5.1). Only networks that are trained from random weights notice; none by default.
+        Residual blocks then start as the identity, so that a deep network learns from its first steps (Goyal et al.
+        2017, section 5.1). This only affects networks that are trained from random weights. By default no scale is.
         """
         del path
         return False
@@ -77,17 +78,17 @@ class Backbone(nn.Module):
 
         Args:
             images: Normalised photos.
-            use_running_average: Whether BatchNorm reads its running statistics, or the batch's (and updates them).
+            use_running_average: Whether BatchNorm uses its running statistics, or the batch's (and updates them).
         """
         raise NotImplementedError
 
 
 @jax.custom_vjp
 def product(x: Float[Array, "*batch inputs"], kernel: Float[Array, "inputs outputs"]) -> Float[Array, "*batch outputs"]:
-    """Matrix product of every pixel's channels, with a gradient of the kernel that transposes the narrower array.
+    """Matrix product over the channels of every pixel, with a kernel gradient that transposes the narrower array.
 
-    For a product over pixels XLA on CPU writes its first operand to memory transposed. JAX derives the gradient with dy
-    as the first: on 112 x 112 pixels, 16 -> 96 channels, that took five times as long.
+    For a product over pixels, XLA on CPU writes the first operand to memory transposed. In the gradient that JAX
+    derives the first operand is dy: on 112 x 112 pixels, 16 -> 96 channels, that took five times as long.
     """
     return jnp.dot(x, kernel)
 
@@ -109,17 +110,17 @@ product.defvjp(lambda x, kernel: (jnp.dot(x, kernel), (x, kernel)), _product_bac
 class Conv(nn.Module):
     """Convolution; parameters ``kernel`` (k, k, in, out) and, with `use_bias`, ``bias`` (out,).
 
-    A 1 x 1 convolution runs as a matrix product where depthwise convolutions run as shifts (on CPU it is faster), and
-    for maps of one pixel everywhere, with the same parameters. (On a GPU products over the pixels of odd-sided maps
-    would be padded for the gradient of the kernel.)
+    A 1 x 1 convolution runs as a matrix product, with the same parameters, where depthwise convolutions run as shifts
+    (it is faster on CPU), and on maps of a single pixel everywhere. (On a GPU, products over the pixels of odd-sided
+    maps would be padded for the gradient of the kernel.)
 
     Attributes:
         features: Number of output channels.
         kernel_size: Side of the filters, or (height, width).
-        stride: Same for both sides.
+        stride: Stride along both sides.
         padding: ``same`` (TensorFlow's rule), zeros on every side, or zeros for (top and bottom, left and right).
         use_bias: Whether there is a bias.
-        groups: Number of groups of channels (not for depthwise: see `DepthwiseConv`).
+        groups: Number of channel groups (not for depthwise convolutions: see `DepthwiseConv`).
         implementation: See `facejax.models.depthwise.resolve`.
         dtype: Compute type.
     """
@@ -163,16 +164,17 @@ class Conv(nn.Module):
         return y
 
     def _sides(self, x: jax.Array, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """Zeros before and after each side."""
+        """Zero padding before and after each side."""
         if self.padding == "same":
             return lax.padtype_to_pads(x.shape[1:3], size, (self.stride, self.stride), "SAME")
         both = (self.padding, self.padding) if isinstance(self.padding, int) else self.padding
         return [(zeros, zeros) for zeros in both]
 
     def _as_patches(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """The convolution of a photo's few channels as one matrix product over its patches.
+        """Convolution of a photo, which has few channels, as a single matrix product over its patches.
 
-        XLA's gradient of such a kernel on CPU is a naive loop: it took 8 % of EfficientNet-B2's training step.
+        On CPU, XLA computes the gradient of such a kernel in a naive loop: it took 8 % of EfficientNet-B2's training
+        step.
         """
         height, width, _, _ = kernel.shape
         sides = self._sides(x, (height, width))
@@ -195,13 +197,13 @@ class ConvNormAct(nn.Module):
     """Convolution without bias (``conv``), BatchNorm (``bn``), activation.
 
     Attributes:
-        features: Number of output channels; ignored by a depthwise convolution, which keeps its input's.
+        features: Number of output channels; ignored by a depthwise convolution, which keeps the number of channels.
         kernel_size: See `Conv`.
         stride: See `Conv`.
         padding: See `Conv`.
-        depthwise: Whether the convolution is a depthwise one (then `kernel_size` and `padding` are numbers).
-        epsilon: Of the BatchNorm.
-        activation: Last step; None for none.
+        depthwise: Whether the convolution is depthwise (then `kernel_size` and `padding` must be integers).
+        epsilon: Epsilon of the BatchNorm.
+        activation: Activation after the BatchNorm; None for none.
         implementation: See `Conv`.
         dtype: Compute type.
     """
@@ -232,12 +234,12 @@ class ConvNormAct(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Channels scaled by a gate that sees their means: mean -> 1x1 -> activation -> 1x1 -> sigmoid.
+    """Squeeze-and-excitation: channels scaled by a gate, mean -> 1x1 -> activation -> 1x1 -> sigmoid.
 
     Attributes:
         reduced: Number of channels between the two 1 x 1 convolutions.
-        activation: Between them.
-        names: Names of the two convolutions (timm calls them differently in different families).
+        activation: Activation between them.
+        names: Names of the two convolutions (timm's names differ between families).
         implementation: See `Conv`.
         dtype: Compute type.
     """
@@ -264,10 +266,11 @@ class SqueezeExcite(nn.Module):
 def gated(
     x: Float[Array, "batch height width channels"], logits: Float[Array, "batch 1 1 channels"]
 ) -> Float[Array, "batch height width channels"]:
-    """The product of x and sigmoid(logits), with a gradient that needs this product and not x.
+    """The product of x and sigmoid(logits), with a gradient that needs the product instead of x.
 
-    The convolution behind keeps the product until the backward pass anyway; x, the largest map of its block, is free as
-    soon as it is read. With y = x sigmoid(l): dl = sum(dy x) sigmoid(l) (1 - sigmoid(l)) = sum(dy y) (1 - sigmoid(l)).
+    The following convolution keeps the product until the backward pass anyway; x, the largest map of its block, can be
+    freed once it is read. With y = x sigmoid(l): dl = sum(dy x) sigmoid(l) (1 - sigmoid(l)) = sum(dy y)
+    (1 - sigmoid(l)).
     """
     return x * nn.sigmoid(logits)
 
@@ -275,8 +278,8 @@ def gated(
 def _gated_forward(x, logits):
     gate = nn.sigmoid(logits)
     if jax.default_backend() == "cpu":
-        # As rows of channels, which the product behind it wants: of a map XLA would form both, and keep both. The
-        # barrier holds it from taking the rows' shape off again. (On a GPU x would be kept as well.)
+        # Computed as rows of channels, the shape that the following product needs: given a map, XLA would compute and
+        # keep both shapes. The barrier stops XLA from undoing the reshape. (On a GPU x would be kept as well.)
         rows = lax.optimization_barrier(x.reshape(-1, x.shape[-1]))
         y = (rows * jnp.broadcast_to(gate, x.shape).reshape(rows.shape)).reshape(x.shape)
     else:
@@ -299,14 +302,14 @@ def max_pool(
     stride: int,
     padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0)),
 ) -> Float[Array, "batch out_height out_width channels"]:
-    """Largest value in each window; `padding` ((top, bottom), (left, right)) never wins."""
-    pairs: Any = padding  # Flax's annotation knows names only.
+    """Max pooling; the `padding` ((top, bottom), (left, right)) never wins."""
+    pairs: Any = padding  # Flax's annotation only allows padding names.
     return nn.max_pool(x, (size, size), (stride, stride), pairs)
 
 
 @jax.jit
 def mean_of_pixels(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch 1 1 channels"]:
-    """Mean over the pixels; a function of its own, so that `facejax.export.onnx_layers` knows it by its name."""
+    """Mean over the pixels; a separate function so that `facejax.export.onnx_layers` can recognise it by its name."""
     return jnp.mean(x, axis=(1, 2), keepdims=True)
 
 

@@ -1,9 +1,9 @@
 """MobileNet-v1, width 1.0, in the layout of ``keras.applications.MobileNet``.
 
 Source: Howard et al., "MobileNets: efficient convolutional neural networks for mobile vision applications", 2017 (table
-1). Layer names are Keras's. Differences from timm's ``mobilenetv1_100``: ReLU6, BatchNorm's epsilon of 1e-3, and at
-stride 2 the zeros of depthwise convolutions all lie below and to the right. Difference from Keras: in training the
-running statistics of BatchNorm keep 0.9 of their old values, as in the other networks here, not 0.99.
+1). Layer names are those of Keras. Differences from timm's ``mobilenetv1_100``: ReLU6, BatchNorm's epsilon of 1e-3, and
+depthwise convolutions of stride 2 are padded with zeros only at the bottom and on the right. Difference from Keras: in
+training the running statistics of BatchNorm keep 0.9 of their old values, as in the other networks here, not 0.99.
 """
 
 import flax.linen as nn
@@ -72,7 +72,7 @@ def _pad_below_and_right(x):
     return jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
 
 
-# "caffe" mode of Keras, which the paper's published MobileNets are fed with.
+# Keras's "caffe" mode, the preprocessing of the paper's published MobileNets.
 _PREPROCESSING = Preprocessing(mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0), scale=1.0, channel_order="bgr")
 _PLAIN = PretrainedCfg("mobilenet_v1", preprocessing=_PREPROCESSING, num_features=1024)
 _IMAGENET = PretrainedCfg(

@@ -1,9 +1,9 @@
-"""NFNet-F0 with DeepMind's weights in mind: timm's ``dm_nfnet_f0``.
+"""NFNet-F0 compatible with DeepMind's weights: timm's ``dm_nfnet_f0``.
 
 Source: Brock et al., "High-performance large-scale image recognition without normalization", 2021 (table 1, appendix).
-There is no BatchNorm: weights are standardised at every use, and scales keep the variance of the signal. Differences
-from DeepMind's code are timm's: the exact GELU, and the order of operations in the standardisation. There is no
-stochastic depth, and the dropout before the classifier is the heads' (`FaceModel.dropout_rate`).
+There is no BatchNorm: weights are standardised at every use, and scale factors preserve the variance of the signal.
+Differences from DeepMind's code are those of timm: the exact GELU, and the order of operations in the standardisation.
+There is no stochastic depth, and the dropout before the classifier is left to the heads (`FaceModel.dropout_rate`).
 """
 
 import math
@@ -23,13 +23,13 @@ from facejax.preprocessing import Preprocessing
 STEM = ((16, 2), (32, 1), (64, 1), (128, 2))  # (channels, stride)
 CHANNELS, DEPTHS, GROUP_SIZE = (256, 512, 1536, 1536), (1, 2, 6, 3), 128
 ALPHA = 0.2  # weight of a block's residual branch
-ATTENTION_GAIN = 2.0  # makes up for the mean of a sigmoid
-GELU_GAIN = 1.7015043497085571  # makes the output's variance 1 for a normal input of variance 1 (source: appendix D)
+ATTENTION_GAIN = 2.0  # compensates for the mean of a sigmoid
+GELU_GAIN = 1.7015043497085571  # gives output variance 1 for a normal input of variance 1 (source: appendix D)
 STANDARDIZATION_EPSILON = 1e-5
 
 
 def scaled_gelu(x: jax.Array) -> jax.Array:
-    """GELU that keeps the variance of a standard normal input."""
+    """GELU that preserves the variance of a standard normal input."""
     return GELU_GAIN * nn.gelu(x, approximate=False)
 
 
@@ -39,8 +39,8 @@ class StandardizedConv(nn.Module):
     Attributes:
         features: Number of output channels.
         kernel_size: Side of the filters.
-        stride: Same for both sides; padding is TensorFlow's SAME.
-        groups: Number of groups of channels.
+        stride: Stride along both sides; padding is TensorFlow's SAME.
+        groups: Number of channel groups.
         dtype: Compute type; the standardisation runs in float32.
     """
 
@@ -75,7 +75,7 @@ class StandardizedConv(nn.Module):
 
 
 class Stem(nn.Module):
-    """Four convolutions with activations between them; a quarter of the size comes out.
+    """Four convolutions with activations between them; reduces height and width by a factor of 4.
 
     Attributes:
         dtype: Compute type.
@@ -85,7 +85,7 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width 3"]) -> Float[Array, "batch out_height out_width 128"]:
-        """Maps of 128 channels."""
+        """Feature maps of 128 channels."""
         for index, (channels, stride) in enumerate(STEM):
             x = scaled_gelu(x) if index else x
             x = StandardizedConv(channels, 3, stride, dtype=self.dtype, name=f"conv{index + 1}")(x)
@@ -93,7 +93,7 @@ class Stem(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Average pooling where the block has a stride, then a 1 x 1 convolution.
+    """Average pooling if the block has a stride, then a 1 x 1 convolution.
 
     Attributes:
         features: Number of output channels.
@@ -109,18 +109,18 @@ class Downsample(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width inputs"]
     ) -> Float[Array, "batch out_height out_width outputs"]:
-        """The shortcut of a block that changes shapes."""
+        """The shortcut of a block that changes the shape."""
         if self.stride > 1:
             x = nn.avg_pool(x, (2, 2), (2, 2), "SAME", count_include_pad=False)
         return StandardizedConv(self.features, dtype=self.dtype, name="conv")(x)
 
 
 class NormFreeBlock(nn.Module):
-    """Bottleneck with two grouped 3 x 3 convolutions and squeeze-and-excitation, activations first.
+    """Pre-activation bottleneck with two grouped 3 x 3 convolutions and squeeze-and-excitation.
 
     Attributes:
         features: Number of output channels.
-        stride: Of the first 3 x 3 convolution.
+        stride: Stride of the first 3 x 3 convolution.
         variance: Expected variance of the input, which the block divides out.
         implementation: See `Conv`.
         dtype: Compute type.
@@ -136,7 +136,7 @@ class NormFreeBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width inputs"]
     ) -> Float[Array, "batch out_height out_width outputs"]:
-        """One block."""
+        """Applies the block."""
         width = self.features // 2
         groups = width // GROUP_SIZE
         y = scaled_gelu(x) / math.sqrt(self.variance)
@@ -173,7 +173,7 @@ class NFNet(Backbone):
                 x = NormFreeBlock(
                     channels, stride, variance, self.depthwise, self.dtype, name=f"stages_{stage}_{block}"
                 )(x)
-                # The shortcut of a stage's first block is normalised, so the sum starts again from 1.
+                # The shortcut of a stage's first block is normalised, so the expected variance is reset to 1.
                 variance = (1.0 if block == 0 else variance) + ALPHA**2
         x = StandardizedConv(self.num_features, dtype=self.dtype, name="final_conv")(x)
         return global_pool(scaled_gelu(x), self.global_pool)

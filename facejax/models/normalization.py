@@ -1,8 +1,9 @@
-"""Batch normalisation with the activation after it, and a gradient of its own.
+"""Batch normalisation fused with the activation that follows it, with a custom gradient.
 
-Flax's layer and the gradient that JAX derives from it compute the same values. Derived, the gradient reads the feature
-maps in three reductions and keeps three maps a layer (the input, the normalised map, the activation's slope); here it
-is two reductions, and the input alone is kept: what lies between is computed again, which costs less than memory does.
+It computes the same values as Flax's layer and the gradient that JAX derives from it. The derived gradient takes three
+reductions over the feature maps and keeps three maps per layer (the input, the normalised map, the slope of the
+activation). The custom gradient takes two reductions and keeps only the input: recomputing the intermediate values
+costs less than the memory traffic.
 """
 
 import functools
@@ -18,21 +19,21 @@ from jaxtyping import Array, Float
 
 Activation = Callable[[jax.Array], jax.Array]
 MOMENTUM = 0.9
-# Of a part of a sum on a GPU. XLA cuts more than 4096 once more, and took 1.8 times as long (H100, maps of 112 px).
+# Rows per partial sum on a GPU. XLA splits more than 4096 again, which took 1.8 times as long (H100, maps of 112 px).
 FEWEST_ROWS, MOST_ROWS = 256, 4096
 
 
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, then an activation.
 
-    Parameters ``scale`` and ``bias``, statistics ``mean`` and ``var`` (channels,), as of `flax.linen.BatchNorm`.
+    Parameters ``scale`` and ``bias``, statistics ``mean`` and ``var`` (channels,), as in `flax.linen.BatchNorm`.
     The running statistics keep 0.9 of the old value (``momentum`` 0.1 in PyTorch).
-    Difference: PyTorch keeps the unbiased variance of a batch, Flax and this layer the biased one (n / (n - 1)).
+    Difference: PyTorch's running variance is unbiased, that of Flax and this layer is biased (n / (n - 1)).
 
     Attributes:
-        use_running_average: Whether it reads its running statistics, or the batch's (and updates them).
+        use_running_average: Whether to use the running statistics, or those of the batch (and update them).
         epsilon: Added to the variance.
-        activation: What follows; None for nothing.
+        activation: Activation after the normalisation; None for none.
         dtype: Type of the result; statistics and products are float32.
     """
 
@@ -70,7 +71,7 @@ def normalize_batch(
 ) -> tuple[Float[Array, "*batch channels"], Float[Array, " channels"], Float[Array, " channels"]]:
     """(activation(scale (x - mean) / sqrt(var + epsilon) + bias), mean, var) with the batch's mean and biased variance.
 
-    All float32. The variance is E[x^2] - E[x]^2, as Flax's, so that one pass over x gives both.
+    All float32. The variance is E[x^2] - E[x]^2, as in Flax, so that both take a single pass over x.
     """
     return _forward(x, scale, bias, epsilon, activation)[0]
 
@@ -96,25 +97,29 @@ def _forward(x, scale, bias, epsilon, activation):
 
 
 def _backward(epsilon, activation, residuals, cotangents):
-    """With n the batch's number of places, x' the normalised input and dy the gradient before the activation,
-    dx = scale / std (dy - mean(dy) - x' mean(dy x')) (Ioffe and Szegedy 2015, section 3), and what mean and var give.
+    """The gradients of x, scale and bias.
+
+    With x' the normalised input and dy the gradient before the activation,
+    dx = scale / std (dy - mean(dy) - x' mean(dy x')) (Ioffe and Szegedy 2015, section 3), plus the contributions of
+    mean and var. The means are over all axes but the last.
     """
     x, mean, inverse_std, scale, bias = residuals
-    # Or XLA would find again what the forward pass computed of x, and keep it in memory until here.
+    # Without the barrier XLA would reuse what the forward pass computed from x, and keep it in memory until here.
     x = lax.optimization_barrier(x)
     dy, dmean, dvar = cotangents
-    # Both sums and dx are in terms of x, as the variance is: XLA would write x - mean to memory for its two uses.
+    # Both sums and dx are written in terms of x, as the variance is: XLA would write x - mean to memory for its two
+    # uses.
     wide = x.astype(jnp.float32)
     places = x.size // x.shape[-1]
     slope = scale * inverse_std
     if jax.default_backend() == "gpu":
-        # dy costs less to compute than to write and read: once for the sums, and once for dx in another form, or XLA
-        # would see that they are the same.
+        # dy costs less to compute than to write and read. It is computed once for the sums and once for dx, in another
+        # form: otherwise XLA would merge the two.
         summed = _before(activation, _normalize(x, mean, inverse_std, scale, bias), dy)
         dbias, dot = _two_sums(summed, summed * wide)
         dy = _before(activation, _by_channel(slope, x) * wide + _by_channel(bias - mean * slope, x), dy)
     else:
-        # Rounded like every other gradient between layers: it is read twice, and XLA keeps it in memory as it is.
+        # Rounded like every other gradient between layers: it is read twice, and XLA stores it in this type.
         dy = _before(activation, _normalize(x, mean, inverse_std, scale, bias), dy).astype(x.dtype).astype(jnp.float32)
         dbias, dot = _two_sums(dy, dy * wide)
     dscale = (dot - mean * dbias) * inverse_std
@@ -127,32 +132,34 @@ def _backward(epsilon, activation, residuals, cotangents):
 def _two_sums(a, b):
     """The sums of both over all axes but the last.
 
-    On a GPU as one complex sum: for two sums of what is dear to compute XLA writes it to memory (its cost model counts
-    it twice), for one it does not. On a CPU complex numbers are slow.
+    On a GPU they are computed as one complex sum. If an expensive value goes into two sums, XLA writes it to memory
+    (its cost model counts it twice); for a single sum it does not. On a CPU complex numbers are slow.
     """
     if jax.default_backend() == "gpu":
         of_parts = jnp.sum(lax.complex(a, b).reshape(-1, _rows_of_a_part(a.shape), a.shape[-1]), axis=1)
-        # Taking the parts in between keeps XLA from making it one sum again.
+        # Taking the real and imaginary parts in between stops XLA from merging the two steps into one sum.
         return of_parts.real.sum(axis=0), of_parts.imag.sum(axis=0)
     axes = tuple(range(a.ndim - 1))
     return jnp.sum(a, axes), jnp.sum(b, axes)
 
 
 def _rows_of_a_part(shape: tuple[int, ...]) -> int:
-    """Rows of channels that one block of a GPU sums: the pixels of one photo, so that what is the same for all of them
-    is read once; of several where they are few; some rows of one where they are many.
+    """Number of rows of channels that one GPU block sums.
+
+    These are the pixels of one photo, so that whatever they share is read once; of several photos if each has few
+    pixels; or some of the rows of a photo if it has many.
     """
     photos, height, *_ = (*shape[:-1], 1, 1)
     pixels = math.prod(shape[1:-1])
     if pixels > MOST_ROWS:
         parts = (n for n in range(1, height) if height % n == 0 and pixels // n <= MOST_ROWS)
         return pixels // next(parts, height)
-    photos //= math.gcd(photos, jax.device_count())  # no part lies on two devices
+    photos //= math.gcd(photos, jax.device_count())  # no part spans two devices
     return pixels * max(n for n in range(1, photos + 1) if photos % n == 0 and (n == 1 or pixels * n <= FEWEST_ROWS))
 
 
 def _before(activation, y, dy):
-    """The gradient before the activation of y, from that behind it."""
+    """The gradient with respect to the activation's input y, from that of its output."""
     return jax.vjp(activation, y)[1](dy)[0] if activation else dy
 
 

@@ -1,4 +1,4 @@
-"""What must travel with a network's weights: input, heads, label order, origin and licence."""
+"""The metadata of a network's weights: preprocessing, heads, label order, source and licence."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,23 +11,22 @@ from facejax.preprocessing import Interpolation, Preprocessing
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedCfg:
-    """Everything needed to build a network, feed it and read its outputs, and to know where its weights come from.
+    """Everything needed to build a network, prepare its input and decode its outputs, and where its weights come from.
 
     Attributes:
         architecture: Name in the registry, without tag.
-        tag: Which weights of that architecture; empty for none in particular (the configuration a new training run
-            starts from).
+        tag: Name of the weights of that architecture; empty for the configuration that a new training run starts from.
         preprocessing: How a face crop becomes the input.
         tasks: Names of the heads (`facejax.tasks.TASKS`).
-        num_classes: Outputs by task, where the task does not fix them (identity).
-        labels: Class names by task in the order of the head's outputs, where they are known.
+        num_classes: Number of outputs by task, if the task does not fix it (identity).
+        labels: Class names by task in the order of the head's outputs, if known.
         shared_hidden: Tasks whose heads share one hidden layer (`facejax.models.face_model.FaceModel`).
         num_features: Width of the features.
         global_pool: See `facejax.models.layers.Backbone`.
-        source: Address of the page or file that publishes the weights.
-        sha256: Hash of the published file, lower-case hex; empty where no file was at hand to hash.
-        licence: Licence of the weights as their publisher states it; empty where none is stated.
-        training_data: Names in the register of data sets (`facejax.cards.terms`), first what was trained on first.
+        source: URL of the page or file that publishes the weights.
+        sha256: Hash of the published file, lower-case hex; empty if no file was available to hash.
+        licence: Licence of the weights as stated by their publisher; empty if none is stated.
+        training_data: Names of the training datasets (`facejax.cards.terms`), in the order of training.
         notes: Training data and other things to know before use.
     """
 
@@ -57,10 +56,10 @@ class PretrainedCfg:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "PretrainedCfg":
-        """Inverse of `to_dict`, also after a way through JSON (lists become tuples again).
+        """Inverse of `to_dict`, also after a JSON round trip (lists become tuples again).
 
         Raises:
-            ValueError: If there is a field that this version does not know, or none for the architecture.
+            ValueError: If there is a field that this version does not know, or no architecture.
         """
         values = dict(values)
         for kind, given in ((cls, values), (Preprocessing, values.get("preprocessing", {}))):
@@ -78,14 +77,14 @@ class PretrainedCfg:
 def imagenet_cfg(
     plain: PretrainedCfg, tag: str, licence: str, *, interpolation: Interpolation = "bicubic", timm_name: str = ""
 ) -> PretrainedCfg:
-    """The configuration of a network's ImageNet-1k weights as timm publishes them; the classifier is a head too.
+    """The configuration of a network's ImageNet-1k weights as published by timm, including the classifier as a head.
 
     Args:
-        plain: The network's configuration without tag.
-        tag: timm's name of the weights.
-        licence: Of the weights.
+        plain: The network's untagged configuration.
+        tag: timm's name for the weights.
+        licence: Licence of the weights.
         interpolation: Resize kernel that they were trained with.
-        timm_name: Name of the network, where timm has another one.
+        timm_name: timm's name for the network, if it differs.
     """
     return dataclasses.replace(
         plain,
@@ -108,7 +107,7 @@ def pretrained_cfg(name: str) -> PretrainedCfg:
     """The configuration of ``architecture`` or ``architecture.tag``.
 
     Raises:
-        ValueError: If there is none, with the nearest name.
+        ValueError: If there is none; the message suggests the closest name.
     """
     if name not in CFGS:
         raise ValueError(f"no weights or model called {name!r}{nearest(name, CFGS)}")

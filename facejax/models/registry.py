@@ -1,4 +1,4 @@
-"""Networks by name: ``tf_efficientnet_b0`` names one, ``tf_efficientnet_b0.ns_jft_in1k`` its weights as well."""
+"""Model registry: ``tf_efficientnet_b0`` names a network, ``tf_efficientnet_b0.ns_jft_in1k`` one with its weights."""
 
 import fnmatch
 from collections.abc import Callable
@@ -11,13 +11,13 @@ _CONSTRUCTORS: dict[str, Callable[..., Backbone]] = {}
 
 
 def register_model(*cfgs: PretrainedCfg) -> Callable[[Callable[..., Backbone]], Callable[..., Backbone]]:
-    """Decorator that enters a constructor of a backbone under its own name.
+    """Decorator that registers a backbone constructor under its function name.
 
     Args:
-        *cfgs: The configuration without tag, which a new training run starts from, and those of published weights.
+        *cfgs: The untagged configuration, which a new training run starts from, and those of published weights.
 
     Raises:
-        ValueError: If a configuration names another architecture, one is there twice, or the untagged one is missing.
+        ValueError: If a configuration names another architecture or is a duplicate, or the untagged one is missing.
     """
 
     def register(constructor: Callable[..., Backbone]) -> Callable[..., Backbone]:
@@ -38,22 +38,22 @@ def list_models(pattern: str | None = None, *, pretrained: bool = False) -> list
     """Sorted names of the registered networks.
 
     Args:
-        pattern: Shell-style pattern such as ``tf_efficientnet_*``; all of them when left out.
-        pretrained: List ``architecture.tag`` of the weights that have a source instead.
+        pattern: Shell-style pattern such as ``tf_efficientnet_*``; None lists all of them.
+        pretrained: List the published weights (``architecture.tag``) instead.
     """
     names = [name for name, cfg in CFGS.items() if cfg.tag] if pretrained else list(_CONSTRUCTORS)
     return sorted(fnmatch.filter(names, pattern) if pattern else names)
 
 
 def create_backbone(name: str, **kwargs) -> Backbone:
-    """The backbone called `name` (a tag after a dot is accepted and ignored: it names weights, not a network).
+    """Creates the backbone called `name` (a tag after a dot is accepted but ignored: it names weights, not a network).
 
     Args:
         name: ``architecture`` or ``architecture.tag``.
         **kwargs: Fields of the network (`facejax.models.layers.Backbone`: ``dtype``, ``depthwise``, ``global_pool``).
 
     Raises:
-        ValueError: If there is no such network, with the nearest name.
+        ValueError: If there is no such network; the message suggests the closest name.
     """
     architecture = name.partition(".")[0]
     if architecture not in _CONSTRUCTORS:

@@ -1,4 +1,4 @@
-"""ResNet-18 as in torchvision and timm's ``resnet18``.
+"""ResNet-18 as in torchvision and timm (``resnet18``).
 
 Source: He et al., "Deep residual learning for image recognition", 2015 (table 1). The paper times it (table 3).
 """
@@ -16,11 +16,11 @@ BN_EPSILON = 1e-5
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut, which is a 1 x 1 convolution where shapes change.
+    """Residual block of two 3 x 3 convolutions; the shortcut is a 1 x 1 convolution if the shape changes.
 
     Attributes:
         features: Number of output channels.
-        stride: Of the first convolution and of the shortcut.
+        stride: Stride of the first convolution and of the shortcut.
         implementation: See `Conv`.
         dtype: Compute type.
     """
@@ -34,7 +34,7 @@ class BasicBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width inputs"], use_running_average: bool
     ) -> Float[Array, "batch out_height out_width outputs"]:
-        """One block."""
+        """Applies the block."""
 
         def conv(y, size, stride, name):
             padding = size // 2
@@ -56,7 +56,7 @@ class ResNet(Backbone):
     """ResNet of basic blocks.
 
     Attributes:
-        depths: Number of blocks of each stage; the stages have 64, 128, 256, 512 channels.
+        depths: Number of blocks in each stage; the stages have 64, 128, 256, 512 channels.
     """
 
     depths: tuple[int, ...] = (2, 2, 2, 2)

@@ -1,7 +1,7 @@
 """RexNet-150 as timm's ``rexnet_150``.
 
 Source: Han et al., "ReXNet: diminishing representational bottleneck on convolutional neural network", 2020 (section 4:
-channels grow by the same number in every block). timm's dropout of 0.2 before the classifier is the heads'
+channels grow by the same number in every block). timm's dropout of 0.2 before the classifier is left to the heads
 (`FaceModel.dropout_rate`).
 """
 
@@ -46,13 +46,13 @@ class SqueezeExciteNorm(nn.Module):
 
 
 class LinearBottleneck(nn.Module):
-    """Inverted residual whose shortcut feeds the first channels only, as there are more of them after every block.
+    """Inverted residual whose shortcut is added to the first channels only, since every block adds channels.
 
     Attributes:
         features: Number of output channels.
-        stride: Of the depthwise convolution.
-        expansion: Width of the depthwise convolution over the input's; no expanding convolution at 1.
-        squeeze: Whether there is squeeze-and-excitation.
+        stride: Stride of the depthwise convolution.
+        expansion: Ratio of the width of the depthwise convolution to that of the input; 1 for no expansion convolution.
+        squeeze: Whether to use squeeze-and-excitation.
         depthwise: See `Backbone`.
         dtype: Compute type.
     """
@@ -68,7 +68,7 @@ class LinearBottleneck(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width inputs"], use_running_average: bool
     ) -> Float[Array, "batch out_height out_width outputs"]:
-        """One block."""
+        """Applies the block."""
         options = {"implementation": self.depthwise, "dtype": self.dtype}
         inputs, y = x.shape[-1], x
         width = inputs * self.expansion

@@ -1,8 +1,8 @@
 """SENet-50 of VGGFace2: ResNet-50 with squeeze-and-excitation in Caffe's layout.
 
 Source: Hu et al., "Squeeze-and-excitation networks", 2017; Cao et al., "VGGFace2", 2017. Caffe's layout differs from
-torchvision's in the place of the stride (the first 1 x 1 convolution of a block) and in the stem's max pooling (windows
-that reach over the right and lower edge, no padding). Names as in timm's ``legacy_seresnet50``.
+torchvision's in the position of the stride (the first 1 x 1 convolution of a block) and in the stem's max pooling
+(windows may extend past the right and bottom edges, no padding). Names as in timm's ``legacy_seresnet50``.
 """
 
 import flax.linen as nn
@@ -35,17 +35,17 @@ class Stem(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width 3"], use_running_average: bool
     ) -> Float[Array, "batch out_height out_width 64"]:
-        """Maps of 64 channels."""
+        """Feature maps of 64 channels."""
         x = Conv(64, 7, 2, 3, implementation=self.implementation, dtype=self.dtype, name="conv1")(x)
         return BatchNorm(use_running_average, BN_EPSILON, nn.relu, self.dtype, name="bn1")(x)
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3, 1 x 1 convolutions and squeeze-and-excitation beside a shortcut.
+    """Residual block of 1 x 1, 3 x 3, 1 x 1 convolutions and squeeze-and-excitation.
 
     Attributes:
-        planes: Channels of the inner convolutions; the block has four times as many.
-        stride: Of the first convolution and of the shortcut.
+        planes: Channels of the inner convolutions; the block outputs four times as many.
+        stride: Stride of the first convolution and of the shortcut.
         projection: Whether the shortcut is a 1 x 1 convolution.
         implementation: See `Conv`.
         dtype: Compute type.
@@ -61,7 +61,7 @@ class Bottleneck(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width inputs"], use_running_average: bool
     ) -> Float[Array, "batch out_height out_width outputs"]:
-        """One block."""
+        """Applies the block."""
 
         def conv_norm(y, features, size, stride, names, activation=None):
             y = Conv(
@@ -95,7 +95,7 @@ class SENet(Backbone):
     ) -> Float[Array, "batch features"]:
         """Features of normalised photos: the pooled output of the last stage."""
         x = Stem(self.depthwise, self.dtype, name="layer0")(images, use_running_average)
-        # Caffe rounds the size of the pooled maps up: an even side needs one more row or column.
+        # Caffe rounds the size of the pooled maps up, so an even side needs one more row or column.
         x = max_pool(x, 3, 2, ((0, 1 - x.shape[1] % 2), (0, 1 - x.shape[2] % 2)))
         for stage, depth in enumerate(DEPTHS):
             for block in range(depth):
@@ -106,7 +106,7 @@ class SENet(Backbone):
         return global_pool(x, self.global_pool)
 
 
-# VGGFace2's own mean, subtracted from BGR pixels of 0-255.
+# VGGFace2's own mean, for BGR pixels in 0-255.
 _PREPROCESSING = Preprocessing(mean=(91.4953, 103.8827, 131.0912), std=(1.0, 1.0, 1.0), scale=1.0, channel_order="bgr")
 
 

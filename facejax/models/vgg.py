@@ -1,8 +1,8 @@
-"""VGG-16 as in torchvision and timm's ``vgg16``.
+"""VGG-16 as in torchvision and timm (``vgg16``).
 
 Source: Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition", 2014 (table 1,
-column D). The paper times it (table 3) and compares with DEX, which is one (table 6). The two large dense layers are
-convolutions here, as in timm; the dropout between them belongs to the head (`FaceModel.dropout_rate`).
+column D). The paper times it (table 3) and compares with DEX, which is a VGG-16 (table 6). The two large dense layers
+are convolutions here, as in timm; the dropout between them is left to the head (`FaceModel.dropout_rate`).
 """
 
 import flax.linen as nn
@@ -30,7 +30,7 @@ class PreLogits(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width 512"]) -> Float[Array, "batch out_height out_width 4096"]:
-        """Features at each place of a 7 x 7 window."""
+        """Features at each position of a 7 x 7 window."""
         options = {"use_bias": True, "implementation": self.implementation, "dtype": self.dtype}
         x = nn.relu(Conv(4096, 7, padding=0, name="fc1", **options)(x))
         return nn.relu(Conv(4096, 1, padding=0, name="fc2", **options)(x))
@@ -56,9 +56,9 @@ class VGG(Backbone):
         for stage in STAGES:
             for channels in stage:
                 x = nn.relu(Conv(channels, 3, name=f"features_{index}", **options)(x))
-                index += 2  # timm counts the ReLU as a layer,
+                index += 2  # timm counts the ReLU as a layer
             x = max_pool(x, 2, 2)
-            index += 1  # and the pooling.
+            index += 1  # and the pooling too
         return global_pool(PreLogits(self.dtype, self.depthwise, name="pre_logits")(x), self.global_pool)
 
 
