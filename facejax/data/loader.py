@@ -26,7 +26,7 @@ Batch = dict[str, np.ndarray]
 def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
     if batch_size <= 0 or batch_size % process_count:
         raise ValueError(
-            f"batch_size {batch_size} (of all processes together) is no multiple of {process_count} processes"
+            f"batch_size {batch_size} (of all processes together) is not a multiple of {process_count} processes"
         )
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index {process_index} is not in 0..{process_count - 1}")

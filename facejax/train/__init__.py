@@ -1,1 +1,1 @@
-"""Training: losses, SAM, the step, its placement on devices, checkpoints and the loop."""
+"""Training: losses, SAM, the training step, its placement on devices, checkpoints and the training loop."""

@@ -1,8 +1,8 @@
-"""BatchNorm for weights whose BatchNorm was folded into the convolutions, as in frozen graphs and ONNX files.
+"""Restores BatchNorm for weights whose BatchNorm was folded into the convolutions, as in frozen graphs and ONNX files.
 
-Such a layer is the identity plus a bias: it has mean 0 and variance 1 - epsilon, which on a batch's own statistics
-would compute something else altogether. Measured statistics, with scale and bias to match, give a layer that computes
-what the folded one does and can be trained again as usual.
+Such a layer is the identity plus a bias: it has mean 0 and variance 1 - epsilon, so with the statistics of a batch it
+would compute something entirely different. Measured statistics, with scale and bias adjusted to match, give a layer
+that computes the same as the folded one and can be trained as usual.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ BATCHES, BATCH_SIZE = 16, 32
 
 
 def is_folded(variables: dict[str, Any]) -> bool:
-    """Whether every BatchNorm has mean 0 and one and the same variance other than 1 (a fresh layer has 1)."""
+    """Whether every BatchNorm has mean 0 and the same constant variance other than 1 (a new layer has 1)."""
     leaves = jax.tree_util.tree_leaves_with_path(variables["batch_stats"])
     by_name = {name: [np.asarray(leaf) for path, leaf in leaves if path[-1].key == name] for name in ("mean", "var")}
     if not by_name["var"] or any(mean.any() for mean in by_name["mean"]):
@@ -33,18 +33,18 @@ def is_folded(variables: dict[str, Any]) -> bool:
 def restore_batch_norm(
     model: nn.Module, variables: dict[str, Any], preprocessing: Preprocessing, source: FaceSource, seed: int
 ) -> dict[str, Any]:
-    """The variables with BatchNorm statistics of `BATCHES` x `BATCH_SIZE` photos; the network computes what it did.
+    """The variables with BatchNorm statistics of `BATCHES` x `BATCH_SIZE` photos; the network's function is unchanged.
 
-    With a layer's input x of mean m and variance v (over records and places), the line
+    If a layer's input x has mean m and variance v (over records and positions), the linear function
     y = scale (x - mean) / sqrt(var + eps) + bias stays the same with mean' = m, var' = v,
     scale' = scale sqrt(v + eps) / sqrt(var + eps) and bias' = bias + scale (m - mean) / sqrt(var + eps).
 
     Args:
         model: A `FaceModel`.
-        variables: Its variables, folded.
-        preprocessing: Of the weights.
-        source: Photos to measure on.
-        seed: Of their choice.
+        variables: Its variables, with folded BatchNorm.
+        preprocessing: Preprocessing of the weights.
+        source: Photos to measure the statistics on.
+        seed: Seed for choosing the photos.
     """
     apply: Any = model.apply
 

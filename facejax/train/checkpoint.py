@@ -17,28 +17,28 @@ from facejax.train.state import TrainState
 
 
 class DiskFullError(OSError):
-    """A write found no space; the last whole checkpoint is as it was."""
+    """A write failed because the disk is full; the last complete checkpoint is unchanged."""
 
 
 class Checkpointer:
-    """The checkpoints of a run, one folder a saved step; a folder is there whole or not at all (Orbax renames it).
+    """The checkpoints of a run, one folder per saved step; folders are complete or absent (Orbax renames them).
 
-    Progress is a dict of plain values: which stage, the batch within the stage that comes next (the position of the
-    data, which is all that the loader needs), and the best result so far. All processes call all methods alike.
+    Progress is a dict of plain values: the stage, the index of the next batch within it (the position in the data,
+    which is all that the loader needs), and the best result so far. All processes must call all methods alike.
     """
 
     def __init__(self, directory: pathlib.Path, keep: int = 2):
-        """Opens (or makes) the folder; `keep` is how many of the newest checkpoints stay.
+        """Opens (or creates) the folder; `keep` is the number of newest checkpoints to keep.
 
-        Checkpoints that were damaged since they were written are set aside, and what a killed process left unfinished
-        is removed.
+        Checkpoints that were damaged since they were written are set aside, and unfinished ones of a killed process
+        are removed.
 
         Raises:
-            ValueError: `keep` is below 2: there would be none before a damaged one.
+            ValueError: `keep` is below 2: there would be no older checkpoint if the newest is damaged.
             CheckpointError: All checkpoints are damaged.
         """
         if keep < 2:
-            raise ValueError(f"--config.checkpoint.keep={keep}: expected 2 or more, one damaged and one before it")
+            raise ValueError(f"--config.checkpoint.keep={keep}: expected 2 or more, in case the newest is damaged")
         self._directory = directory.absolute()
         with first_process_first("checkpoints are verified"):
             if jax.process_index() == 0:
@@ -53,26 +53,26 @@ class Checkpointer:
             self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def _seal(self) -> None:
-        """Called by Orbax, on the process that finishes a checkpoint, when all is written and nothing renamed."""
+        """Called by Orbax, in the process that finishes a checkpoint, after everything is written, before renaming."""
         (unfinished,) = self._directory.glob("*.orbax-checkpoint-tmp*")
         integrity.write_manifest(unfinished)
 
     def save(self, step: int, state: TrainState, progress: dict[str, Any]) -> None:
-        """Starts to save; returns when the state is copied off the devices, so that its buffers may be donated.
+        """Starts saving; returns once the state is copied off the devices, so that its buffers may be donated.
 
         Raises:
             ValueError: The newest checkpoint is of this step or a later one.
-            DiskFullError: There was no space for this one or the one before it.
+            DiskFullError: There was no space for this checkpoint or the previous one.
         """
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress))
         with self._space_needed():
             if not self._manager.save(step, args=items):
                 raise ValueError(
-                    f"step {step} is saved already; the newest checkpoint is {self._manager.latest_step()}"
+                    f"step {step} is already saved; the newest checkpoint is {self._manager.latest_step()}"
                 )
 
     def latest_progress(self) -> dict[str, Any] | None:
-        """The progress of the newest checkpoint; None where there is none."""
+        """The progress of the newest checkpoint; None if there is none."""
         step = self._manager.latest_step()
         if step is None:
             return None
@@ -80,7 +80,7 @@ class Checkpointer:
         return items.progress
 
     def restore_latest(self, template: TrainState) -> TrainState:
-        """The newest state, in the shapes, types and placement of the template (a state, or its shapes)."""
+        """The newest state, with the shapes, types and placement of the template (a state, or its shapes)."""
         abstract = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), template
         )
@@ -89,7 +89,7 @@ class Checkpointer:
         return items.state
 
     def wait(self) -> None:
-        """Waits until what was saved is on the disk.
+        """Waits until everything saved so far is on disk.
 
         Raises:
             DiskFullError: There was no space for it.
@@ -98,7 +98,7 @@ class Checkpointer:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, then lets go of the folder; raises as `wait` does."""
+        """Waits, then closes the checkpoint manager; raises the same errors as `wait`."""
         with self._space_needed():
             self._manager.close()
 
@@ -108,10 +108,10 @@ class Checkpointer:
 
 @contextlib.contextmanager
 def explain_full_disk(directory: pathlib.Path) -> Iterator[None]:
-    """Turns whatever a write without space left raises into a `DiskFullError` that says what to do.
+    """Converts any error caused by a full disk into a `DiskFullError` that says what to do.
 
     Args:
-        directory: Of the checkpoints, on the disk in question.
+        directory: Folder of the checkpoints, on the disk in question.
     """
     try:
         yield
@@ -123,13 +123,13 @@ def explain_full_disk(directory: pathlib.Path) -> Iterator[None]:
         raise DiskFullError(
             errno.ENOSPC,
             f"the disk of {directory.parent} is full ({free / 2**20:.0f} MiB free). "
-            + (f"The checkpoint of step {whole[-1]} is whole" if whole else "There is no whole checkpoint yet")
+            + (f"The checkpoint of step {whole[-1]} is complete" if whole else "There is no complete checkpoint yet")
             + ": free some space and run the same command again",
         ) from error
 
 
 def _says_disk_full(error: BaseException | None) -> bool:
-    """Whether an error or one that it came from is about space; TensorStore and threads only pass the words on."""
+    """Whether an error or one of its causes is about disk space; TensorStore and threads only preserve the message."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True

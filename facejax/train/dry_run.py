@@ -1,4 +1,4 @@
-"""What a run would be, without data and without training: shapes, parameters, work, memory, steps, time."""
+"""Plan of a run, without data or training: shapes, parameters, FLOPs, memory, steps and time."""
 
 import dataclasses
 import time
@@ -14,25 +14,25 @@ from facejax.train.loop import keeps_features, stage_list
 from facejax.train.setup import build_model, check_settings
 from facejax.train.state import split_params
 
-# Of the rate of one large matrix product: what convolutional networks of this kind reach, roughly. An assumption.
+# Fraction of the rate of a large matrix product that convolutional networks of this kind roughly reach. An assumption.
 ASSUMED_UTILISATION = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
 class StagePlan:
-    """One stage.
+    """Plan of one stage.
 
     Attributes:
-        name: Of the stage.
-        steps: Over all epochs.
-        trainable: Parameters that learn.
-        keeps_features: Whether the frozen base sees each photo once, and later epochs only train heads.
-        step_flops: Floating-point operations of a step that the base runs in, estimated: a forward pass, or three times
-            that where the base learns (the backward pass costs two forward passes; with microbatches one more is
-            computed), and all twice with SAM.
-        memory_bytes: Of each device: parameters, their gradient, SAM's perturbed copy, Adam's moments, and the outputs
-            of all layers for what it computes at a time, estimated before the compiler fuses any of them.
-        seconds: At `ASSUMED_UTILISATION` of the measured rate of a matrix product, on each device.
+        name: Name of the stage.
+        steps: Steps over all epochs.
+        trainable: Number of trainable parameters.
+        keeps_features: Whether the frozen backbone sees each photo only once, and later epochs only train the heads.
+        step_flops: Estimated floating-point operations of a step in which the backbone runs: a forward pass, or three
+            times that if the backbone is trained (the backward pass costs two forward passes; microbatches cost one
+            more); doubled by SAM.
+        memory_bytes: Estimated memory on each device: parameters, their gradient, SAM's perturbed copy, Adam's moments,
+            and the outputs of all layers for what is computed at a time, before the compiler fuses any of them.
+        seconds: Estimated time at `ASSUMED_UTILISATION` of the measured rate of a matrix product, on each device.
     """
 
     name: str
@@ -46,14 +46,14 @@ class StagePlan:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A whole run.
+    """Plan of a run.
 
     Attributes:
         input_shape: (batch, height, width, 3).
         outputs: Shape of each of the network's outputs for a batch.
         parameters: Number of parameters by part (backbone and heads).
-        forward_flops: Of one photo, two for each multiplication with its addition.
-        stages: Its stages.
+        forward_flops: Floating-point operations of the forward pass of one photo; a multiply-add counts as two.
+        stages: The stages.
     """
 
     input_shape: tuple[int, ...]
@@ -64,12 +64,12 @@ class Plan:
 
 
 def plan(config: Config, num_train: int, flops_per_second: float) -> Plan:
-    """The plan of a run; traces the network, computes and compiles nothing.
+    """The plan of a run; traces the network without computing or compiling anything.
 
     Args:
-        config: Of the run. What it starts from does not matter here and is not looked for.
-        num_train: Records of the train split.
-        flops_per_second: Of a matrix product on the device, `matmul_rate`.
+        config: The run's config. The initial weights do not matter here and are not looked for.
+        num_train: Number of records in the train split.
+        flops_per_second: Rate of a matrix product on the device, from `matmul_rate`.
 
     Raises:
         ValueError: The config's backbone, tasks or sizes do not fit together.
@@ -114,7 +114,7 @@ def _size(tree: Any) -> int:
 
 
 def matmul_rate(dtype: str) -> float:
-    """Floating-point operations a second of a 2048 x 2048 matrix product on the default device, best of five."""
+    """Floating-point operations per second of a 2048 x 2048 matrix product on the default device, best of five."""
     x = jnp.ones((2048, 2048), dtype)
     product = jax.jit(lambda x: x @ x)
     product(x).block_until_ready()
@@ -133,18 +133,18 @@ def in_words(plan: Plan, num_train: int, flops_per_second: float) -> str:
         f"input            {_shape(plan.input_shape)} uint8 RGB",
         *(f"output           {name} {_shape(shape)}" for name, shape in plan.outputs.items()),
         f"parameters       {count:,} ({', '.join(f'{name} {n:,}' for name, n in plan.parameters.items())})",
-        f"forward          {plan.forward_flops / 1e9:.3f} GFLOP a photo",
+        f"forward          {plan.forward_flops / 1e9:.3f} GFLOP per photo",
         f"train split      {num_train:,} records",
     ]
     for stage in plan.stages:
         lines.append(
             f"{stage.name + ' stage':16} {stage.steps:,} steps, {stage.trainable:,} trainable parameters, "
-            f"{stage.step_flops / 1e9:.1f} GFLOP a step{' of the first epoch' if stage.keeps_features else ''}, "
+            f"{stage.step_flops / 1e9:.1f} GFLOP per step{' of the first epoch' if stage.keeps_features else ''}, "
             f"about {stage.memory_bytes / 2**30:.2f} GiB on each device, about {_duration(stage.seconds)}"
         )
     lines.append(
         f"Times assume {ASSUMED_UTILISATION:.0%} of the {flops_per_second / 1e9:.0f} GFLOP/s that a matrix product "
-        "reaches on this device, and no wait for data; memory is counted before the compiler fuses layers."
+        "reaches on this device, and no waiting for data; memory is estimated before the compiler fuses layers."
     )
     return "\n".join(lines)
 

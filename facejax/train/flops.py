@@ -1,4 +1,4 @@
-"""How much arithmetic a step is, and what a device could do: the two sides of the model FLOPs utilisation (MFU)."""
+"""FLOPs of a step and peak FLOPS of a device: the two sides of the model FLOPs utilisation (MFU)."""
 
 import math
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from typing import Any
 import jax
 from jax.extend import core
 
-# Dense bfloat16 operations a second of one JAX device, from the makers' data sheets (of TPU v2 and v3 a device is one
-# of the chip's two cores; V100 and T4 know float16 in place of bfloat16). Matched in this order with `device_kind`.
+# Dense bfloat16 operations per second of one JAX device, from the vendors' data sheets (on TPU v2 and v3 a device is
+# one of the chip's two cores; V100 and T4 support float16 instead of bfloat16). Matched in order against `device_kind`.
 PEAK_FLOPS = (
     ("H200", 989e12),
     ("H100 PCIe", 756e12),
@@ -29,16 +29,16 @@ PEAK_FLOPS = (
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Dense bfloat16 operations a second of a device, whatever type the run computes in; None where it is not known."""
+    """Dense bfloat16 operations per second of a device, whatever the run's compute type; None if unknown."""
     return next((flops for name, flops in PEAK_FLOPS if name in device_kind), None)
 
 
 def count_flops(function: Callable, *args: Any) -> int:
     """Floating-point operations of all matrix products and convolutions of a call, over all devices.
 
-    A multiply-add is two. Loops count as often as they run (XLA's own cost analysis counts the body of a loop once, and
-    so only one of SAM's two passes). Element-wise work is left out, as is usual for MFU; so are depthwise convolutions
-    where they run as shifted multiply-adds (`facejax.models.depthwise`).
+    A multiply-add counts as two. Loop bodies count once per iteration (XLA's own cost analysis counts them once, and
+    thus only one of SAM's two passes). Element-wise operations are excluded, as is usual for MFU; so are depthwise
+    convolutions if they run as shifted multiply-adds (`facejax.models.depthwise`).
     """
     return _of_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -54,8 +54,8 @@ def _of_equation(equation: core.JaxprEqn) -> int:
         left = equation.invars[0].aval.shape  # pyright: ignore
         return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[side] for side in contracted)  # pyright: ignore
     if name == "conv_general_dilated":
-        # Each output takes the inputs of its group under the filter: all of the kernel but its output side. Of an input
-        # that is spread out (the gradient of a stride) only one in so many is no zero.
+        # Each output uses the inputs of its group under the filter: the kernel's size without its output dimension. In
+        # a dilated input (the gradient of a strided convolution) only one in `spread` values is non-zero.
         kernel = equation.invars[1].aval.shape  # pyright: ignore
         outputs = kernel[params["dimension_numbers"].rhs_spec[0]]
         spread = math.prod(params["lhs_dilation"])

@@ -1,4 +1,4 @@
-"""Damage of checkpoints: the hash of every file, written into the folder before it gets its name."""
+"""Integrity of checkpoints: the hash of every file, stored in the checkpoint before it gets its final name."""
 
 import hashlib
 import json
@@ -12,11 +12,11 @@ MANIFEST = "sha256.json"
 
 
 class CheckpointError(RuntimeError):
-    """No checkpoint can be used, although there are some."""
+    """There are checkpoints, but none of them can be used."""
 
 
 def _hashes(folder: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of every file in the folder's folders; what Orbax puts beside these still changes at the renaming."""
+    """SHA-256 of every file in the subfolders; Orbax may still change the files next to them when it renames."""
     hashes = {}
     for path in sorted(folder.glob("*/**/*")):
         if path.is_file():
@@ -26,12 +26,12 @@ def _hashes(folder: pathlib.Path) -> dict[str, str]:
 
 
 def write_manifest(folder: pathlib.Path) -> None:
-    """Writes ``sha256.json`` into a checkpoint that is complete but has not got its final name yet."""
+    """Writes ``sha256.json`` into a checkpoint that is complete but does not have its final name yet."""
     (folder / MANIFEST).write_text(json.dumps(_hashes(folder), indent=1) + "\n")
 
 
 def damage(folder: pathlib.Path) -> str | None:
-    """What is wrong with a checkpoint, in words; None where every file holds the bytes that were written."""
+    """Describes what is wrong with a checkpoint; None if every file contains what was written."""
     try:
         written, found = dict(json.loads((folder / MANIFEST).read_text())), _hashes(folder)
     except FileNotFoundError:
@@ -43,15 +43,15 @@ def damage(folder: pathlib.Path) -> str | None:
     if added := found.keys() - written.keys():
         return f"{min(added)} is not in {MANIFEST}"
     if changed := [name for name, value in written.items() if found[name] != value]:
-        return f"{changed[0]} does not hold the bytes that were written"
+        return f"{changed[0]} has changed since it was written"
     return None
 
 
 def set_damaged_aside(directory: pathlib.Path) -> None:
-    """Moves the checkpoints that are newer than the newest undamaged one to ``DIRECTORY_damaged``, loudly.
+    """Moves the checkpoints newer than the newest undamaged one to ``DIRECTORY_damaged``, with a warning for each.
 
     Args:
-        directory: Holds one folder a checkpoint, named by its step.
+        directory: Contains one folder per checkpoint, named by its step.
 
     Raises:
         CheckpointError: There are checkpoints and all are damaged; they are left where they are.
@@ -65,8 +65,8 @@ def set_damaged_aside(directory: pathlib.Path) -> None:
     if found and len(found) == len(folders):
         reasons = "; ".join(f"{folder.name}: {reason}" for folder, reason in found)
         raise CheckpointError(
-            f"every checkpoint in {directory} is damaged ({reasons}). Restore the folder from a copy, "
-            "or remove it and run again to train from the start"
+            f"every checkpoint in {directory} is damaged ({reasons}). Restore the folder from a backup, "
+            "or remove it and run again to train from scratch"
         )
     for folder, reason in found:
         aside = directory.with_name(f"{directory.name}_damaged") / folder.name
@@ -74,7 +74,7 @@ def set_damaged_aside(directory: pathlib.Path) -> None:
         aside.parent.mkdir(exist_ok=True)
         folder.rename(aside)
         logger.warning(
-            "CHECKPOINT %s IS DAMAGED (%s). It is now %s; the run goes on from checkpoint %s",
+            "CHECKPOINT %s IS DAMAGED (%s). It was moved to %s; the run resumes from checkpoint %s",
             folder.name,
             reason,
             aside,

@@ -1,4 +1,4 @@
-"""The loop: stages, epochs, evaluation, checkpoints and the log. Rerunning a run continues it, bit for bit."""
+"""The training loop: stages, epochs, evaluation, checkpoints and the log. Rerunning a run resumes it, bit for bit."""
 
 import contextlib
 import dataclasses
@@ -33,7 +33,7 @@ from facejax.weights.checkpoint import save_inference_checkpoint
 
 logger = logging.getLogger(__name__)
 
-# Above this, the features of a frozen base are computed in every epoch instead of being kept in memory.
+# Above this size, the features of a frozen backbone are computed in every epoch instead of being kept in memory.
 FEATURE_CACHE_BYTES = 4 << 30
 
 
@@ -43,14 +43,14 @@ class NonFiniteLossError(FloatingPointError):
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run stands; saved in each checkpoint.
+    """Progress of a run; saved in each checkpoint.
 
     Attributes:
-        stage: Index of the stage in `stages`.
-        stage_step: Steps done in it; also the batch that the loader gives next.
+        stage: Index of the current stage in `stages`.
+        stage_step: Steps done in the stage; also the index of the next batch.
         epoch: Epochs evaluated so far, over all stages.
         best: Best value of the selection metric so far (`facejax.evals.tasks.selection_value`).
-        best_epoch: The epoch of it, 0 for none yet.
+        best_epoch: Epoch of the best value, 0 for none yet.
     """
 
     stage: int = 0
@@ -67,25 +67,25 @@ def stage_list(config: Config) -> list[tuple[str, StageConfig]]:
 
 
 def keeps_features(config: Config, stage: StageConfig, records: int, num_features: int) -> bool:
-    """Whether a stage computes the features of its records once: the base is frozen, nothing varies, and they fit."""
+    """Whether a stage computes its features only once: the backbone is frozen, nothing is random, and they fit."""
     frozen = stage.trainable == "heads" and stage.batch_norm == "running" and config.data.augmentation == "none"
     return frozen and records * num_features * 4 <= FEATURE_CACHE_BYTES
 
 
 def train(setup: Setup, profile_steps: int = 0) -> Progress:
-    """Trains to the end, from the newest undamaged checkpoint in the workdir where there is one.
+    """Trains to the end, resuming from the newest undamaged checkpoint in the workdir if there is one.
 
     Writes to the workdir: ``checkpoints/`` (to resume), ``best/`` and ``last/`` (for `facejax.load_model`), their
     scores on the evaluation split, ``metrics.jsonl`` and TensorBoard events.
 
     Args:
         setup: From `set_up`.
-        profile_steps: Steps of which an XProf trace is written to ``profile/``, 0 for none.
+        profile_steps: Number of steps to trace with XProf, written to ``profile/``; 0 for none.
 
     Raises:
-        NonFiniteLossError: Names the step; the last good checkpoint stays the newest.
-        PreemptedError: SIGTERM came; all steps done so far are saved.
-        DiskFullError: The last whole checkpoint is as it was.
+        NonFiniteLossError: A non-finite value occurred; the last good checkpoint stays the newest.
+        PreemptedError: SIGTERM was received; all steps done so far are saved.
+        DiskFullError: The disk is full; the last complete checkpoint is unchanged.
         CheckpointError: All checkpoints are damaged.
     """
     config, directory = setup.config, setup.workdir / "checkpoints"
@@ -123,7 +123,7 @@ def train(setup: Setup, profile_steps: int = 0) -> Progress:
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """What the stages of a run share."""
+    """Objects shared by the stages of a run."""
 
     setup: Setup
     progress: Progress
@@ -135,7 +135,7 @@ class _Run:
 
 @dataclasses.dataclass(frozen=True)
 class _Pending:
-    """A step that was dispatched and whose metrics have not been read yet."""
+    """A dispatched step whose metrics have not been read yet."""
 
     step: int
     metrics: dict[str, jax.Array]
@@ -144,7 +144,7 @@ class _Pending:
 
 
 class _Stage:
-    """One stage of a run: its functions on the devices, its batches, its epochs."""
+    """One stage of a run: its functions on the devices, its batches and its epochs."""
 
     def __init__(self, run: _Run, name: str, stage: StageConfig, epochs_before: int, is_last: bool):
         setup, config = run.setup, run.setup.config
@@ -155,7 +155,7 @@ class _Stage:
         self.steps = self.steps_per_epoch * stage.epochs
         if stage.warmup_steps >= self.steps:
             logger.warning(
-                "%s stage: all %d steps are warm-up (--config.stages.%s.warmup_steps=%d), the rate %g is not reached",
+                "%s stage: all %d steps are warm-up (--config.stages.%s.warmup_steps=%d), so lr=%g is not reached",
                 *(name, self.steps, name, stage.warmup_steps, stage.lr),
             )
         self.tx = make_optimizer(stage, self.steps)
@@ -175,7 +175,7 @@ class _Stage:
         self.placement = parallel.place(functions, config.parallel, parallel.data_mesh(), config.sharding)
 
     def fresh_state(self, variables: dict[str, Any], step: jax.Array) -> TrainState:
-        """State at the start of the stage: the optimiser starts anew, as the published code has it."""
+        """State at the start of the stage; the optimiser is reset, as in the published code."""
         trainable, _ = split_params(variables["params"], self.stage.trainable)
         return self.placement.put_state(
             TrainState(
@@ -192,8 +192,8 @@ class _Stage:
         progress, config = self.progress, self.setup.config
         step = int(state.step)
         if progress.epoch < self.epochs_before + progress.stage_step // self.steps_per_epoch:
-            # SIGTERM came before this epoch was evaluated. It is not saved again: the next checkpoint holds the result,
-            # and until then this one is whole.
+            # SIGTERM was received before this epoch was evaluated. No new checkpoint is saved here: the next one will
+            # contain the result, and this one stays valid until then.
             self.end_epoch(step, state)
         if progress.stage_step >= self.steps:
             return state
@@ -221,7 +221,7 @@ class _Stage:
                     batch = self.placement.put_batch(next(batches))
                     dispatched = time.monotonic()
                     state, metrics = compiled.call(state, batch)
-                    # The previous step's metrics are read while this step runs, so the host never holds the device up.
+                    # The previous step's metrics are read while this step runs, so the device never waits for the host.
                     self.record(pending, meter)
                 step, progress.stage_step = step + 1, progress.stage_step + 1
                 pending = _Pending(step, metrics, dispatched - asked, clock.watch(dispatched, metrics))
@@ -238,7 +238,7 @@ class _Stage:
         return self.placement.from_step(state)
 
     def compile(self, step: int, state: Any, batch: Batch) -> parallel.CompiledStep:
-        """The step for such states and batches; logs what it costs."""
+        """Compiles the step for these shapes of state and batch; logs its cost."""
         compiled = self.placement.compile(state, self.placement.put_batch(batch))
         costs = {"seconds": compiled.seconds, "flops": compiled.flops, "bytes_per_device": compiled.bytes_per_device}
         self.log.write(step, phase="compile", stage=self.name, **costs)
@@ -253,10 +253,10 @@ class _Stage:
         return compiled
 
     def checkpoint(self, step: int, state: TrainState, end_of_epoch: bool, stop: bool, meter: Meter) -> None:
-        """Evaluates at the end of an epoch, and starts to save state and progress as one unit.
+        """Evaluates at the end of an epoch, and starts saving state and progress as one unit.
 
         Raises:
-            PreemptedError: `stop`, or SIGTERM came while evaluating; all is saved.
+            PreemptedError: `stop` is set, or SIGTERM was received during the evaluation; everything is saved.
         """
         if end_of_epoch and not stop:
             try:
@@ -267,10 +267,10 @@ class _Stage:
         if stop:
             meter.report()
             self.checkpointer.wait()
-            raise PreemptedError(f"stopped by SIGTERM; step {step} is saved, the same command goes on from it")
+            raise PreemptedError(f"stopped by SIGTERM; step {step} is saved, the same command resumes from it")
 
     def batches(self, state: TrainState) -> Iterator[Batch]:
-        """Training batches from the current position on; of features where the base is frozen and nothing varies."""
+        """Training batches from the current position on; batches of features if they are kept (`keeps_features`)."""
         setup, stage = self.setup, self.stage
         config, source = setup.config, setup.train_source
         label_keys = {task.label_key for task in setup.tasks}
@@ -284,7 +284,7 @@ class _Stage:
             logger.info("%s stage: computing the features of %d records once", self.name, len(source))
             features = self.outputs(self.placement.features, state, source)
             readable = ~np.isnan(features).any(axis=1)
-            # Zeros, since nan would pass the mask: nan times 0 is nan.
+            # Zeros, since masking does not remove NaN: NaN times 0 is NaN.
             arrays = {"features": np.where(readable[:, None], features, 0), "mask": readable.astype(np.float32)}
             for key in label_keys:
                 labels = source.labels(key)
@@ -302,10 +302,10 @@ class _Stage:
         return ({key: value for key, value in batch.items() if key in keep} for batch in loader)
 
     def outputs(self, function: Callable, state: TrainState, source: FaceSource) -> Any:
-        """What `evaluate` or `features` give for a source's records, in order: (records, ...), nan if unreadable.
+        """Outputs of `evaluate` or `features` for a source's records, in order: (records, ...), NaN if unreadable.
 
         Raises:
-            NonFiniteLossError: What they give for a record that can be read is not finite.
+            NonFiniteLossError: The outputs for a readable record are not finite.
         """
         config, results = self.setup.config, []
         for batch in eval_batches(
@@ -317,22 +317,22 @@ class _Stage:
             threads=config.data.read_threads,
         ):
             if self.preemption.requested():
-                raise PreemptedError("stopped by SIGTERM while evaluating; the same command evaluates again")
+                raise PreemptedError("stopped by SIGTERM during evaluation; the same command evaluates again")
             inputs = self.placement.put_eval_batch({"image": batch["image"], "mask": batch["mask"]})
             results.append((function(state.params, state.batch_stats, inputs), self.placement.gather(inputs["mask"])))
         found, mask = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(source)], *jax.device_get(results))
         finite = [np.isfinite(rows).all(axis=1) for rows in jax.tree.leaves(found)]
         if wrong := int((~np.logical_and.reduce(finite) & (mask > 0)).sum()):
             raise NonFiniteLossError(
-                f"what the network says of {source.name} is not finite (in {wrong} of {len(source)} records) in the "
+                f"the network's output for {source.name} is not finite (in {wrong} of {len(source)} records) in the "
                 f"{self.name} stage; {self._mend()}"
             )
         return found
 
     def record(self, pending: _Pending | None, meter: Meter) -> None:
-        """Logs the metrics of a step; stops the run where the loss or the gradient is not finite.
+        """Logs the metrics of a step; stops the run if the loss or the gradient is not finite.
 
-        The loss alone is not enough: it is that of the weights before the step, which the gradient then changes.
+        Checking the loss alone is not enough: it belongs to the weights before the step, which the gradient changes.
         """
         if pending is None:
             return
@@ -349,11 +349,11 @@ class _Stage:
     def _mend(self) -> str:
         return (
             f"the last good checkpoint is kept in {self.setup.workdir / 'checkpoints'}. Try a lower "
-            f"--config.stages.{self.name}.lr (now {self.stage.lr}), in another --workdir"
+            f"--config.stages.{self.name}.lr (currently {self.stage.lr}), in another --workdir"
         )
 
     def end_epoch(self, step: int, state: TrainState) -> None:
-        """Evaluates, keeps the best and the last model, and logs."""
+        """Evaluates, saves the last and, if it improved, the best model, and logs the results."""
         setup, progress = self.setup, self.progress
         started = time.monotonic()
         scores = self.outputs(self.placement.evaluate, state, setup.eval_source)
@@ -363,7 +363,7 @@ class _Stage:
         progress.epoch += 1
         first = setup.tasks[0]
         value = selection_value(first, results[first.name], setup.config.select)
-        # An epoch without a value is the best only while there is no other.
+        # An epoch whose value is NaN is the best only as long as there is no other epoch.
         is_best = progress.best_epoch == 0 or not (value <= progress.best or math.isnan(value))
         if is_best:
             progress.best, progress.best_epoch = value, progress.epoch
@@ -386,7 +386,7 @@ class _Stage:
         )
 
     def keep(self, name: str, step: int, state: TrainState, scores: dict[str, np.ndarray]) -> None:
-        """Saves a model for inference, with its scores on the evaluation split, as `workdir/<name>`."""
+        """Saves the model for inference as `workdir/<name>`, and its scores on the evaluation split next to it."""
         variables = self.placement.gather({"params": state.params, "batch_stats": state.batch_stats})
         if jax.process_index() == 0:
             variables = jax.device_get(variables)

@@ -1,7 +1,7 @@
 """The losses of the heads: class-weighted softmax cross-entropy (paper eq. 2), binary cross-entropy, concordance.
 
-Each takes a mask, since a batch may mix records of several sets that lack each other's labels, and gives 0 where no
-record has the label.
+Each takes a mask, since a batch may mix records of several datasets with different labels, and returns 0 if no record
+has the label.
 """
 
 from typing import Literal
@@ -22,11 +22,11 @@ def class_weights(counts: np.ndarray) -> np.ndarray:
         counts: (classes,) number of training records of each class.
 
     Returns:
-        (classes,) float32. A class without a record gets 0: nothing can be learnt of it, and a weight of infinity
+        (classes,) float32. A class without records gets 0: nothing can be learnt about it, and an infinite weight
         would poison the label-smoothing term of every other record.
 
     Raises:
-        ValueError: There is no record at all.
+        ValueError: There are no records at all.
     """
     counts = np.asarray(counts, np.float64)
     if counts.max() <= 0:
@@ -48,15 +48,15 @@ def cross_entropy(
     Args:
         logits: Raw scores, any range.
         labels: Class indices; those of masked records are ignored.
-        mask: 1 for records that count, 0 for padding and missing labels.
-        weights: Of each class, see `class_weights`.
+        mask: 1 for labelled records, 0 for padding and missing labels.
+        weights: Weight of each class, see `class_weights`.
         normalization: ``example`` is the mean of w_y * loss over the records (eq. 2 as printed), ``batch`` divides
             by the sum of the records' weights, as the paper's published code does through torch.nn.CrossEntropyLoss,
-            ``none`` leaves the weights out.
+            ``none`` ignores the weights.
         label_smoothing: As in torch.nn.CrossEntropyLoss: (1 - s) w_y (-log p_y) + s / C sum_c w_c (-log p_c).
 
     Returns:
-        Scalar float32; 0 where the mask is all 0.
+        Scalar float32; 0 if the mask is all 0.
     """
     if normalization == "none":
         weights = jnp.ones_like(weights)
@@ -74,12 +74,12 @@ def cross_entropy(
 def binary_cross_entropy(
     logits: Float[Array, "batch"], labels: Int[Array, "batch"], mask: Float[Array, "batch"]
 ) -> Float[Array, ""]:
-    """Mean sigmoid cross-entropy of the records that count (the paper's loss for gender).
+    """Mean sigmoid cross-entropy over the unmasked records (the paper's loss for gender).
 
     Args:
         logits: Logit of label 1, any range.
         labels: 0 or 1; those of masked records are ignored.
-        mask: 1 for records that count, 0 for others.
+        mask: 1 for labelled records, 0 for others.
     """
     nll = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), labels.astype(jnp.float32))
     return jnp.where(mask > 0, nll, 0).sum() / jnp.maximum(mask.sum(), 1)
@@ -88,16 +88,16 @@ def binary_cross_entropy(
 def concordance(
     predicted: Float[Array, "batch values"], target: Float[Array, "batch values"], mask: Float[Array, "batch"]
 ) -> Float[Array, "values"]:
-    """Lin's concordance correlation coefficient of each value over the records that count, in [-1, 1].
+    """Lin's concordance correlation coefficient of each value over the unmasked records, in [-1, 1].
 
-    2 cov(x, y) / (var x + var y + (mean x - mean y)^2), with the population's variances (divided by n), as Lin (1989)
-    defines it; 0 where nothing varies or counts. The published successor's code divides by n - 1, which counts the
-    difference of the means a little less: (n - 1) / n of its square.
+    2 cov(x, y) / (var x + var y + (mean x - mean y)^2), with population variances (divided by n), as defined by Lin
+    (1989); 0 if nothing varies or all records are masked. The code of the published successor divides by n - 1, which
+    gives the difference of the means slightly less weight: (n - 1) / n of its square.
 
     Args:
         predicted: Any range.
-        target: Any range, NaN in records that do not count.
-        mask: 1 for records that count, 0 for others.
+        target: Any range, NaN in masked records.
+        mask: 1 for labelled records, 0 for others.
     """
     weights = (mask / jnp.maximum(mask.sum(), 1))[:, None]
     x = predicted.astype(jnp.float32)

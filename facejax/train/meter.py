@@ -1,4 +1,4 @@
-"""Progress of a stage: rate, where the time goes, what is left; a line every few seconds and the same as metrics."""
+"""Progress of a stage: throughput, where the time goes, time left; logged every few seconds and written as metrics."""
 
 import datetime
 import logging
@@ -18,14 +18,14 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def memory_use() -> dict[str, int]:
-    """Peak memory so far in bytes: of this process, and of its fullest device where JAX counts that (not on CPU)."""
+    """Peak memory so far in bytes: of this process, and of its fullest device if JAX reports it (not on CPU)."""
     use = {"host_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
     counted = [stats["peak_bytes_in_use"] for device in jax.local_devices() if (stats := device.memory_stats())]
     return {**use, "device_peak_bytes": max(counted)} if counted else use
 
 
 class Meter:
-    """Counts finished steps and where their time went; pauses (evaluation, saving) are not in the rate."""
+    """Counts finished steps and where their time went; the rate excludes pauses (evaluation, saving)."""
 
     def __init__(
         self,
@@ -40,13 +40,13 @@ class Meter:
         """Starts the clock.
 
         Args:
-            name: Of the stage, for the lines.
-            step: Steps of the stage done before.
+            name: Name of the stage, for the log lines.
+            step: Steps of the stage already done.
             steps: Steps of the whole stage.
-            steps_per_epoch: Of them in an epoch.
-            batch_size: Images a step.
-            flops: Floating-point operations a step, over all devices.
-            write: Is given each line's timing as keyword arguments.
+            steps_per_epoch: Steps per epoch.
+            batch_size: Images per step.
+            flops: Floating-point operations per step, over all devices.
+            write: Called with the timing of each line as keyword arguments.
         """
         self._name, self._done = name, step
         self._steps, self._steps_per_epoch, self._batch_size = steps, steps_per_epoch, batch_size
@@ -66,10 +66,10 @@ class Meter:
         self._since = time.monotonic()
 
     def update(self, metrics: dict[str, float], device_seconds: float, input_seconds: float) -> None:
-        """Counts a finished step; prints when the last line is old enough.
+        """Counts a finished step; logs a line if the last one is old enough.
 
         Args:
-            metrics: Of the step, ``loss`` among them.
+            metrics: Metrics of the step, including ``loss``.
             device_seconds: Time it took on the device.
             input_seconds: Time the loop waited for its batch.
         """
@@ -82,7 +82,7 @@ class Meter:
         return self._seconds + max(time.monotonic() - self._since, 0.0)
 
     def report(self) -> None:
-        """Prints and writes what happened since the last line; nothing where no step ended."""
+        """Logs and writes what happened since the last line; does nothing if no step has finished."""
         if not self._recent:
             return
         count, elapsed = len(self._recent), self._elapsed()
@@ -100,7 +100,7 @@ class Meter:
         self._write(phase="timing", stage=self._name, **timing)
         shown = [name for name in metrics[0] if not name.endswith(("/loss", "grad_norm"))]
         logger.info(
-            "%s epoch %d step %d/%d: %s; %.1f images/s (device %.3g s a step, %.0f%% waiting for input%s), "
+            "%s epoch %d step %d/%d: %s; %.1f images/s (device %.3g s per step, %.0f%% waiting for input%s), "
             "%s left in this stage",
             self._name,
             (self._done - 1) // self._steps_per_epoch + 1,

@@ -1,4 +1,4 @@
-"""The log of a run: one JSON object a line in metrics.jsonl, and the same scalars as TensorBoard events."""
+"""The log of a run: one JSON object per line in metrics.jsonl, and the same scalars as TensorBoard events."""
 
 import json
 import logging
@@ -13,12 +13,12 @@ from facejax.atomic import write_atomically
 
 logger = logging.getLogger(__name__)
 
-# Lines about the machine, which no two runs have alike.
+# Phases that depend on the machine and so differ between runs.
 TIMING_PHASES = ("timing", "compile")
 
 
 class MetricsLog:
-    """Writes metrics of steps; a resumed run first drops what lies after its checkpoint, so no step is there twice.
+    """Writes metrics of steps; a resumed run first drops lines after its checkpoint, so that no step appears twice.
 
     Only process 0 writes.
     """
@@ -56,19 +56,19 @@ class MetricsLog:
 
 
 class _Events:
-    """A file of TensorBoard events that holds each as soon as it is written, as the log does.
+    """A TensorBoard event file that is flushed after every event, like the log.
 
-    tensorboardX's `SummaryWriter` keeps them for up to two minutes: a killed run went on from its checkpoint without.
+    tensorboardX's `SummaryWriter` buffers events for up to two minutes: a killed run would resume without them.
     """
 
     def __init__(self, directory: pathlib.Path, first_step: int):
-        """Opens a new file; it outdates what the files before it hold of `first_step` and later ones."""
+        """Opens a new file; it supersedes events from `first_step` on in earlier files."""
         from tensorboardX.event_file_writer import EventsWriter  # pulls torch in where it is installed
         from tensorboardX.proto import event_pb2
 
         self._event: Any = event_pb2.Event  # pyright: ignore
         directory.mkdir(exist_ok=True)
-        # TensorBoard reads the files of a folder in the order of their names, which hold the second alone.
+        # TensorBoard reads the files of a folder in the order of their names, which only contain the time in seconds.
         self._file = EventsWriter(str(directory / "events"), f".{time.time_ns()}")
         self._append(step=first_step, session_log={"status": "START"})
 
@@ -87,14 +87,14 @@ class _Events:
 
 
 def read_metrics(workdir: pathlib.Path, timing: bool = False) -> list[dict[str, Any]]:
-    """All whole lines of a run's metrics.jsonl; one that cannot be read is left out.
+    """All readable lines of a run's metrics.jsonl; damaged lines are skipped.
 
-    The last one may be half-written, by a process that was killed; of any other the log tells.
+    The last line may be incomplete if the process was killed; any other damaged line is logged as a warning.
 
     Args:
-        workdir: Of the run.
-        timing: Also the lines of the phases ``timing`` and ``compile``. Without them a run that was interrupted and
-            continued has the same lines as one that was not.
+        workdir: The run's folder.
+        timing: Include the lines of the phases ``timing`` and ``compile``. Without them a run that was interrupted and
+            resumed has the same lines as one that was not.
     """
     path = workdir / "metrics.jsonl"
     if not path.exists():
@@ -107,7 +107,7 @@ def read_metrics(workdir: pathlib.Path, timing: bool = False) -> list[dict[str, 
             is_timing = line["phase"] in TIMING_PHASES
         except (json.JSONDecodeError, TypeError, KeyError):
             if number < len(texts):
-                logger.warning("line %d of %s is damaged and left out", number, path)
+                logger.warning("skipping damaged line %d of %s", number, path)
             continue
         if timing or not is_timing:
             lines.append(line)

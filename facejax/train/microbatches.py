@@ -1,7 +1,7 @@
-"""A batch cut into equal parts that run one after another: m-SAM on one device, and batches larger than the memory.
+"""Splits a batch into equal parts that run sequentially: m-SAM on one device, and batches that do not fit in memory.
 
-Part j of m holds records j, j + m, j + 2m, ...: where the batch lies sharded over devices, every part then lies on all
-of them and nothing is moved.
+Part j of m contains the records j, j + m, j + 2m, ...: if the batch is sharded over devices, so is every part, and
+nothing has to be moved.
 """
 
 from collections.abc import Callable
@@ -20,15 +20,15 @@ def split(batch: PyTree, parts: int) -> PyTree:
 
 
 def merge(pieces: PyTree) -> PyTree:
-    """Leaves (parts, n, ...) as (parts * n, ...), each record at the place it had before `split`."""
+    """Leaves (parts, n, ...) as (parts * n, ...), with each record in the position it had before `split`."""
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), pieces)
 
 
 def mean_over_parts(function: Callable[[PyTree, Any], T], batch: PyTree, parts: int) -> T:
-    """Mean of ``function(part, index of the part)`` over the parts of a batch, with one part's memory at a time.
+    """Mean of ``function(part, index of the part)`` over the parts of a batch, using the memory of one part at a time.
 
     Args:
-        function: Gives a pytree of floats, such as a gradient, traced once.
+        function: Returns a pytree of floats, such as a gradient; traced once.
         batch: Leaves (batch, ...).
         parts: 1 calls the function on the whole batch.
     """
@@ -48,15 +48,16 @@ def mean_over_parts(function: Callable[[PyTree, Any], T], batch: PyTree, parts: 
 def scan_microbatches(function: Callable[[T, PyTree], tuple[T, PyTree]], carry: T, batch: PyTree, count: int):
     """(carry, outputs by record) of ``carry, outputs = function(carry, microbatch)`` over the parts of a batch.
 
-    The gradient keeps no intermediate values of a part but computes them again, so that memory is that of one part and
-    of the outputs; this costs one more forward pass. (The loss on the outputs of all parts is that of the whole batch,
-    whatever it is: Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup".)
+    The gradient recomputes the intermediate values of each part instead of keeping them, so that the memory is that of
+    one part and of the outputs; this costs one more forward pass. (Computed on the outputs of all parts, any loss
+    equals that of the whole batch: Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited
+    Setup".)
 
     Args:
         function: Traced once.
-        carry: What goes from part to part.
+        carry: Value passed from part to part.
         batch: Leaves (batch, ...).
-        count: Number of parts; 1 calls the function on the whole batch and computes nothing twice.
+        count: Number of parts; 1 calls the function on the whole batch, without recomputation.
     """
     if count == 1:
         return function(carry, batch)

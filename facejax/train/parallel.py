@@ -1,12 +1,12 @@
-"""Where the step runs: the same pure functions under `jax.jit` over a mesh, or under `jax.pmap`.
+"""Placement of the step on devices: the same pure functions under `jax.jit` over a mesh, or under `jax.pmap`.
 
 ``jit``: the batch is sharded over all devices of all processes and the step is that of the whole batch (loss, SAM
 perturbation and BatchNorm statistics are global), so the result does not depend on the number of devices.
 
-``pmap``: each device takes its part of the batch, with its own BatchNorm statistics and, unless they are synced, its
-own SAM perturbation (m-SAM, Foret et al. 2021); gradients, statistics and metrics are averaged. (`jax.shard_map`, with
-its default ``check_vma=True``, would sum the gradient of replicated parameters over the devices by itself: a
-perturbation that is no longer local, and a gradient too large by the number of devices, which Adam hides.)
+``pmap``: each device computes its part of the batch, with its own BatchNorm statistics and, unless synced, its own SAM
+perturbation (m-SAM, Foret et al. 2021); gradients, statistics and metrics are averaged. (`jax.shard_map`, with its
+default ``check_vma=True``, would implicitly sum the gradient of replicated parameters over the devices: the
+perturbation would no longer be local, and the gradient too large by the number of devices, which Adam hides.)
 """
 
 import dataclasses
@@ -25,9 +25,10 @@ from facejax.train.state import TrainState
 from facejax.train.step import Batch, StepFunctions
 
 PMAP_AXIS = "batch"
-# By default XLA keeps in float32 what is rounded to bfloat16 and used in float32 again: twice the traffic of memory.
+# By default XLA keeps values in float32 that are rounded to bfloat16 and then used in float32 again, which doubles the
+# memory traffic.
 COMPILER_OPTIONS = {"xla_allow_excess_precision": False}
-# Smaller arrays stay whole on every device: gathering one costs more than its memory is worth, and SAM joins them.
+# Smaller arrays are replicated: gathering one costs more than its memory is worth, and SAM joins them.
 MIN_SHARDED_ELEMENTS = JOINED_BELOW
 
 Sharing = Literal["none", "optimizer", "full"]
@@ -41,7 +42,7 @@ class CompiledStep:
         call: (state, batch) -> (state, metrics); the state's buffers are donated.
         seconds: Time to trace and compile it, or to load it from the compilation cache.
         flops: Floating-point operations of its products and convolutions, over all devices (`flops.count_flops`).
-        bytes_per_device: Of its arguments, results and temporary values, as XLA planned them.
+        bytes_per_device: Memory of its arguments, results and temporary values, as planned by XLA.
     """
 
     call: Callable[[Any, Batch], tuple[Any, dict[str, jax.Array]]]
@@ -56,13 +57,13 @@ class Placement:
 
     Attributes:
         put_state: Puts a state on the devices in the form in which it is saved and evaluated.
-        to_step: That form to the one that the step takes and gives.
-        from_step: The way back.
-        gather: Whole copies on every device of what is sharded, for the host to read.
+        to_step: Converts that form to the one that the step takes and returns.
+        from_step: The inverse of `to_step`.
+        gather: Replicates sharded arrays on every device, for the host to read.
         put_batch: Puts this process's part of a host batch on the devices.
         put_eval_batch: The same for evaluation.
-        compile: (state, batch) -> the step for such a state, from `to_step`, and batch, from `put_batch`.
-        evaluate: (params, batch_stats, batch) -> outputs; takes what `from_step` gives.
+        compile: (state, batch) -> compiled step for a state from `to_step` and a batch from `put_batch`.
+        evaluate: (params, batch_stats, batch) -> outputs; takes variables as returned by `from_step`.
         features: The same, for the pooled features.
     """
 
@@ -83,14 +84,14 @@ def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds whole."""
+    """The sharding of arrays that are replicated on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def shared_out(mesh: Mesh, leaf: Any) -> NamedSharding:
-    """The sharding of an array of which each device holds an equal part, along the longest side that divides.
+    """The sharding of an array that is split equally over the devices, along the longest axis that divides evenly.
 
-    An array without such a side, or a small one, stays whole.
+    An array without such an axis, or a small one, is replicated.
     """
     sides = [side for side in range(leaf.ndim) if leaf.shape[side] % mesh.size == 0]
     if leaf.size < MIN_SHARDED_ELEMENTS or not sides:
@@ -100,7 +101,7 @@ def shared_out(mesh: Mesh, leaf: Any) -> NamedSharding:
 
 
 def state_shardings(state: TrainState, mesh: Mesh, sharing: Sharing) -> TrainState:
-    """A state of shardings: what lies whole on every device and what is shared out (`Config.sharding`)."""
+    """The sharding of every leaf of a state: replicated or split over the devices (`Config.sharding`)."""
     whole = jax.tree.map(lambda _: replicated(mesh), state)
     changes = {}
     if sharing != "none":
@@ -111,12 +112,12 @@ def state_shardings(state: TrainState, mesh: Mesh, sharing: Sharing) -> TrainSta
 
 
 def axis_name(kind: Literal["jit", "pmap"]) -> str | None:
-    """The axis name that `step.make_step_functions` is to be given for this kind of placement."""
+    """The axis name to pass to `step.make_step_functions` for this kind of placement."""
     return PMAP_AXIS if kind == "pmap" else None
 
 
 def joins_weights(sharing: Sharing) -> bool:
-    """The `join_weights` that `step.make_step_functions` is to be given: on accelerators that hold all weights whole.
+    """The `join_weights` to pass to `step.make_step_functions`: True on accelerators with replicated weights.
 
     There many small kernels cost more than their work. On a CPU the step became slower (docs/performance_log.md).
     """
@@ -127,17 +128,17 @@ def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sh
     """The functions of a stage on the devices of a mesh.
 
     Args:
-        functions: From `step.make_step_functions`, made with `axis_name(kind)`.
-        kind: See the module's first lines.
-        mesh: From `data_mesh`. The batch size must be a multiple of the number of its devices.
+        functions: From `step.make_step_functions`, created with `axis_name(kind)`.
+        kind: See the module docstring.
+        mesh: From `data_mesh`. The batch size must be a multiple of its number of devices.
         sharing: See `Config.sharding`.
 
     Raises:
-        ValueError: Something is to be shared out under pmap, where each device holds all.
+        ValueError: Sharding is requested under pmap, where the state is replicated.
     """
     if kind == "pmap" and sharing != "none":
         raise ValueError(
-            f"--config.sharding={sharing} needs --config.parallel=jit: under pmap each device holds the whole state"
+            f"--config.sharding={sharing} needs --config.parallel=jit: under pmap every device has the whole state"
         )
     everywhere = replicated(mesh)
     by_record = NamedSharding(mesh, PartitionSpec("data"))
@@ -146,7 +147,7 @@ def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sh
         return {name: jax.make_array_from_process_local_data(by_record, value) for name, value in batch.items()}
 
     def put_state(state: TrainState) -> TrainState:
-        # Arrays of keys cannot be put on other processes' devices, their numbers can.
+        # Key arrays cannot be put on the devices of other processes, but their raw data can.
         state = dataclasses.replace(state, rng=jax.random.key_data(state.rng))
         state = jax.device_put(state, state_shardings(state, mesh, sharing))
         return dataclasses.replace(state, rng=jax.random.wrap_key_data(state.rng))
@@ -161,7 +162,7 @@ def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sh
         )
         return _compile(train, state, batch)
 
-    # The variables come as they lie, whole or shared out.
+    # The variables keep their sharding, whatever it is.
     evaluation = {"in_shardings": (None, None, by_record), "out_shardings": everywhere}
     placement = Placement(
         put_state=put_state,
@@ -178,14 +179,14 @@ def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sh
 
 
 def _under_pmap(placement: Placement, functions: StepFunctions, mesh: Mesh) -> Placement:
-    """The placement for jit, but for the step, whose state has a device axis and numbers in place of its key."""
+    """The placement for jit, except for the step, whose state has a device axis and raw data in place of its key."""
 
     def train_numbers(state: TrainState, batch: Batch):
         state = dataclasses.replace(state, rng=jax.random.wrap_key_data(state.rng))
         state, metrics = functions.train(state, batch)
         return dataclasses.replace(state, rng=jax.random.key_data(state.rng)), metrics
 
-    # All devices of all processes, or the means would be those of one process.
+    # All devices of all processes, otherwise the means would be those of one process.
     train = jax.pmap(train_numbers, axis_name=PMAP_AXIS, devices=list(mesh.devices.flat), donate_argnums=0)
     local = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
 
@@ -193,7 +194,7 @@ def _under_pmap(placement: Placement, functions: StepFunctions, mesh: Mesh) -> P
         return placement.put_batch({name: value.reshape(local, -1, *value.shape[1:]) for name, value in batch.items()})
 
     def compile_pmap(state, batch) -> CompiledStep:
-        # pmap is asked with arrays of this process's part, for their shapes alone; its program takes the whole ones.
+        # pmap is lowered with arrays of this process's part, only for their shapes; the program takes global arrays.
         part = jax.tree.map(lambda leaf: np.zeros((local, *leaf.shape[1:]), leaf.dtype), (state, batch))
         compiled = _compile(train, *part)
 

@@ -1,4 +1,4 @@
-"""SIGTERM, by which schedulers take a machine back: the run saves where it stands and exits with a code of its own."""
+"""Preemption by SIGTERM: the run saves a checkpoint and exits with a special exit code."""
 
 import os
 import signal
@@ -13,21 +13,21 @@ EXIT_CODE = os.EX_TEMPFAIL
 
 
 class PreemptedError(Exception):
-    """The run was asked to stop and has saved all it did; the same command continues it."""
+    """The run was asked to stop and has saved its progress; the same command resumes it."""
 
 
 class Preemption:
-    """Whether the run was asked to stop by SIGTERM, as a context manager around the run.
+    """Context manager around a run that records whether SIGTERM asked it to stop.
 
-    With several processes it is enough that one gets the signal: JAX's preemption service, which `jax.distributed`
-    starts, hears it and lets all of them stop at the same step.
+    With several processes it is enough that one of them receives the signal: JAX's preemption service, started by
+    `jax.distributed`, makes all of them stop at the same step.
     """
 
     def __init__(self):
         self._asked, self._calls, self._before = False, 0, None
 
     def __enter__(self) -> "Preemption":
-        # Signals can be handled by the main thread only; a run in another one is stopped by whoever owns the process.
+        # Only the main thread can handle signals; a run in another thread is stopped by whoever owns the process.
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._handle)
         return self
@@ -41,7 +41,7 @@ class Preemption:
         self._asked = True
 
     def requested(self) -> bool:
-        """Whether to stop now; all processes call it equally often, and get the same answer at the same call."""
+        """Whether to stop now. All processes must call this equally often; they get the same answer at each call."""
         if jax.process_count() == 1:
             return self._asked
         self._calls += 1

@@ -1,4 +1,4 @@
-"""What a run needs before its first step: the data, the network, its first weights."""
+"""Setup of a run before its first step: the data, the network, its initial weights."""
 
 import dataclasses
 import logging
@@ -32,19 +32,19 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What a run needs and never changes, made by `set_up`.
+    """The parts of a run that never change, created by `set_up`.
 
     Attributes:
         config: The run's config.
-        workdir: Where everything is written.
-        tasks: The tasks that are trained; the first one chooses the best epoch.
-        cfg: What is saved beside the weights.
+        workdir: Folder that everything is written to.
+        tasks: The trained tasks; the first one selects the best epoch.
+        cfg: Configuration that is saved with the weights.
         model: The network.
-        train_source: Records of the train split that have a label of at least one of the tasks.
-        eval_source: The same of the evaluation split.
-        eval_labels: By task, the labels of `eval_source` as `class_labels` gives them.
-        class_weights: By task, (classes,) of the loss (eq. 2), from the counts of the train split; ones where the
-            task's classes are not weighed.
+        train_source: Records of the train split that have a label for at least one of the tasks.
+        eval_source: The same for the evaluation split.
+        eval_labels: By task, the labels of `eval_source` as returned by `class_labels`.
+        class_weights: By task, (classes,) weights of the loss (eq. 2), from the counts of the train split; ones for
+            tasks without class weights.
         initial: Variables and configuration that the run starts from; None for random weights.
     """
 
@@ -61,12 +61,12 @@ class Setup:
 
 
 def class_labels(source: FaceSource, task: Task) -> np.ndarray:
-    """The task's label of every record of a source.
+    """The task's label for every record of a source.
 
-    Class indices, int64, -1 where missing (ages: years); or (records, outputs) float32, nan where missing.
+    Class indices, int64, -1 where missing (age: years); or (records, outputs) float32, NaN where missing.
 
     Raises:
-        KeyError: The set has no such label.
+        KeyError: The dataset has no such label.
     """
     labels = source.labels(task.label_key)
     if task.kind == "regression":
@@ -76,18 +76,18 @@ def class_labels(source: FaceSource, task: Task) -> np.ndarray:
 
 
 def labelled(source: FaceSource, tasks: Sequence[Task]) -> tuple[FaceSource, dict[str, np.ndarray]]:
-    """The records that have a label of at least one of the tasks, and their labels by task."""
+    """The records that have a label for at least one of the tasks, and their labels by task."""
     labels = {task.name: class_labels(source, task) for task in tasks}
     known = np.any([np.isfinite(v).all(axis=1) if v.ndim > 1 else v >= 0 for v in labels.values()], axis=0)
     return source.select(known), {name: values[known] for name, values in labels.items()}
 
 
 def open_split(config: Config, data_dir: pathlib.Path, split: str) -> tuple[FaceSource, dict[str, np.ndarray]]:
-    """`labelled` records of a split of the config's set, and their labels.
+    """The `labelled` records of a split of the config's dataset, and their labels.
 
     Raises:
-        FileNotFoundError: The set is not there; the message has the command that makes it.
-        ConfigError: It has no such split, or no label of a task.
+        FileNotFoundError: The dataset is not prepared; the message gives the command that prepares it.
+        ConfigError: It has no such split, or no label for one of the tasks.
     """
     data, tasks = config.data, trained_tasks(config)
     try:
@@ -104,9 +104,10 @@ def set_up(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> Set
     """Opens the data and builds the network of a run.
 
     Raises:
-        FileNotFoundError: The set, or the model to start from, is not there; the message has the command that makes it.
-        ConfigError: The batch does not divide over the devices, or is larger than the split; a task is unknown, the set
-            has no label of it, no such split, or more persons or classes than the head.
+        FileNotFoundError: The dataset or the model to start from is missing; the message gives the command that creates
+            it.
+        ConfigError: The batch does not divide over the devices, or is larger than the split; a task is unknown; or the
+            dataset has no label for it, no such split, or more identities or classes than the head.
     """
     data, tasks = config.data, trained_tasks(config)
     check_settings(config)
@@ -123,8 +124,8 @@ def set_up(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> Set
     persons = int(max(split["identity"].max() for split in labels.values())) + 1 if "identity" in train_labels else 0
     if persons > (config.model.identities or persons):
         raise ConfigError(
-            f"{data.name} has {persons} persons, more than --config.model.identities={config.model.identities}; "
-            "set it to 0, which takes as many outputs as there are persons"
+            f"{data.name} has {persons} identities, more than --config.model.identities={config.model.identities}; "
+            "set it to 0 for one output per identity"
         )
     model, cfg, initial = build_model(config, workdir, persons)
     cfg = dataclasses.replace(cfg, preprocessing=_fed_as_before(workdir, cfg.preprocessing))
@@ -137,48 +138,47 @@ def set_up(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> Set
 
 
 def check_settings(config: Config) -> None:
-    """Refuses settings that do not go together, whatever the data: before a set is looked for, or rendered.
+    """Rejects incompatible settings regardless of the data, before a dataset is looked for or rendered.
 
     Raises:
-        ConfigError: No stage has epochs, something is to be shared out under pmap, a batch does not divide over the
-            devices, the parts of SAM and the microbatches, or see `trained_tasks`.
+        ConfigError: No stage has epochs, sharding is requested under pmap, a batch does not divide over the devices,
+            the parts of SAM and the microbatches; or see `trained_tasks`.
     """
     trained_tasks(config)
     if not (config.stages.head.epochs or config.stages.full.epochs):
         raise ConfigError("no stage has epochs: set --config.stages.head.epochs or --config.stages.full.epochs")
     if config.parallel == "pmap" and config.sharding != "none":
         raise ConfigError(
-            f"--config.sharding={config.sharding} needs --config.parallel=jit: under pmap each device holds the whole "
-            "state"
+            f"--config.sharding={config.sharding} needs --config.parallel=jit: under pmap every device has the "
+            "every device"
         )
     devices, parts, microbatches = jax.device_count(), config.sam.parts, config.accumulate
     for name, divisor in (("batch_size", devices * parts * microbatches), ("eval_batch_size", devices)):
         if getattr(config, name) % divisor:
             cut = f" x {parts} parts x {microbatches} microbatches" if divisor > devices else ""
             raise ConfigError(
-                f"{name} {getattr(config, name)} is no multiple of the {devices} devices{cut}; "
+                f"{name} {getattr(config, name)} is not a multiple of the {devices} devices{cut}; "
                 f"set --config.{name} to one that is"
             )
 
 
 def _check_eval_labels(tasks: Sequence[Task], data: DataConfig, labels: Mapping[str, np.ndarray]) -> None:
-    """The best epoch is that of the first task, so that it must have labels; of others without any the log tells."""
+    """Requires labels for the first task, which selects the best epoch; warns about other tasks without labels."""
     for task in tasks:
         values = labels[task.name]
         if np.any(np.isfinite(values) if task.kind == "regression" else values >= 0):
             continue
-        words = f"no record of {data.name}/{data.eval_split} has a label of task {task.name}"
+        words = f"no record of {data.name}/{data.eval_split} has a label for task {task.name}"
         if task == tasks[0]:
-            raise ConfigError(f"{words}, which tells the best epoch; name another one first in --config.model.tasks")
-        logger.warning("%s: its figures will be empty", words)
+            raise ConfigError(f"{words}, which selects the best epoch; put another one first in --config.model.tasks")
+        logger.warning("%s: its metrics will be empty", words)
 
 
 def trained_tasks(config: Config) -> tuple[Task, ...]:
-    """The tasks of a config.
+    """The trained tasks of a config.
 
     Raises:
-        ConfigError: One is unknown, named twice or both trained and kept, or their weights in the loss are fewer or
-            more.
+        ConfigError: A task is unknown, named twice or both trained and kept, or the number of loss weights is wrong.
     """
     names = config.model.tasks
     heads = (*names, *config.model.keep_heads)
@@ -197,17 +197,17 @@ def trained_tasks(config: Config) -> tuple[Task, ...]:
 def build_model(
     config: Config, workdir: pathlib.Path | None, persons: int = 0
 ) -> tuple[FaceModel, PretrainedCfg, tuple[dict[str, Any], PretrainedCfg] | None]:
-    """(network, what is saved beside its weights, what it starts from or None).
+    """(network, configuration to save with its weights, variables and configuration it starts from or None).
 
     Args:
-        config: Of the run.
-        workdir: Its folder; runs that `init_from` names are looked for beside it. None looks for nothing.
-        persons: Outputs of an identity head, where `config.model.identities` is 0.
+        config: The run's config.
+        workdir: The run's folder; runs that `init_from` names are looked for next to it. None skips the search.
+        persons: Number of outputs of an identity head if `config.model.identities` is 0.
 
     Raises:
-        FileNotFoundError: The model to start from is not there.
-        ConfigError: It is of another architecture, lacks a head that is to be kept or pools otherwise than it; heads
-            cannot share a layer; or the photos are too small for the network.
+        FileNotFoundError: The model to start from is missing.
+        ConfigError: It has another architecture, lacks a head that is to be kept, or that head expects another pooling;
+            heads cannot share a layer; or the photos are too small for the network.
     """
     wanted, tasks = config.model, trained_tasks(config)
     initial = load_initial(wanted.init_from, workdir) if wanted.init_from and workdir else None
@@ -217,8 +217,8 @@ def build_model(
     if initial is not None:
         if initial[1].architecture != base.architecture:
             raise ConfigError(
-                f"--config.model.init_from={wanted.init_from} holds a {initial[1].architecture}, "
-                f"the config's backbone is {base.architecture}"
+                f"--config.model.init_from={wanted.init_from} is a {initial[1].architecture}, "
+                f"but the config's backbone is {base.architecture}"
             )
         missing = [name for name in wanted.keep_heads if name not in initial[1].tasks]
         if missing:
@@ -228,7 +228,7 @@ def build_model(
             )
         base = initial[1]
         kept_shared = tuple(name for name in base.shared_hidden if name in wanted.keep_heads)
-        if shared_hidden and kept_shared:  # there is one such layer, and training it would change what these say
+        if shared_hidden and kept_shared:  # there is one such layer, and training it would change the kept heads
             raise ConfigError(
                 f"--config.model.shared_hidden: {', '.join(kept_shared)} of {wanted.init_from} share a hidden layer "
                 "and are kept; leave shared_hidden empty"
@@ -237,17 +237,17 @@ def build_model(
         num_classes |= {name: n for name, n in base.num_classes.items() if name in wanted.keep_heads}
         if wanted.keep_heads and wanted.global_pool not in ("", base.global_pool):
             raise ConfigError(
-                f"--config.model.global_pool={wanted.global_pool}: the kept heads of {wanted.init_from} read features "
-                f"pooled by {base.global_pool}; leave it empty"
+                f"--config.model.global_pool={wanted.global_pool}: the kept heads of {wanted.init_from} expect "
+                f"features pooled by {base.global_pool}; leave it empty"
             )
     elif wanted.keep_heads:
-        raise ConfigError("--config.model.keep_heads needs --config.model.init_from, where the heads come from")
+        raise ConfigError("--config.model.keep_heads needs --config.model.init_from, which the heads are copied from")
     names = (*wanted.keep_heads, *(task.name for task in tasks))
     own = pretrained_cfg(wanted.backbone).preprocessing
     cfg = PretrainedCfg(
         architecture=base.architecture,
-        # What the weights were trained on is what they are fed again, but for size and kernel: timm's ImageNet weights
-        # are bicubic, while the published code trains them further with bilinear crops, as the augmentation makes them.
+        # The preprocessing of the initial weights is kept, except for size and kernel: timm's ImageNet weights use
+        # bicubic resizing, while the published code fine-tunes them on bilinear crops, as does our augmentation.
         preprocessing=dataclasses.replace(
             base.preprocessing, image_size=wanted.image_size or own.image_size, interpolation=own.interpolation
         ),
@@ -282,7 +282,7 @@ def build_model(
 
 
 def _fed_as_before(workdir: pathlib.Path, now: Preprocessing) -> Preprocessing:
-    """What a run that goes on was fed when it began, maybe under a facejax of other defaults; `now` for a new one."""
+    """The preprocessing that a resumed run started with, in case the defaults have changed; `now` for a new run."""
     if not (workdir / "last" / CFG).is_file():
         return now
     try:
@@ -290,12 +290,12 @@ def _fed_as_before(workdir: pathlib.Path, now: Preprocessing) -> Preprocessing:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if before != now:
-        logger.info("the run goes on with photos fed as when it began: %s; one that begins now has %s", before, now)
+        logger.info("resuming with the preprocessing that the run began with: %s; a new run would use %s", before, now)
     return before
 
 
 def saved_model(init_from: str, workdir: pathlib.Path) -> pathlib.Path | None:
-    """The folder that ``init_from`` means: itself, the best model in it, or that of the run beside `workdir`."""
+    """The folder that ``init_from`` refers to: itself, its best model, or that of the run next to `workdir`."""
     named = pathlib.Path(init_from)
     places = (named, named / "best", workdir.parent / named / "best")
     return next((directory.resolve() for directory in places if (directory / CFG).is_file()), None)
@@ -305,8 +305,8 @@ def load_initial(init_from: str, workdir: pathlib.Path) -> tuple[dict[str, Any],
     """Variables and configuration that a run starts from; see `facejax.config.ModelConfig.init_from`.
 
     Raises:
-        FileNotFoundError: There is no such folder, run, or downloaded file; says what was looked for.
-        ConfigError: What is there is damaged.
+        FileNotFoundError: There is no such folder, run, or downloaded file; the message says what was looked for.
+        ConfigError: The saved model is damaged.
     """
     try:
         if directory := saved_model(init_from, workdir):
@@ -317,7 +317,7 @@ def load_initial(init_from: str, workdir: pathlib.Path) -> tuple[dict[str, Any],
         raise FileNotFoundError(str(error)) from error
     except ValueError as error:
         raise ConfigError(f"--config.model.init_from={init_from}: {error}") from error
-    is_name = init_from.isidentifier()  # as a config's is
+    is_name = init_from.isidentifier()  # like the name of a config
     train = f"Train it first (python experiments/run.py --config {init_from}), or start" if is_name else "Start"
     raise FileNotFoundError(
         f"--config.model.init_from={init_from} is neither a folder with a saved model, nor a finished run "
@@ -327,18 +327,18 @@ def load_initial(init_from: str, workdir: pathlib.Path) -> tuple[dict[str, Any],
 
 
 def _class_weights(task: Task, labels: np.ndarray) -> tuple[jax.Array, str]:
-    """Weights of the task's classes, and how many records there are, in words."""
+    """Weights of the task's classes, and a description of how many records there are."""
     if task.kind == "regression":
         return jnp.ones(task.num_outputs), f"{np.isfinite(labels).all(axis=1).sum()} labelled records"
     known = labels[labels >= 0]
     if not len(known):
-        raise ConfigError(f"no record has a label of task {task.name}")
+        raise ConfigError(f"no record has a label for task {task.name}")
     if task.kind == "identity":
-        return jnp.ones(1), f"{len(known)} records of {len(np.unique(known))} persons"
+        return jnp.ones(1), f"{len(known)} records of {len(np.unique(known))} people"
     if task.kind == "age":
-        return jnp.ones(task.num_outputs), f"{len(known)} records of {known.min()} to {known.max()} years"
+        return jnp.ones(task.num_outputs), f"{len(known)} records, aged {known.min()} to {known.max()} years"
     if known.max() >= len(task.labels):
-        raise ConfigError(f"task {task.name} has {len(task.labels)} classes, a record has number {known.max()}")
+        raise ConfigError(f"task {task.name} has {len(task.labels)} classes, but a record has class {known.max()}")
     counts = np.bincount(known, minlength=len(task.labels))
     words = ", ".join(f"{label} {count}" for label, count in zip(task.labels, counts, strict=True))
     weights = losses.class_weights(counts) if task.weighted else np.ones(len(counts), np.float32)
@@ -346,20 +346,20 @@ def _class_weights(task: Task, labels: np.ndarray) -> tuple[jax.Array, str]:
 
 
 def _licence(config: Config, initial: tuple[dict[str, Any], PretrainedCfg] | None) -> str:
-    """Licences that bear on weights trained on these sets from those weights; the model cards say more."""
+    """Licences that apply to weights trained on these datasets from the initial weights; see also the model cards."""
     sets = [f"{name}: {get_dataset(name).licence}" for name in config.data.name.split("+")]
     first = f"initial weights: {initial[1].licence}" if initial is not None and initial[1].licence else ""
     return "; ".join(filter(None, [*sets, first]))
 
 
 def _training_data(config: Config, initial: tuple[dict[str, Any], PretrainedCfg] | None) -> tuple[str, ...]:
-    """Sets that the weights will have seen: those of the initial weights, then this run's."""
+    """Training datasets of the resulting weights: those of the initial weights, then this run's."""
     before = () if initial is None else initial[1].training_data
     return tuple(dict.fromkeys((*before, *config.data.name.split("+"))))
 
 
 def augmentation(config: DataConfig, image_size: int) -> tuple[Transform, ...]:
-    """The random transforms that the config names, for crops of any size; see `DataConfig.augmentation`."""
+    """The random transforms of the config, for crops of any size; see `DataConfig.augmentation`."""
     if config.augmentation == "none":
         return ()
     if config.augmentation == "flip":
@@ -368,7 +368,7 @@ def augmentation(config: DataConfig, image_size: int) -> tuple[Transform, ...]:
 
 
 def initial_variables(setup: Setup) -> dict[str, Any]:
-    """Random variables, with the backbone (and the heads to be kept) of `init_from` where the config names one."""
+    """Randomly initialised variables, with the backbone and kept heads of `init_from` if the config names one."""
     config = setup.config
     variables = init_variables(setup.model, config.seed, setup.cfg.preprocessing.image_size)
     if setup.initial is None:
@@ -379,8 +379,8 @@ def initial_variables(setup: Setup) -> dict[str, Any]:
         kept.add("head_shared")
     heads = [name for name in {**variables["params"], **loaded["params"]} if name not in kept]
     variables = merge_variables(variables, loaded, leave_out=heads)
-    logger.info("%s taken from %s", ", ".join(sorted(kept)), config.model.init_from)
+    logger.info("%s loaded from %s", ", ".join(sorted(kept)), config.model.init_from)
     if config.model.restore_batch_norm and is_folded(variables):
-        logger.info("its BatchNorm was folded into the convolutions: measuring the statistics of the training photos")
+        logger.info("its BatchNorm was folded into the convolutions: re-estimating statistics on the training photos")
         variables = restore_batch_norm(setup.model, variables, setup.cfg.preprocessing, setup.train_source, config.seed)
     return variables

@@ -1,4 +1,4 @@
-"""The training state: one pytree that holds all that a step reads and writes."""
+"""The training state: one pytree with everything that a step reads and writes."""
 
 from typing import Any, Literal
 
@@ -13,11 +13,11 @@ class TrainState:
     """Everything that training changes; saved and restored as one unit.
 
     Attributes:
-        step: int32 scalar, steps done since the start of the run, over all stages.
+        step: int32 scalar, number of steps since the start of the run, over all stages.
         params: All parameters, float32.
         batch_stats: BatchNorm running statistics, float32.
         opt_state: Optimiser state of the trainable parameters of the current stage.
-        rng: Key that dropout and the like fold the step into.
+        rng: Base key that each step is folded into, for dropout.
     """
 
     step: PyTree
@@ -28,7 +28,7 @@ class TrainState:
 
 
 def split_params(params: dict, trainable: Literal["heads", "all"]) -> tuple[dict, dict]:
-    """(trainable, frozen) parts of the top level of a `FaceModel`'s parameters; `{**trainable, **frozen}` undoes it."""
+    """Splits the top level of a `FaceModel`'s parameters into (trainable, frozen); `{**trainable, **frozen}` merges."""
     if trainable == "all":
         return dict(params), {}
     frozen = {name: value for name, value in params.items() if name == "backbone"}

@@ -1,4 +1,4 @@
-"""One step of training and of evaluation, as pure functions of state and batch."""
+"""The training and evaluation steps, as pure functions of state and batch."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from facejax.train import losses, microbatches, sam
 from facejax.train.state import TrainState, split_params
 
 Batch = dict[str, Any]
-Metrics = dict[str, Any]  # scalars, and pairs of sums until a step ends
+Metrics = dict[str, Any]  # scalars; until the end of a step also pairs of sums
 
 IDENTITY_RANKS = 5
 
@@ -31,8 +31,8 @@ class StepFunctions:
 
     Attributes:
         train: (state, batch) -> (state, metrics): one update. With an `axis_name` it must run under that axis.
-        evaluate: (params, batch_stats, batch) -> `scores` by task; nan where the mask is 0.
-        features: (params, batch_stats, batch) -> (batch, D) pooled features, nan where the mask is 0.
+        evaluate: (params, batch_stats, batch) -> `scores` by task; NaN where the mask is 0.
+        features: (params, batch_stats, batch) -> (batch, D) pooled features, NaN where the mask is 0.
     """
 
     train: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -54,17 +54,17 @@ def make_optimizer(stage: StageConfig, steps: int) -> optax.GradientTransformati
 
 
 def init_optimizer(tx: optax.GradientTransformation, params: Any) -> optax.OptState:
-    """State of `make_optimizer`'s Adam before its first step, as NumPy arrays: both moments and the count are 0.
+    """Initial state of `make_optimizer`'s Adam, as NumPy arrays: both moments and the count are 0.
 
-    ``tx.init`` makes the same, but compiles the zeros of each shape.
+    ``tx.init`` gives the same state, but compiles a kernel of zeros for each shape.
     """
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(tx.init, params))
 
 
 def task_labels(task: Task, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """(labels, mask): what the task's head is to say for each record, and 1 where the record has that label.
+    """(labels, mask): the target of the task's head for each record, and 1 if the record has that label.
 
-    Class indices, int32 (batch,) (of ages: years less one, those beyond the last class in it); or values, float32
+    Labels are class indices, int32 (batch,) (for age: years minus one, clipped to the classes); or values, float32
     (batch, outputs), NaN where they are missing.
     """
     labels = batch[task.label_key]
@@ -81,15 +81,15 @@ def task_labels(task: Task, batch: Batch) -> tuple[jax.Array, jax.Array]:
 def head_loss(
     task: Task, logits: Float[Array, "batch outputs"], batch: Batch, class_weights: jax.Array, config: LossConfig
 ) -> tuple[jax.Array, Metrics]:
-    """Loss and training metrics of one head; records without its label and padding do not count.
+    """Loss and training metrics of one head; padding and records without its label are ignored.
 
-    The accuracy is a pair of sums, of the records that are right and of those that count, which differ between parts.
+    The accuracy is a pair of sums, of correct records and of labelled records, since the latter differs between parts.
 
     Args:
-        task: What the head says.
-        logits: Its raw outputs.
+        task: Task of the head.
+        logits: Raw outputs of the head.
         batch: See `make_step_functions`.
-        class_weights: (classes,) see `losses.class_weights`; used where the task is `weighted`.
+        class_weights: (classes,) see `losses.class_weights`; used if the task is `weighted`.
         config: Normalisation of the weights, label smoothing.
     """
     labels, mask = task_labels(task, batch)
@@ -131,11 +131,11 @@ def total_loss(
 
 
 def scores(task: Task, logits: Float[Array, "batch outputs"]) -> Float[Array, "batch _"]:
-    """What the evaluation needs of a head's outputs, float32.
+    """The part of a head's outputs that the evaluation needs, float32.
 
-    Probabilities of the classes (categorical, age: (batch, classes); binary: (batch, 2)); the outputs themselves
-    (regression); the indices of the `IDENTITY_RANKS` best persons, best first (identity: all 9131 probabilities of
-    244 thousand records would be 9 GB; nan where the logits are not finite).
+    Class probabilities (categorical, age: (batch, classes); binary: (batch, 2)); the outputs themselves (regression);
+    or the indices of the top `IDENTITY_RANKS` identities, best first (identity: all 9131 probabilities of 244 thousand
+    records would be 9 GB; NaN if the logits are not finite).
     """
     logits = logits.astype(jnp.float32)
     if task.kind == "regression":
@@ -149,7 +149,7 @@ def scores(task: Task, logits: Float[Array, "batch outputs"]) -> Float[Array, "b
 
 
 def _ratio(hits: jax.Array, count: jax.Array) -> jax.Array:
-    """The part of records that is right, of sums or of their means over parts and devices; 0 for no records."""
+    """The fraction of correct records, from sums or from their means over parts and devices; 0 for no records."""
     return jnp.where(count > 0, hits / jnp.maximum(count, jnp.finfo(count.dtype).tiny), 0)
 
 
@@ -166,26 +166,25 @@ def make_step_functions(
     accumulate: int = 1,
     join_weights: bool = False,
 ) -> StepFunctions:
-    """The functions of a stage, as closures over what does not change within it.
+    """The functions of a stage, as closures over what stays constant during the stage.
 
-    Batches hold ``image`` (uint8 RGB, resized, 0-255), labels, and ``mask``; or ``features`` in place of the image
-    where the frozen base's features were computed beforehand.
+    Batches contain ``image`` (uint8 RGB, resized, 0-255), labels, and ``mask``; or ``features`` in place of the image
+    if the features of the frozen backbone were computed in advance.
 
     Args:
         model: A `FaceModel`.
-        tasks: The tasks that are trained; their heads must be among the model's. A head of another task keeps its
-            weights.
+        tasks: The tasks to train; the model must have their heads. Heads of other tasks keep their weights.
         preprocessing: Normalisation of the images, done on the device.
         tx: Optimiser of the stage.
         class_weights: (classes,) by task, see `losses.class_weights`.
         stage: What is trainable, and how BatchNorm behaves.
-        sam_config: SAM's fields.
-        loss_config: The loss's fields.
+        sam_config: Settings of SAM.
+        loss_config: Settings of the loss.
         axis_name: Under `jax.pmap`, the axis over which gradients, statistics and metrics are averaged; each device
             normalises its loss and its BatchNorm by its own part of the batch.
-        accumulate: Microbatches that the base runs on one after another (`Config.accumulate`).
-        join_weights: Whether SAM sees the trained weights as one vector, whose norm and perturbation are one kernel
-            each instead of one for each array. The same gradient up to rounding; see `parallel.joins_weights`.
+        accumulate: Number of microbatches that the backbone processes sequentially (`Config.accumulate`).
+        join_weights: Whether SAM treats the trained weights as one vector, whose norm and perturbation take one kernel
+            each instead of one per array. The same gradient up to rounding; see `parallel.joins_weights`.
     """
     apply: Callable[..., Any] = model.apply
 
@@ -193,7 +192,7 @@ def make_step_functions(
         return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
     def base_features(params, batch_stats, batch):
-        """Features of the base and its moved statistics; inside the gradient only where the base is trained."""
+        """Features of the backbone and its updated statistics; differentiated only if the backbone is trained."""
         if "features" in batch:
             return batch["features"], batch_stats
 
@@ -212,7 +211,7 @@ def make_step_functions(
         return features, batch_stats
 
     def with_features(params, batch_stats, batch):
-        """The batch with the features of the frozen base, and its moved statistics.
+        """The batch with the features of the frozen backbone, and the updated statistics.
 
         Both passes of SAM see the same features, so they are computed once.
         """
@@ -222,7 +221,7 @@ def make_step_functions(
         batch = {**batch, "features": microbatches.merge(features)}
         moved = jax.tree.map(lambda x: x.mean(axis=0), moved)
         if sam_config.rho > 0 and sam_config.batch_stats == "both":
-            # The second pass moves them once more by the same photos, as the published code does.
+            # The second pass updates them once more with the same photos, as in the published code.
             kept = MOMENTUM**accumulate
             moved = jax.tree.map(lambda new, old: new + kept * (new - old), moved, batch_stats)
         return batch, moved
@@ -285,7 +284,8 @@ def make_step_functions(
             rng=state.rng,
         )
         metrics = {name: _ratio(*value) if isinstance(value, tuple) else value for name, value in metrics.items()}
-        # Without the barrier XLA forms g * g once for this norm and Adam: a kernel a shape, which writes it to memory.
+        # Without the barrier XLA computes g * g once for this norm and Adam: one kernel per shape, which writes it to
+        # memory.
         return new_state, {**metrics, "grad_norm": sam.norm(jax.lax.optimization_barrier(gradient))}
 
     def evaluate(params, batch_stats, batch: Batch) -> dict[str, jax.Array]:

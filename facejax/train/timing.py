@@ -1,4 +1,4 @@
-"""How long steps take on the device, seen from the host without holding either up."""
+"""Measures how long steps take on the device, from the host, without delaying either."""
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,9 +8,9 @@ import jax
 
 
 class DeviceClock:
-    """Measures steps from the later of their dispatch and the end of the step before, to their own end.
+    """Measures each step from its dispatch or the end of the previous step, whichever is later, to its own end.
 
-    A thread waits for the results of one step after another, since the loop is then busy with the batches that follow.
+    A thread waits for the results of one step after another, since the loop is already busy with the next batches.
     """
 
     def __init__(self):
@@ -18,7 +18,7 @@ class DeviceClock:
         self._last_end = 0.0
 
     def watch(self, dispatched: float, results: Any) -> Future[float]:
-        """The device seconds of a step, as soon as it has ended.
+        """A future of the device seconds of a step, which resolves when the step has finished.
 
         Args:
             dispatched: `time.monotonic()` just before the step was called.

@@ -111,7 +111,7 @@ def test_resumption_is_exact(source, step):
 
 
 def test_batch_size_must_divide(source):
-    with pytest.raises(ValueError, match="no multiple of 3 processes"):
+    with pytest.raises(ValueError, match="not a multiple of 3 processes"):
         train_loader(source, PREPROCESSING, 8, 0, process_count=3)
     with pytest.raises(ValueError, match="process_index 2"):
         next(eval_batches(source, PREPROCESSING, 8, process_index=2, process_count=2))

@@ -107,7 +107,7 @@ def test_cpu_profile_leaves_out_the_stages_that_the_recipe_leaves_out(name):
         (["--config", "emotion_b2", "--config.model.tasks=emotion9"], "no task called 'emotion9'; did you mean"),
         (["--config", "emotion_b2", "--config.model.tasks=age,age"], "task age is named twice in --config.model.tasks"),
         (["--config", "ethnicity_mobilenet", "--config.model.tasks=age"], "task age is named twice"),
-        (["--config", "emotion_b2", "--config.batch_size=20"], "batch_size 20 is no multiple of the 8 devices"),
+        (["--config", "emotion_b2", "--config.batch_size=20"], "batch_size 20 is not a multiple of the 8 devices"),
         (
             ["--config", "emotion_b2", "--config.parallel=pmap", "--config.sharding=full"],
             "--config.sharding=full needs --config.parallel=jit",

@@ -93,7 +93,7 @@ def test_damaged_checkpoint_is_set_aside_loudly_and_the_one_before_it_used(saved
             integrity.set_damaged_aside(directory)
         assert "CHECKPOINT 8 IS DAMAGED" in caplog.text, path
         assert path.relative_to(directory / "8").as_posix() in caplog.text
-        assert "goes on from checkpoint 4" in caplog.text
+        assert "resumes from checkpoint 4" in caplog.text
         assert [folder.name for folder in directory.iterdir()] == ["4"]
         assert (tmp_path / str(attempt) / "checkpoints_damaged" / "8").is_dir()
     checkpointer = Checkpointer(directory)
@@ -111,11 +111,11 @@ def test_steps_are_numbers_and_may_be_damaged_again(saved, tmp_path, caplog):
         shutil.copytree(saved[0] / "8", directory / str(step))
     for _ in range(2):  # the run goes on from 8, saves 12 anew, and that is damaged too
         truncate(directory / "12" / "state" / "manifest.ocdbt", random.Random(0))
-        with pytest.raises(DiskFullError, match="step 12 is whole"), explain_full_disk(directory):
+        with pytest.raises(DiskFullError, match="step 12 is complete"), explain_full_disk(directory):
             raise OSError(errno.ENOSPC, "No space left on device")
         integrity.set_damaged_aside(directory)
         assert [folder.name for folder in directory.iterdir()] == ["8"]
-        assert "goes on from checkpoint 8" in caplog.text
+        assert "resumes from checkpoint 8" in caplog.text
         assert [folder.name for folder in (tmp_path / "checkpoints_damaged").iterdir()] == ["12"]
         shutil.copytree(saved[0] / "8", directory / "12")
 
@@ -173,7 +173,7 @@ def test_restores_on_other_devices_and_another_sharding(saved, tmp_path, monkeyp
 def test_a_step_is_saved_once_and_stays_whole(saved, tmp_path, step):
     """To replace it would leave none for a while."""
     checkpointer = Checkpointer(shutil.copytree(saved[0], tmp_path / "checkpoints"))
-    with pytest.raises(ValueError, match=rf"step {step} is saved already; the newest checkpoint is 8"):
+    with pytest.raises(ValueError, match=rf"step {step} is already saved; the newest checkpoint is 8"):
         checkpointer.save(step, saved[1][8], {"step": step, "again": True})
     assert checkpointer.latest_progress() == {"step": 8}
     checkpointer.close()
@@ -188,7 +188,7 @@ def test_no_space_left_is_explained_whatever_raises_it(saved):
     directory = saved[0]
     cause = OSError(errno.ENOSPC, "No space left on device")
     for error in (cause, ValueError("RESOURCE_EXHAUSTED: ... [OS error 28: ENOSPC No space left on device]")):
-        words = r"disk of .* is full \(\d+ MiB free\).*step 8 is whole.*free some space"
+        words = r"disk of .* is full \(\d+ MiB free\).*step 8 is complete.*free some space"
         with pytest.raises(DiskFullError, match=words), explain_full_disk(directory):
             raise RuntimeError("a thread failed") from error
     with pytest.raises(RuntimeError, match="something else"), explain_full_disk(directory):
@@ -215,7 +215,7 @@ def test_full_disk_leaves_the_last_checkpoint_whole(small_disk):
     noise = np.random.default_rng(0).standard_normal(500_000, np.float32)  # 2 MB that do not compress
     checkpointer.save(4, state.replace(params={"noise": noise}), {"step": 4})
     checkpointer.wait()
-    with pytest.raises(DiskFullError, match=r"step 4 is whole"):
+    with pytest.raises(DiskFullError, match=r"step 4 is complete"):
         checkpointer.save(8, state.replace(params={"noise": noise[::-1].copy()}), {"step": 8})
         checkpointer.wait()
     checkpointer.close()

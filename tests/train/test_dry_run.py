@@ -47,7 +47,7 @@ def test_features_that_are_kept_are_computed_once():
     (head,) = found.stages
     assert (head.steps, head.keeps_features) == (300, True)
     assert head.seconds == pytest.approx(160 * found.forward_flops / (8 * 0.3 * 1e12))
-    assert "a step of the first epoch" in in_words(found, 160, 1e12)
+    assert "per step of the first epoch" in in_words(found, 160, 1e12)
 
 
 def test_parts_and_microbatches_need_less_memory():
@@ -60,7 +60,7 @@ def test_parts_and_microbatches_need_less_memory():
     assert cut.memory_bytes - weights == again.memory_bytes - weights == (whole.memory_bytes - weights) // 4
     assert cut.step_flops == whole.step_flops
     assert again.step_flops == whole.step_flops * 8 / 6  # one more forward pass in each of the two
-    with pytest.raises(ConfigError, match="batch_size 12 is no multiple of the 8 devices"):
+    with pytest.raises(ConfigError, match="batch_size 12 is not a multiple of the 8 devices"):
         plan(dataclasses.replace(config, batch_size=12), 320, 1e12)
 
 

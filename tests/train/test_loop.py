@@ -358,7 +358,7 @@ def test_a_damaged_line_of_the_log_costs_itself_only(tmp_path, caplog):
 def test_clear_errors(data_dir, tmp_path):
     with pytest.raises(ValueError, match="multiple of the 8 devices"):
         run(data_dir, tmp_path, batch_size=12)
-    with pytest.raises(ValueError, match="eval_batch_size 12 is no multiple of the 8 devices"):
+    with pytest.raises(ValueError, match="eval_batch_size 12 is not a multiple of the 8 devices"):
         run(data_dir, tmp_path, eval_batch_size=12)
     with pytest.raises(ValueError, match="fewer than one batch"):
         run(data_dir, tmp_path, batch_size=4096)

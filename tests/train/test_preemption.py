@@ -145,11 +145,11 @@ def test_a_profile_says_what_was_traced(tmp_path, caplog):
     assert "no profile" not in caplog.text
     with contextlib.closing(Profile(tmp_path, 100)) as profile:
         profile.before_step(jnp.zeros(()))
-    assert "no profile: it would begin behind 3 steps, and 1 were run" in caplog.text
+    assert "no profile: it starts after 3 steps, but only 1 were run" in caplog.text
 
 
 def test_batch_must_divide_over_devices_parts_and_microbatches(data_dir, tmp_path):
-    message = r"batch_size 16 is no multiple of the 8 devices x 2 parts x 2 microbatches; set --config.batch_size"
+    message = r"batch_size 16 is not a multiple of the 8 devices x 2 parts x 2 microbatches; set --config.batch_size"
     with pytest.raises(ValueError, match=message):
         run(data_dir, tmp_path, sam=SamConfig(parts=2), accumulate=2)
 

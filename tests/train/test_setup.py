@@ -71,11 +71,11 @@ def test_an_evaluation_split_without_labels(tmp_path, caplog):
             model = ModelConfig(backbone="toy_net", tasks=tasks)
             return set_up(prepared.toy_config(model=model, data=DataConfig(name="halves")), tmp_path, tmp_path)
 
-        with pytest.raises(ConfigError, match=r"no record of halves/validation has a label of task gender.*first"):
+        with pytest.raises(ConfigError, match=r"no record of halves/validation has a label for task gender.*first"):
             of("gender", "emotion8")
         assert not caplog.text
         of("emotion8", "gender")
-        assert "no record of halves/validation has a label of task gender: its figures will be empty" in caplog.text
+        assert "no record of halves/validation has a label for task gender: its metrics will be empty" in caplog.text
     finally:
         del registry._registered["halves"]
 
@@ -95,7 +95,7 @@ def test_more_persons_than_outputs_are_refused(tmp_path):
         prepare_dataset("persons", None, tmp_path, workers=1, log=lambda line: None)
         model = ModelConfig(backbone="toy_net", tasks=("identity",), identities=6)
         config = prepared.toy_config(model=model, data=DataConfig(name="persons"))
-        with pytest.raises(ConfigError, match=r"8 persons, more than --config.model.identities=6"):
+        with pytest.raises(ConfigError, match=r"8 identities, more than --config.model.identities=6"):
             set_up(config, tmp_path, tmp_path)
         model = dataclasses.replace(model, identities=0)
         assert set_up(dataclasses.replace(config, model=model), tmp_path, tmp_path).cfg.num_classes == {"identity": 8}
@@ -167,7 +167,7 @@ def test_a_network_pools_as_the_one_that_it_starts_from_unless_told_otherwise(tm
     assert pooled_by(**start) == "max"
     assert pooled_by(**start, global_pool="avg") == "avg"
     assert pooled_by(**start, keep_heads=("emotion7",), global_pool="max") == "max"
-    with pytest.raises(ConfigError, match=r"global_pool=avg: the kept heads of .*maximum read .* pooled by max"):
+    with pytest.raises(ConfigError, match=r"global_pool=avg: the kept heads of .*maximum expect .* pooled by max"):
         pooled_by(**start, keep_heads=("emotion7",), global_pool="avg")
 
 
