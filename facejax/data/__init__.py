@@ -1,1 +1,1 @@
-"""Prepared data sets: TFRecord shards, their metadata, and how batches are read from them."""
+"""Prepared datasets: TFRecord shards, their metadata, and the loaders that read batches from them."""

@@ -1,8 +1,8 @@
-"""Photos from bytes, with the size checked before any memory is taken for them.
+"""Decodes photos from bytes; the size is checked before any memory is allocated for them.
 
-OpenCV decides what a file's pixels are. Usual JPEGs, such as the crops in shards, are decoded by simplejpeg, which
-gives the same pixels in two thirds of the time: both are libjpeg-turbo with its exact transform. It also says where
-the compressed pixels are damaged, which OpenCV only prints, so that it looks at the other JPEGs too.
+OpenCV is the reference decoder. Common JPEGs, such as the crops in shards, are decoded by simplejpeg, which gives the
+same pixels in two thirds of the time: both use libjpeg-turbo with its exact transform. simplejpeg also reports damage
+in the compressed pixels, which OpenCV only prints, so it is run on all other JPEGs too.
 """
 
 import struct
@@ -12,21 +12,21 @@ import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
 
-MAX_PIXELS = 1 << 27  # 134 megapixels; the largest cameras stay below it, decompression bombs do not
+MAX_PIXELS = 1 << 27  # 134 megapixels; more than the largest cameras have, but not decompression bombs
 _JPEG = b"\xff\xd8"  # start of image
-_ORIENTATION = 274  # EXIF tag; its values 1 to 8 say by which turn or mirroring a photo is upright
+_ORIENTATION = 274  # EXIF tag; its values 1 to 8 encode the rotation or mirroring that makes a photo upright
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 class CorruptImageError(ValueError):
-    """Bytes that are no readable photo; the message says why."""
+    """The bytes are not a readable photo; the message says why."""
 
 
 def _header(data: bytes) -> tuple[int, int, int | None]:
-    """Height, width, and the EXIF orientation of a JPEG whose pixels are simplejpeg's (`_jpeg_header`), else None.
+    """Height, width, and the EXIF orientation of a JPEG that simplejpeg can decode (`_jpeg_header`), otherwise None.
 
-    A JPEG or PNG that ends before its end marker counts as corrupt here, because decoders fill what is missing with
-    grey and go on; a PNG whose chunk claims more bytes than the file has, too, because OpenCV takes them all (2 GB).
+    A JPEG or PNG without its end marker is treated as corrupt, because decoders silently fill the missing part with
+    grey; so is a PNG whose chunk claims more bytes than the file has, because OpenCV allocates them all (2 GB).
     """
     try:
         if data[:2] == _JPEG:
@@ -49,11 +49,11 @@ def _other_dimensions(data: bytes) -> tuple[int, int]:
         return _webp_dimensions(data)
     if data[:4] in (b"II*\0", b"MM\0*"):
         return _tiff_dimensions(data)
-    raise CorruptImageError(f"no known image format: starts with {data[:8]!r}")
+    raise CorruptImageError(f"unknown image format: starts with {data[:8]!r}")
 
 
 def _jpeg_header(data: bytes) -> tuple[int, int, int | None]:
-    """Height, width, and the EXIF orientation; None if the JPEG is not of 8 bits and grey or of three channels."""
+    """Height, width, and the EXIF orientation, which is None unless the JPEG is 8-bit with one or three channels."""
     position, size, usual, exif = 2, None, True, b""
     while True:
         if data[position] != 0xFF:
@@ -68,7 +68,7 @@ def _jpeg_header(data: bytes) -> tuple[int, int, int | None]:
         if marker == 0xDA:  # start of scan: the compressed pixels follow
             if size is None:
                 raise CorruptImageError("damaged JPEG: pixels before the frame header")
-            if data.rfind(b"\xff\xd9", position) < 0:  # from the end, where it stands in a whole file
+            if data.rfind(b"\xff\xd9", position) < 0:  # searched from the end, where it is in a complete file
                 raise CorruptImageError("truncated JPEG: no end marker")
             return size[0], size[1], _orientation(exif) if usual else None
         standalone = marker == 0x01 or 0xD0 <= marker <= 0xD9
@@ -79,7 +79,7 @@ def _jpeg_header(data: bytes) -> tuple[int, int, int | None]:
 
 
 def _orientation(exif: bytes) -> int | None:
-    """1 to 8, 1 where the EXIF (a TIFF without pixels) says nothing; None where it is damaged: OpenCV guesses then."""
+    """1 to 8; 1 if the EXIF data (a TIFF without pixels) has none; None if damaged, in which case OpenCV guesses."""
     try:
         orientation = _tiff_tags(exif, (_ORIENTATION,)).get(_ORIENTATION, 1) if exif else 1
     except struct.error:
@@ -138,12 +138,12 @@ def _tiff_tags(data: bytes, wanted: tuple[int, ...]) -> dict[int, int]:
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "height width 3"]:
-    """RGB photo of an encoded file: uint8, range 0-255, turned as its EXIF says.
+    """Decodes an image file to RGB: uint8, range 0-255, rotated according to its EXIF orientation.
 
-    Grey, palette and 16 bit are converted. Alpha is dropped; OpenCV multiplies a TIFF by its own.
+    Grey, palette and 16-bit images are converted. Alpha is dropped, except that OpenCV multiplies a TIFF by its alpha.
 
     Raises:
-        CorruptImageError: Not a known format, damaged, truncated, or of more than `max_pixels` pixels.
+        CorruptImageError: The format is unknown, or the file is damaged, truncated, or larger than `max_pixels` pixels.
     """
     height, width, orientation = _header(data)
     if not 0 < height * width <= max_pixels:
@@ -154,8 +154,8 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray,
             if orientation is not None:
                 return _upright(image, orientation)
         except ValueError as error:
-            # libjpeg has filled with grey what it could not read. Bytes between the pixels and the end marker, as some
-            # cameras leave, are harmless; they, and what simplejpeg refuses, are left to OpenCV.
+            # libjpeg fills what it cannot read with grey. Extra bytes between the pixels and the end marker, which some
+            # cameras write, are harmless; such files, and those that simplejpeg rejects, are left to OpenCV.
             if str(error).startswith("Corrupt JPEG data") and not str(error).endswith("bytes before marker 0xd9"):
                 raise CorruptImageError(f"damaged JPEG: {error}") from error
     try:

@@ -1,4 +1,4 @@
-"""tf.train.Example messages without TensorFlow: encoded to and decoded from protobuf's wire format.
+"""tf.train.Example messages without TensorFlow: encodes to and decodes from protobuf's wire format.
 
 An Example is ``Features features = 1``; Features is ``map<string, Feature> feature = 1``, whose entries are messages
 of key = 1 and value = 2; a Feature is one of BytesList = 1, FloatList = 2 and Int64List = 3, each with ``value = 1``
@@ -78,9 +78,9 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _fields(data: bytes, position: int, end: int):
-    """Yields (field number, start, end) of each field; a varint's start is its value and its end is -1."""
+    """Yields (field number, start, end) of each field; for a varint, start is its value and end is -1."""
     while position < end:
-        # Nearly all tags and lengths are of one byte: no call for these halves the time of a record.
+        # Nearly all tags and lengths are one byte long: avoiding a call for these halves the time per record.
         tag, position = data[position], position + 1
         if tag > 0x7F:
             tag, position = _read_varint(data, position - 1)
@@ -90,7 +90,7 @@ def _fields(data: bytes, position: int, end: int):
             if size > 0x7F:
                 size, position = _read_varint(data, position - 1)
             if position + size > end:
-                raise ValueError(f"field at byte {position} ends after its message")
+                raise ValueError(f"field at byte {position} ends beyond its message")
             yield tag >> 3, position, position + size
             position += size
         elif wire == 0:
@@ -145,7 +145,7 @@ def decode_example(data: bytes) -> Decoded:
     """Features of a serialised tf.train.Example, each as a list (bytes, int or float, as stored).
 
     Raises:
-        ValueError: The bytes are no Example.
+        ValueError: The bytes are not an Example.
     """
     features: Decoded = {}
     try:

@@ -1,9 +1,9 @@
-"""Batches of face crops: endless and shuffled for training, in order and counted exactly once for evaluation.
+"""Batches of face crops: endless and shuffled for training; in order, with each record exactly once, for evaluation.
 
 A batch is a dict of NumPy arrays: ``image`` uint8 RGB (batch, size, size, 3), range 0-255, resized by the weights'
-`Preprocessing` and not normalised (the device does that); one array a label, int32 (missing: -1) or float32 (missing:
-NaN); ``mask`` float32 (batch,), 1 where the place holds a record; ``index`` int64 (batch,), the record's place in the
-split, -1 where there is none.
+`Preprocessing` but not normalised (the device does that); one array per label, int32 (missing: -1) or float32 (missing:
+NaN); ``mask`` float32 (batch,), 1 for records and 0 for padding; ``index`` int64 (batch,), the record's index in the
+split, -1 for padding.
 """
 
 import collections
@@ -36,8 +36,8 @@ def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
 class _Records:
     """Indices of records and their positions in the stream -> batch; a class, so that worker processes can unpickle it.
 
-    Grain copies elements into a batch when all of them are there, and the first have left the cache. With its calls for
-    each element that took 0.07-0.13 ms a crop of 224 pixels, hence this.
+    Grain copies elements into a batch only once all of them are ready, when the first have already left the cache. With
+    its per-element calls that took 0.07-0.13 ms per crop of 224 pixels, so batches are assembled here.
     """
 
     def __init__(self, source: FaceSource, preprocessing: Preprocessing, augment: Sequence[Transform], seed: int):
@@ -59,7 +59,7 @@ class _Records:
 
 
 class _Rows:
-    """Indices of rows -> batch, of arrays in memory."""
+    """Indices of rows -> batch, from arrays in memory."""
 
     def __init__(self, arrays: Batch):
         self._arrays = arrays
@@ -72,9 +72,9 @@ class _Rows:
 class _Batches(Sequence):
     """This process's contiguous part of every global batch of an endless shuffled stream, from a given step on.
 
-    Grain's own slicing gives process p the records p, p + P, ...: the same records in a batch, at other places. With
-    contiguous parts the global array is the same whatever the number of processes, and so is everything that depends on
-    a record's place in it (dropout masks, the split into devices).
+    Grain's own slicing gives process p the records p, p + P, ...: the same records in a batch, in another order. With
+    contiguous parts the global array does not depend on the number of processes, nor does anything that depends on a
+    record's position in it (dropout masks, the split over devices).
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class _Batches(Sequence):
 
 
 def _stacked(elements: Iterable[Batch], count: int) -> Batch:
-    """The batch of `count` elements of equal shapes, each copied to its place before the next is asked for."""
+    """The batch of `count` elements of equal shapes, each copied into place before the next is computed."""
     batch: Batch = {}
     for place, element in enumerate(elements):
         if not batch:
@@ -129,31 +129,31 @@ def train_loader(
 ) -> grain.IterDataset:
     """Endless shuffled training batches of this process.
 
-    The stream is every epoch's permutation of all records, one after another (a batch may hold the end of one epoch and
-    the start of the next; no record is dropped). It is a pure function of the seed: global batch k holds the same
-    records, with the same augmentation, whatever the number of processes or threads. So the position is the step:
-    resume with ``start_step=step``, or by ``iterator.set_state(iterator.get_state())`` (Grain's state is
+    The stream concatenates a permutation of all records for every epoch (a batch may contain the end of one epoch and
+    the start of the next; no record is dropped). It is a pure function of the seed: global batch k contains the same
+    records, with the same augmentation, for any number of processes or threads. The position in the stream is therefore
+    the step: resume with ``start_step=step``, or by ``iterator.set_state(iterator.get_state())`` (Grain's state is
     ``{"next_index": steps since start_step}``).
 
     Args:
         source: The records.
-        preprocessing: Gives the size and the kernel of the final resize.
-        batch_size: Records a step over all processes together.
-        seed: Of the permutations and the augmentation.
-        augment: Applied in order to the decoded crop, before the final resize.
+        preprocessing: Defines the size and the kernel of the final resize.
+        batch_size: Records per step over all processes.
+        seed: Seed of the permutations and the augmentation.
+        augment: Transforms applied in order to the decoded crop, before the final resize.
         start_step: Global step of the first batch.
-        process_index: This process, `jax.process_index()`.
+        process_index: Index of this process, `jax.process_index()`.
         process_count: Number of processes, `jax.process_count()`.
-        threads: Threads that each prepare a batch (OpenCV lets go of the GIL).
+        threads: Number of threads, each of which prepares whole batches (OpenCV releases the GIL).
 
     Returns:
-        Grain data set; ``iter()`` of it gives an iterator with ``get_state`` and ``set_state``.
+        A Grain dataset; its ``iter()`` returns an iterator with ``get_state`` and ``set_state``.
 
     Raises:
-        ValueError: `batch_size` is no multiple of `process_count`, or the split is empty.
+        ValueError: `batch_size` is not a multiple of `process_count`, or the split is empty.
     """
     if len(source) == 0:
-        raise ValueError(f"{source.name} holds no records")
+        raise ValueError(f"{source.name} has no records")
     order_seed, augmentation_seed = _seeds(seed)
     records = _Records(source, preprocessing, augment, augmentation_seed)
     batches = _Batches(records, len(source), batch_size, order_seed, start_step, process_index, process_count)
@@ -167,26 +167,26 @@ def array_loader(
     """Endless shuffled batches of arrays in memory (the cached features of a frozen base); order as in `train_loader`.
 
     Args:
-        arrays: By name, each (records, ...).
-        batch_size: Records a step over all processes together.
-        seed: Of the permutations.
+        arrays: Arrays by name, each (records, ...).
+        batch_size: Records per step over all processes.
+        seed: Seed of the permutations.
         start_step: Global step of the first batch.
-        process_index: This process.
+        process_index: Index of this process.
         process_count: Number of processes.
 
     Raises:
-        ValueError: `batch_size` is no multiple of `process_count`, or there are no records.
+        ValueError: `batch_size` is not a multiple of `process_count`, or there are no records.
     """
     records = len(next(iter(arrays.values()), ()))
     if records == 0:
-        raise ValueError("the arrays hold no records")
+        raise ValueError("the arrays have no records")
     batches = _Batches(_Rows(arrays), records, batch_size, _seeds(seed)[0], start_step, process_index, process_count)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     return grain.MapDataset.source(batches).to_iter_dataset(options)
 
 
 def _seeds(seed: int) -> list[int]:
-    """Independent seeds of order and augmentation; of neighbouring `seed`s too, as each epoch adds 1 to the first."""
+    """Independent seeds of order and augmentation, even for consecutive `seed`s, as each epoch adds 1 to the first."""
     return np.random.SeedSequence(seed).generate_state(2).tolist()
 
 
@@ -199,21 +199,21 @@ def eval_batches(
     process_count: int = 1,
     threads: int = 2,
 ) -> Iterator[Batch]:
-    """Yields this process's part of every batch of the split, in order; over all processes each record counts once.
+    """Yields this process's part of every batch of the split, in order; over all processes each record appears once.
 
     All batches have the same shape and all processes yield the same number of them. The tail is padded: ``mask`` 0,
-    ``index`` -1, black image, labels missing. With ``on_corrupt="skip"`` a corrupt record's place is masked likewise.
+    ``index`` -1, black image, missing labels. With ``on_corrupt="skip"`` corrupt records are masked in the same way.
 
     Args:
         source: The records.
-        preprocessing: Gives the size and kernel of the resize.
-        batch_size: Records a batch over all processes together.
-        process_index: This process.
+        preprocessing: Defines the size and kernel of the resize.
+        batch_size: Records per batch over all processes.
+        process_index: Index of this process.
         process_count: Number of processes.
-        threads: Threads that read and decode ahead.
+        threads: Number of threads that read and decode ahead.
 
     Raises:
-        ValueError: `batch_size` is no multiple of `process_count`.
+        ValueError: `batch_size` is not a multiple of `process_count`.
         CorruptRecordError: A record is corrupt and the source's `on_corrupt` is ``raise``.
     """
     local = _local_size(batch_size, process_index, process_count)

@@ -1,7 +1,7 @@
-"""A prepared set's metadata: dataset_info.json and features.json as TFDS writes them, so that it opens the same folder.
+"""Metadata of a prepared dataset: dataset_info.json and features.json in TFDS's format, so that TFDS can open it too.
 
-Written as plain JSON, because tensorflow_datasets can write them only with TensorFlow at hand (it reads the new files
-back) and takes a second to import. The layout was compared with what TFDS 4.9.10 writes for the same features.
+They are written as plain JSON, because tensorflow_datasets can only write them with TensorFlow installed (it reads the
+new files back) and takes a second to import. The layout was compared with that of TFDS 4.9.10 for the same features.
 
     DATA/<name>/<version>/
         <name>-<split>.tfrecord-00000-of-00004    tf.train.Example records
@@ -28,7 +28,7 @@ _FEATURES = "tensorflow_datasets.core.features"
 
 
 def class_names(label_key: str) -> tuple[str, ...]:
-    """Names of a label field's classes in the order of their indices; empty where it has none (age, identity)."""
+    """Names of a label field's classes in the order of their indices; empty if it has none (age, identity)."""
     named = (t.labels for t in TASKS.values() if t.label_key == label_key and t.kind in ("categorical", "binary"))
     return max(named, key=len, default=())
 
@@ -39,7 +39,7 @@ class Field:
 
     Attributes:
         dtype: ``int64`` (missing: -1), ``float32`` (missing: NaN) or ``text`` (missing: empty).
-        length: 0 for one value, else how many values a record has.
+        length: 0 for a single value, otherwise the number of values per record.
     """
 
     dtype: str
@@ -47,18 +47,18 @@ class Field:
 
     @property
     def missing(self) -> object:
-        """What is stored where a record has no such label."""
+        """The value that is stored if a record has no such label."""
         value = {"int64": -1, "float32": float("nan"), "text": ""}[self.dtype]
         return [value] * self.length if self.length else value
 
     def column(self, values: Sequence) -> np.ndarray:
-        """Values of many records as one array: int64, float32 or text, (records,) or (records, length)."""
+        """The values of many records as one array: int64, float32 or text, (records,) or (records, length)."""
         shape = (len(values), self.length) if self.length else (len(values),)
         dtype = np.str_ if self.dtype == "text" else np.dtype(self.dtype)
         return np.array(values, dtype).reshape(shape)
 
     def joined(self, other: "Field") -> "Field | None":
-        """The type that holds the values of both: int64 and float32 give float32; None where there is none."""
+        """The type that can represent both: int64 and float32 give float32; None if there is none."""
         if self == other:
             return self
         if self.length != other.length or "text" in (self.dtype, other.dtype):
@@ -66,20 +66,20 @@ class Field:
         return Field("float32", self.length)
 
 
-# What every record has beside its image and the set's labels.
+# Fields of every record in addition to its image and the dataset's labels.
 STORED_FIELDS = {
     "id": Field("text"),  # of the photo: `Record.id`
-    "bbox": Field("float32", 4),  # [x1, y1, x2, y2] in the photo's pixels; NaN where the crop is no box
-    "score": Field("float32"),  # the detector's probability; NaN where there was no detector
-    "num_faces": Field("int64"),  # faces found in the photo; -1 where there was no detector
+    "bbox": Field("float32", 4),  # [x1, y1, x2, y2] in the photo's pixels; NaN if the crop is not a box
+    "score": Field("float32"),  # the detector's probability; NaN if no detector was used
+    "num_faces": Field("int64"),  # faces found in the photo; -1 if no detector was used
 }
 
 
 def infer_field(key: str, value: object, known: Field | None = None) -> Field:
-    """Type of a label value; joined with what earlier records had, so that int and float give float.
+    """Type of a label value, joined with that of earlier records, so that int and float give float.
 
     Raises:
-        TypeError: The value is of no supported type, or contradicts earlier records.
+        TypeError: The type is not supported, or is incompatible with earlier records.
     """
     length = 0
     if isinstance(value, np.ndarray | list | tuple):
@@ -128,20 +128,20 @@ def write_metadata(
     url: str,
     licence: str,
 ) -> None:
-    """Writes features.json, dataset_info.json and the label names of a prepared set.
+    """Writes features.json, dataset_info.json and the label names of a prepared dataset.
 
     Args:
-        directory: The set's versioned folder.
-        name: Name of the set and first part of its shards' names.
-        fields: All features beside ``image``, by name.
+        directory: The dataset's versioned folder.
+        name: Name of the dataset and prefix of its shards' names.
+        fields: All features except ``image``, by name.
         image_format: ``jpeg`` or ``bmp``.
-        splits: By name: the number of records in each shard, and the bytes of all.
-        description: What the set is, for `info.description`.
+        splits: By name: the number of records in each shard, and the total number of bytes.
+        description: Description of the dataset, for `info.description`.
         url: Homepage.
-        licence: Terms.
+        licence: Licence or terms of use.
     """
     image = {"dtype": "uint8", "shape": {"dimensions": ["-1", "-1", "3"]}}
-    if image_format == "jpeg":  # TFDS names jpeg and png only; without a name it decodes whatever TensorFlow can
+    if image_format == "jpeg":  # TFDS only knows jpeg and png; without a format it decodes whatever TensorFlow can
         image["encodingFormat"] = "jpeg"
     features: dict[str, dict] = {key: _label_feature(key, field) for key, field in fields.items()}
     features["image"] = {"image": image, "pythonClassName": f"{_FEATURES}.image_feature.Image"}
@@ -171,7 +171,7 @@ def write_metadata(
 
 
 def read_fields(directory: pathlib.Path) -> dict[str, Field]:
-    """Types of a prepared set's features beside ``image``, from its features.json.
+    """Types of a prepared dataset's features except ``image``, from its features.json.
 
     Raises:
         ValueError: The file is damaged.
@@ -192,7 +192,7 @@ def read_fields(directory: pathlib.Path) -> dict[str, Field]:
 
 @contextlib.contextmanager
 def _naming(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Makes whatever reading a damaged file raises an error that says which it is."""
+    """Converts any error from reading a damaged file into one that names the file."""
     try:
         yield path
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -203,23 +203,23 @@ def _naming(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def find_set(data_dir: str | pathlib.Path, name: str) -> pathlib.Path:
-    """The versioned folder of a prepared set.
+    """The versioned folder of a prepared dataset.
 
     Raises:
-        FileNotFoundError: It is not prepared there; says which sets are, and the command that prepares it.
+        FileNotFoundError: It is not prepared there; the message lists those that are, and the command to prepare it.
     """
     directory = pathlib.Path(data_dir) / name / VERSION
     if (directory / "dataset_info.json").exists():
         return directory
     prepared = sorted(path.parent.parent.name for path in pathlib.Path(data_dir).glob(f"*/{VERSION}/dataset_info.json"))
     raise FileNotFoundError(
-        f"no prepared set {name!r} in {data_dir}{nearest(name, prepared)}. "
+        f"no prepared dataset {name!r} in {data_dir}{nearest(name, prepared)}. "
         f"To prepare it: python tools/prepare_dataset.py {name} --raw DIR --out {shlex.quote(str(data_dir))}"
     )
 
 
 def read_splits(directory: pathlib.Path) -> dict[str, list[tuple[pathlib.Path, int]]]:
-    """Shards of each split of a prepared set, with the number of records in each.
+    """Shards of each split of a prepared dataset, with the number of records in each.
 
     Raises:
         ValueError: The file is damaged.
@@ -237,10 +237,10 @@ def read_splits(directory: pathlib.Path) -> dict[str, list[tuple[pathlib.Path, i
 
 
 def count_records(directory: pathlib.Path) -> dict[str, int]:
-    """Number of records in each split of a prepared set; see `read_splits`."""
+    """Number of records in each split of a prepared dataset; see `read_splits`."""
     return {split: sum(length for _, length in shards) for split, shards in read_splits(directory).items()}
 
 
 def shard_name(name: str, split: str, shard: int, num_shards: int) -> str:
-    """File name of a shard, as TFDS names it."""
+    """File name of a shard, following TFDS."""
     return f"{name}-{split}.tfrecord-{shard:05d}-of-{num_shards:05d}"

@@ -1,4 +1,4 @@
-"""Several prepared sets as one: their records mixed within each batch, labels that a set lacks marked as missing."""
+"""Several prepared datasets as one: records are mixed within each batch, and labels a dataset lacks are missing."""
 
 import itertools
 import logging
@@ -16,21 +16,21 @@ logger = logging.getLogger(__name__)
 
 
 class MixedSource(FaceSource):
-    """The records of several sources one after another; identities of different sources are different persons.
+    """The concatenated records of several sources; identities of different sources are different people.
 
-    `labels`, `read` and the rest are those of `FaceSource`; a record holds the labels of all sources, with the missing
-    value (-1 or NaN) where its own set has none.
+    The interface is that of `FaceSource`; a record has the labels of all sources, with the missing value (-1 or NaN)
+    for those that its own dataset lacks.
     """
 
     def __init__(self, sources: Sequence[FaceSource], first_identity: Sequence[int]):
         """Joins the sources.
 
         Args:
-            sources: One or more.
-            first_identity: For each of them, the number that its person 0 gets here; the others follow.
+            sources: One or more sources.
+            first_identity: For each source, the index that its identity 0 gets in the mixture; the others follow.
 
         Raises:
-            ValueError: There is none, or two of them have a label of the same name whose types cannot be joined.
+            ValueError: There are no sources, or two of them have a label of the same name with incompatible types.
         """
         if not sources:
             raise ValueError("a mixture needs at least one source")
@@ -44,7 +44,7 @@ class MixedSource(FaceSource):
                 known = self.fields.get(key, field)
                 joined = known.joined(field)
                 if joined is None:
-                    raise ValueError(f"{source.name} stores {key!r} as {field}, another set of the mixture as {known}")
+                    raise ValueError(f"{source.name} stores {key!r} as {field}, another dataset in the mix as {known}")
                 self.fields[key] = joined
         self.label_keys = list(dict.fromkeys(key for source in sources for key in source.label_keys))
         self._offsets = np.cumsum([0, *(len(source) for source in sources)])
@@ -53,7 +53,7 @@ class MixedSource(FaceSource):
         self._lock = threading.Lock()
 
     def labels(self, key: str) -> np.ndarray:
-        """All records' values of a label; see `FaceSource.labels`.
+        """Values of a label for all records; see `FaceSource.labels`.
 
         Raises:
             KeyError: None of the sources has the label.
@@ -66,7 +66,7 @@ class MixedSource(FaceSource):
                 column = source.labels(key)
                 if key == "identity":
                     column = np.where(column >= 0, column + first, -1)
-                elif source.fields[key].dtype != field.dtype:  # int64 in this set, float32 in another
+                elif source.fields[key].dtype != field.dtype:  # int64 in this dataset, float32 in another
                     column = np.where(column == -1, np.nan, column).astype(np.float32)
                 columns.append(column)
             else:
@@ -75,12 +75,12 @@ class MixedSource(FaceSource):
         return column if self._chosen is None else column[self._chosen]
 
     def ids(self) -> list[str]:
-        """All records' ids, each behind its set's name."""
+        """Ids of all records, each prefixed with the name of its dataset."""
         ids = [f"{source.name}/{name}" for source in self.sources for name in source.ids()]
         return [ids[self._place(index)] for index in range(len(self))]
 
     def read(self, index: int) -> dict[str, np.ndarray]:
-        """One record, decoded; see `FaceSource.read`."""
+        """One decoded record; see `FaceSource.read`."""
         place = self._place(index)
         number = int(np.searchsorted(self._offsets, place, side="right")) - 1
         record = self.sources[number].read(place - int(self._offsets[number]))
@@ -103,7 +103,7 @@ class MixedSource(FaceSource):
 
 
 def _identities(data_dir: str | os.PathLike, name: str) -> int:
-    """How many persons a prepared set has, over all of its splits: a person has one number in all of them."""
+    """Number of identities of a prepared dataset over all splits: a person has the same index in all of them."""
     splits = [FaceSource(data_dir, name, split) for split in read_splits(find_set(pathlib.Path(data_dir), name))]
     return max(int(s.labels("identity").max(initial=-1)) if "identity" in s.fields else -1 for s in splits) + 1
 
@@ -111,30 +111,30 @@ def _identities(data_dir: str | os.PathLike, name: str) -> int:
 def open_source(
     data_dir: str | os.PathLike, name: str, split: str, on_corrupt: str = "raise", *, some: bool = False
 ) -> FaceSource:
-    """The split of a prepared set, or of several whose names are joined by ``+``.
+    """Opens a split of a prepared dataset, or of several datasets whose names are joined by ``+``.
 
     Args:
-        data_dir: Folder of the prepared sets.
+        data_dir: Folder of the prepared datasets.
         name: ``affectnet``, or ``imdb_wiki+adience``.
-        split: The split; each set must have it.
+        split: The split; each dataset must have it, unless `some` is set.
         on_corrupt: See `FaceSource`.
-        some: Leave out sets that lack the split (Adience has no validation split), unless all do; the log names them.
-            A person keeps the number that they have in the other splits.
+        some: Leave out datasets that lack the split (Adience has no validation split), unless all do, and log a warning
+            that names them. A person keeps the index that they have in the other splits.
 
     Raises:
-        FileNotFoundError: A set is not prepared there.
-        ValueError: There is no such split, or the sets do not fit together.
+        FileNotFoundError: A dataset is not prepared there.
+        ValueError: There is no such split, or the datasets are incompatible.
     """
     parts = name.split("+")
     if len(parts) == 1:
         return FaceSource(data_dir, name, split, on_corrupt)
-    # Counted over all of the sets: the persons of one that lacks this split have their numbers in another split.
+    # Counted over all datasets: the people of one that lacks this split have their indices in another split.
     persons = [_identities(data_dir, part) for part in parts]
     first = list(itertools.accumulate(persons[:-1], initial=0))
     if some:
         lacking = [part for part in parts if split not in read_splits(find_set(pathlib.Path(data_dir), part))]
         if 0 < len(lacking) < len(parts):
-            logger.warning("%s: no split %r, so the others give it", ", ".join(lacking), split)
+            logger.warning("%s: no split %r, so only the other datasets are used", ", ".join(lacking), split)
             first = [number for part, number in zip(parts, first, strict=True) if part not in lacking]
             parts = [part for part in parts if part not in lacking]
     return MixedSource([FaceSource(data_dir, part, split, on_corrupt) for part in parts], first)

@@ -1,9 +1,9 @@
-"""A set of shards that is written in chunks, so that a killed preparation goes on where it stopped, to the same bytes.
+"""Writes the shards of a dataset in chunks, so that a killed preparation can resume and yields identical bytes.
 
-The photos of a split, in a fixed order, are cut into chunks. Each chunk becomes a small TFRecord file of its own and,
-last, a JSON note that says it is done; what a chunk holds depends on its photos only. Shards are whole chunks in a
-hashed order (TFRecord files may simply be joined). All of it happens in ``<version>.partial``; the set's own folder
-appears by one rename, when everything is in it.
+The photos of a split, in a fixed order, are divided into chunks. Each chunk is written to a small TFRecord file of its
+own, followed by a JSON note that marks it as done; its contents depend only on its photos. Shards are whole chunks in a
+hashed order (TFRecord files can simply be concatenated). All of this happens in ``<version>.partial``, which is
+published by a single rename once it is complete.
 """
 
 import contextlib
@@ -23,18 +23,18 @@ from facejax.data.tfrecord import index_path, read_index, write_index, write_sha
 from facejax.locks import alone_in
 
 PHOTOS_PER_CHUNK = 128
-PHOTOS_PER_SHARD = 8192  # about 200 MB of crops, the size that TFDS and tf.data advise
+PHOTOS_PER_SHARD = 8192  # about 200 MB of crops, the size recommended by TFDS and tf.data
 
 
 def differences(made: Mapping[str, object], wanted: Mapping[str, object]) -> str:
-    """The keys in which two plans differ, with both values, for a message."""
+    """The keys in which two plans differ, with both values, for an error message."""
     keys = [key for key in {**made, **wanted} if made.get(key) != wanted.get(key)]
     return ", ".join(f"{key}: {made.get(key)!r} -> {wanted.get(key)!r}" for key in keys)
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """Photos ``start`` to ``stop`` (without it) of a split."""
+    """Photos ``start`` to ``stop`` (exclusive) of a split."""
 
     split: str
     number: int
@@ -46,20 +46,20 @@ class ChunkedShards:
     """The partial folder of one preparation.
 
     Attributes:
-        final: The set's own folder, that appears at the end.
+        final: Folder of the finished dataset.
         partial: Folder of the work in progress.
-        staging: What will be renamed to it.
+        staging: Folder that will be renamed to `final`.
         chunks: All chunks in order.
     """
 
     def __init__(self, final: pathlib.Path, name: str, split_sizes: Mapping[str, int], num_shards: int | None = None):
-        """Plans the chunks; touches no file.
+        """Plans the chunks, without accessing any files.
 
         Args:
-            final: Where the finished set will be: ``DATA/name/version``.
-            name: Name of the set, for the shards' names.
-            split_sizes: Number of photos of each split.
-            num_shards: Shards of each split; None: one for 8192 photos. Never more than there are photos.
+            final: Folder of the finished dataset: ``DATA/name/version``.
+            name: Name of the dataset, for the shards' names.
+            split_sizes: Number of photos in each split.
+            num_shards: Shards per split; None for one per 8192 photos. Never more than there are photos.
         """
         self.final, self._name = final, name
         self.partial = final.with_name(final.name + ".partial")
@@ -69,23 +69,23 @@ class ChunkedShards:
         self.chunks: list[Chunk] = []
         for split, size in split_sizes.items():
             shards = min(num_shards or -(-size // PHOTOS_PER_SHARD), size)
-            # At least one chunk a shard: then a shard is a run of whole chunks.
+            # At least one chunk per shard, so that a shard is a sequence of whole chunks.
             count = max(shards, -(-size // PHOTOS_PER_CHUNK))
             bounds = [size * number // count for number in range(count + 1)]
             chunks = [Chunk(split, number, bounds[number], bounds[number + 1]) for number in range(count)]
             edges = [count * shard // shards for shard in range(shards + 1)]
             self.chunks += chunks
-            # Neighbours in the set (one class, one person) go to different places and shards.
+            # Neighbouring photos (of one class or person) go to different positions and shards.
             chunks = sorted(chunks, key=lambda chunk: hashlib.sha256(f"{chunk.split}/{chunk.number}".encode()).digest())
             self._shards[split] = [chunks[edges[shard] : edges[shard + 1]] for shard in range(shards)]
 
     @contextlib.contextmanager
     def locked(self, plan: Mapping[str, object]) -> Iterator[None]:
-        """Holds the partial folder for this process; makes it, or checks that it was begun with the same plan.
+        """Locks the partial folder for this process; creates it, or checks that it was started with the same plan.
 
         Raises:
-            BlockingIOError: Another process prepares this set now.
-            ValueError: The partial folder was begun with other settings, photos or code.
+            BlockingIOError: Another process is preparing this dataset.
+            ValueError: The partial folder was started with other settings, photos or code.
         """
         with alone_in(self.partial):
             self._chunk_dir.mkdir(exist_ok=True)
@@ -94,7 +94,7 @@ class ChunkedShards:
                 begun = json.loads(path.read_text())
                 if begun != plan:
                     raise ValueError(
-                        f"{self.partial} was begun with other settings, photos or code ({differences(begun, plan)}); "
+                        f"{self.partial} was started with other settings, photos or code ({differences(begun, plan)}); "
                         "delete it to start again, or choose another folder"
                     )
             else:
@@ -108,7 +108,7 @@ class ChunkedShards:
         return self._chunk_path(chunk).with_suffix(".json")
 
     def pending(self) -> list[Chunk]:
-        """Chunks that are not done, in order."""
+        """Chunks that are not done yet, in order."""
         return [chunk for chunk in self.chunks if not self._note_path(chunk).exists()]
 
     def write_chunk(
@@ -124,17 +124,17 @@ class ChunkedShards:
 
     @property
     def shards(self) -> list[tuple[str, int]]:
-        """Split and number of every shard."""
+        """Split and index of every shard."""
         return [(split, number) for split, shards in self._shards.items() for number in range(len(shards))]
 
     def assemble_shard(self, split: str, number: int) -> tuple[int, int]:
-        """Joins chunks to a shard in the staging folder, atomically; a chunk's records go once its shard stands.
+        """Joins chunks into a shard in the staging folder, atomically; deletes the chunks once the shard is written.
 
         Returns:
             Number of records, and bytes.
 
         Raises:
-            ValueError: A chunk has no readable index; it does not count as done any more.
+            ValueError: A chunk has no readable index; it no longer counts as done.
         """
         self.staging.mkdir(exist_ok=True)
         chunks = self._shards[split][number]
@@ -146,10 +146,10 @@ class ChunkedShards:
         return len(read_index(path)[0]), path.stat().st_size
 
     def assemble(self) -> dict[str, tuple[list[int], int]]:
-        """Joins all shards that do not stand yet.
+        """Assembles all shards that are not written yet.
 
         Returns:
-            By split, what the metadata needs: number of records in each shard, and bytes of all shards.
+            By split, what the metadata needs: number of records in each shard, and total bytes.
         """
         splits = {}
         for split, shards in self._shards.items():
@@ -175,16 +175,16 @@ class ChunkedShards:
     def _read_chunk_index(self, chunk: Chunk) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         path = self._chunk_path(chunk)
         with contextlib.suppress(ValueError):
-            if index_path(path).exists():  # else `read_index` would scan the chunk, which gives no labels
+            if index_path(path).exists():  # otherwise `read_index` would scan the chunk, without labels
                 return read_index(path)
         self._note_path(chunk).unlink(missing_ok=True)
         raise ValueError(
-            f"index {index_path(path)} is missing or damaged; run the same command again: it makes these photos anew"
+            f"index {index_path(path)} is missing or damaged; run the same command again to redo these photos"
         )
 
     def publish(self) -> None:
-        """Renames the staging folder to the set's own and removes the partial one."""
-        for left in self.staging.glob("*.tmp"):  # of a process that was killed
+        """Renames the staging folder to the final one and removes the partial one."""
+        for left in self.staging.glob("*.tmp"):  # left by a process that was killed
             left.unlink()
         os.replace(self.staging, self.final)
         shutil.rmtree(self.partial)

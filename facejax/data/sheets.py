@@ -1,4 +1,4 @@
-"""Contact sheets of a prepared set: one PNG a class, to look at before anything is trained on it."""
+"""Contact sheets of a prepared dataset: one PNG per class, for a visual check before training."""
 
 import pathlib
 
@@ -16,9 +16,9 @@ COLUMNS, ROWS, TILE, TITLE = 10, 6, 96, 24
 
 
 def contact_sheet(images: list[np.ndarray], title: str) -> UInt8[np.ndarray, "height width 3"]:
-    """RGB images on grey under a line of text, ten a row, each fitted into 96 pixels without stretching; uint8 RGB."""
+    """RGB images on grey below a title, ten per row, each fitted into 96 pixels without stretching; uint8 RGB."""
     images = images[: ROWS * COLUMNS]
-    rows = -(-len(images) // COLUMNS)  # as many as are needed: of a rare class there may be a handful
+    rows = -(-len(images) // COLUMNS)  # only as many as needed: a rare class may have only a handful
     sheet = np.full((TITLE + rows * TILE, COLUMNS * TILE, 3), 64, np.uint8)
     cv2.putText(sheet, title, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
     for place, image in enumerate(images):
@@ -33,7 +33,7 @@ def contact_sheet(images: list[np.ndarray], title: str) -> UInt8[np.ndarray, "he
 
 
 def _groups(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Record indices by file stem: all, each named class of each label, ages by decade."""
+    """Record indices by file stem: all records, each named class of each label, ages by decade."""
     count = len(next(iter(labels.values()))) if labels else 0
     groups = {"all": np.arange(count)}
     for key, column in labels.items():

@@ -1,4 +1,4 @@
-"""One split of a prepared set as decoded records with random access."""
+"""Random access to the decoded records of one split of a prepared dataset."""
 
 import contextlib
 import logging
@@ -18,21 +18,21 @@ logger = logging.getLogger(__name__)
 
 
 class FaceSource:
-    """Face crops and labels of a prepared set, by index.
+    """Face crops and labels of a prepared dataset, by index.
 
-    A record is a dict: ``image`` uint8 RGB (height, width, 3) of the stored size, ``index`` (place in the split), and
+    A record is a dict: ``image`` uint8 RGB (height, width, 3) of the stored size, ``index`` (index in the split), and
     the numeric labels: NumPy int32 (missing: -1) or float32 (missing: NaN).
 
-    Corrupt records. With ``on_corrupt="raise"`` reading one raises. With ``"skip"`` the number and order of
-    records stay what they are, so that the stream of a training run, its resumption and its share on every host do not
-    depend on what is damaged: `source[i]` gives the next readable record after i in its place (cyclically), the
-    evaluation masks the place out (`facejax.data.loader.eval_batches`), and `corrupt` lists it. Each is logged once.
+    Corrupt records: with ``on_corrupt="raise"`` reading one raises an error. With ``"skip"`` the number and order of
+    records do not change, so that the stream of a training run, its resumption and its share on every host do not
+    depend on what is damaged: `source[i]` returns the next readable record after i instead (cyclically), evaluation
+    masks the record (`facejax.data.loader.eval_batches`), and `corrupt` lists it. Each one is logged once.
 
     Attributes:
-        name: ``<set>/<split>``, for messages.
-        fields: Types of the stored fields by name; `labels` gives each of them.
-        label_keys: Names of the numeric labels, those that records and batches hold.
-        corrupt: Reason by record index, of the records found corrupt so far (in this process).
+        name: ``<dataset>/<split>``, for messages.
+        fields: Types of the stored fields by name; `labels` returns the values of each.
+        label_keys: Names of the numeric labels, which records and batches contain.
+        corrupt: Reason by record index, for the records found corrupt so far (in this process).
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class FaceSource:
         """Opens ``data_dir/name/<version>``.
 
         Raises:
-            FileNotFoundError: The set is not prepared there, or a shard is missing.
-            ValueError: There is no such split, a shard has more or fewer records than the metadata says, or
-                `on_corrupt` is another word.
+            FileNotFoundError: The dataset is not prepared there, or a shard is missing.
+            ValueError: There is no such split, the shards have more or fewer records than the metadata says, or
+                `on_corrupt` is invalid.
         """
         if on_corrupt not in ("raise", "skip"):
             raise ValueError(f"on_corrupt must be 'raise' or 'skip', not {on_corrupt!r}")
@@ -55,7 +55,7 @@ class FaceSource:
         splits = read_splits(self.directory)
         if split not in splits:
             raise ValueError(
-                f"set {name!r} has no split {split!r}; it has {', '.join(splits)} (for a training: "
+                f"dataset {name!r} has no split {split!r}; it has {', '.join(splits)} (for training: "
                 "--config.data.train_split, --config.data.eval_split)"
             )
         self.name = f"{name}/{split}"
@@ -69,22 +69,22 @@ class FaceSource:
         expected = sum(length for _, length in splits[split])
         if len(self._records) != expected:
             raise ValueError(
-                f"{self.name}: the shards in {self.directory} hold {len(self._records)} records, "
-                f"dataset_info.json says {expected}: shards of two preparations are mixed; prepare the set again"
+                f"{self.name}: the shards in {self.directory} have {len(self._records)} records, but "
+                f"dataset_info.json says {expected}: shards of two preparations are mixed; prepare the dataset again"
             )
         self._chosen: np.ndarray | None = None
         self._lock = threading.Lock()
 
     def select(self, chosen: np.ndarray | Sequence[int]) -> "FaceSource":
-        """The same split with some records only: indices, or a boolean array over all; `index` then counts those.
+        """The same split restricted to some records (indices or a boolean mask); `index` then counts only those.
 
         Raises:
-            ValueError: A boolean array has another length.
+            ValueError: The mask has the wrong length.
         """
         chosen = np.asarray(chosen)
         if chosen.dtype == bool:
             if chosen.shape != (len(self),):
-                raise ValueError(f"expected a boolean array of {len(self)} records, got {chosen.shape}")
+                raise ValueError(f"expected a boolean mask over {len(self)} records, got shape {chosen.shape}")
             chosen = np.flatnonzero(chosen)
         part = object.__new__(type(self))
         part.__setstate__(self.__getstate__())
@@ -93,13 +93,13 @@ class FaceSource:
         return part
 
     def labels(self, key: str) -> np.ndarray:
-        """All records' values of a label: int64, float32 or text, (records,) or (records, length).
+        """Values of a label for all records: int64, float32 or text, (records,) or (records, length).
 
-        Read from the shards' indices; only where these are missing are the records themselves read. Then a corrupt
-        record has no label (-1, NaN or empty) where `on_corrupt` is ``skip``.
+        They are read from the shards' indices, or from the records themselves if an index is missing. In that case a
+        corrupt record has no label (-1, NaN or empty) if `on_corrupt` is ``skip``.
 
         Raises:
-            KeyError: The set has no such label.
+            KeyError: The dataset has no such label.
             CorruptRecordError: There is no index, a record is corrupt, and `on_corrupt` is ``raise``.
         """
         if key not in self.fields:
@@ -111,7 +111,7 @@ class FaceSource:
         return column if self._chosen is None else column[self._chosen]
 
     def ids(self) -> list[str]:
-        """All records' ids (the photos' paths within the published set); reads the records, see `labels`."""
+        """Ids of all records (the photos' paths within the published dataset); reads the records, see `labels`."""
         return self.labels("id").tolist()
 
     def _read_label(self, key: str, place: int):
@@ -121,7 +121,7 @@ class FaceSource:
         except CorruptRecordError as error:
             if self.on_corrupt == "raise":
                 raise
-            if self._chosen is None:  # else it has another index; it is noted when the record is read
+            if self._chosen is None:  # otherwise it has another index, and is noted when the record is read
                 self.note_corrupt(place, error)
             return self.fields[key].missing
 
@@ -144,10 +144,10 @@ class FaceSource:
         return int(index) if self._chosen is None else int(self._chosen[index])
 
     def read(self, index: int) -> dict[str, np.ndarray]:
-        """One record, decoded; see the class for what it holds.
+        """One decoded record; see the class for its contents.
 
         Raises:
-            CorruptRecordError: Shard, Example or JPEG are damaged; names the shard and the offset.
+            CorruptRecordError: The shard, Example or JPEG is damaged; the message names the shard and the offset.
         """
         place = self._place(index)
         data = self._records[place]
@@ -167,13 +167,13 @@ class FaceSource:
             if index in self.corrupt:
                 return
             self.corrupt[index] = str(error)
-        logger.warning("%s: record %d left out: %s", self.name, index, error)
+        logger.warning("%s: record %d skipped: %s", self.name, index, error)
 
     def __len__(self) -> int:
         return len(self._records) if self._chosen is None else len(self._chosen)
 
     def __getitem__(self, index) -> dict[str, np.ndarray]:
-        """One record; the next readable one in place of a corrupt one where `on_corrupt` is ``skip``."""
+        """One record; the next readable one instead of a corrupt one if `on_corrupt` is ``skip``."""
         for ahead in range(len(self)):
             place = (int(index) + ahead) % len(self)
             try:

@@ -1,9 +1,9 @@
-"""TFRecord shards without TensorFlow: written atomically, with an index that makes every record randomly accessible.
+"""TFRecord shards without TensorFlow: written atomically, with an index for random access to records.
 
-A record is: uint64 length, uint32 masked CRC32C of the length, the data, uint32 masked CRC32C of the data; all little
-endian. Source: TensorFlow's record_writer.h (the format) and lib/hash/crc32c.h (the mask). The index lies beside the
-shard, as ``<shard>.index``: a NumPy .npz (no pickles) of the records' offsets and lengths and columns of labels, so
-that class counts and filters need not read the photos.
+A record consists of: uint64 length, uint32 masked CRC32C of the length, the data, uint32 masked CRC32C of the data; all
+little-endian. Source: TensorFlow's record_writer.h (the format) and lib/hash/crc32c.h (the mask). The index is stored
+next to the shard, as ``<shard>.index``: a NumPy .npz file (no pickles) with the records' offsets and lengths and
+columns of labels, so that class counts and filters need not read the photos.
 """
 
 import io
@@ -30,7 +30,7 @@ class CorruptRecordError(ValueError):
 
     mend = (
         "Copy the shard again, or delete its folder and run tools/prepare_dataset.py again; on_corrupt='skip' "
-        "(--config.data.on_corrupt=skip) goes on without such records and counts them."
+        "(--config.data.on_corrupt=skip) skips and counts such records."
     )
 
     def __init__(self, shard: str | os.PathLike, offset: int, reason: str):
@@ -42,33 +42,33 @@ class CorruptRecordError(ValueError):
 
 
 class BrokenFramingError(CorruptRecordError):
-    """A shard without an index has a record whose length is damaged, so that those after it cannot be found."""
+    """A shard without an index has a record with a damaged length, so that the records after it cannot be found."""
 
     mend = (
-        "Without the shard's .index the records after it cannot be found, so this one cannot be left out: copy the "
+        "Without the shard's .index the records after it cannot be found, so this one cannot be skipped: copy the "
         "index, or the shard, again, or delete the folder and run tools/prepare_dataset.py again."
     )
 
 
 def masked_crc32c(data: bytes) -> int:
-    """CRC32C of bytes, rotated and shifted as TFRecord stores it."""
+    """CRC32C of bytes, rotated and offset as in the TFRecord format."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def frame(data: bytes) -> bytes:
-    """One record as it stands in a shard: header, data, footer."""
+    """One record as stored in a shard: header, data, footer."""
     length = struct.pack("<Q", len(data))
     return b"".join((length, struct.pack("<I", masked_crc32c(length)), data, struct.pack("<I", masked_crc32c(data))))
 
 
 def write_shard(path: pathlib.Path, records: Sequence[bytes], labels: Mapping[str, np.ndarray] | None = None) -> None:
-    """Writes records and their index; each of the two files atomically, the index last.
+    """Writes records and their index, each file atomically, the index last.
 
     Args:
         path: The shard's file.
         records: The serialised records.
-        labels: Columns of labels for the index: arrays (records, ...), numbers or text.
+        labels: Label columns for the index: arrays (records, ...), numbers or text.
     """
     frames = [frame(record) for record in records]
     lengths = np.array([len(record) for record in records], np.int64)
@@ -79,7 +79,7 @@ def write_shard(path: pathlib.Path, records: Sequence[bytes], labels: Mapping[st
 
 
 def index_path(shard: pathlib.Path) -> pathlib.Path:
-    """Where a shard's index lies."""
+    """Path of a shard's index."""
     return shard.with_name(shard.name + ".index")
 
 
@@ -93,7 +93,7 @@ def write_index(
 
 
 def read_index(shard: pathlib.Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Offsets, lengths and label columns of a shard's records; scans the shard where there is no index.
+    """Offsets, lengths and label columns of a shard's records; scans the shard if there is no index.
 
     Raises:
         BrokenFramingError: There is no index and the shard's framing is broken.
@@ -109,7 +109,7 @@ def read_index(shard: pathlib.Path) -> tuple[np.ndarray, np.ndarray, dict[str, n
             labels = {key.removeprefix("label/"): stored[key] for key in stored.files if key.startswith("label/")}
             return stored["offsets"], stored["lengths"], labels
     except (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"index {path} is damaged ({error}); delete it and the shard is scanned instead") from error
+        raise ValueError(f"index {path} is damaged ({error}); delete it to scan the shard instead") from error
 
 
 def _scan(shard: pathlib.Path) -> Iterator[tuple[int, int]]:
@@ -123,7 +123,7 @@ def _scan(shard: pathlib.Path) -> Iterator[tuple[int, int]]:
                 raise BrokenFramingError(shard, position, error.reason) from error
             end = position + HEADER_BYTES + length + FOOTER_BYTES
             if end > size:
-                raise BrokenFramingError(shard, position, f"truncated: it ends at byte {end}, the shard at {size}")
+                raise BrokenFramingError(shard, position, f"truncated: ends at byte {end}, but the shard at {size}")
             yield position, length
             position = end
 
@@ -131,7 +131,7 @@ def _scan(shard: pathlib.Path) -> Iterator[tuple[int, int]]:
 def _checked_length(shard: str | os.PathLike, offset: int, header: bytes) -> int:
     if len(header) < HEADER_BYTES:
         raise CorruptRecordError(
-            shard, offset, f"truncated: {len(header)} of its header's {HEADER_BYTES} bytes are there"
+            shard, offset, f"truncated: {len(header)} of its header's {HEADER_BYTES} bytes are present"
         )
     length, crc = struct.unpack("<QI", header)
     if masked_crc32c(header[:8]) != crc:
@@ -140,12 +140,12 @@ def _checked_length(shard: str | os.PathLike, offset: int, header: bytes) -> int
 
 
 class TFRecordSource:
-    """Random access to the records of some shards: ``len(source)``, ``source[i] -> bytes``.
+    """Random access to the records of several shards: ``len(source)``, ``source[i] -> bytes``.
 
-    Safe to share among threads (`os.pread` keeps no position), to pickle and to fork.
+    Safe to share among threads (`os.pread` has no file position), to pickle and to fork.
 
     Attributes:
-        labels: Columns of labels that all the shards' indices hold, over all records.
+        labels: Label columns that the indices of all shards have in common, over all records.
     """
 
     def __init__(self, shards: Sequence[str | os.PathLike]):
@@ -153,12 +153,14 @@ class TFRecordSource:
 
         Raises:
             BrokenFramingError: A shard without an index has broken framing.
-            FileNotFoundError: A shard is not there.
+            FileNotFoundError: A shard is missing.
         """
         self.shards = [pathlib.Path(shard) for shard in shards]
         for shard in self.shards:
             if not shard.exists():
-                raise FileNotFoundError(f"shard {shard} is missing; prepare the set again: tools/prepare_dataset.py")
+                raise FileNotFoundError(
+                    f"shard {shard} is missing; prepare the dataset again: tools/prepare_dataset.py"
+                )
         parts = [read_index(shard) for shard in self.shards]
         self._offsets = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0, np.int64)
         self._lengths = np.concatenate([part[1] for part in parts]) if parts else np.zeros(0, np.int64)
@@ -172,10 +174,10 @@ class TFRecordSource:
         return len(self._offsets)
 
     def __getitem__(self, index) -> bytes:
-        """The bytes of one record, after both of its CRCs are checked.
+        """The bytes of one record, after checking both of its CRCs.
 
         Raises:
-            CorruptRecordError: The shard is truncated here, or a CRC differs.
+            CorruptRecordError: The shard is truncated here, or a CRC does not match.
             IndexError: There is no such record.
         """
         index = int(index)
@@ -187,9 +189,9 @@ class TFRecordSource:
         data = os.pread(self._descriptor(shard), whole, offset)
         stored = _checked_length(self.shards[shard], offset, data[:HEADER_BYTES])
         if stored != length:
-            raise CorruptRecordError(self.shards[shard], offset, f"is {stored} bytes long, its index says {length}")
+            raise CorruptRecordError(self.shards[shard], offset, f"is {stored} bytes long, but its index says {length}")
         if len(data) < whole:
-            raise CorruptRecordError(self.shards[shard], offset, f"truncated: {len(data)} of {whole} bytes are there")
+            raise CorruptRecordError(self.shards[shard], offset, f"truncated: {len(data)} of {whole} bytes are present")
         record = data[HEADER_BYTES:-FOOTER_BYTES]
         if masked_crc32c(record) != int.from_bytes(data[-FOOTER_BYTES:], "little"):
             raise CorruptRecordError(self.shards[shard], offset, "bad CRC of its data")
@@ -209,14 +211,14 @@ class TFRecordSource:
         return descriptor
 
     def close(self) -> None:
-        """Closes the shards' files; the next read opens them again."""
+        """Closes the shards' files; the next read reopens them."""
         with self._lock:
             for descriptor in self._descriptors.values():
                 os.close(descriptor)
             self._descriptors.clear()
 
     def __del__(self):
-        if hasattr(self, "_descriptors") and not sys.is_finalizing():  # then the system closes them
+        if hasattr(self, "_descriptors") and not sys.is_finalizing():  # at exit, the system closes them
             self.close()
 
     def __getstate__(self) -> dict:

@@ -1,8 +1,8 @@
 """Augmentation on the host: functions of an image and a random generator.
 
-Each takes ``(image, rng)`` and returns an image, both uint8 RGB (height, width, 3). The loader seeds the
-generator from its own seed and the record's place in the stream, so that what is drawn does not depend on threads or
-the number of hosts.
+Each takes ``(image, rng)`` and returns an image, both uint8 RGB (height, width, 3). The loader seeds the generator from
+its own seed and the record's position in the stream, so that the random draws do not depend on threads or the number of
+hosts.
 """
 
 import dataclasses
@@ -31,16 +31,16 @@ class RandomHorizontalFlip:
 
 @dataclasses.dataclass(frozen=True)
 class RandomResizedCrop:
-    """Cuts a random part of random shape out and stretches it to a square.
+    """Crops a random region of random size and aspect ratio and stretches it to a square.
 
     Source: torchvision's transform of the same name, which the paper's published identity training uses (resize 256,
-    RandomResizedCrop 224). Ten draws of area and aspect ratio (log-uniform); where none fits into the image, the
-    largest centre part of an allowed ratio. Intended difference: the random numbers are NumPy's, and resizing is
+    RandomResizedCrop 224). Up to ten draws of area and aspect ratio (log-uniform); if none fits into the image, the
+    largest centre crop of an allowed ratio. Intended difference: the random numbers are NumPy's, and resizing is
     OpenCV's bilinear without anti-aliasing, as everywhere in facejax.
 
     Attributes:
         size: Height and width of the result in pixels.
-        scale: Smallest and largest area of the part, as a part of the image's.
+        scale: Smallest and largest area of the crop, as a fraction of the image's area.
         ratio: Smallest and largest aspect ratio, width / height.
     """
 
@@ -49,7 +49,7 @@ class RandomResizedCrop:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def part(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """Top, left, height and width of the part to cut, in pixels, drawn for an image of this size."""
+        """Draws the crop for an image of this size: top, left, height and width in pixels."""
         for _ in range(10):
             area = height * width * rng.uniform(*self.scale)
             aspect = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
@@ -66,7 +66,7 @@ class RandomResizedCrop:
         return (height - part_height) // 2, (width - part_width) // 2, part_height, part_width
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Square:
-        """A random part of the image, (size, size, 3)."""
+        """A random crop of the image, (size, size, 3)."""
         top, left, height, width = self.part(image.shape[0], image.shape[1], rng)
         part = image[top : top + height, left : left + width]
         return cv2.resize(part, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
@@ -74,7 +74,7 @@ class RandomResizedCrop:
 
 @dataclasses.dataclass(frozen=True)
 class Resize:
-    """Stretches the image to a square of the given size in pixels, before other transforms; draws nothing."""
+    """Stretches the image to a square of the given size in pixels, before other transforms; uses no random numbers."""
 
     size: int
 

@@ -149,8 +149,8 @@ def check_settings(config: Config) -> None:
         raise ConfigError("no stage has epochs: set --config.stages.head.epochs or --config.stages.full.epochs")
     if config.parallel == "pmap" and config.sharding != "none":
         raise ConfigError(
-            f"--config.sharding={config.sharding} needs --config.parallel=jit: under pmap every device has the "
-            "every device"
+            f"--config.sharding={config.sharding} needs --config.parallel=jit: under pmap every device has the whole "
+            "state"
         )
     devices, parts, microbatches = jax.device_count(), config.sam.parts, config.accumulate
     for name, divisor in (("batch_size", devices * parts * microbatches), ("eval_batch_size", devices)):

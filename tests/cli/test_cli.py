@@ -73,7 +73,7 @@ def test_json_lines_of_a_folder(photos, model_dir, capsys):
         "c.png": 0,
         "d.jpg": 0,
     }
-    assert "no known image format" in results["d.jpg"]["error"]
+    assert "unknown image format" in results["d.jpg"]["error"]
     face = results["a.png"]["faces"][0]
     assert {"perceived_age", "perceived_gender", "expression"} <= face.keys()
     assert "embedding" not in face

@@ -87,7 +87,7 @@ def test_whole_and_fractional_numbers_are_joined(data_dir):
     source = open_source(data_dir, "toy_whole+toy_years", "train")
     for ages in (source.labels("age"), [source.read(index)["age"] for index in range(4)]):
         np.testing.assert_array_equal(np.sort(ages), [30.5, 40, np.nan, np.nan])
-    with pytest.raises(ValueError, match=r"toy_texts/train stores 'note' as .*text.*, another set of the mixture as"):
+    with pytest.raises(ValueError, match=r"toy_texts/train stores 'note' as .*text.*, another dataset in the mix as"):
         open_source(data_dir, "toy_years+toy_texts", "train")
 
 

@@ -124,7 +124,7 @@ def test_truncated_shard(shard, indexed):
     if not indexed:
         index_path(shard).unlink()
         with pytest.raises(
-            BrokenFramingError, match=r"00000-of-00001: record at byte 1354: truncated.*cannot be left out"
+            BrokenFramingError, match=r"00000-of-00001: record at byte 1354: truncated.*cannot be skipped"
         ):
             TFRecordSource([shard])
         return
@@ -193,7 +193,7 @@ def test_a_flipped_bit_of_an_index_is_named_or_harmless(shard):
 
 
 def test_missing_shard(tmp_path):
-    with pytest.raises(FileNotFoundError, match="prepare the set again"):
+    with pytest.raises(FileNotFoundError, match="prepare the dataset again"):
         TFRecordSource([tmp_path / "none"])
 
 

@@ -127,7 +127,7 @@ def test_counts_and_lists(raw, tmp_path):
     ]  # fmt: skip
     corrupt = dict(line.split("\t") for line in (folder / "corrupt.txt").read_text().splitlines())
     assert set(corrupt) == {"001.png", "002.png"}
-    assert "no known image format: starts with b'<html>no'" in corrupt["002.png"]
+    assert "unknown image format: starts with b'<html>no'" in corrupt["002.png"]
     assert (folder / "missing.txt").read_text() == "003.png\tno such file\n"
     lines = "\n".join(describe_summary(summary))
     assert "train: of 32 photos 25 gave a crop, 4 had no face, 1 are missing, 2 corrupt; 0 crops are from" in lines
@@ -358,7 +358,7 @@ def test_begun_with_other_settings_or_at_work(raw, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             run(raw, tmp_path)
     with pytest.raises(
-        ValueError, match=r"1.0.0.partial was begun with other settings, .*quality: 95 -> 90.*delete it"
+        ValueError, match=r"1.0.0.partial was started with other settings, .*quality: 95 -> 90.*delete it"
     ):
         run(raw, tmp_path, quality=90)
     store = shards.ChunkedShards(tmp_path / "toy_faces" / "1.0.0", "toy_faces", SPLITS)

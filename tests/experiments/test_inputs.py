@@ -121,7 +121,7 @@ def test_built_in_set_begun_by_another_version_is_refused_in_one_line(tmp_path):
     (partial / "plan.json").write_text('{"code of reader": "older"}')
     sizes = [("data.people_train", "2"), ("data.people_validation", "1"), ("data.people_crop", "centre")]
     with pytest.raises(
-        ConfigError, match=r"1\.0\.0\.partial was begun with .*code of reader: 'older' -> .*delete it to start"
+        ConfigError, match=r"1\.0\.0\.partial was started with .*code of reader: 'older' -> .*delete it to start"
     ):
         inputs.prepare_people(run.resolve("emotion_b0", sizes), tmp_path)
 
