@@ -1,1 +1,1 @@
-"""Foreign arrays to Flax variables, strictly, and the inference checkpoints they end up in."""
+"""Strict conversion of third-party weights to Flax variables, and inference checkpoints."""

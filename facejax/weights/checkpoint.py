@@ -1,4 +1,4 @@
-"""Inference checkpoints: a folder with the variables (Orbax), all that is needed to use them (JSON), and the card."""
+"""Inference checkpoints: a folder with the variables (Orbax), their configuration (JSON), and the model card."""
 
 import json
 import pathlib
@@ -24,18 +24,18 @@ def save_inference_checkpoint(
 ) -> None:
     """Writes ``DIRECTORY/checkpoint`` (Orbax), ``model.json`` (`PretrainedCfg`) and ``MODEL_CARD.md``.
 
-    The folder appears whole or not at all; an inference checkpoint that is there already is replaced. Without a `card`
-    it is made from `cfg`, which knows of no measurement.
+    The folder appears complete or not at all; an existing inference checkpoint is replaced. If `card` is None it is
+    generated from `cfg`, without any evaluation results.
 
     Raises:
-        ValueError: If `variables` are not those of the model that `cfg` describes, or `cfg` describes none.
-        FileExistsError: If the folder holds something else.
+        ValueError: If `variables` are not those of the model that `cfg` describes, or `cfg` is invalid.
+        FileExistsError: If the folder contains something else.
     """
     _check(cfg)
     variables = _fitted(variables, cfg, "variables to be saved")
     with whole_folder(pathlib.Path(directory), CFG, "architecture", VARIABLES, CARD, PARTIAL_CARD) as folder:
         with _checkpointer() as checkpointer:
-            # Orbax stores no empty dict, which batch_stats of a network without BatchNorm is.
+            # Orbax cannot store empty dicts, such as the batch_stats of a network without BatchNorm.
             checkpointer.save(folder / VARIABLES, {key: tree for key, tree in variables.items() if tree})
         (folder / CFG).write_text(json.dumps(cfg.to_dict(), indent=2) + "\n")
         write_card(folder, model_card(cfg) if card is None else card)
@@ -45,9 +45,9 @@ def load_inference_checkpoint(directory: pathlib.Path | str) -> tuple[dict[str, 
     """Variables (NumPy arrays, on any number of devices) and configuration of an inference checkpoint.
 
     Raises:
-        FileNotFoundError: If the folder holds none, with the commands that make one.
-        ValueError: If the variables are not those of the model that ``model.json`` describes, or the folder is not
-            whole.
+        FileNotFoundError: If the folder has none; the message gives the commands that create one.
+        ValueError: If the variables are not those of the model that ``model.json`` describes, or the folder is
+            incomplete.
     """
     directory = pathlib.Path(directory).absolute()
     cfg, path = load_cfg(directory), directory / VARIABLES
@@ -59,7 +59,7 @@ def load_inference_checkpoint(directory: pathlib.Path | str) -> tuple[dict[str, 
     except (MemoryError, PermissionError):
         raise
     except Exception as error:  # Orbax and TensorStore raise errors of many kinds
-        raise ValueError(f"{path} is damaged or not whole: copy the folder anew, or make it again ({error})") from error
+        raise ValueError(f"{path} is damaged or incomplete: copy or create the folder again ({error})") from error
     return _fitted(variables, cfg, f"the variables of {path}"), cfg
 
 
@@ -67,8 +67,8 @@ def load_cfg(directory: pathlib.Path) -> PretrainedCfg:
     """Configuration of an inference checkpoint, without its variables.
 
     Raises:
-        FileNotFoundError: If the folder holds none, with the commands that make one.
-        ValueError: If ``model.json`` describes no model.
+        FileNotFoundError: If the folder has none; the message gives the commands that create one.
+        ValueError: If ``model.json`` does not describe a valid model.
     """
     if not (directory / CFG).is_file():
         of_run = directory / "best"
@@ -77,25 +77,27 @@ def load_cfg(directory: pathlib.Path) -> PretrainedCfg:
             + (
                 f"did you mean {of_run}?"
                 if (of_run / CFG).is_file()
-                else "make one by training (experiments/run.py) or with tools/convert_weights.py FORMAT FILE --out DIR"
+                else "train one (experiments/run.py) or convert one: tools/convert_weights.py FORMAT FILE --out DIR"
             )
         )
     try:
         cfg = PretrainedCfg.from_dict(json.loads((directory / CFG).read_text()))
         _check(cfg)
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{directory / CFG} is damaged, or was edited and describes no model: {error}") from error
+        raise ValueError(f"{directory / CFG} is damaged, or was edited and is no longer valid: {error}") from error
     return cfg
 
 
 def _check(cfg: PretrainedCfg) -> None:
-    """Raises ValueError where a configuration says of its network what is not so."""
+    """Raises a ValueError if a configuration contradicts its network."""
     model = model_from_cfg(cfg)
-    if cfg.num_features not in (0, model.backbone.num_features):  # 0: it does not say
-        raise ValueError(f"num_features is {cfg.num_features}, of {cfg.architecture} {model.backbone.num_features}")
+    if cfg.num_features not in (0, model.backbone.num_features):  # 0: not specified
+        raise ValueError(
+            f"num_features is {cfg.num_features}, but {cfg.architecture} has {model.backbone.num_features}"
+        )
     for task, labels in cfg.labels.items():
         if task not in TASKS:
-            raise ValueError(f"labels of no task: {task!r}{nearest(task, TASKS)}")
+            raise ValueError(f"labels of an unknown task: {task!r}{nearest(task, TASKS)}")
         expected = len(TASKS[task].labels) or cfg.num_classes.get(task, 0)
         if not all(isinstance(label, str) for label in labels) or len(labels) not in (0, expected):
             raise ValueError(f"labels of {task} are {labels}, expected {expected} names")
@@ -104,7 +106,7 @@ def _check(cfg: PretrainedCfg) -> None:
 
 
 def _checkpointer() -> ocp.Checkpointer:
-    """Orbax for this process alone: one process saves, any may load, and none waits for the others."""
+    """An Orbax checkpointer for this process only: one process saves, any may load, and none waits for the others."""
     this = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(primary_host=this, active_processes={this})
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)

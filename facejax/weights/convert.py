@@ -1,4 +1,4 @@
-"""From a published file to variables and their `PretrainedCfg`; the file is fetched, or given, and its hash checked."""
+"""Converts published files, downloaded or local, to variables and their `PretrainedCfg`; checks their hashes."""
 
 import dataclasses
 import hashlib
@@ -25,15 +25,15 @@ FORMATS = ("timm", "keras", "hsemotion")
 def convert_file(
     format_: str, path: pathlib.Path | str, name: str | None = None, *, unsafe_pickle: bool = False
 ) -> tuple[dict[str, Any], PretrainedCfg]:
-    """Variables of a published file, strictly fitted to the model, and its configuration with the file's hash.
+    """Variables of a published file, strictly matched to the model, and its configuration with the file's hash.
 
-    How the network pools is what the file says, where it does (`facejax.weights.hsemotion`).
+    The global pooling is taken from the file if it specifies one (`facejax.weights.hsemotion`).
 
     Args:
         format_: ``timm`` (.safetensors, .pth), ``keras`` (.h5), ``hsemotion`` (.onnx, the .pb of HSE_FaceRec_tf, .pt).
         path: The file.
-        name: ``architecture.tag`` of the weights; found by the file's name when left out.
-        unsafe_pickle: Allows pickled models, whose loading runs code (`facejax.weights.hsemotion.load_pickle`).
+        name: ``architecture.tag`` of the weights; None to infer it from the file's name.
+        unsafe_pickle: Allow pickled models, whose loading runs code (`facejax.weights.hsemotion.load_pickle`).
 
     Raises:
         ValueError: If the name is unknown, the hash is not the published one, the file is damaged, or the weights do
@@ -51,27 +51,27 @@ def convert_file(
         read, pool = _read(format_, path, cfg, unsafe_pickle)
     except (ImportError, MemoryError, PermissionError):
         raise
-    except ValueError as error:  # it was read, and holds something else
+    except ValueError as error:  # the file is readable, but contains something else
         raise ValueError(f"{path} cannot be read as {cfg.name}: {error}") from error
-    except Exception as error:  # of a damaged file safetensors, protobuf, HDF5 and torch raise errors of their own
+    except Exception as error:  # for damaged files safetensors, protobuf, HDF5 and torch raise their own errors
         raise ValueError(
-            f"{path} cannot be read as {cfg.name}: {error} (if it was downloaded and is damaged, delete it, and it is "
-            "fetched again)"
+            f"{path} cannot be read as {cfg.name}: {error} (if it is a damaged download, delete it to download it "
+            "again)"
         ) from error
     variables = merge_variables(template, read)
     return variables, dataclasses.replace(cfg, sha256=sha256, global_pool=pool)
 
 
 def load_published(name: str, cache: pathlib.Path | str | None = None) -> tuple[dict[str, Any], PretrainedCfg]:
-    """Variables and configuration of published weights, converted once and kept until their configuration changes.
+    """Variables and configuration of published weights, converted once and cached until their configuration changes.
 
     Args:
         name: ``architecture.tag`` (`facejax.models.list_models`, pretrained).
-        cache: Folder that files and conversions are kept in; None for `facejax.weights.cache.cache_dir`. A file that
-            was brought there by other means (``CACHE/<name>/<file>``) is taken instead of a download.
+        cache: Folder for downloads and converted weights; None for `facejax.weights.cache.cache_dir`. A file that was
+            copied there by other means (``CACHE/<name>/<file>``) is used instead of a download.
 
     Raises:
-        ConnectionError: The file is not there and cannot be downloaded.
+        ConnectionError: The file is not in the cache and cannot be downloaded.
         ValueError: There are no such weights, the file's hash is not the published one, or the file is damaged.
     """
     cfg = pretrained_cfg(name)
@@ -82,47 +82,47 @@ def load_published(name: str, cache: pathlib.Path | str | None = None) -> tuple[
     if (kept := _kept(converted, cfg)) is not None:
         return kept
     with alone_in(cache / name, wait=True):
-        if (kept := _kept(converted, cfg)) is None:  # nor has another process made it meanwhile
+        if (kept := _kept(converted, cfg)) is None:  # nor has another process converted it meanwhile
             path = fetch(cfg, cache)
             kept = convert_file(_format(path), path, name)
-            shutil.rmtree(converted, ignore_errors=True)  # what is damaged would not be replaced
+            shutil.rmtree(converted, ignore_errors=True)  # a damaged folder would not be replaced
             save_inference_checkpoint(converted, *kept)
     return kept
 
 
 def _kept(converted: pathlib.Path, cfg: PretrainedCfg) -> tuple[dict[str, Any], PretrainedCfg] | None:
-    """An earlier conversion; None where there is none that is whole and of this configuration."""
+    """An earlier conversion; None if there is none that is complete and has this configuration."""
     try:
         variables, found = load_inference_checkpoint(converted)
     except (FileNotFoundError, ValueError):
         return None
-    # What only the file tells, see `convert_file`; where no hash is published, that is the file's too.
+    # The pooling comes from the file, see `convert_file`, and so does the hash if none is published.
     expected = dataclasses.replace(cfg, sha256=cfg.sha256 or found.sha256, global_pool=found.global_pool)
     return (variables, found) if expected == found else None
 
 
 def fetch(cfg: PretrainedCfg, cache: pathlib.Path | str) -> pathlib.Path:
-    """The published file of `cfg` in the folder `cache`, downloaded if it is not there.
+    """The published file of `cfg` in the folder `cache`; it is downloaded if it is not there.
 
-    A download's hash is checked; that of a file which is there already by `convert_file`.
+    The hash of a download is checked here, that of an existing file by `convert_file`.
 
     Raises:
-        ConnectionError: If it cannot be downloaded whole, with the way to give a local file instead.
+        ConnectionError: If it cannot be downloaded completely; the message says how to use a local file instead.
         ValueError: If the hash is not the published one.
     """
     target = pathlib.Path(cache) / cfg.name / cfg.source.rsplit("/", 1)[-1]
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Not mkstemp, whose files nobody else may read.
+        # Not mkstemp, whose files only their owner may read.
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             partial = pathlib.Path(folder) / target.name
             try:
                 _download(cfg.source, partial)
             except (OSError, http.client.HTTPException) as error:
                 raise ConnectionError(
-                    f"cannot download {cfg.source} ({error}). Bring the file here by other means, as {target}; or "
-                    f"convert it where it is: python tools/convert_weights.py {_format(target)} FILE --name {cfg.name} "
-                    "--out DIR, and give DIR instead of the name"
+                    f"cannot download {cfg.source} ({error}). Get the file by other means and save it as {target}, or "
+                    f"convert a local copy: python tools/convert_weights.py {_format(target)} FILE --name {cfg.name} "
+                    "--out DIR, and use DIR instead of the name"
                 ) from error
             sha256 = file_sha256(partial)
             if cfg.sha256 and sha256 != cfg.sha256:
@@ -134,7 +134,7 @@ def fetch(cfg: PretrainedCfg, cache: pathlib.Path | str) -> pathlib.Path:
 def _download(source: str, path: pathlib.Path) -> None:
     with path.open("xb") as file, urllib.request.urlopen(source, timeout=60) as response:
         shutil.copyfileobj(response, file)
-        # A connection that broke off reads like the end of the file.
+        # A dropped connection looks like the end of the file.
         expected = response.headers.get("Content-Length")
         if expected is not None and file.tell() != int(expected):
             raise ConnectionError(f"the connection ended after {file.tell()} of {expected} bytes")
@@ -152,7 +152,7 @@ def _format(path: pathlib.Path) -> str:
 
 
 def _guess(path: pathlib.Path) -> str:
-    """Name of the published weights whose source ends with this file's name, or whose tag it is."""
+    """Name of the published weights whose source has this file name, or whose tag or name is the file's stem."""
     names, fitting = list_models(pretrained=True), []
     for name in names:
         cfg = pretrained_cfg(name)
@@ -161,14 +161,14 @@ def _guess(path: pathlib.Path) -> str:
             fitting.append(name)
     if len(fitting) != 1:
         known = ", ".join(fitting or names)
-        raise ValueError(f"cannot tell from its name what {path.name!r} holds: pass --name. Known: {known}")
+        raise ValueError(f"cannot infer the weights from the file name {path.name!r}: pass --name. Known: {known}")
     return fitting[0]
 
 
 def _read(
     format_: str, path: pathlib.Path, cfg: PretrainedCfg, unsafe_pickle: bool
 ) -> tuple[dict[str, Any], GlobalPool]:
-    """The variables of a file, and how the network pools: what the file says, or else `cfg`."""
+    """The variables of a file, and the global pooling: that of the file, or of `cfg` if the file has none."""
     if format_ == "timm":
         head = cfg.tasks[0] if cfg.tasks else None
         return timm.from_timm(cfg.architecture, timm.load_state_dict(path), head=head), cfg.global_pool

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Atomic creation of folders: a folder appears complete or not at all."""
 
 import contextlib
 import json
@@ -11,38 +11,38 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def whole_folder(directory: pathlib.Path, marker: str, key: str, *others: str) -> Iterator[pathlib.Path]:
-    """A folder to fill; it takes the place of `directory` when the block ends without an error.
+    """Yields a folder to fill, which replaces `directory` when the block ends without an error.
 
     Args:
-        directory: The folder, or a link to it. An older one of the same kind is replaced; files of others that lie in
-            it stay.
-        marker: A JSON file that every folder of this kind holds.
-        key: That its object has (TensorFlow.js has a model.json too).
-        *others: Names of what else the older folder holds of this kind.
+        directory: The folder, or a link to it. An existing folder of the same kind is replaced; unrelated files in it
+            are kept.
+        marker: Name of a JSON file that every folder of this kind contains.
+        key: Key that the JSON object must have (TensorFlow.js has a model.json too).
+        *others: Names of the other files that belong to a folder of this kind.
 
     Raises:
-        FileExistsError: `directory` is something else, and not empty; or another process has written it meanwhile.
+        FileExistsError: `directory` is something else, and not empty; or another process has written to it meanwhile.
     """
     directory = pathlib.Path(os.path.realpath(directory))
     before = _identity(directory)
     if directory.exists() and not directory.is_dir():
-        raise FileExistsError(f"{directory} is a file: name a folder")
+        raise FileExistsError(f"{directory} is a file: choose a folder")
     if directory.exists() and not _is_of_this_kind(directory, marker, key):
-        raise FileExistsError(f"{directory} is not empty and holds no {marker} of facejax: choose another folder")
+        raise FileExistsError(f"{directory} is not empty and has no {marker} of facejax: choose another folder")
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     new, old = temporary / "new", temporary / "old"
     try:
         new.mkdir()
         yield new
-        if _identity(directory) != before:  # what lies there now is not what was looked at
-            raise FileExistsError(f"another process has written {directory} meanwhile: choose another folder")
+        if _identity(directory) != before:  # it is no longer the folder that was checked
+            raise FileExistsError(f"another process has replaced {directory} meanwhile: choose another folder")
         if directory.exists():
             os.replace(directory, old)
         os.replace(new, directory)
     finally:
         if old.exists():
-            if not directory.exists():  # it failed between the two
+            if not directory.exists():  # it failed between the two renames
                 os.replace(old, directory)
             else:
                 _move_foreign(old, directory, (marker, *others))
@@ -50,7 +50,7 @@ def whole_folder(directory: pathlib.Path, marker: str, key: str, *others: str) -
 
 
 def _identity(directory: pathlib.Path) -> tuple[int, int] | None:
-    """Differs where another folder took the place of this one; None where there is none."""
+    """Identifies a folder, so that a replacement can be noticed; None if there is none."""
     try:
         status = directory.stat()
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Constants of a frozen TensorFlow graph, read without TensorFlow.
+"""Reads the constants of a frozen TensorFlow graph without TensorFlow.
 
-A frozen graph is a protocol buffer (``tensorflow.GraphDef``) whose weights are nodes of the operation ``Const``.
-tensorboardX brings the messages that this takes, under its own package name.
+A frozen graph is a protocol buffer (``tensorflow.GraphDef``) whose weights are ``Const`` nodes. tensorboardX includes
+the required protobuf messages, under its own package name.
 """
 
 import dataclasses
@@ -21,9 +21,9 @@ class Node:
     Attributes:
         name: Its name.
         op: Its operation.
-        inputs: Names of the nodes that it reads.
+        inputs: Names of its input nodes.
         value: The tensor of a ``Const``; None for other operations.
-        texts: Attributes that are text (``mode``, ``padding``), by name.
+        texts: String attributes (``mode``, ``padding``), by name.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Node:
 
 
 def read_graph(path: pathlib.Path | str) -> dict[str, Node]:
-    """Nodes of the frozen graph in a ``.pb`` file, by name and in its order.
+    """Nodes of the frozen graph in a ``.pb`` file, by name, in the order of the file.
 
     Raises:
         ValueError: If the file is not a graph.
@@ -42,7 +42,7 @@ def read_graph(path: pathlib.Path | str) -> dict[str, Node]:
     from google.protobuf.message import DecodeError
     from tensorboardX.proto import graph_pb2  # pulls torch in where it is installed
 
-    messages: Any = graph_pb2  # made when imported, which type checkers do not see
+    messages: Any = graph_pb2  # created at import time, which type checkers cannot see
     try:
         nodes = [_node(node) for node in messages.GraphDef.FromString(pathlib.Path(path).read_bytes()).node]
     except (DecodeError, ValueError, TypeError, OverflowError) as error:
@@ -61,18 +61,18 @@ def _node(node: Any) -> Node:
 
 
 def _array(tensor: Any) -> np.ndarray | None:
-    """A ``TensorProto``; None for types that no weights have (text)."""
+    """Converts a ``TensorProto`` to an array; None for types that weights cannot have (text)."""
     if tensor.dtype not in _DTYPES:
         return None
     dtype, shape = np.dtype(_DTYPES[tensor.dtype]), [side.size for side in tensor.tensor_shape.dim]
     if tensor.tensor_content:
         return np.frombuffer(tensor.tensor_content, dtype.newbyteorder("<")).reshape(shape)
     values = [*tensor.float_val, *tensor.double_val, *tensor.int_val, *tensor.int64_val]
-    if tensor.half_val:  # their bits
+    if tensor.half_val:  # stored as bits
         values = np.array(tensor.half_val, np.uint16).view(np.float16)
     # A short list of values means that the last one fills the rest.
     array = np.zeros(shape, dtype)
     if len(values):
-        flat = array.reshape(-1)  # not array.flat, which drops what is too much
+        flat = array.reshape(-1)  # not array.flat, which silently drops excess values
         flat[: len(values)], flat[len(values) :] = values, values[-1]
     return array

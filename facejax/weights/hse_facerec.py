@@ -1,7 +1,7 @@
-"""The paper's published MobileNet-v1 (repository HSE_FaceRec_tf): a frozen TensorFlow graph to Flax variables.
+"""Converts the paper's published MobileNet-v1 (repository HSE_FaceRec_tf, a frozen TensorFlow graph) to Flax variables.
 
-The graph predicts age and gender; its base was trained on VGGFace2's identities. BatchNorm is folded into the
-convolutions (into a scale and a shift after depthwise ones), and large tensors are stored in 8 bits.
+The graph predicts age and gender; its backbone was trained on VGGFace2's identities. BatchNorm is folded into the
+convolutions (into a scale and a shift after depthwise ones), and large tensors are quantised to 8 bits.
 """
 
 import pathlib
@@ -20,7 +20,7 @@ _HEADS = {"feats": ("head_shared",), "age_pred": ("head_age", "logits"), "gender
 
 
 def load_frozen_graph(path: pathlib.Path | str) -> dict[str, np.ndarray]:
-    """Float32 weights of a frozen graph by their Keras names (``conv_dw_1/depthwise_kernel``), 8-bit ones decoded."""
+    """Float32 weights of a frozen graph by Keras name (``conv_dw_1/depthwise_kernel``); 8-bit ones are dequantised."""
     nodes = read_graph(path)
     tensors = {}
     for node in nodes.values():
@@ -33,14 +33,14 @@ def load_frozen_graph(path: pathlib.Path | str) -> dict[str, np.ndarray]:
 def from_frozen_graph(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Flax variables of ``mobilenet_v1.vggface2_age_gender``: backbone, shared hidden layer, age and gender.
 
-    Folded BatchNorms become layers with mean 0 and variance 1 - epsilon, which give the same values on their running
-    statistics (and only on those).
+    Folded BatchNorms become layers with mean 0 and variance 1 - epsilon, which give the same values with their running
+    statistics (and only with those).
 
     Args:
-        tensors: What `load_frozen_graph` returns; every one is used.
+        tensors: Tensors returned by `load_frozen_graph`; every one is used.
 
     Raises:
-        ValueError: If a tensor is missing or one is left over.
+        ValueError: If a tensor is missing or unused.
     """
     left = {name: np.asarray(array, np.float32) for name, array in tensors.items()}
 
@@ -71,20 +71,20 @@ def from_frozen_graph(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
         for leaf in ("kernel", "bias"):
             leaves["params", *path, leaf] = take(f"{layer}/{leaf}")
     if left:
-        raise ValueError(f"the graph has weights that this network does not: {', '.join(sorted(left))}")
+        raise ValueError(f"the graph has weights that this network does not have: {', '.join(sorted(left))}")
     return unflatten_dict(leaves)
 
 
 def _value(node: Node, nodes: Mapping[str, Node]) -> np.ndarray | None:
-    """Value of a constant, also of one stored as 8 bits with its range.
+    """Value of a constant, including those quantised to 8 bits with a range.
 
-    TensorFlow's mode MIN_FIRST moves the range by less than one step, so that 0 is among the values. The arithmetic is
-    its own, in float32: the network magnifies the last bits of its weights.
+    TensorFlow's mode MIN_FIRST shifts the range by less than one step, so that 0 is representable. The arithmetic
+    replicates TensorFlow's, in float32: the network amplifies the last bits of its weights.
     """
     if node.op != "Dequantize":
         return node.value
     if node.texts.get("mode") != "MIN_FIRST":
-        raise ValueError(f"{node.name}: 8-bit weights of mode MIN_FIRST were expected, not {node.texts.get('mode')!r}")
+        raise ValueError(f"{node.name}: expected 8-bit weights of mode MIN_FIRST, not {node.texts.get('mode')!r}")
     codes, low, high = (np.asarray(nodes[name].value, np.float32) for name in node.inputs)
     step = (high - low) / np.float32(255)
     return np.round(low / step) * step + codes * step

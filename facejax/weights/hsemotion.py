@@ -1,7 +1,7 @@
-"""The paper's published EfficientNets (HSEmotion, EmotiEffLib) to Flax variables.
+"""Converts the paper's published EfficientNets (HSEmotion, EmotiEffLib) to Flax variables.
 
-They are published as ONNX files, which hold arrays and a graph, and as pickles of whole PyTorch models, which hold
-code.
+They are published as ONNX files, which contain arrays and a graph, and as pickles of whole PyTorch models, which
+contain code.
 """
 
 import functools
@@ -19,25 +19,25 @@ from facejax.models.efficientnet import BN_EPSILON, STAGES
 from facejax.models.layers import GlobalPool
 from facejax.tasks import TASKS
 
-# The layers of a block in running order, with the BatchNorm that follows each: with and without expansion.
+# The layers of a block in execution order, with the BatchNorm that follows each: with and without expansion.
 _EXPANDED = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_reduce", ""), ("conv_expand", ""), ("conv_pwl", "bn3"))
 _PLAIN = (("conv_dw", "bn1"), ("conv_reduce", ""), ("conv_expand", ""), ("conv_pw", "bn2"))
 _MAXIMA = ("GlobalMaxPool", "ReduceMax")
 
 
 def load_onnx(path: pathlib.Path | str) -> tuple[list[dict[str, Any]], GlobalPool]:
-    """Weights of an ONNX file's convolutions and dense layers, in the order in which they run, and how it pools.
+    """Weights of an ONNX file's convolutions and dense layers, in execution order, and its global pooling.
 
     Returns:
-        For each layer ``{"weight": (out, in, height, width) or (out, in), "bias": (out,)}``. A convolution has
-        ``strides`` and ``pads`` too, as ONNX writes them, the latter with those of a Pad before it, or None where they
-        follow from the image's size. A BatchNorm that is a node of its own adds ``scale``, ``shift``, ``mean``, ``var``
-        and ``epsilon`` to the convolution before it. And the pooling before the last dense layer, which weights do not
-        show.
+        For each layer ``{"weight": (out, in, height, width) or (out, in), "bias": (out,)}``. Convolutions also have
+        ``strides`` and ``pads`` in ONNX's format; the latter include those of a preceding Pad, and are None if they
+        depend on the image's size. A BatchNorm that is a separate node adds ``scale``, ``shift``, ``mean``, ``var`` and
+        ``epsilon`` to the preceding convolution. The second value is the pooling before the last dense layer, which
+        cannot be told from the weights.
 
     Raises:
-        ImportError: onnx is missing, with the command that installs it.
-        ValueError: If there is a maximum other than that pooling.
+        ImportError: onnx is missing; the message gives the command that installs it.
+        ValueError: If the graph has a max operation other than that pooling.
     """
     try:
         import onnx
@@ -55,13 +55,13 @@ def load_onnx(path: pathlib.Path | str) -> tuple[list[dict[str, Any]], GlobalPoo
     pool: GlobalPool = "avg"
     for node in graph.node:
         attributes = _attributes(node)
-        is_late = pool == "max" or (layers and layers[-1]["weight"].ndim == 2)  # behind the pooling, or the last layer
+        is_late = pool == "max" or (layers and layers[-1]["weight"].ndim == 2)  # after the pooling, or the last layer
         if (
             node.op_type == "MaxPool"
             or (node.op_type in _MAXIMA and is_late)
             or (node.op_type == "Conv" and pool == "max")
         ):
-            raise ValueError(f"the network of {path} has another maximum than its pooling, EfficientNet has none")
+            raise ValueError(f"the network of {path} has a max operation besides its pooling; EfficientNet has none")
         if node.op_type in _MAXIMA:
             pool = "max"
         elif node.op_type in ("Conv", "Gemm"):
@@ -85,16 +85,16 @@ def _attributes(node: Any) -> dict[str, Any]:
 
 
 def _pads(conv: Any, before: Any, arrays: Mapping[str, np.ndarray]) -> list[int] | None:
-    """Top, left, bottom and right padding of a convolution behind another node; None where the image's size decides."""
+    """Top, left, bottom and right padding of a convolution after another node; None if it depends on the image size."""
     attributes = _attributes(conv)
     if attributes.get("auto_pad") == b"SAME_UPPER":
         return None
     pads = attributes.get("pads", [0, 0, 0, 0])
     if before is None or before.op_type != "Pad":
         return pads
-    # Before operator set 11 they are an attribute.
+    # Before opset 11 they are an attribute.
     padded = arrays.get(before.input[1]) if len(before.input) > 1 else _attributes(before)["pads"]
-    if padded is None:  # computed from the image's size, as timm does for SAME
+    if padded is None:  # computed from the image's size, as in timm's SAME padding
         return None
     return [own + int(padded[place]) for own, place in zip(pads, (2, 3, 6, 7), strict=True)]
 
@@ -103,18 +103,18 @@ def from_onnx(architecture: str, layers: Sequence[Mapping[str, Any]], tasks: Seq
     """Flax variables of an exported EfficientNet.
 
     Exporters fold BatchNorm into convolutions. A folded one becomes a layer with mean 0 and variance 1 - epsilon, which
-    gives the same values on its running statistics (and only on those).
+    gives the same values with its running statistics (and only with those).
 
     Args:
         architecture: ``tf_efficientnet_b0`` or ``tf_efficientnet_b2``.
-        layers: The layers that `load_onnx` returns; every one is used.
-        tasks: Heads that the last layer's outputs are divided among, in their order.
+        layers: The layers returned by `load_onnx`; every one is used.
+        tasks: Heads that the last layer's outputs are divided among, in order.
 
     Raises:
         ValueError: If the number of layers, or a layer's shape, stride, padding or epsilon, is not that of the network.
     """
     if not architecture.startswith("tf_efficientnet"):
-        raise ValueError(f"HSEmotion's files hold EfficientNets, no {architecture}")
+        raise ValueError(f"HSEmotion's files contain EfficientNets, not {architecture}")
     expected = _layers(architecture)
     if len(layers) != len(expected) + 1:
         raise ValueError(f"{architecture} has {len(expected) + 1} convolutions and dense layers, got {len(layers)}")
@@ -130,8 +130,8 @@ def from_onnx(architecture: str, layers: Sequence[Mapping[str, Any]], tasks: Seq
         for name, wanted in (("strides", [stride, stride]), ("pads", pads), ("epsilon", BN_EPSILON)):
             if layer.get(name) is not None and not np.allclose(layer[name], wanted, rtol=1e-5):
                 raise ValueError(
-                    f"{'/'.join(path)}: expected {name} {wanted}, got {layer[name]}: this is another network than "
-                    f"{architecture}, or one for photos of another size"
+                    f"{'/'.join(path)}: expected {name} {wanted}, got {layer[name]}: this is a different network from "
+                    f"{architecture}, or one for photos of a different size"
                 )
         size = -(-size // stride)
         leaves["params", *path, "kernel"] = kernel
@@ -139,7 +139,7 @@ def from_onnx(architecture: str, layers: Sequence[Mapping[str, Any]], tasks: Seq
         if has_bias:
             leaves["params", *path, "bias"] = bias
         if norm:
-            # A bias before a BatchNorm of its own moves the mean; a folded one is all that is left of it.
+            # A bias before a separate BatchNorm shifts the mean; if the BatchNorm is folded, the bias is its remainder.
             mean = layer["mean"] - bias if "mean" in layer else np.zeros(shape[-1], np.float32)
             leaves["params", *norm, "scale"] = layer.get("scale", np.ones(shape[-1], np.float32))
             leaves["params", *norm, "bias"] = layer.get("shift", bias)
@@ -154,11 +154,13 @@ def merge_heads(
     """`variables` with the outputs of one dense layer, weight (outputs, features), divided among heads in order.
 
     Raises:
-        ValueError: If the layer has not as many outputs as the tasks together.
+        ValueError: If the number of outputs of the layer is not the total of the tasks.
     """
     sizes = [TASKS[task].num_outputs for task in tasks]
     if sum(sizes) != len(weight):
-        raise ValueError(f"the last layer has {len(weight)} outputs, the heads {', '.join(tasks)} have {sum(sizes)}")
+        raise ValueError(
+            f"the last layer has {len(weight)} outputs, but the heads {', '.join(tasks)} have {sum(sizes)}"
+        )
     params = dict(variables["params"])
     ends = np.cumsum(sizes)
     for task, size, end in zip(tasks, sizes, ends, strict=True):
@@ -168,22 +170,22 @@ def merge_heads(
 
 
 def load_pickle(path: pathlib.Path | str, *, run_its_code: bool) -> tuple[dict[str, np.ndarray], GlobalPool]:
-    """State dict of a pickled PyTorch model, and how it pools. Loading a pickle RUNS CODE that its author chose.
+    """State dict of a pickled PyTorch model, and its global pooling. Loading a pickle RUNS CODE chosen by its author.
 
     Args:
-        path: A ``.pt`` file of HSEmotion. It also needs a timm whose classes it still fits: prefer the ONNX files.
-        run_its_code: Must be True: the caller trusts the file as much as a programme.
+        path: A ``.pt`` file of HSEmotion. It requires a compatible version of timm: prefer the ONNX files.
+        run_its_code: Must be True, to confirm that the caller trusts the file as they would a program.
 
     Raises:
-        PermissionError: If it is False.
-        ImportError: torch, or timm, is missing.
-        ValueError: If the model pools otherwise than by mean or maximum, or its BatchNorms have another epsilon.
+        PermissionError: If `run_its_code` is False.
+        ImportError: torch or timm is missing.
+        ValueError: If the pooling is neither mean nor maximum, or the BatchNorms have another epsilon.
     """
     if not run_its_code:
         raise PermissionError(
-            f"{path} is a pickle: of a state dict, which the format timm reads; or of a whole model, and reading that "
-            "runs whatever code its author put there. Use the ONNX file of the same model, or pass --unsafe_pickle if "
-            "you trust the file as you would a programme"
+            f"{path} is a pickle: either of a state dict, which the format timm reads, or of a whole model, which runs "
+            "whatever code its author put there when it is loaded. Use the ONNX file of the same model, or pass "
+            "--unsafe_pickle if you trust the file as you would a program"
         )
     try:
         import torch
@@ -192,16 +194,16 @@ def load_pickle(path: pathlib.Path | str, *, run_its_code: bool) -> tuple[dict[s
     except ImportError as error:
         raise ImportError(f"pickles of HSEmotion's models need {error.name}: pip install torch timm") from error
     if isinstance(model, Mapping):
-        raise ValueError("it holds a state dict and no model: name the format timm")
-    # The state dict does not show these.
+        raise ValueError("it contains a state dict, not a model: use the format timm")
+    # The pooling and the epsilon are not in the state dict.
     pool = model.global_pool.pool_type
     if pool not in get_args(GlobalPool):
         raise ValueError(
-            f"the network of {path} pools by {pool!r}: only {' and '.join(get_args(GlobalPool))} are known"
+            f"the network of {path} pools by {pool!r}: only {' and '.join(get_args(GlobalPool))} are supported"
         )
     if not math.isclose(model.bn1.eps, BN_EPSILON):
         raise ValueError(
-            f"the BatchNorms of {path} have an epsilon of {model.bn1.eps}, those of tf_efficientnet {BN_EPSILON}"
+            f"the BatchNorms of {path} have an epsilon of {model.bn1.eps}, but tf_efficientnet needs {BN_EPSILON}"
         )
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}, pool
 
@@ -216,7 +218,7 @@ def _stride(path: tuple[str, ...]) -> int:
 
 @functools.cache
 def _layers(architecture: str) -> list[tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...], bool]]:
-    """(path, path of the BatchNorm behind it, kernel shape, has a bias) of each convolution, in running order."""
+    """(path, path of the BatchNorm after it, kernel shape, has a bias) of each convolution, in execution order."""
     variables = abstract_variables(create_model(architecture), pretrained_cfg(architecture).preprocessing.image_size)
     leaves: dict[tuple[str, ...], Any] = flatten_dict(variables["params"])
     blocks = {path[1] for path in leaves if path[1].startswith("blocks_")}

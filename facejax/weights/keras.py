@@ -1,6 +1,6 @@
-"""Keras's MobileNet-v1 to Flax variables.
+"""Converts Keras's MobileNet-v1 to Flax variables.
 
-The modules of `facejax.models.mobilenet` carry Keras's layer names, so only the names of the leaves differ.
+The modules of `facejax.models.mobilenet` use Keras's layer names, so only the names of the leaves differ.
 """
 
 import functools
@@ -19,7 +19,7 @@ _LEAVES = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "movi
 
 @functools.cache
 def keras_shapes(architecture: str) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
-    """(path of the Flax leaf, shape in Keras's layout) by Keras's name (``conv_dw_1/kernel``), without classifier."""
+    """(path of the Flax leaf, shape in Keras's layout) by Keras name (``conv_dw_1/kernel``), without the classifier."""
     cfg = pretrained_cfg(architecture)
     variables = abstract_variables(create_model(architecture), cfg.preprocessing.image_size)
     leaves: dict[tuple[str, ...], Any] = flatten_dict(variables)
@@ -36,11 +36,11 @@ def from_keras(architecture: str, tensors: Mapping[str, np.ndarray]) -> dict[str
 
     Args:
         architecture: Name in the registry: ``mobilenet_v1``.
-        tensors: Arrays by ``layer/leaf``, as `load_h5` reads them. Keras 2 calls the kernels of depthwise convolutions
-            ``depthwise_kernel``, Keras 3 ``kernel``; both are known.
+        tensors: Arrays by ``layer/leaf``, as returned by `load_h5`. Keras 2 calls the kernels of depthwise convolutions
+            ``depthwise_kernel``, Keras 3 ``kernel``; both are accepted.
 
     Raises:
-        ValueError: If a tensor is missing, extra or misshapen, with both sides listed.
+        ValueError: If a tensor is missing, unexpected or of the wrong shape; the message lists all of them.
     """
     tensors = {name.replace("/depthwise_kernel", "/kernel"): np.asarray(array) for name, array in tensors.items()}
     expected = keras_shapes(architecture)
@@ -53,11 +53,11 @@ def from_keras(architecture: str, tensors: Mapping[str, np.ndarray]) -> dict[str
 
 
 def load_h5(path: pathlib.Path | str) -> dict[str, np.ndarray]:
-    """Arrays of a Keras ``.h5`` file (weights or whole model) by ``layer/leaf``; optimizer state is left out.
+    """Arrays of a Keras ``.h5`` file (weights or whole model) by ``layer/leaf``; the optimiser state is skipped.
 
     Raises:
-        ImportError: h5py is missing, with the command that installs it.
-        ValueError: An array is there twice.
+        ImportError: h5py is missing; the message gives the command that installs it.
+        ValueError: The file has an array twice.
     """
     try:
         import h5py
@@ -76,7 +76,7 @@ def load_h5(path: pathlib.Path | str) -> dict[str, np.ndarray]:
     with h5py.File(path, "r") as file:
         file.visititems(visit)
     if twice:
-        raise ValueError(f"{path} holds these twice: {', '.join(sorted(twice))}")
+        raise ValueError(f"{path} contains duplicate arrays: {', '.join(sorted(twice))}")
     return tensors
 
 

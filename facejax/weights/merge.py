@@ -1,4 +1,4 @@
-"""Strict merge: weights fit a model leaf by leaf, or the error lists both sides."""
+"""Strict merging: the weights must match the model leaf by leaf, otherwise the error lists the differences."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,17 +11,18 @@ Variables = Mapping[str, Any]
 
 
 def merge_variables(target: Variables, source: Variables, leave_out: Iterable[str] = ()) -> dict[str, Any]:
-    """`target` with every leaf replaced by the leaf of the same path in `source`, cast to the target's type.
+    """`target` with every leaf replaced by the leaf at the same path in `source`, cast to the target's type.
 
     Args:
         target: Variables of the model, ``{"params": ..., "batch_stats": ...}``; arrays or `abstract_variables`.
-        source: Variables to take over, nested like `target`.
-        leave_out: Names of heads (``identity``, or ``head_identity``) that are left out of the comparison on both
-            sides: in `target` they keep their values, in `source` they are ignored.
+        source: Variables to merge into it, nested like `target`.
+        leave_out: Names of heads (``identity``, or ``head_identity``) that are excluded from the comparison on both
+            sides: they keep their values in `target` and are ignored in `source`.
 
     Raises:
-        ValueError: If a leaf is missing, extra or of another shape (all of them are listed), or holds what no trained
-            weight is (whole numbers, nan, a negative variance), or if a name in `leave_out` is a head of neither side.
+        ValueError: If a leaf is missing, unexpected or of another shape (all of them are listed), if it contains values
+            that no trained weight has (integers, NaN, a negative variance), or if a name in `leave_out` is a head of
+            neither side.
     """
     heads = {name if name.startswith("head_") else f"head_{name}" for name in leave_out}
     present = {key for side in (target, source) for key in side.get("params", {})}
@@ -43,25 +44,25 @@ def merge_variables(target: Variables, source: Variables, leave_out: Iterable[st
     if missing or extra or misshapen:
         raise ValueError(
             "the weights do not fit the model."
-            + _listing("In the model only", missing)
-            + _listing("In the weights only", extra)
-            + _listing("Of different shapes", misshapen)
-            + "\nHeads that are meant to differ can be left out by name (leave_out)."
+            + _listing("Only in the model", missing)
+            + _listing("Only in the weights", extra)
+            + _listing("Different shapes", misshapen)
+            + "\nHeads that are meant to differ can be excluded by name (leave_out)."
         )
     for path in ours:
         if wrong := _no_weight(path, np.asarray(theirs[path])):
-            raise ValueError(f"{'/'.join(path)} of the weights {wrong}: the file is damaged, or no trained network")
+            raise ValueError(f"{'/'.join(path)} of the weights {wrong}: the file is damaged, or not a trained network")
     merged = {path: np.asarray(theirs[path], dtype=leaf.dtype) for path, leaf in ours.items()}
     return {**{key: {} for key in target}, **unflatten_dict({**merged, **kept})}
 
 
 def _no_weight(path: tuple[str, ...], leaf: np.ndarray) -> str:
-    """What is wrong with a leaf; empty for nothing."""
+    """Describes what is wrong with a leaf; empty if nothing is."""
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
-        return f"holds {leaf.dtype} numbers"
+        return f"has type {leaf.dtype} instead of float"
     if not np.isfinite(leaf).all():
-        return "holds nan or infinity"
-    return "is a variance below zero" if path[-1] == "var" and (leaf < 0).any() else ""
+        return "contains NaN or infinity"
+    return "contains a negative variance" if path[-1] == "var" and (leaf < 0).any() else ""
 
 
 def _heads(names: Iterable[str]) -> list[str]:
@@ -76,12 +77,12 @@ def check_tensors(what: str, expected: Mapping[str, tuple[int, ...]], tensors: M
     """Checks that a file's tensors are exactly those of a network.
 
     Args:
-        what: The network, for the message.
+        what: Description of the network, for the error message.
         expected: Shape by name.
         tensors: Array by name.
 
     Raises:
-        ValueError: A tensor is missing, extra or misshapen; lists all of them.
+        ValueError: A tensor is missing, unexpected or of the wrong shape; the message lists all of them.
     """
     missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     misshapen = [
@@ -93,6 +94,6 @@ def check_tensors(what: str, expected: Mapping[str, tuple[int, ...]], tensors: M
         raise ValueError(
             f"these are not the weights of {what}."
             f"\nMissing ({len(missing)}): {', '.join(missing)}"
-            f"\nNot of this network ({len(extra)}): {', '.join(extra)}"
-            f"\nMisshapen ({len(misshapen)}): {', '.join(misshapen)}"
+            f"\nUnexpected ({len(extra)}): {', '.join(extra)}"
+            f"\nWrong shape ({len(misshapen)}): {', '.join(misshapen)}"
         )

@@ -1,7 +1,7 @@
-"""State dicts of timm (and of torchvision where timm keeps its names) to Flax variables.
+"""Converts state dicts of timm (and of torchvision, where timm keeps its names) to Flax variables.
 
-The modules of `facejax.models` carry timm's names, so one rule maps all families: a number that ends a name or stands
-before ``_`` is an index (``blocks_1_0`` is ``blocks.1.0``), and leaves are transposed by their kind.
+The modules of `facejax.models` use timm's names, so one rule maps all families: a number at the end of a name or
+before ``_`` is an index (``blocks_1_0`` is ``blocks.1.0``), and leaves are transposed according to their kind.
 """
 
 import functools
@@ -17,14 +17,14 @@ from facejax.models import abstract_variables, create_model, pretrained_cfg
 from facejax.weights.merge import check_tensors
 
 CLASSIFIERS = ("classifier", "head.fc", "fc", "last_linear")
-"""Names that timm gives to the last layer."""
+"""Names of the last layer in timm."""
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 _INDEX = re.compile(r"_(\d+)(?=_|$)")
 
 
 def torch_name(path: tuple[str, ...]) -> str:
-    """Timm's name of a backbone's leaf: ("blocks_1_0", "bn1", "scale") is ``blocks.1.0.bn1.weight``."""
+    """Name in timm of a leaf of a backbone: ("blocks_1_0", "bn1", "scale") is ``blocks.1.0.bn1.weight``."""
     *modules, leaf = path
     # The numbers of Inception's branches ("branch5x5_1") are part of their names.
     names = [module if module.startswith("branch") else _INDEX.sub(r".\1", module) for module in modules]
@@ -33,7 +33,7 @@ def torch_name(path: tuple[str, ...]) -> str:
 
 @functools.cache
 def expected_tensors(architecture: str) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
-    """(path of the Flax leaf, shape in PyTorch's layout) by timm's name, for the backbone without its classifier."""
+    """(path of the Flax leaf, shape in PyTorch's layout) by timm's name, for the backbone without the classifier."""
     cfg = pretrained_cfg(architecture)
     variables = abstract_variables(create_model(architecture), cfg.preprocessing.image_size)
     leaves: dict[tuple[str, ...], Any] = flatten_dict(variables)
@@ -41,21 +41,21 @@ def expected_tensors(architecture: str) -> dict[str, tuple[tuple[str, ...], tupl
 
 
 def from_timm(architecture: str, state_dict: Mapping[str, np.ndarray], head: str | None = None) -> dict[str, Any]:
-    """Flax variables of a timm state dict; every tensor is used or named here as left out.
+    """Flax variables of a timm state dict; every tensor is used, with two exceptions.
 
-    Left out are the counters ``num_batches_tracked``, and the classifier when `head` is None.
+    These are the counters ``num_batches_tracked``, and the classifier if `head` is None.
 
     Args:
         architecture: Name in the registry, without tag.
-        state_dict: Arrays by timm's names.
-        head: Task whose head the classifier becomes (``identity`` for ImageNet's 1000 classes too).
+        state_dict: Arrays by timm name.
+        head: Task whose head the classifier becomes (``identity`` for ImageNet's 1000 classes as well).
 
     Returns:
         ``{"params": {"backbone": ..., ["head_<head>": ...]}, "batch_stats": {"backbone": ...}}``.
 
     Raises:
-        ValueError: If a tensor is missing, extra or misshapen, with both sides listed, or if there is no classifier
-            with a bias for `head`.
+        ValueError: If a tensor is missing, unexpected or of the wrong shape (all of them are listed), or if there is no
+            classifier with a bias for `head`.
     """
     counters = "num_batches_tracked"
     tensors = {name: np.asarray(array) for name, array in state_dict.items() if not name.endswith(counters)}
@@ -66,22 +66,22 @@ def from_timm(architecture: str, state_dict: Mapping[str, np.ndarray], head: str
     leaves = {path: _to_flax(path[-1], tensors[name]) for name, (path, _) in expected.items()}
     if head is not None:
         if weight is None:
-            raise ValueError(f"head={head!r} was asked for, but there is no classifier ({', '.join(CLASSIFIERS)})")
+            raise ValueError(f"head={head!r} was requested, but there is no classifier ({', '.join(CLASSIFIERS)})")
         if bias is None:
-            raise ValueError(f"head={head!r} was asked for, but the classifier {classifier!r} has no bias")
+            raise ValueError(f"head={head!r} was requested, but the classifier {classifier!r} has no bias")
         leaves["params", f"head_{head}", "logits", "kernel"] = weight.T
         leaves["params", f"head_{head}", "logits", "bias"] = bias
     return {"batch_stats": {}, **unflatten_dict(leaves)}
 
 
 def load_state_dict(path: pathlib.Path | str) -> dict[str, np.ndarray]:
-    """Tensors of a ``.safetensors`` file, or of a ``.pth``/``.pt``/``.bin`` file that holds tensors and nothing else.
+    """Tensors of a ``.safetensors`` file, or of a ``.pth``/``.pt``/``.bin`` file that contains only tensors.
 
-    The latter's are converted to float32.
+    Tensors of the latter are converted to float32.
 
     Raises:
-        ImportError: A package is missing, with the command that installs it.
-        ValueError: For another kind of file, or one that holds more. PyTorch itself refuses pickles of objects.
+        ImportError: A package is missing; the message gives the command that installs it.
+        ValueError: The file is of another kind, or contains anything else. PyTorch itself rejects pickled objects.
     """
     path = pathlib.Path(path)
     if path.suffix == ".safetensors":
@@ -100,15 +100,15 @@ def load_state_dict(path: pathlib.Path | str) -> dict[str, np.ndarray]:
         others = [str(name) for name, tensor in state.items() if not isinstance(tensor, torch.Tensor)]
         if others:
             raise ValueError(
-                f"{path.name} holds {', '.join(others)} beside or instead of tensors by name: save the state dict "
-                "alone, or under 'state_dict'"
+                f"{path.name} contains {', '.join(others)} in addition to or instead of named tensors: save the state "
+                "dict alone, or under 'state_dict'"
             )
         return {name: tensor.float().numpy() for name, tensor in state.items()}
     raise ValueError(f"expected a .safetensors, .pth, .pt or .bin file, got {path.name!r}")
 
 
 def _to_flax(leaf: str, array: np.ndarray) -> np.ndarray:
-    """An array of PyTorch's layout in Flax's: kernels (out, in, height, width) become (height, width, in, out)."""
+    """Converts an array to Flax's layout: PyTorch's (out, in, height, width) becomes (height, width, in, out)."""
     if leaf == "kernel":
         return array.transpose(2, 3, 1, 0)
     return array.reshape(-1) if leaf == "gain" else array

@@ -387,7 +387,7 @@ def test_begun_by_other_code(raw, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(plan, "_hash_of", lambda kind: f"other {kind.__name__}")
         message = (
-            r"started with other .* code \(code of detector: .\w{16}. -> .other ToyDetector., code of reader: .\w{16}. ->"
+            r"started with .* code \(code of detector: .\w{16}. -> .other ToyDetector., code of reader: .\w{16}. ->"
         )
         with pytest.raises(ValueError, match=message):
             run(raw, tmp_path)

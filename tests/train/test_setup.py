@@ -114,7 +114,7 @@ def test_heads_and_layers_that_cannot_be_kept_are_refused(tmp_path):
     )
     shutil.copytree(tmp_path / "first", tmp_path / "damaged")
     shutil.rmtree(tmp_path / "damaged" / "checkpoint")
-    with pytest.raises(ConfigError, match=r"init_from=.*damaged: .* is damaged or not whole"):
+    with pytest.raises(ConfigError, match=r"init_from=.*damaged: .* is damaged or incomplete"):
         build_model(prepared.toy_config(model=dataclasses.replace(kept, init_from=str(tmp_path / "damaged"))), tmp_path)
     made = build_model(prepared.toy_config(model=kept), tmp_path)[1]
     assert made.shared_hidden == ("gender", "age")

@@ -85,7 +85,7 @@ def test_a_folder_of_another_kind_is_not_replaced(tmp_path, text):
     fill(tmp_path / "a", {"group1-shard1of1.bin": "1", **({} if text is None else {"model.json": text})})
     before = {path: path.read_text() for path in (tmp_path / "a").iterdir()}
     with (
-        pytest.raises(FileExistsError, match=r"holds no model\.json of facejax: choose another folder"),
+        pytest.raises(FileExistsError, match=r"has no model\.json of facejax: choose another folder"),
         whole_folder(tmp_path / "a", "model.json", "architecture"),
     ):
         pass
@@ -97,7 +97,7 @@ def test_of_two_writers_at_once_the_second_to_end_is_refused(there, tmp_path):
     if there:
         fill(tmp_path / "a", {"model.json": '{"architecture": 0}'})
     with (
-        pytest.raises(FileExistsError, match=r"another process has written .*/a meanwhile: choose another folder"),
+        pytest.raises(FileExistsError, match=r"another process has replaced .*/a meanwhile: choose another folder"),
         whole_folder(tmp_path / "a", "model.json", "architecture") as second,
     ):
         fill(second, {"model.json": '{"architecture": 2}', "second": "2"})
@@ -146,14 +146,14 @@ def edited(**values):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (without_metadata, r"model/checkpoint is damaged or not whole: copy the folder anew"),
-        (without_checkpoint, r"model/checkpoint is damaged or not whole"),
+        (without_metadata, r"model/checkpoint is damaged or incomplete: copy or create the folder again"),
+        (without_checkpoint, r"model/checkpoint is damaged or incomplete"),
         (cut, r"model/model\.json is damaged"),
         (edited(architecture="resnet81"), r"model/model\.json .* did you mean 'resnet18'"),
         (edited(global_pool="mean"), r"model/model\.json is damaged, or was edited"),
-        (edited(num_features=7), r"num_features is 7, of resnet18 512"),
+        (edited(num_features=7), r"num_features is 7, but resnet18 has 512"),
         (edited(labels={"emotion8": ["a", "b"]}), r"labels of emotion8 are \('a', 'b'\), expected 8 names"),
-        (edited(labels={"emotion": ["a"]}), r"labels of no task: 'emotion'; did you mean"),
+        (edited(labels={"emotion": ["a"]}), r"labels of an unknown task: 'emotion'; did you mean"),
         (edited(training_data=None), r"model/model\.json is damaged, or was edited"),
         (edited(preprocessing={"std": [0.0, 1.0, 1.0]}), r"positive numbers for std"),
         (edited(preprocessing=None), r"model/model\.json is damaged, or was edited"),
@@ -169,7 +169,7 @@ def test_a_damaged_folder_is_named(cfg, variables, tmp_path, damage, message):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"image_size": "32"}, "whole pixels, got '32'"),
+        ({"image_size": "32"}, "whole number of pixels, got '32'"),
         ({"mean": (1.0, 2.0)}, r"three finite numbers for mean, got \(1\.0, 2\.0\)"),
         ({"std": (1.0, 0.0, 1.0)}, "positive numbers for std"),
         ({"scale": float("nan")}, "a non-negative number for scale"),
@@ -196,7 +196,7 @@ def test_a_link_stays_and_its_folder_is_filled(cfg, variables, tmp_path):
     assert (tmp_path / "disk" / "mine.txt").read_text() == "mine"
     assert load_inference_checkpoint(tmp_path / "disk")[1] == cfg
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileExistsError, match="file is a file: name a folder"):
+    with pytest.raises(FileExistsError, match="file is a file: choose a folder"):
         save_inference_checkpoint(tmp_path / "file", variables, cfg)
 
 

@@ -72,7 +72,7 @@ def test_timm_lists_what_does_not_fit():
     with pytest.raises(ValueError, match=r"resnet18") as error:
         from_timm("resnet18", tensors)
     assert "Missing (1): layer1.0.bn2.running_mean" in str(error.value)
-    assert "Not of this network (1): layer9.weight" in str(error.value)
+    assert "Unexpected (1): layer9.weight" in str(error.value)
     assert "conv1.weight (64, 3, 3, 3) (expected (64, 3, 7, 7))" in str(error.value)
 
 
@@ -135,7 +135,7 @@ def test_torch_files_hold_tensors_only(tmp_path):
     torch.save({"a": torch.tensor([1.5, -2], dtype=torch.bfloat16)}, tmp_path / "half.pth")
     np.testing.assert_array_equal(load_state_dict(tmp_path / "half.pth")["a"], np.float32([1.5, -2]))
     torch.save({"model": {"a": torch.arange(3)}, "epoch": 3}, tmp_path / "run.pth")
-    with pytest.raises(ValueError, match=r"run\.pth holds model, epoch .* save the state dict alone"):
+    with pytest.raises(ValueError, match=r"run\.pth contains model, epoch .* save the state dict alone"):
         load_state_dict(tmp_path / "run.pth")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")
     with pytest.raises(Exception, match="Weights only load failed"):
@@ -271,7 +271,7 @@ def test_one_dense_layer_becomes_the_heads_in_their_order():
     ]
     np.testing.assert_allclose(np.concatenate(told), weight @ features + bias)
     assert merged["params"]["backbone"] == backbone["params"]["backbone"]
-    with pytest.raises(ValueError, match="10 outputs, the heads emotion8 have 8"):
+    with pytest.raises(ValueError, match="10 outputs, but the heads emotion8 have 8"):
         merge_heads(backbone, weight, bias, ("emotion8",))
 
 
@@ -279,7 +279,7 @@ def test_arrays_that_a_keras_file_holds_twice_are_refused(tmp_path):
     with h5py.File(tmp_path / "weights.h5", "w") as file:
         for folder in ("conv1", "other/conv1"):
             file[f"{folder}/kernel:0"] = np.zeros(3, np.float32)
-    with pytest.raises(ValueError, match="holds these twice: conv1/kernel"):
+    with pytest.raises(ValueError, match="duplicate arrays: conv1/kernel"):
         load_h5(tmp_path / "weights.h5")
 
 
@@ -292,7 +292,7 @@ def test_a_name_that_several_weights_have_is_asked_for(tmp_path):
 def test_a_state_dict_is_no_pickled_model(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save({"a": torch.arange(3)}, tmp_path / "state_vggface2_enet0_new.pt")
-    with pytest.raises(ValueError, match="holds a state dict and no model: name the format timm"):
+    with pytest.raises(ValueError, match="contains a state dict, not a model: use the format timm"):
         convert_file("hsemotion", tmp_path / "state_vggface2_enet0_new.pt", unsafe_pickle=True)
 
 
@@ -375,7 +375,7 @@ def test_a_download_that_breaks_off_is_not_kept(tmp_path, folder, reason):
         source = f"http://127.0.0.1:{server.server_port}/{folder}/model.safetensors"
         cfg = dataclasses.replace(pretrained_cfg("resnet18.a1_in1k"), source=source, sha256="")
         try:
-            with pytest.raises(ConnectionError, match=rf"{reason}.*Bring the file here by other means"):
+            with pytest.raises(ConnectionError, match=rf"{reason}.*Get the file by other means"):
                 fetch(cfg, tmp_path)
         finally:
             server.shutdown()
@@ -400,7 +400,7 @@ def test_a_damaged_file_in_the_cache_is_named(tmp_path, name):
     path = tmp_path / name / source.rsplit("/", 1)[-1]
     path.parent.mkdir()
     path.write_bytes(bytes(5000))
-    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} cannot be read .*delete it, and it is fetched"):
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} cannot be read .*delete it to download it"):
         load_published(name, tmp_path)
 
 
@@ -499,9 +499,9 @@ def efficientnet_b0_file(path, pool="GlobalAveragePool", pool_at=-1, stem_pads=(
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"pool": "MaxPool"}, "another maximum than its pooling"),
-        ({"pool": "GlobalMaxPool", "pool_at": 0}, "another maximum than its pooling"),
-        ({"pool": "ReduceMax", "pool_at": None}, "another maximum than its pooling"),  # of a softmax
+        ({"pool": "MaxPool"}, "a max operation besides its pooling"),
+        ({"pool": "GlobalMaxPool", "pool_at": 0}, "a max operation besides its pooling"),
+        ({"pool": "ReduceMax", "pool_at": None}, "a max operation besides its pooling"),  # of a softmax
         ({"stem_pads": (1, 1, 1, 1)}, r"conv_stem: expected pads \[0, 0, 1, 1\], got \[1, 1, 1, 1\]"),
         ({"epsilon": 1e-5}, r"conv_stem: expected epsilon 0\.001"),
     ],
@@ -519,7 +519,7 @@ def test_a_bias_before_a_batch_norm_moves_its_mean(tmp_path):
     variables = from_onnx("tf_efficientnet_b0", layers, ("emotion8",))
     np.testing.assert_array_equal(variables["batch_stats"]["backbone"]["bn1"]["mean"], -3)
     np.testing.assert_array_equal(variables["params"]["backbone"]["bn1"]["bias"], 0)
-    with pytest.raises(ValueError, match="hold EfficientNets, no resnet18"):
+    with pytest.raises(ValueError, match="contain EfficientNets, not resnet18"):
         from_onnx("resnet18", layers, ("emotion8",))
 
 

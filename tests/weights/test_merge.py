@@ -35,17 +35,17 @@ def test_error_lists_missing_extra_and_misshapen():
     with pytest.raises(ValueError, match="do not fit") as error:
         merge_variables(variables(0, identity=7, emotion8=8), source)
     text = str(error.value)
-    assert "In the model only (1):\n  params/head_emotion8/logits/kernel (4, 8)" in text
-    assert "In the weights only (1):\n  params/head_gender/logits/kernel (4, 1)" in text
+    assert "Only in the model (1):\n  params/head_emotion8/logits/kernel (4, 8)" in text
+    assert "Only in the weights (1):\n  params/head_gender/logits/kernel (4, 1)" in text
     assert "params/head_identity/logits/kernel (4, 7) in the model, (4, 9) in the weights" in text
 
 
 @pytest.mark.parametrize(
     ("path", "wrong", "message"),
     [
-        (("params", "backbone", "conv", "kernel"), np.float32(np.nan), "backbone/conv/kernel .* holds nan"),
-        (("params", "backbone", "conv", "kernel"), np.int8(3), "backbone/conv/kernel .* holds int8 numbers"),
-        (("batch_stats", "backbone", "bn", "var"), np.float32(-1), "bn/var .* variance below zero"),
+        (("params", "backbone", "conv", "kernel"), np.float32(np.nan), "backbone/conv/kernel .* contains NaN"),
+        (("params", "backbone", "conv", "kernel"), np.int8(3), "backbone/conv/kernel .* has type int8"),
+        (("batch_stats", "backbone", "bn", "var"), np.float32(-1), "bn/var .* negative variance"),
         (("batch_stats", "backbone", "bn", "mean"), np.float32(np.inf), "bn/mean .* infinity"),
     ],
 )
