@@ -208,7 +208,7 @@ def test_frozen_graph_is_used_whole(shared_dir):
     tensors = load_frozen_graph(shared_dir / GRAPH)
     cfg = pretrained_cfg(MOBILENET)
     merge_variables(abstract_variables(model_from_cfg(cfg), 224), from_frozen_graph(tensors))
-    with pytest.raises(ValueError, match="does not: more"):
+    with pytest.raises(ValueError, match="does not have: more"):
         from_frozen_graph({**tensors, "more": np.zeros(3)})
     del tensors["feats/bias"]
     with pytest.raises(ValueError, match="no 'feats/bias'"):
