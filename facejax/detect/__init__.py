@@ -1,6 +1,6 @@
-"""Faces in photos: the MTCNN detector, and how a face is rotated and cut out.
+"""Face detection with MTCNN, and alignment and cropping of faces.
 
-The detector is imported when first asked for: cutting out crops, which worker processes do, needs no JAX.
+The detector is imported lazily, because worker processes only cut out crops, which does not need JAX.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""How a found face becomes a crop: the paper's box without margin, level eyes, the centre crop, the ArcFace warp."""
+"""Cropping of detected faces: the paper's box without margin, eye alignment, the centre crop, the ArcFace warp."""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ _TEMPLATE = np.array(
 )
 _TEMPLATE_SIZE = 112
 
-# Table 1's centre crop: the whole photo stretched to one size, and the middle of that (LFW is 250 pixels wide).
+# Table 1's centre crop: the whole photo is resized to a fixed size, and its centre is cropped (LFW is 250 pixels wide).
 _CENTRE_PHOTO, _CENTRE_CROP = 250, 128
 
 
@@ -24,7 +24,7 @@ def align_eyes(
     left_eye: Float[np.ndarray, "2"],
     right_eye: Float[np.ndarray, "2"],
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The image rotated about its centre so that both eyes are on one row; same size, black corners.
+    """Rotates the image about its centre so that both eyes are on the same row; same size, black corners.
 
     As in the paper's code: the angle is atan2(dy, dx) between the eyes, the scale stays 1. Intended difference: the
     centre is that of the pixel grid, ((width - 1) / 2, (height - 1) / 2), where the code rounds to a whole pixel.
@@ -49,17 +49,17 @@ def crop_face(
     margin: float = 0.0,
     align: bool = True,
 ) -> UInt8[np.ndarray, "crop_height crop_width 3"]:
-    """The face cut out of a photo: not made square, not resized; what lies outside the photo is left out.
+    """Crops the face from a photo, without making it square or resizing it; the crop is clipped to the photo.
 
     Args:
         image: uint8 RGB photo.
-        bbox: [x1, y1, x2, y2] in pixels; edges are cut to whole pixels towards zero.
-        landmarks: Points as `facejax.detect.Detections` has them; the first two, the eyes, are used.
-        margin: Added on every side, as a part of the box's width and height (paper section 3: none; Table 6: 0.4).
-        align: Rotate the crop so that the eyes are level (`align_eyes`), where `landmarks` are given.
+        bbox: [x1, y1, x2, y2] in pixels; edges are truncated to whole pixels.
+        landmarks: Points in the order of `facejax.detect.Detections`; only the first two, the eyes, are used.
+        margin: Added on every side, as a fraction of the box's width and height (paper section 3: none; Table 6: 0.4).
+        align: Rotate the crop so that the eyes are level (`align_eyes`), if `landmarks` are given.
 
     Raises:
-        ValueError: No whole pixel of the box lies in the photo.
+        ValueError: The box contains no whole pixel of the photo.
     """
     x1, y1, x2, y2 = (float(edge) for edge in bbox)
     height, width = image.shape[:2]
@@ -76,7 +76,7 @@ def crop_face(
 
 
 def centre_crop(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "128 128 3"]:
-    """The middle of a photo without looking for a face: Table 1's alternative, made for LFW's centred faces."""
+    """Crops the centre of a photo, without face detection: the alternative in Table 1, for LFW's centred faces."""
     shrinks = min(image.shape[:2]) > _CENTRE_PHOTO
     kernel = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     photo = cv2.resize(image, (_CENTRE_PHOTO, _CENTRE_PHOTO), interpolation=kernel)
@@ -90,10 +90,10 @@ def warp_five_points(
     *,
     size: int = 224,
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """The face moved onto ArcFace's template by rotation, one scale and shift; black where the photo ends.
+    """Warps the face onto ArcFace's template by rotation, uniform scale and translation; black outside the photo.
 
-    The paper's code does so for group emotion (VGAF). The fit is the least-squares similarity (Umeyama 1991 without
-    reflection), in closed form over complex numbers.
+    The paper's code does this for group emotion (VGAF). The fit is the least-squares similarity transform (Umeyama 1991
+    without reflection), in closed form over complex numbers.
 
     Args:
         image: uint8 RGB photo.
@@ -101,7 +101,7 @@ def warp_five_points(
         size: Side of the result in pixels.
 
     Raises:
-        ValueError: All landmarks lie on one point.
+        ValueError: All landmarks coincide.
     """
     source = np.asarray(landmarks, np.float64) @ np.array([1, 1j])
     target = _TEMPLATE * (size / _TEMPLATE_SIZE) @ np.array([1, 1j])
@@ -116,13 +116,13 @@ def warp_five_points(
 
 
 def cutter(name: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
-    """(image, bbox, landmarks) -> crop, by the words of `facejax.protocol_config.DetectionConfig`.
+    """The cropping function (image, bbox, landmarks) -> crop of a `facejax.protocol_config.DetectionConfig`.
 
     Args:
-        name: ``box`` as it is, ``eyes``: the box turned until the eyes are level, or ``five_points``.
+        name: ``box``: the box as is; ``eyes``: the box rotated so that the eyes are level; or ``five_points``.
 
     Raises:
-        ValueError: It is another word.
+        ValueError: The name is unknown.
     """
     cuts = {
         "box": functools.partial(crop_face, align=False),
@@ -130,5 +130,5 @@ def cutter(name: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarr
         "five_points": lambda image, bbox, landmarks: warp_five_points(image, landmarks),
     }
     if name not in cuts:
-        raise ValueError(f"no way to cut out a face is called {name!r}{nearest(name, cuts)}")
+        raise ValueError(f"no face crop is called {name!r}{nearest(name, cuts)}")
     return cuts[name]

@@ -1,7 +1,7 @@
-"""MTCNN's three networks on a device: in batches of few sizes, each compiled once, and how their outputs come back.
+"""Runs MTCNN's three networks on a device, in batches of a few sizes that are each compiled once.
 
-On a CPU sampling and network are calls of their own, and outputs are read where they lie. For an accelerator every call
-and every copy is work of the host, which it waits for: it gets one call a batch, and gives back one array.
+On a CPU, sampling and network are separate calls, and outputs are read in place. On an accelerator every call and every
+copy costs host time that it has to wait for, so it gets one call per batch and returns one array.
 """
 
 import functools
@@ -15,9 +15,9 @@ from jaxtyping import Array, Float, Int
 
 from facejax.detect import networks, sampling, strip, weights
 
-# Canvases, and crops for R- and O-Net: how many come in one call (each number is compiled once), and how many of them
-# a network looks at at a time. On a CPU few, whose activations stay in the cache, but many turns in a call, since its
-# cores wait for each other between calls; an accelerator looks at all at once.
+# Number of canvases, and of crops for R- and O-Net: per call (each number is compiled once), and how many of them a
+# network processes at a time. On a CPU few at a time, so that activations stay in the cache, but many per call, since
+# cores wait for each other between calls; an accelerator processes all at once.
 _BATCH_SIZES = {
     "cpu": {"pnet": (1, 4, 16), "rnet": (8, 32, 128), "onet": (2, 8, 32)},
     "accelerator": {"pnet": (8, 32, 64), "rnet": (128, 512, 1024), "onet": (64, 256, 512)},
@@ -27,7 +27,8 @@ _AT_A_TIME = {"cpu": {"pnet": 1, "rnet": 32, "onet": 8}, "accelerator": {"pnet":
 _NETWORKS = {"pnet": networks.PNet(), "rnet": networks.RNet(), "onet": networks.ONet()}
 _SIDES = {"rnet": 24, "onet": 48}
 
-# Windows of a canvas that may pass P-Net before all of its outputs are brought to the host: 10 to 110 do on average.
+# Maximum number of windows per canvas that may pass P-Net before all outputs are copied to the host instead; 10 to 110
+# pass on average.
 _PASSING = 256
 
 
@@ -35,10 +36,10 @@ class Cascade:
     """The networks on JAX's default device.
 
     Args:
-        threshold: Least probability of P-Net.
+        threshold: Minimum probability for P-Net.
 
     Raises:
-        FileNotFoundError: The package ``mtcnn``, which brings the weights, is not installed.
+        FileNotFoundError: The package ``mtcnn``, which provides the weights, is not installed.
     """
 
     def __init__(self, threshold: float):
@@ -52,14 +53,14 @@ class Cascade:
     def passing(
         self, sums: Int[Array, "entries 3"], tiles: strip.Strip
     ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, "n 4"]]:
-        """P-Net's windows on a strip, of one canvas or more, that reach its threshold.
+        """P-Net's windows on a strip that reach its threshold.
 
         Args:
             sums: Integral images of the photos (`sampling.PhotoBuffer`).
-            tiles: Where their pyramids lie.
+            tiles: Layout of their pyramids, with at least one canvas.
 
         Returns:
-            The number of each (`strip.Strip.windows`), its probability and its box offsets.
+            The index of each window (`strip.Strip.windows`), its probability and its box offsets.
         """
         at_a_time, params, runs = self._at_a_time["pnet"], self._params["pnet"], []
         for start, stop, canvases in self._batches("pnet", tiles.canvases):
@@ -90,12 +91,12 @@ class Cascade:
     def look(
         self, name: str, sums: Int[Array, "entries 3"], table: Int[np.ndarray, "n 6"]
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n 4"], Float[np.ndarray, "n points"]]:
-        """Outputs of ``rnet`` or ``onet`` for crops: probability, box offsets, landmarks (of R-Net 0, of O-Net 10).
+        """Outputs of ``rnet`` or ``onet`` for crops: probability, box offsets, landmarks (R-Net: 0, O-Net: 10).
 
         Args:
             name: The network.
             sums: Integral images of the photos (`sampling.PhotoBuffer`).
-            table: At least one row of `sampling.REGION` columns: the crops.
+            table: The crops: at least one row of `sampling.REGION` columns.
         """
         at_a_time, params, runs = self._at_a_time[name], self._params[name], []
         for start, stop, rows in self._batches(name, len(table)):
@@ -123,13 +124,13 @@ def _windows(at_a_time: int, params: dict, pixels: Array, valid: Array) -> tuple
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _crops(name: str, at_a_time: int, params: dict, crops: Array) -> Float[Array, "batch columns"]:
-    """R- or O-Net's outputs for crops, side by side."""
+    """R- or O-Net's outputs for crops, concatenated."""
     probability, *others = _network(name, at_a_time, params, crops)
     return jnp.concatenate([probability[:, None], *others], axis=1)
 
 
 def _network(name: str, at_a_time: int, params: dict, *inputs: Array) -> tuple[Array, ...]:
-    """A network's outputs for a batch, of which it looks at so many rows at a time."""
+    """A network's outputs for a batch, of which it processes `at_a_time` rows at a time."""
 
     def look(rows: tuple[Array, ...]) -> tuple[Array, ...]:
         return _NETWORKS[name].apply({"params": params}, *rows)  # pyright: ignore
@@ -145,16 +146,16 @@ def _network(name: str, at_a_time: int, params: dict, *inputs: Array) -> tuple[A
 def _passing_windows(
     at_a_time: int, params: dict, threshold: Float[Array, ""], sums: Array, tables: strip.Tables, canvases: Array
 ) -> tuple[Float[Array, "rows 6"], Array, Array]:
-    """P-Net's outputs for canvases, behind those that reach the threshold: of `_PASSING` a canvas the first.
+    """P-Net's outputs for canvases, preceded by a compact table of the windows that reach the threshold.
 
-    Of these, a row each: index, probability, offsets; before them a row that begins with how many there are. Both are
-    below 2^24, so that float32 holds them.
+    The table has a row for each of these windows (index, probability, offsets), up to `_PASSING` per canvas, after a
+    first row that starts with their number. Index and number are below 2^24, so that float32 represents them exactly.
     """
     pixels, valid = jax.lax.optimization_barrier(strip.canvas_pixels(sums, tables, canvases))
     probability, offsets = _windows(at_a_time, params, pixels, valid)
     scores, size = probability.ravel(), _PASSING * len(probability)
     passing = scores >= threshold
-    # Only those that pass are written, where `jnp.nonzero` would add up all windows in a few places.
+    # Only windows that pass are written, whereas `jnp.nonzero` would accumulate all windows in a few places.
     count = jnp.cumsum(passing)
     place = jnp.where(passing, count - 1, size)
     index = jnp.zeros(size, jnp.int32).at[place].set(jnp.arange(len(passing)), mode="drop")
@@ -172,7 +173,8 @@ def _sampled_crops(name: str, at_a_time: int, params: dict, sums: Array, table: 
 def _batches(total: int, sizes: tuple[int, ...], *, round_up: bool) -> list[tuple[int, int, int]]:
     """Start, stop and size of batches that cover `total` items; all but the last are full.
 
-    Rounded up, the rest comes in one batch, as large as need be; else in several, so that little of the last is empty.
+    With `round_up` the remainder goes into one batch that is large enough; otherwise into several, so that little of
+    the last one is empty.
     """
     result, start = [], 0
     while start < total:

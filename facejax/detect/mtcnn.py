@@ -1,12 +1,12 @@
 """MTCNN (Zhang et al. 2016, "Joint Face Detection and Alignment using Multitask Cascaded CNNs") over many photos.
 
-Results equal facenet-pytorch's one-photo-at-a-time cascade, but photos of mixed sizes share the device's work: their
-pixels lie in one buffer (`sampling`), their pyramids share a strip (`pyramid`), their candidates share batches, and
-all of these come in few fixed shapes, so that a data set compiles nothing after its first photos. The host keeps what
-is small and ragged: thresholds, suppression, tables.
+Results equal those of facenet-pytorch's cascade, which processes one photo at a time, but here photos of mixed sizes
+are batched: their pixels share one buffer (`sampling`), their pyramids share a strip (`pyramid`) and their candidates
+share batches. All of these come in a few fixed shapes, so that nothing is compiled after the first photos of a dataset.
+Small, ragged computations stay on the host: thresholds, suppression, tables.
 
-Difference from the paper's code: it runs the cascade of facenet's TensorFlow port, which fills a candidate that reaches
-beyond the photo with zeros, where facenet-pytorch looks at the part within the photo, stretched.
+Difference from the paper's code: it runs the cascade of facenet's TensorFlow port, which pads a candidate that extends
+beyond the photo with zeros, where facenet-pytorch stretches the part within the photo.
 """
 
 import concurrent.futures
@@ -22,21 +22,21 @@ from jaxtyping import Float
 
 from facejax.detect import boxes, cascade, pyramid, sampling, strip
 
-# Groups of photos at once, each in a thread of its own: XLA on a CPU runs most of these small layers on one core; an
-# accelerator works for one group while the host prepares another.
+# Groups of photos processed concurrently, each in its own thread: XLA on a CPU runs most of these small layers on one
+# core; an accelerator processes one group while the host prepares another.
 _GROUPS_AT_ONCE = {"cpu": min(4, os.cpu_count() or 1), "accelerator": min(3, os.cpu_count() or 1)}
-# Pixels of a group, least and most: bounds the memory of a data set of any length. An accelerator wants large batches,
-# and the photos that are cut off between two groups may make one larger by half a photo.
+# Minimum and maximum pixels of a group: bounds the memory for a dataset of any size. An accelerator needs large
+# batches, and a photo at the boundary between two groups may make one larger by half a photo.
 _GROUP_PIXELS = {"cpu": (1, 2**22 // _GROUPS_AT_ONCE["cpu"]), "accelerator": (2**20, 2**22 - 2**19)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Detections:
-    """The faces of one photo, best score first; the arrays are empty where there is none.
+    """The faces of one photo, best score first; the arrays are empty if there are none.
 
     Attributes:
-        bboxes: [x1, y1, x2, y2] in pixels of the photo; not square, and may reach beyond its edges.
-        scores: Probabilities of a face, by O-Net.
+        bboxes: [x1, y1, x2, y2] in pixels of the photo; not square, and may extend beyond its edges.
+        scores: Face probabilities from O-Net.
         landmarks: x and y in pixels of the left eye, right eye, nose, left and right mouth corner as seen in the photo.
     """
 
@@ -52,25 +52,25 @@ class Detections:
         return Detections(self.bboxes[keep], self.scores[keep], self.landmarks[keep])
 
     def largest(self) -> "Detections":
-        """The face whose box has the largest area alone; empty where there is none."""
+        """Only the face whose box has the largest area; empty if there is none."""
         return self[np.argsort(-np.prod(self.bboxes[:, 2:] - self.bboxes[:, :2], axis=1), kind="stable")[:1]]
 
 
 class MTCNN:
-    """Finds faces, their boxes and five landmarks in photos.
+    """Detects faces in photos: boxes and five landmarks.
 
-    It may be copied and pickled, for processes that are spawned: JAX does not work in forked ones. Several threads may
-    call one detector.
+    It can be copied and pickled, for spawned processes (JAX does not work in forked ones). A detector may be shared by
+    several threads.
 
     Args:
-        min_face: Side of the smallest face that is looked for, in pixels of the photo; at least 12.
-        thresholds: Least probabilities of P-, R- and O-Net. Defaults are facenet-pytorch's; the paper's code uses 32 or
-            64 pixels and (0.6, 0.7, 0.9).
+        min_face: Side of the smallest detectable face, in pixels of the photo; at least 12.
+        thresholds: Minimum probabilities for P-, R- and O-Net. Defaults are facenet-pytorch's; the paper's code uses 32
+            or 64 pixels and (0.6, 0.7, 0.9).
         factor: Ratio of the sizes of neighbouring pyramid levels.
 
     Raises:
-        FileNotFoundError: The package ``mtcnn``, which brings the weights, is not installed.
-        ValueError: A setting is out of its range.
+        FileNotFoundError: The package ``mtcnn``, which provides the weights, is not installed.
+        ValueError: A setting is out of range.
     """
 
     def __init__(
@@ -98,23 +98,23 @@ class MTCNN:
         self._spare: list[np.ndarray] | None = [] if self._cascade.accelerator else None
 
     def __reduce__(self):
-        # Threads and what lies on the device are made anew.
+        # Threads and device arrays are recreated.
         return MTCNN, (self.min_face, self.thresholds, self.factor)
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """The faces of each photo.
+        """Detects the faces of each photo.
 
-        Photos larger than 8 megapixels, or longer than 32,768 pixels, are shrunk to that before: the smallest
-        face that is found grows by the same factor. Boxes and landmarks are in pixels of the photo as given.
+        Photos larger than 8 megapixels, or longer than 32,768 pixels, are first downscaled to that limit: the smallest
+        detectable face grows by the same factor. Boxes and landmarks are in pixels of the original photo.
 
         Args:
             images: uint8 RGB photos (height, width, 3) of any sizes.
 
         Returns:
-            One `Detections` for each photo, in the same order. The results of a photo do not depend on the others.
+            One `Detections` per photo, in the same order. The results for a photo do not depend on the other photos.
 
         Raises:
-            ValueError: One image is not uint8 RGB.
+            ValueError: An image is not uint8 RGB.
         """
         for index, image in enumerate(images):
             _check(image, index)
@@ -122,7 +122,7 @@ class MTCNN:
         return [found for group in groups for found in group]
 
     def _detect_group(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """The faces of photos that fit in memory together."""
+        """Detects the faces of a group of photos that fit in memory together."""
         shrunk = [_shrink(image) for image in images]
         buffer = sampling.integral_buffer(shrunk, self._spare)
         photo, found = self._propose(buffer)
@@ -134,12 +134,12 @@ class MTCNN:
         faces = faces[order := np.lexsort((-scores, photo))]
         ends = np.searchsorted(photo[order], np.arange(len(images) + 1)).tolist()
         if self._spare is not None and buffer.pixels is not None:
-            # The device has read it, since all that was asked of its sums has come back.
+            # The device no longer reads this memory, since all results computed from its sums have arrived.
             self._spare.append(buffer.pixels)
         return [faces[start:stop] for start, stop in itertools.pairwise(ends)]
 
     def _propose(self, buffer: sampling.PhotoBuffer) -> tuple[np.ndarray, np.ndarray]:
-        """Square candidates of P-Net: index of the photo, box."""
+        """Square candidates from P-Net: index of the photo, box."""
         tiles = strip.Strip.of_photos(buffer, self.min_face, self.factor)
         if not tiles.canvases:
             return np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
@@ -160,7 +160,7 @@ class MTCNN:
     def _refine(
         self, buffer: sampling.PhotoBuffer, photo: np.ndarray, found: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Square candidates of R-Net: index of the photo, box."""
+        """Square candidates from R-Net: index of the photo, box."""
         photo, found, table = _crops(buffer, photo, found, 24)
         if not len(table):
             return photo, found
@@ -172,12 +172,12 @@ class MTCNN:
     def _finish(
         self, buffer: sampling.PhotoBuffer, photo: np.ndarray, found: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Faces by O-Net: index of the photo, box, score, landmarks."""
+        """Faces from O-Net: index of the photo, box, score, landmarks."""
         photo, found, table = _crops(buffer, photo, found, 48)
         if not len(table):
             return photo, found, np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32)
         scores, offsets, points = self._cascade.look("onet", buffer.sums, table)
-        # Several candidates of a clear face reach exactly 1. The reference prefers the one that R-Net thought least of.
+        # Several candidates of a clear face may score exactly 1. The reference prefers the one R-Net ranked lowest.
         kept = np.flatnonzero(scores > self.thresholds[2])[::-1]
         photo, found, scores = photo[kept], found[kept], scores[kept]
         size = found[:, None, 2:] - found[:, None, :2] + 1
@@ -190,8 +190,8 @@ class MTCNN:
 def _crops(
     buffer: sampling.PhotoBuffer, photo: np.ndarray, found: np.ndarray, side: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Candidates whose box has pixels in their photo: photo, box, crop (a row of `sampling.REGION` columns)."""
-    # Boxes count pixels from 1 and hold both ends, as in the Matlab original.
+    """Candidates whose box overlaps their photo: photo, box, crop (a row of `sampling.REGION` columns)."""
+    # Boxes count pixels from 1 and include both ends, as in the Matlab original.
     left, top, right, bottom = np.trunc(found.T).astype(np.int64)
     height, width = buffer.sizes.take(photo, axis=0).T
     left, top = np.maximum(left, 1) - 1, np.maximum(top, 1) - 1
@@ -203,10 +203,10 @@ def _crops(
 
 
 def _levels_clash(min_face: float, factor: float) -> bool:
-    """Whether windows of two levels can share more than P-Net's second suppression allows; with the defaults none can.
+    """Whether windows of two levels can overlap more than P-Net's second suppression allows; not with the defaults.
 
-    At most the smaller lies in the larger. Sides are of whole pixels, within one of 11 pixels of their level (and of
-    what float32 rounds).
+    The overlap is largest if the smaller window lies within the larger one. Sides are whole pixels, and differ from 11
+    pixels of their level by at most one pixel (plus float32 rounding).
     """
     side = (pyramid.WINDOW - 1) * min_face / pyramid.WINDOW
     return (side + 1.01) ** 2 > 0.7 * max(0.0, side / factor - 1.01) ** 2
@@ -217,11 +217,11 @@ def _check(image: np.ndarray, index: int) -> None:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f"expected a list of uint8 RGB photos (height, width, 3), got {got} at index {index}")
     if 0 in image.shape:
-        raise ValueError(f"expected a photo with pixels, got shape {image.shape} at index {index}")
+        raise ValueError(f"expected a non-empty photo, got shape {image.shape} at index {index}")
 
 
 def _shrink(image: np.ndarray) -> np.ndarray:
-    """The photo, made smaller where it is beyond the limits of `sampling`."""
+    """The photo, downscaled if it exceeds the limits of `sampling`."""
     height, width = image.shape[:2]
     ratio = min(1.0, (sampling.MAX_PIXELS / (height * width)) ** 0.5, sampling.MAX_SIDE / max(height, width))
     if ratio == 1:
@@ -230,10 +230,10 @@ def _shrink(image: np.ndarray) -> np.ndarray:
 
 
 def _groups(images: Sequence[np.ndarray], at_once: int, least: int, most: int) -> Iterator[Sequence[np.ndarray]]:
-    """Splits photos, in order, into groups alike in size, enough of them to run so many at once.
+    """Splits photos, in order, into groups of similar size, with enough groups to run `at_once` concurrently.
 
-    A group has `least` pixels or more and `most` or less, within half a photo at either end; fewer than `least` are one
-    group. A photo belongs to the group in whose pixels its middle lies.
+    A group has between `least` and `most` pixels, give or take half a photo at either end; fewer than `least` pixels
+    form a single group. A photo belongs to the group that contains its middle pixel.
     """
     sizes = np.array([(image.shape[0] + 1) * (image.shape[1] + 1) for image in images], np.int64)
     total = int(sizes.sum())

@@ -1,8 +1,9 @@
-"""MTCNN's three networks (Zhang et al. 2016) as Flax modules, equal to the Caffe originals.
+"""MTCNN's three networks (Zhang et al. 2016) as Flax modules, equivalent to the Caffe originals.
 
-Images are NHWC, RGB, (value - 127.5) / 128. Convolutions of few channels are half of MTCNN's work and the slow part of
-XLA on CPU, whose convolution wants many channels in and out: they are written over pairs and squares of neighbouring
-pixels (`_convolve_cells`, `PairedConvPReLU`), which takes half the time though a part of the products is with zeros.
+Images are NHWC, RGB, (value - 127.5) / 128. Convolutions with few channels are half of MTCNN's work and slow in XLA on
+CPU, which needs many input and output channels to be efficient. They are therefore computed over pairs and squares of
+neighbouring pixels (`_convolve_cells`, `PairedConvPReLU`), which takes half the time although some products are with
+zeros.
 """
 
 import flax.linen as nn
@@ -10,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-# Stands for "no pixel here" before a maximum. Finite, so that cells which nobody reads hold no NaN.
+# Value of missing pixels before a max pooling. Finite, so that unused cells do not become NaN.
 _MASKED = -1e9
-# Products in float32 on every device: by default a GPU rounds their factors to 10 bits and a TPU to 7, and then other
-# faces would be found there.
+# Products in float32 on every device: by default a GPU rounds their factors to 10 bits and a TPU to 7, which would
+# change the detections.
 _PRECISION = jax.lax.Precision.HIGHEST
 
 
@@ -23,7 +24,7 @@ def _prelu(x: Array, slope: Array) -> Array:
 
 
 class ConvPReLU(nn.Module):
-    """VALID convolution of square kernels, then PReLU with a slope for each channel."""
+    """VALID convolution with square kernels, then PReLU with a slope per channel."""
 
     features: int
     size: int
@@ -36,9 +37,9 @@ class ConvPReLU(nn.Module):
 
 
 class PairedConvPReLU(nn.Module):
-    """`ConvPReLU` of 3 x 3 for few channels: two neighbouring outputs are computed at once, from two pairs of pixels.
+    """3 x 3 `ConvPReLU` for few channels: two neighbouring outputs are computed at once, from two pairs of pixels.
 
-    The kernel of a pair is 3 x 4 pixels, of which one column is zero for either output.
+    The kernel of a pair covers 3 x 4 pixels, one column of which is zero for each output.
     """
 
     features: int
@@ -55,7 +56,7 @@ class PairedConvPReLU(nn.Module):
 
 
 class WindowStem(nn.Module):
-    """P-Net's first layer: 3 x 3 convolution, PReLU, maximum over cells of 2 x 2."""
+    """P-Net's first layer: 3 x 3 convolution, PReLU, 2 x 2 max pooling."""
 
     features: int
 
@@ -63,11 +64,11 @@ class WindowStem(nn.Module):
     def __call__(
         self, images: Float[Array, "batch height width 3"], valid: Bool[Array, "batch height width"] | None
     ) -> Float[Array, "batch height/2-1 width/2-1 features"]:
-        """Maps images with even sides to the NHWC maps behind the maximum.
+        """Maps images with even sides to the NHWC maps after the max pooling.
 
         Args:
             images: Pixels.
-            valid: Which outputs of the convolution take part in the maximum, by their first pixel; None for all.
+            valid: Which outputs of the convolution the max pooling includes, by their first pixel; None for all.
         """
         kernel, bias, slope = _parameters(self, (3, 3, 3, self.features))
         outputs = jnp.split(_convolve_cells(images, kernel), 4, axis=-1)
@@ -82,7 +83,7 @@ class WindowStem(nn.Module):
 
 
 class CropStem(nn.Module):
-    """First layer of R- and O-Net: 3 x 3 convolution, PReLU, maximum over 3 x 3 with stride 2."""
+    """First layer of R- and O-Net: 3 x 3 convolution, PReLU, 3 x 3 max pooling with stride 2."""
 
     features: int
 
@@ -90,9 +91,10 @@ class CropStem(nn.Module):
     def __call__(
         self, crops: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch height/2-1 width/2-1 features"]:
-        """Maps crops with even sides to the NHWC maps behind the maximum, whose last windows hang over the edge."""
+        """Maps crops with even sides to the NHWC maps after the max pooling, whose last windows overhang the edge."""
         kernel, bias, slope = _parameters(self, (3, 3, 3, self.features))
-        # Whole vectors for each of the four outputs, and all of them before the maximum reads them at nine places.
+        # Channels are padded to full vectors for each of the four outputs, which are all computed before the max
+        # pooling reads them at nine positions.
         lanes = (0, -self.features % 16)
         kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), lanes))
         bias, slope = (jnp.tile(jnp.pad(values, lanes), 4) for values in (bias, slope))
@@ -108,7 +110,7 @@ class CropStem(nn.Module):
 
 
 class DensePReLU(nn.Module):
-    """Fully connected layer, then PReLU with a slope for each unit."""
+    """Fully connected layer, then PReLU with a slope per unit."""
 
     features: int
 
@@ -120,13 +122,13 @@ class DensePReLU(nn.Module):
 
 
 class PNet(nn.Module):
-    """Proposal network: a fully convolutional 12-pixel window with stride 2."""
+    """Proposal network: fully convolutional, with a window of 12 pixels and stride 2."""
 
     @nn.compact
     def __call__(
         self, images: Float[Array, "batch height width 3"], valid: Bool[Array, "batch height width"] | None = None
     ) -> tuple[Float[Array, "batch height/2-5 width/2-5"], Float[Array, "batch height/2-5 width/2-5 4"]]:
-        """Probability of a face and box offsets for each window; see `WindowStem` for the arguments."""
+        """Face probability and box offsets for each window; see `WindowStem` for the arguments."""
         x = WindowStem(10, name="conv1")(images, valid)
         x = PairedConvPReLU(16, name="conv2")(x)
         x = ConvPReLU(32, 3, name="conv3")(x)
@@ -138,7 +140,7 @@ class RNet(nn.Module):
 
     @nn.compact
     def __call__(self, crops: Float[Array, "batch 24 24 3"]) -> tuple[Float[Array, " batch"], Float[Array, "batch 4"]]:
-        """Probability of a face and box offsets of each crop."""
+        """Face probability and box offsets for each crop."""
         x = CropStem(28, name="conv1")(crops)
         x = _max_pool(ConvPReLU(48, 3, name="conv2")(x), 3)
         x = ConvPReLU(64, 2, name="conv3")(x)
@@ -153,7 +155,7 @@ class ONet(nn.Module):
     def __call__(
         self, crops: Float[Array, "batch 48 48 3"]
     ) -> tuple[Float[Array, " batch"], Float[Array, "batch 4"], Float[Array, "batch 10"]]:
-        """Probability of a face, box offsets, and landmarks (five x, five y; parts of the crop) of each crop."""
+        """Face probability, box offsets, and landmarks (five x, five y; as fractions of the crop) for each crop."""
         x = CropStem(32, name="conv1")(crops)
         x = _max_pool(ConvPReLU(64, 3, name="conv2")(x), 3)
         x = _max_pool(ConvPReLU(64, 3, name="conv3")(x), 2)
@@ -176,7 +178,7 @@ def _convolve(x: Array, kernel: Array, strides: tuple[int, int] = (1, 1)) -> Arr
 
 
 def _convolve_cells(images: Array, kernel: Array) -> Array:
-    """The four outputs of each cell of 2 x 2, side by side in the channels, of a 3 x 3 convolution of RGB images."""
+    """3 x 3 convolution of RGB images, with the four outputs of each 2 x 2 cell concatenated along the channels."""
     kernels = [jnp.pad(kernel, ((p, 1 - p), (q, 1 - q), (0, 0), (0, 0))) for p in (0, 1) for q in (0, 1)]
     batch, height, width, _ = images.shape
     pairs = images.reshape(batch, height, width // 2, 6)
@@ -192,16 +194,16 @@ def _head(features: int, name: str) -> nn.Dense:
 
 
 def _max_pool(x: Array, size: int) -> Array:
-    """Maximum over windows with stride 2; the last may hang over the edge (Caffe rounds the output's size up)."""
+    """Max pooling with stride 2; the last window may overhang the edge (Caffe rounds the output's size up)."""
     overhangs = ((0, 0), *((0, -(side - size) % 2) for side in x.shape[1:3]), (0, 0))
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, size, size, 1), (1, 2, 2, 1), overhangs)
 
 
 def _flatten(x: Array) -> Array:
-    """Rows in Caffe's order as trained in Matlab: width, height, channels."""
+    """Flattens in the order of the Caffe models, which were trained in Matlab: width, height, channels."""
     return jnp.transpose(x, (0, 2, 1, 3)).reshape(x.shape[0], -1)
 
 
 def _face_probability(logits: Array) -> Array:
-    """Softmax over (no face, face), the second."""
+    """Probability of the second class of a softmax over (no face, face)."""
     return jax.nn.sigmoid(logits[..., 1] - logits[..., 0])

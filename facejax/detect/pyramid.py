@@ -1,8 +1,8 @@
-"""The image pyramids of many photos, laid out on one strip that is cut into canvases of one size.
+"""The image pyramids of many photos, laid out on one strip that is divided into canvases of a fixed size.
 
-P-Net looks at a photo in a dozen sizes. Run on each by itself it would compile for every size of every photo, or waste
-most of its work on padding. Here all levels of all photos of a batch share canvases: one shape is compiled, and a
-level larger than a canvas runs on over the next ones, so that memory does not grow with the photo.
+P-Net is applied to a photo at a dozen scales. Running it separately on each would compile it for every size of every
+photo, or waste most of its work on padding. Here all levels of all photos of a batch share canvases: only one shape is
+compiled, and a level larger than a canvas continues on the next ones, so that memory does not grow with the photo.
 """
 
 import math
@@ -12,26 +12,26 @@ from jaxtyping import Int
 
 # Side of P-Net's window, and the step between windows, in pixels.
 WINDOW, STRIDE = 12, 2
-# Pixels that neighbouring pieces share, so that no window is lost: what a window needs beyond its step.
+# Overlap of neighbouring pieces in pixels, so that no window is lost.
 OVERLAP = WINDOW - STRIDE
-# Pixels of a canvas: its activations fit in a CPU's second-level cache. P-Net's second layer takes an even number of
+# Size of a canvas in pixels: its activations fit in a CPU's L2 cache. P-Net's second layer needs an even number of
 # columns, of which there are WIDTH / 2 - 1.
 HEIGHT, WIDTH = 256, 130
-# Rows of the strip from one canvas to the next, of which each gives the windows of its own.
+# Rows of the strip from one canvas to the next; a canvas yields the windows that start in these rows.
 STEP = HEIGHT - OVERLAP
 
 
-# One size of a photo.
+# One level of a photo's pyramid.
 LEVEL = np.dtype(
     [
         ("photo", np.int64),  # index in the batch
         ("level", np.int64),  # index in the photo's pyramid
-        ("scale", np.float64),  # size of the level as a part of the photo's
+        ("scale", np.float64),  # size of the level relative to the photo
         ("size", np.int64, 2),  # height and width in pixels
     ]
 )
 
-# Columns of a level, in its whole height, and their place on the strip, in pixels.
+# Some columns of a level over its full height, and their position on the strip, in pixels.
 TILE = np.dtype(
     [
         ("photo", np.int64),
@@ -46,9 +46,9 @@ TILE = np.dtype(
 
 
 def levels(sizes: Int[np.ndarray, "photos 2"], min_face: float, factor: float) -> np.ndarray:
-    """The pyramids (`LEVEL`) of photos, one behind the other, each from its largest level on.
+    """The pyramids (`LEVEL`) of photos, one after another, each starting with its largest level.
 
-    That finds the smallest face in one window; the smallest level has the photo's shorter side in one window.
+    In the largest level a window covers the smallest face; in the smallest level it covers the photo's shorter side.
     """
     first = WINDOW / min_face
     shorter = sizes.min(axis=1) * first
@@ -68,11 +68,11 @@ def levels(sizes: Int[np.ndarray, "photos 2"], min_face: float, factor: float) -
 
 
 def lay_out(pieces: np.ndarray) -> tuple[np.ndarray, int]:
-    """Places levels on the strip, one shelf above the other; returns tiles (`TILE`), shelf by shelf, and the height.
+    """Places levels on the strip in shelves; returns tiles (`TILE`), shelf by shelf, and the height of the strip.
 
-    The highest level comes first, so that those of one shelf are nearly alike in height. Where one does not fit in what
-    is left of its shelf it is cut, and goes on on the next. With many photos about an eighth of the strip stays empty
-    or is seen twice.
+    Levels are sorted by decreasing height, so that those of a shelf have similar heights. A level that does not fit in
+    the rest of its shelf is cut and continues on the next one. With many photos about an eighth of the strip is empty
+    or processed twice.
     """
     order = np.lexsort(-pieces["size"].T[::-1])
     tiles = []
@@ -99,5 +99,5 @@ def lay_out(pieces: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def canvases(height: int) -> int:
-    """Number of canvases that hold all windows of a strip; canvas k begins in row k * `STEP`."""
+    """Number of canvases needed for all windows of a strip; canvas k starts at row k * `STEP`."""
     return math.ceil(max(0, height - OVERLAP) / STEP)

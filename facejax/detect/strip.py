@@ -1,4 +1,4 @@
-"""The strip of pyramids (`pyramid`) as P-Net's sampling and its results see it: tables of tiles, windows of levels."""
+"""The strip of pyramids (`pyramid`) as tables for sampling P-Net's input and for locating its windows."""
 
 import dataclasses
 from typing import NamedTuple
@@ -10,28 +10,28 @@ from jaxtyping import Array, Bool, Float, Int, Int32
 
 from facejax.detect import pyramid, sampling
 
-# Columns of a tile of a pyramid level: its level, what leads from strip to level coordinates, and the end of the rows
-# and columns of the level where P-Net's first convolution sees whole windows.
+# Columns of a tile of a pyramid level: its level, the shift from strip to level coordinates, and the end of the rows
+# and columns of the level where P-Net's first convolution has whole windows.
 TILE = (*sampling.REGION, "shift_y", "shift_x", "end_y", "end_x")
 
 # Cells in a row of the strip, rows of cells in a canvas, and windows in a row.
 _CELLS, _CELL_ROWS = pyramid.WIDTH // 2, pyramid.HEIGHT // 2
 _WINDOWS = (pyramid.WIDTH - pyramid.OVERLAP) // pyramid.STRIDE
-# Tiles, shelves and rows of cells that the tables have room for, so that few sizes are compiled; larger ones for twice,
-# four times ... as many.
+# Capacity of the tables in tiles, shelves and rows of cells, so that few sizes are compiled; larger tables have two,
+# four ... times the capacity.
 _ROOM = (1024, 512, 8192)
 
 
 class Tables(NamedTuple):
-    """What `canvas_pixels` reads of a strip; what lies behind the last tile, shelf and row is never looked at.
+    """The tables of a strip that `canvas_pixels` reads; entries after the last tile, shelf and row are never used.
 
-    Every cell of 2 x 2 pixels is said to be of some tile of its shelf, also right of the last and below the lower ones:
-    those pixels lie beyond the tile's end, and no window is there.
+    Every cell of 2 x 2 pixels is assigned to a tile of its shelf, even to the right of the last tile and below lower
+    tiles: these pixels lie beyond the tile's end, where there are no windows.
 
     Attributes:
         tiles: The `TILE` columns of all tiles.
-        cells: Number of the tile that each cell of a row of a shelf belongs to.
-        shelf: That of each row of cells.
+        cells: For each shelf, index of the tile that each cell of a row belongs to.
+        shelf: Index of the shelf of each row of cells.
     """
 
     tiles: Int32[np.ndarray, "tiles 10"]
@@ -41,12 +41,12 @@ class Tables(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Strip:
-    """Tiles, and where on the strip they lie.
+    """Tiles and their positions on the strip.
 
     Attributes:
         tiles: Rows of `pyramid.TILE`.
-        canvases: How many the strip is cut into.
-        tables: On the host.
+        canvases: Number of canvases of the strip.
+        tables: The tables, on the host.
     """
 
     tiles: np.ndarray
@@ -55,7 +55,7 @@ class Strip:
 
     @classmethod
     def of_photos(cls, buffer: sampling.PhotoBuffer, min_face: float, factor: float) -> "Strip":
-        """The pyramids of all photos; without canvases where all photos are too small for a window."""
+        """The pyramids of all photos; has no canvases if all photos are too small for a window."""
         tiles, height = pyramid.lay_out(pyramid.levels(buffer.sizes, min_face, factor))
         photo, (top, left) = tiles["photo"], tiles["place"].T
         canvases = pyramid.canvases(height)
@@ -86,21 +86,21 @@ class Strip:
         return cls(tiles, canvases, Tables(table, cells, shelf))
 
     def windows(self, seen: Int[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Of the windows `seen` on the strip, those of levels: row and column in the level, tile, index in `seen`.
+        """Locates those of the windows `seen` that are in a level: row and column in the level, tile, index in `seen`.
 
         Args:
-            seen: Numbers of windows, counted along the rows of all canvases.
+            seen: Indices of windows, counted along the rows of all canvases.
         """
         row, column = np.divmod(seen, _WINDOWS)
         tile = self.tables.cells.reshape(-1).take(self.tables.shelf.take(row) * _CELLS + column)
         (top, left), start = self.tiles["place"].T // 2, self.tiles["start"] // 2
         rows, columns = ((size - 1) // 2 - 4 for size in (self.tiles["level_size"][:, 0], self.tiles["width"]))
         y, x = row - top.take(tile), column - left.take(tile)
-        # Windows that lie in a tile and not between tiles; P-Net's size rule, rounding up in its maximum.
+        # Windows within a tile, not between tiles; by P-Net's output size, which rounds up in its max pooling.
         inside = np.flatnonzero((y < rows.take(tile)) & (x < columns.take(tile)))
         tile = tile.take(inside)
         y, x = y.take(inside), x.take(inside) + start.take(tile)
-        # One level after another, row by row: which of two equal scores is the first must not depend on the layout.
+        # Sorted by level, row by row: the order of equal scores must not depend on the layout.
         level = (self.tiles["photo"] * 2**15 + self.tiles["level"]).take(tile)
         order = np.argsort((level * sampling.MAX_SIDE + y) * sampling.MAX_SIDE + x)
         return y.take(order), x.take(order), tile.take(order), inside.take(order)
@@ -110,16 +110,17 @@ class Strip:
 def canvas_pixels(
     sums: Int[Array, "entries 3"], tables: Tables, canvases: Int[Array, " canvases"]
 ) -> tuple[Float[Array, "canvases height width 3"], Bool[Array, "canvases height width"]]:
-    """P-Net's input: pixels, and where its first convolution sees whole windows of one tile.
+    """P-Net's input: pixels, and where its first convolution has whole windows of a single tile.
 
     Args:
         sums: Integral images of the photos (`sampling.PhotoBuffer`).
-        tables: Those of the strip.
-        canvases: Their numbers.
+        tables: Tables of the strip.
+        canvases: Indices of the canvases.
     """
     row = canvases.reshape(-1, 1) * (pyramid.STEP // 2) + jnp.arange(_CELL_ROWS).reshape(1, -1)
     tile = tables.cells[tables.shelf[row]]
-    # The four pixels of a cell apart, and a plane a column, so that the arithmetic runs along rows of cells.
+    # The four pixels of a cell are kept separate, with one plane per table column, so that the arithmetic runs along
+    # rows of cells.
     columns = jax.lax.optimization_barrier(jnp.moveaxis(tables.tiles, -1, 0))
     columns = jax.lax.optimization_barrier(columns[:, tile])
     *region, shift_y, shift_x, end_y, end_x = columns[:, None, None]

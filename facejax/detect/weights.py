@@ -1,9 +1,9 @@
-"""MTCNN's weights, read from the files that the PyPI package ``mtcnn`` ships.
+"""Reads MTCNN's weights from the files in the PyPI package ``mtcnn``.
 
-They are the Caffe weights of Zhang et al. 2016 in Keras layout, equal number by number to facenet-pytorch's, saved by
-joblib: an lz4 frame around a pickle with the bytes of each array behind its description. Nothing is unpickled here and
-the package is not imported (it would import TensorFlow): the SHA-256 of each file is pinned, so that its arrays, their
-order and shapes are known, and only their bytes are taken.
+They are the Caffe weights of Zhang et al. 2016 in Keras layout, numerically identical to facenet-pytorch's, saved by
+joblib: an lz4 frame around a pickle with the bytes of each array after its description. Nothing is unpickled here and
+the package is not imported (it would import TensorFlow): the SHA-256 of each file is pinned, so the arrays, their order
+and shapes are known, and only their bytes are read.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ _SHA256 = {
     "onet": "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3",
 }
 
-# Layers in the order of the files, with their kernels' shapes. A layer with a PReLU is followed by its slopes.
+# Layers in the order of the files, with the shapes of their kernels. A layer with a PReLU is followed by its slopes.
 _LAYERS = {
     "pnet": {
         "conv1": (3, 3, 3, 10),
@@ -75,7 +75,7 @@ def load(network: str) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _read(network: str) -> bytes:
-    """The unpacked bytes of a network's file, after its SHA-256 was compared."""
+    """The decompressed bytes of a network's file, after verifying its SHA-256."""
     import lz4.frame
 
     try:
@@ -84,9 +84,7 @@ def _read(network: str) -> bytes:
         files = []
     paths = [pathlib.Path(str(file.locate())) for file in files if file.name == f"{network}.lz4"]
     if not paths or not paths[0].is_file():
-        raise FileNotFoundError(
-            f"expected the weights {network}.lz4 of the package mtcnn, found none: pip install mtcnn==1.0.0"
-        )
+        raise FileNotFoundError(f"the weights {network}.lz4 of the package mtcnn are missing: pip install mtcnn==1.0.0")
     packed = paths[0].read_bytes()
     digest = hashlib.sha256(packed).hexdigest()
     if digest != _SHA256[network]:
@@ -98,9 +96,9 @@ def _read(network: str) -> bytes:
 
 
 def _array_start(data: bytes, position: int) -> int:
-    """Where the bytes of the next array begin.
+    """Position of the bytes of the next array.
 
-    joblib closes the description of an array with the opcodes ``ub`` and pads with a count n and n bytes 0xff, so that
+    joblib ends the description of an array with the opcodes ``ub`` and pads it with a count n and n bytes 0xff, so that
     the array starts at a multiple of 16.
     """
     while True:
