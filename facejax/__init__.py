@@ -1,6 +1,6 @@
 """facejax: lightweight multi-task face networks in JAX.
 
-The public names are imported lazily, on first use, so that ``import facejax`` is fast and pulls in few dependencies.
+The public names are imported lazily, on first use, so that ``import facejax`` is fast and lightweight.
 """
 
 import importlib

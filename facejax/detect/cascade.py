@@ -110,12 +110,13 @@ class Cascade:
         return outputs[:, 0], outputs[:, 1:5], outputs[:, 5:]
 
     def _batches(self, name: str, total: int) -> Iterator[tuple[int, int, np.ndarray]]:
-        """First, end and rows of each batch; the last row fills up the last one."""
+        """Start, stop and row indices of each batch; the last batch is padded by repeating the last row."""
         for start, stop, size in _batches(total, self._batch_sizes[name], round_up=self.accelerator):
             yield start, stop, np.minimum(np.arange(start, start + size), stop - 1)
 
 
-# Apart from the sampling, whose shapes follow the buffer's length, so that the slow part to compile has few shapes.
+# Separate from the sampling, whose shapes depend on the buffer's length, so that the part that is slow to compile has
+# few shapes.
 @functools.partial(jax.jit, static_argnums=0)
 def _windows(at_a_time: int, params: dict, pixels: Array, valid: Array) -> tuple[Array, Array]:
     """P-Net's probabilities and offsets for canvases."""

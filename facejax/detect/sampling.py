@@ -1,6 +1,6 @@
 """Photos as integral images on the device, from which all inputs of MTCNN are computed as box means.
 
-MTCNN processes each photo at a dozen scales, plus about a hundred crops of it. Both use "area" resizing with
+MTCNN processes each photo at a dozen scales, plus a hundred crops of it. Both use "area" resizing with
 whole-pixel windows (PyTorch's ``interpolate(mode="area")``, which facenet-pytorch uses): pixel y of an output of h rows
 is the mean of the rows floor(y H / h) to ceil((y + 1) H / h) of the input. With an integral image that mean takes four
 reads at any scale and does not depend on static shapes: a single compiled function handles photos of all sizes.

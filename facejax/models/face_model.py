@@ -197,11 +197,10 @@ def _traced_init(model: FaceModel, image_size: int) -> Any:
 def init_variables(model: FaceModel, seed: int, image_size: int) -> dict[str, Any]:
     """Randomly initialised variables, as NumPy float32 arrays: ``{"params": ..., "batch_stats": ...}``.
 
-    Kernels are normal with `kernel_std`, the rest as the layers start it (scales and variances 1, all else 0; and see
-    `Backbone.starts_at_zero`). The
-    numbers are drawn on the host, each leaf from a stream of its own: ``model.init`` draws from the same distributions
-    (but for what starts at zero, where it may have ones) and spends a minute compiling a generator for each of some
-    hundred shapes.
+    Kernels are normal with `kernel_std`, other leaves are initialised as in the layers (scales and variances 1, all
+    others 0; see also `Backbone.starts_at_zero`). Values are drawn on the host, with a separate random stream for each
+    leaf. ``model.init`` draws from the same distributions (except that leaves that start at zero here may be ones), but
+    spends a minute compiling a generator for each of about a hundred shapes.
 
     Args:
         model: The model.

@@ -16,7 +16,7 @@ class CheckpointError(RuntimeError):
 
 
 def _hashes(folder: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of every file in the subfolders; Orbax may still change the files next to them when it renames."""
+    """SHA-256 of every file in the subfolders; Orbax still changes the files next to these when it renames."""
     hashes = {}
     for path in sorted(folder.glob("*/**/*")):
         if path.is_file():
