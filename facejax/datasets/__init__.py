@@ -1,4 +1,4 @@
-"""Readers of face data sets: one module a set, each yielding `facejax.data.records.Record`."""
+"""Readers of face datasets: one module per dataset, each yielding `facejax.data.records.Record`."""
 
 from facejax.datasets.registry import Dataset, get_dataset, is_whole, list_datasets, register_dataset
 

@@ -1,14 +1,14 @@
 """Adience (Eidinger, Enbar and Hassner, 2014): about 26 thousand faces of 2284 people with age interval and gender.
 
-Published layout (the set's page; takuya-takeuchi/DlibDotNet lists the files, public readers the columns)::
+Published layout (from the dataset's page; files as listed by takuya-takeuchi/DlibDotNet, columns by public readers)::
 
     fold_0_data.txt ... fold_4_data.txt       tab separated, with a header:
         user_id original_image face_id age gender x y dx dy tilt_ang fiducial_yaw_angle fiducial_score
     aligned/<user_id>/landmark_aligned_face.<face_id>.<original_image>       or
     faces/<user_id>/coarse_tilt_aligned_face.<face_id>.<original_image>
 
-Ages are intervals such as ``(25, 32)``, of which some do not belong to the eight of the benchmark (``(8, 23)``), loose
-years such as ``35``, or ``None``; gender is ``f``, ``m``, ``u`` or empty.
+Ages are intervals such as ``(25, 32)`` (some, such as ``(8, 23)``, are not among the benchmark's eight), single years
+such as ``35``, or ``None``. Gender is ``f``, ``m``, ``u`` or empty.
 """
 
 import pathlib
@@ -31,7 +31,7 @@ FOLDS = 5
 
 @register_dataset
 class Adience(Dataset):
-    """Age and gender; the paper trains on all of it (section 3) with an interval read as its middle."""
+    """Age and gender; the paper trains on all of it (section 3), with each age interval replaced by its midpoint."""
 
     name = "adience"
     description = "faces from Flickr albums with age interval and gender; all for training unless a fold is held out"
@@ -42,14 +42,15 @@ class Adience(Dataset):
     default_crop = "mtcnn"
 
     def records(self, raw: pathlib.Path | None, *, test_fold: int | None = None) -> Iterator[Record]:
-        """Yields the faces fold by fold in the order of the files; those with neither age nor gender are left out.
+        """Yields the faces fold by fold in file order; those with neither age nor gender are skipped.
 
         Args:
-            raw: Folder with the five fold files and ``aligned`` or ``faces`` (if both are there, ``aligned``).
-            test_fold: 0 to 4: this fold is ``test``. The folds share no person. None, as in the paper: all is train.
+            raw: Folder with the five fold files and ``aligned`` or ``faces`` (``aligned`` if both exist).
+            test_fold: Fold to hold out as ``test``, 0 to 4; folds share no people. None, as in the paper, makes all
+                photos ``train``.
 
         Raises:
-            ValueError: There is no such fold.
+            ValueError: `test_fold` is out of range.
         """
         if test_fold is not None and test_fold not in range(FOLDS):
             raise ValueError(f"test_fold must be 0 to {FOLDS - 1} or None, got {test_fold}")
@@ -79,7 +80,7 @@ class Adience(Dataset):
 
 
 def age_of(text: str) -> int | None:
-    """Years of an age cell: a loose number, or the middle of an interval, rounded down ("(60, 100)": 80); else None."""
+    """Age in years from a cell: a number, or an interval's midpoint rounded down ("(60, 100)" is 80); else None."""
     match = _AGE.fullmatch(text)
     if match is None:
         return None

@@ -1,6 +1,6 @@
-"""AFEW 8.0 (Dhall et al., EmotiW 2019): 773 + 383 clips of films with one of 7 expressions.
+"""AFEW 8.0 (Dhall et al., EmotiW 2019): 773 + 383 film clips, each with one of 7 expressions.
 
-Published layout (albanie/mcnDatasets for the counts; av-savchenko/face-emotion-recognition for the folders)::
+Published layout (counts from albanie/mcnDatasets, folders from av-savchenko/face-emotion-recognition)::
 
     Train_AFEW/Angry/000046280.avi ..., Disgust, Fear, Happy, Neutral, Sad, Surprise
     Val_AFEW/Angry/...
@@ -26,7 +26,7 @@ EMOTION_OF_FOLDER = {
     "Sad": EMOTION8.index("sadness"),
     "Surprise": EMOTION8.index("surprise"),
 }
-# As the archives unpack, and as the paper's code names the folders.
+# Folder names as unpacked from the archives, and as used by the paper's code.
 _FOLDERS = {"train": ("Train_AFEW", "Train", "train"), "validation": ("Val_AFEW", "Val", "val")}
 VIDEO_SUFFIXES = frozenset({".avi", ".mp4"})
 
@@ -45,7 +45,7 @@ class Afew(Dataset):
     kind = "video"
 
     def clips(self, raw: pathlib.Path | None) -> Iterator[Record]:
-        """Yields the clips by class folder and name; the ``emotion`` label is an index in EMOTION8.
+        """Yields the clips, sorted by class folder and file name; the ``emotion`` label is an index in EMOTION8.
 
         Args:
             raw: Folder with ``Train_AFEW`` and ``Val_AFEW``.

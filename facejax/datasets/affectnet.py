@@ -1,23 +1,23 @@
 """AffectNet (Mollahosseini, Hasani and Mahoor, 2017), manually annotated part, in both of its releases.
 
-2017 (the set's readme)::
+2017 release (from the dataset's readme)::
 
     Manually_Annotated_file_lists/training.csv, validation.csv
         subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal
     Manually_Annotated_Images/689/737db2483489148d783ef278f43f486c0a97e140fc4b6b61b84363ca.jpg ...
 
-``facial_landmarks`` are 68 pairs ``x;y;x;y;...`` in pixels of the photo. Copies of validation.csv without the header
-line exist, so it is optional.
+``facial_landmarks`` are 68 pairs ``x;y;x;y;...`` in pixels of the photo. The header line is optional, because copies of
+validation.csv without it exist.
 
-2021 (AffectNet8Labels_Documentation_OneDrive_March2021; av-savchenko/face-emotion-recognition reads it)::
+2021 release (AffectNet8Labels_Documentation_OneDrive_March2021; also read by av-savchenko/face-emotion-recognition)::
 
-    train_set/images/0.jpg ..., val_set/images/...                  crops of 224 x 224: each is its own box
+    train_set/images/0.jpg ..., val_set/images/...                  224 x 224 crops; the box is the whole image
     train_set/annotations/0_exp.npy, 0_val.npy, 0_aro.npy, 0_lnd.npy
 
-Each .npy file holds one number (as a number or as text, such as ``'3'``), the last one 136 of them.
+Each .npy file contains one number (numeric, or as text such as ``'3'``); the landmark file contains 136.
 
 Expressions are 0 neutral, 1 happy, 2 sad, 3 surprise, 4 fear, 5 disgust, 6 anger, 7 contempt, 8 none, 9 uncertain,
-10 no face; valence and arousal are in [-1, 1], or -2 where there are none.
+10 no face; valence and arousal are in [-1, 1], or -2 if missing.
 """
 
 import io
@@ -44,7 +44,7 @@ _PATH, *_BOX, _LANDMARKS, _EXPRESSION, _VALENCE, _AROUSAL = _COLUMNS = [
     "valence",
     "arousal",
 ]
-# Index in EMOTION8 of each expression of the set.
+# Index in EMOTION8 of each of the dataset's expressions.
 _EMOTION = tuple(
     map(EMOTION8.index, ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt"))
 )
@@ -56,7 +56,7 @@ _IMAGES = (
     "Manually_Annotated_compressed/Manually_Annotated_Images",
 )
 _WHOLE = (0.0, 0.0, 224.0, 224.0)
-# Above the largest published annotation file (136 numbers of 8 bytes, or of 4-byte characters).
+# Larger than any published annotation file (136 numbers of 8 bytes, or written in 4-byte characters).
 _MAX_NPY_BYTES = 1 << 16
 
 
@@ -64,14 +64,14 @@ _MAX_NPY_BYTES = 1 << 16
 class AffectNet(Dataset):
     """Expression in 8 classes (paper section 3); 7 classes are the same photos without contempt.
 
-    The published code, unlike the paper's text, cuts the faces by the boxes of the csv files, hence `default_crop`.
-    The photos of 2021 are such crops already; their box is the whole photo, so that they are turned alike.
+    The published code, unlike the paper's text, crops the faces to the boxes of the CSV files, hence `default_crop`.
+    The photos of the 2021 release already are such crops; their box is the whole photo, so that they are aligned too.
     """
 
     name = "affectnet"
     description = (
         "photos of faces with one of 8 expressions, valence and arousal; without contempt (7 classes) 283,901 train "
-        "and 3,500 validation. The release of 2021 has one validation photo less"
+        "and 3,500 validation. The 2021 release has one validation photo fewer"
     )
     licence = "for non-commercial research, on request (photos remain their owners')"
     url = "http://mohammadmahoor.com/affectnet/"
@@ -82,13 +82,13 @@ class AffectNet(Dataset):
     def records(self, raw: pathlib.Path | None) -> Iterator[Record]:
         """Yields the photos with one of the 8 expressions, train first, in the order of the lists (2021: by number).
 
-        Rows of the other labels, with an empty box, or malformed are counted and left out, as in the paper's code.
+        Rows with other labels, with an empty box or malformed are counted and skipped, as in the paper's code.
 
         Args:
-            raw: Folder of either release; where both are there, the lists of 2017 are read.
+            raw: Folder of either release; if both are present, the 2017 lists are used.
 
         Raises:
-            ValueError: A list has a header with other columns, or the columns in another order.
+            ValueError: The header of a list has other columns, or has them in another order.
         """
         skip = Skips(self)
         lists = [f"{folder}{name}" for folder in ("Manually_Annotated_file_lists/", "") for name in _LISTS.values()]
@@ -165,7 +165,7 @@ class AffectNet(Dataset):
 
 
 def _labels(numbers: list[float | None], place: str, skip: Skips) -> Mapping[str, object] | None:
-    """Labels of expression, valence and arousal; None, and counted, if it is none of the 8 expressions."""
+    """Expression, valence and arousal labels; None (counted as skipped) if it is not one of the 8 expressions."""
     expression, valence, arousal = numbers
     if expression is None or not (0 <= expression <= 10 and expression.is_integer()):
         skip("malformed expression", place)
@@ -180,7 +180,7 @@ def _labels(numbers: list[float | None], place: str, skip: Skips) -> Mapping[str
 
 
 def _landmarks(numbers: list[float] | list[str], place: str, skip: Skips) -> np.ndarray | None:
-    """(68, 2) float32 pixels; None, noted as a part that is missing, where they are not that."""
+    """(68, 2) float32 pixels; None if malformed, which is counted although the photo is kept."""
     try:
         values = np.array(numbers, np.float64).reshape(68, 2)
     except ValueError:
@@ -192,9 +192,9 @@ def _landmarks(numbers: list[float] | list[str], place: str, skip: Skips) -> np.
 
 
 def _read_npy(path: pathlib.Path) -> list[float] | str:
-    """Numbers of a .npy file, empty if there is no such file, or what is wrong with it.
+    """The numbers in a .npy file (empty if there is no such file), or a description of what is wrong with it.
 
-    NumPy's own reader believes the header: it would unpickle objects, or reserve the memory of any shape.
+    NumPy's own reader trusts the header: it would unpickle objects, or allocate memory for any shape.
     """
     if not path.is_file():
         return []
@@ -207,6 +207,6 @@ def _read_npy(path: pathlib.Path) -> list[float] | str:
         if dtype.hasobject:
             return "annotation file holds a pickled object: not read, as it could run code"
         values = np.frombuffer(stream.read(), dtype, count=math.prod(shape)).astype(np.float64)
-    except Exception:  # NumPy tokenizes and evaluates the header: tokenize.TokenError is but one of what comes of it
+    except Exception:  # NumPy tokenizes and evaluates the header, which can raise e.g. tokenize.TokenError
         return "unreadable annotation file"
     return values.tolist() if (np.abs(values) <= LARGEST).all() else "annotation out of range"

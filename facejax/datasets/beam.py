@@ -1,12 +1,12 @@
-"""The preparation as an Apache Beam pipeline, for sets that one machine would take days for.
+"""Dataset preparation as an Apache Beam pipeline, for datasets that would take days on one machine.
 
-`prepare_with_beam` writes what `facejax.datasets.prepare.prepare_dataset` writes, byte for byte: the same chunks,
-notes and shards in the same folder. A run goes on where an earlier one stopped, and either may continue the other::
+`prepare_with_beam` writes the same bytes as `facejax.datasets.prepare.prepare_dataset`: the same chunks, notes and
+shards in the same folder. A run resumes where an earlier one stopped, and either function can continue the other's::
 
     reading (one worker) ── chunks of records ── reshuffle ── find, cut, write (all workers) ── join (all workers)
 
-Only records and counts travel through Beam. The photos and the prepared set lie on a file system that all workers see
-at the same path (NFS, Lustre, a mounted bucket); docs/datasets.md says how on Dataflow, Flink and Spark.
+Only records and counts travel through Beam. The photos and the prepared dataset are on a file system that all workers
+see at the same path (NFS, Lustre, a mounted bucket); docs/datasets.md describes Dataflow, Flink and Spark.
 """
 
 import os
@@ -25,7 +25,7 @@ from facejax.datasets.registry import get_dataset
 
 MakeDetector = Callable[[], Detector]
 
-_detectors: dict[str, Detector] = {}  # of this process; one and its compiled networks serve all bundles
+_detectors: dict[str, Detector] = {}  # one per process, so that all bundles share its compiled networks
 _detectors_lock = threading.Lock()
 
 
@@ -47,28 +47,28 @@ def prepare_with_beam(
     log: Log | None = None,
     **crop_settings: Any,
 ) -> pathlib.Path:
-    """Prepares a data set by a Beam runner; `prepare_dataset` says what the other arguments, and errors, are.
+    """Prepares a dataset with a Beam runner; see `prepare_dataset` for the other arguments and errors.
 
     Args:
         name: Name in `list_datasets()`.
-        raw: Folder with the set, at the same path on this machine and on all workers.
+        raw: Folder with the dataset, at the same path on this machine and on all workers.
         out: The data folder, likewise.
         crop: See `prepare_dataset`.
-        margin: See there.
-        align: See there.
-        num_shards: See there.
-        runner: ``DirectRunner``, ``DataflowRunner``, ``FlinkRunner``, ``SparkRunner`` or another that Beam knows.
-        runner_options: Its options as on a command line: ``--direct_num_workers=2``.
-        make_detector: Makes the detector on a worker, picklable; None: `facejax.detect.MTCNN`.
-        threads: Of each worker's task, to decode and encode photos.
-        detect_batch: See there.
-        reader_options: See there.
-        log: See there.
-        **crop_settings: See there.
+        margin: See `prepare_dataset`.
+        align: See `prepare_dataset`.
+        num_shards: See `prepare_dataset`.
+        runner: ``DirectRunner``, ``DataflowRunner``, ``FlinkRunner``, ``SparkRunner`` or another Beam runner.
+        runner_options: Its options in command-line form: ``--direct_num_workers=2``.
+        make_detector: Picklable function that makes the detector on a worker; None uses `facejax.detect.MTCNN`.
+        threads: Threads per worker task, to decode and encode photos.
+        detect_batch: See `prepare_dataset`.
+        reader_options: See `prepare_dataset`.
+        log: See `prepare_dataset`.
+        **crop_settings: See `prepare_dataset`.
 
     Raises:
-        ModuleNotFoundError: Apache Beam is not installed; says how to.
-        RuntimeError: The pipeline did not end well, or workers run other code than this process.
+        ModuleNotFoundError: Apache Beam is not installed; the message says how to install it.
+        RuntimeError: The pipeline failed, or workers run different code from this process.
     """
     try:
         import apache_beam as beam
@@ -103,20 +103,20 @@ def prepare_with_beam(
             pipeline
             | "shards" >> beam.Create(preparation.store.shards)
             | "spread shards" >> beam.Reshuffle()
-            # The number of photos is known when all are written: shards wait for it.
+            # The count is available only once all chunks are written, so joining waits for it.
             | "join" >> beam.Map(_join_shard, AsSingleton(written), preparation=work["preparation"])
         )
         result = pipeline.run()
         state = result.wait_until_finish() or result.state
         if state != "DONE":
-            raise RuntimeError(f"the pipeline ended as {state}; run the same command again to go on")
+            raise RuntimeError(f"the pipeline ended with state {state}; run the same command again to resume")
         finish(preparation)
     return preparation.store.final
 
 
 def _pending(_: bytes, preparation: Preparation, make_detector: MakeDetector | None) -> Iterator:
-    """Yields the chunks that are not done, with their records: runs once, on one worker."""
-    _detector(preparation, make_detector)  # to refuse other code before anything is written
+    """Yields the unfinished chunks with their records. Runs once, on one worker."""
+    _detector(preparation, make_detector)  # refuses different code before anything is written
     yield from preparation.pending()
 
 
@@ -127,7 +127,7 @@ def _prepare_chunk(
     threads: int,
     detect_batch: int,
 ) -> int:
-    """Writes one chunk; returns its number of photos. Safe to run twice, also at once."""
+    """Writes one chunk; returns its number of photos. Safe to run twice, even concurrently."""
     from apache_beam.metrics.metric import Metrics
 
     chunk, records = element
@@ -147,10 +147,10 @@ def _prepare_chunk(
 
 
 def _detector(preparation: Preparation, make_detector: MakeDetector | None) -> Detector | None:
-    """This worker's detector, made once in its process.
+    """This worker's detector, created once per process.
 
     Raises:
-        RuntimeError: The worker's code differs from that which planned the preparation.
+        RuntimeError: The worker's code differs from the code that planned the preparation.
     """
     with _detectors_lock:
         key = preparation.plan["detector"]
@@ -158,8 +158,8 @@ def _detector(preparation: Preparation, make_detector: MakeDetector | None) -> D
         code = code_of(preparation.reader, detector)
         if code != preparation.code:
             raise RuntimeError(
-                f"workers have other code than the machine that started them ({differences(preparation.code, code)}); "
-                "give them the same facejax and libraries"
+                f"workers run different code from the machine that started them "
+                f"({differences(preparation.code, code)}); install the same facejax and libraries on them"
             )
         if detector is not None:
             _detectors[key] = detector
@@ -167,6 +167,6 @@ def _detector(preparation: Preparation, make_detector: MakeDetector | None) -> D
 
 
 def _join_shard(shard: tuple[str, int], written: int, preparation: Preparation) -> None:
-    """Joins the chunks of one shard, as all are written now. Safe to run twice."""
+    """Joins the chunks of one shard once all are written. Safe to run twice."""
     del written
     preparation.store.assemble_shard(*shard)

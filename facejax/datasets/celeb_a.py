@@ -1,7 +1,7 @@
 """CelebA (Liu et al., 2015): 202,599 photos of 10,177 celebrities, upright, 178 x 218 pixels.
 
-Read from a folder that TensorFlow Datasets has prepared (``celeb_a/2.1.0``, or 2.0.1, which has no identities), with
-the features ``image``, ``landmarks`` (``lefteye_x`` ... ``rightmouth_y``), ``attributes`` (40 switches, of which
+Read from a folder prepared by TensorFlow Datasets (``celeb_a/2.1.0``, or 2.0.1, which has no identities), with the
+features ``image``, ``landmarks`` (``lefteye_x`` ... ``rightmouth_y``), ``attributes`` (40 binary ones, of which only
 ``Male`` is read) and ``identity`` (``Identity_No``, from 1).
 """
 
@@ -25,7 +25,7 @@ _POINTS = ("lefteye", "righteye", "nose", "leftmouth", "rightmouth")
 
 @register_dataset
 class CelebA(Dataset):
-    """Gender and identity, beside the paper's sets: the published split, which shares nobody between its parts."""
+    """Gender and identity, in addition to the paper's datasets; the published split, whose parts share no people."""
 
     name = "celeb_a"
     description = "photos of celebrities with gender, identity and five landmarks, as TensorFlow Datasets prepares them"
@@ -36,13 +36,13 @@ class CelebA(Dataset):
     default_crop = "mtcnn"
 
     def records(self, raw: pathlib.Path | None) -> Iterator[Record]:
-        """Yields the photos split by split in the order of the files; identities are those of the set less 1.
+        """Yields the photos split by split in file order; identities are the dataset's numbers minus 1.
 
         Args:
-            raw: Folder that TensorFlow Datasets prepared, or one above it.
+            raw: Folder prepared by TensorFlow Datasets, or one above it.
 
         Raises:
-            ValueError: It holds another set.
+            ValueError: The folder contains another dataset.
         """
         Skips(self)
         folder = find(self, raw, *(f"{place}/{tfds_folder.MARK}" for place in _PLACES)).parent
@@ -54,7 +54,7 @@ class CelebA(Dataset):
                     identity = {key: int(example[key]["Identity_No"]) - 1 for key in ("identity",) if key in example}
                     points = [[example["landmarks"][f"{point}_{axis}"] for axis in "xy"] for point in _POINTS]
                 except (KeyError, TypeError) as error:
-                    raise ValueError(f"{folder} does not hold CelebA: its examples lack {error}") from error
+                    raise ValueError(f"{folder} does not contain CelebA: its examples lack {error}") from error
                 image = functools.partial(tfds_folder.photo, folder, split, index)
                 yield Record(
                     record_id, split, image, {"gender": gender, **identity}, landmarks=np.array(points, np.float32)

@@ -1,4 +1,4 @@
-"""The work on one chunk: its records' photos are read, faces found and cut, and the crops written. Workers run this."""
+"""Processing of one chunk, run by workers: reads its photos, finds and crops the faces, and writes the crops."""
 
 import collections
 import hashlib
@@ -16,7 +16,7 @@ from facejax.datasets.crops import CropSettings, Outcome, Photo, cut_face, load_
 
 @runtime_checkable
 class Detector(Protocol):
-    """What finds faces: `facejax.detect.MTCNN`."""
+    """A face detector, such as `facejax.detect.MTCNN`."""
 
     def detect(self, images: Sequence[Any]) -> Sequence[Any]:
         """One `Detections` (bboxes, scores, landmarks) for each uint8 RGB photo."""
@@ -24,14 +24,14 @@ class Detector(Protocol):
 
 
 def load_photos(records: Sequence[Record], raw: pathlib.Path | None) -> list[Photo]:
-    """The photos of some records, to be cut once their faces are found."""
+    """Loads the photos of some records, to be cropped once their faces are found."""
     return [load_photo(record, raw) for record in records]
 
 
 def load_and_cut(
     records: Sequence[Record], raw: pathlib.Path | None, fields: Mapping[str, Field], settings: CropSettings
 ) -> list[Outcome]:
-    """What became of some records where no face has to be looked for."""
+    """Loads and crops the photos of some records, where no face detection is needed."""
     return [cut_face(load_photo(record, raw), fields, settings) for record in records]
 
 
@@ -43,10 +43,10 @@ def find_and_cut(
     detect_batch: int,
     threads: Executor,
 ) -> Iterator[list[Outcome]]:
-    """Yields what became of the photos of a chunk, a batch of the detector at a time.
+    """Finds and crops the faces of a chunk's photos; yields their outcomes, one detector batch at a time.
 
     Raises:
-        ValueError: `detect_batch` is below 1: a chunk without its photos would count as done.
+        ValueError: `detect_batch` is below 1; a chunk without its photos would count as done.
     """
     if detect_batch < 1:
         raise ValueError(f"detect_batch must be 1 or more, got {detect_batch}")
@@ -63,7 +63,7 @@ def find_and_cut(
 
 
 def write_chunk(store: ChunkedShards, chunk: Chunk, outcomes: list[Outcome], fields: Mapping[str, Field]) -> None:
-    """Writes the crops of a chunk in a hashed order, and the note that says what became of all its photos."""
+    """Writes the crops of a chunk in a hashed order, and a note with the outcome of every photo."""
     faces = [outcome for outcome in outcomes if outcome.kind == "face"]
     faces.sort(key=lambda face: hashlib.sha256(face.record_id.encode()).digest())
     columns = {key: field.column([face.labels[key] for face in faces]) for key, field in fields.items()}

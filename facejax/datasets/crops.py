@@ -1,4 +1,4 @@
-"""One photo of a data set becomes one tf.train.Example with a face crop, or a reason why not."""
+"""Turns one photo of a dataset into a tf.train.Example with a face crop, or into the reason why there is none."""
 
 import dataclasses
 import math
@@ -18,24 +18,24 @@ from facejax.datasets.registry import Crop
 from facejax.detect.align import centre_crop, crop_face
 from facejax.detect.boxes import overlap
 
-MAX_PHOTO_SIDE = 2048  # larger photos are reduced before detection: faces in them keep hundreds of pixels
+MAX_PHOTO_SIDE = 2048  # larger photos are downscaled before detection; their faces still span hundreds of pixels
 
 
 @dataclasses.dataclass(frozen=True)
 class CropSettings:
-    """How a face is cut out and stored.
+    """How a face is cropped and stored.
 
     Attributes:
         crop: ``mtcnn``, ``centre``, ``annotation`` or ``none`` (the whole photo), see `Dataset.default_crop`.
-        margin: Widens the box of crop ``mtcnn`` or ``annotation`` by this part of its size (paper section 3: 0).
-        align: Turns a crop by a box so that the eyes are level, where landmarks are known.
-        face: Which of several detected faces: ``largest`` (box area), ``probable`` (score) or ``central`` (box
-            centre nearest to the photo's). Where the set publishes a box, the face that overlaps it most is taken
-            instead, and a photo whose box no face overlaps counts as one without a face.
-        no_face: ``skip`` a photo without a face, or keep its ``centre`` crop (protocols that must answer each photo).
-        max_side: Larger crops are reduced to this many pixels on their longer side.
+        margin: Widens the box of crop ``mtcnn`` or ``annotation`` by this fraction of its size (paper section 3: 0).
+        align: Rotates box crops so that the eyes are level, where landmarks are known.
+        face: Which of several detected faces to keep: ``largest`` (box area), ``probable`` (score) or ``central`` (box
+            centre nearest to the photo's). Where the dataset publishes a box, the face that overlaps it most is kept
+            instead; a photo in which no face overlaps that box counts as one without a face.
+        no_face: ``skip`` a photo without a face, or keep its ``centre`` crop (for protocols that score every photo).
+        max_side: Larger crops are downscaled to this many pixels on their longer side.
         quality: JPEG quality, 1 to 100.
-        image_format: ``jpeg``, or ``bmp``: raw pixels, ten times as large, that need no decoding to speak of.
+        image_format: ``jpeg``, or ``bmp``: raw pixels, ten times as large, with almost no decoding cost.
     """
 
     crop: Crop = "mtcnn"
@@ -48,11 +48,11 @@ class CropSettings:
     image_format: Literal["jpeg", "bmp"] = "jpeg"
 
     def __post_init__(self):
-        """Refuses numbers that no crop can have.
+        """Checks the numeric settings.
 
         Raises:
-            ValueError: `margin` is negative, not finite, or of a crop without a box; `max_side` is below 1; `quality`
-                is outside 1 to 100.
+            ValueError: `margin` is negative, not finite, or set for a crop without a box; `max_side` is below 1;
+                `quality` is outside 1 to 100.
         """
         if not 0 <= self.margin < math.inf:
             raise ValueError(f"margin must be 0 or more, got {self.margin}")
@@ -66,13 +66,13 @@ class CropSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-    """A record with its decoded photo, or with the problem that it has.
+    """A record with its decoded photo, or with the reason why there is none.
 
     Attributes:
         record: The record.
-        image: uint8 RGB (height, width, 3), reduced to at most `MAX_PHOTO_SIDE`.
+        image: uint8 RGB (height, width, 3), downscaled to at most `MAX_PHOTO_SIDE`.
         scale: Factor from the file's pixels to the image's.
-        problem: Kind (``missing``, ``corrupt``) and reason, where there is no image.
+        problem: Kind (``missing``, ``corrupt``) and reason, if there is no image.
     """
 
     record: Record
@@ -83,15 +83,15 @@ class Photo:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one photo.
+    """The result of processing one photo.
 
     Attributes:
-        record_id: Its id.
+        record_id: Id of its record.
         kind: ``face``, ``no_face``, ``missing`` or ``corrupt``.
-        reason: Why, where it is not ``face``.
-        example: The serialised tf.train.Example, empty where it is not ``face``.
-        labels: Its label values, missing ones filled in.
-        num_faces: Number of faces found; -1 where none were looked for.
+        reason: Why, if `kind` is not ``face``.
+        example: The serialised tf.train.Example; empty if `kind` is not ``face``.
+        labels: Label values, with missing ones filled in.
+        num_faces: Number of faces found; -1 if no detector was run.
     """
 
     record_id: str
@@ -103,11 +103,11 @@ class Outcome:
 
 
 def load_photo(record: Record, raw: pathlib.Path | None) -> Photo:
-    """Reads or makes a record's photo. A file that cannot be used is a `Photo.problem`, never an exception.
+    """Reads or generates a record's photo. An unusable file becomes a `Photo.problem`, never an exception.
 
     Args:
         record: The record.
-        raw: The set's folder; a path that leads out of it (a hostile or broken list file) is not opened.
+        raw: The dataset's folder; a path outside it (from a hostile or broken list file) is not opened.
     """
     if callable(record.image):
         try:
@@ -115,7 +115,7 @@ def load_photo(record: Record, raw: pathlib.Path | None) -> Photo:
         except CorruptImageError as error:
             return Photo(record, problem=("corrupt", str(error)))
     if raw is not None and not _inside(record.image, raw):
-        return Photo(record, problem=("corrupt", "its path leads out of the set's folder"))
+        return Photo(record, problem=("corrupt", "its path is outside the dataset's folder"))
     try:
         return _reduced(record, decode_image(record.image.read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
@@ -125,19 +125,19 @@ def load_photo(record: Record, raw: pathlib.Path | None) -> Photo:
 
 
 def _inside(path: pathlib.Path, folder: pathlib.Path) -> bool:
-    # Links are not followed: a set whose folders are links to other disks is fine.
+    # Links are not resolved: a dataset's folders may be links to other disks.
     return pathlib.Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
 
 
 def _reduced(record: Record, image: np.ndarray) -> Photo:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"{record.id}: expected a uint8 RGB photo, its function made {image.dtype} {image.shape}")
+        raise ValueError(f"{record.id}: expected a uint8 RGB photo, its function returned {image.dtype} {image.shape}")
     image, scale = fit_image(image, MAX_PHOTO_SIDE)
     return Photo(record, image, scale)
 
 
 def fit_image(image: np.ndarray, max_side: int) -> tuple[np.ndarray, float]:
-    """The photo reduced to at most `max_side` pixels on its longer side, and the factor by which it was reduced."""
+    """Downscales a photo to at most `max_side` pixels on its longer side; returns it and the scale factor."""
     scale = max_side / max(image.shape[:2])
     if scale >= 1:
         return image, 1.0
@@ -153,15 +153,15 @@ def choose_face(
     rule: Literal["largest", "probable", "central"],
     annotated: np.ndarray | None = None,
 ) -> int | None:
-    """Index of the face to keep, None where there is none; see `CropSettings.face`.
+    """Index of the face to keep, or None if there is none; see `CropSettings.face`.
 
     Args:
         bboxes: (n, 4) [x1, y1, x2, y2] in pixels.
         scores: (n,).
-        height: Of the photo, pixels.
-        width: Of the photo, pixels.
-        rule: Which one of several.
-        annotated: The set's own box (4,) in the same pixels, where it has one.
+        height: Height of the photo, pixels.
+        width: Width of the photo, pixels.
+        rule: Which of several faces to keep.
+        annotated: The dataset's own box (4,) in the same pixels, if it has one.
     """
     if len(bboxes) == 0:
         return None
@@ -178,7 +178,7 @@ def choose_face(
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray | None:
-    """Eyes, nose and mouth corners (5, 2) of a set's own landmarks: 5 as they are, 68 by iBUG's order; else None."""
+    """Eyes, nose and mouth corners (5, 2) from a dataset's landmarks: 5 as they are, 68 in iBUG order; else None."""
     if len(landmarks) == 5:
         return landmarks
     if len(landmarks) == 68:
@@ -188,12 +188,12 @@ def five_points(landmarks: np.ndarray) -> np.ndarray | None:
 
 
 def cut_face(photo: Photo, fields: Mapping[str, Field], settings: CropSettings, detections=None) -> Outcome:
-    """The Example of a photo's face.
+    """Crops a photo's face and encodes it as an Example.
 
     Args:
         photo: The loaded photo.
-        fields: Types of the set's labels.
-        settings: How to cut.
+        fields: Types of the dataset's labels.
+        settings: How to crop.
         detections: `facejax.detect.Detections` of the photo, for crop ``mtcnn``.
     """
     record, image = photo.record, photo.image
@@ -219,14 +219,14 @@ def cut_face(photo: Photo, fields: Mapping[str, Field], settings: CropSettings, 
     elif bbox is not None or settings.crop == "centre" or settings.no_face == "centre":
         try:
             crop = _cut(image, bbox, landmarks, settings)
-        except ValueError as error:  # no pixel of the box lies in the photo
+        except ValueError as error:  # the box is entirely outside the photo
             if settings.no_face == "skip":
                 return Outcome(record.id, "no_face", str(error), num_faces=num_faces)
             bbox, crop = None, _cut(image, None, None, settings)
     else:
-        reason = "the set gives no box" if settings.crop == "annotation" else "no face was detected"
+        reason = "the dataset has no box for it" if settings.crop == "annotation" else "no face was detected"
         if num_faces > 0:
-            reason = f"none of {num_faces} detected faces overlaps the set's own box"
+            reason = f"none of {num_faces} detected faces overlaps the dataset's own box"
         return Outcome(record.id, "no_face", reason, num_faces=num_faces)
     labels = {key: record.labels.get(key, field.missing) for key, field in fields.items()}
     stored = [math.nan] * 4 if bbox is None else [float(side) / photo.scale for side in bbox]

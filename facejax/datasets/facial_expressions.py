@@ -1,7 +1,7 @@
-"""muxspace/facial_expressions: 13,682 photos of the public GitHub repository with one expression each.
+"""muxspace/facial_expressions: 13,682 photos in a public GitHub repository, each with one expression.
 
-Layout: ``images/``, ``data/legend.csv`` with the columns ``user.id`` (who labelled it), ``image``, ``emotion``.
-Optional: ``attributes.csv`` with ``image``, ``gender`` (male, female) and ``ethnicity`` beside them.
+Layout: ``images/``, ``data/legend.csv`` with the columns ``user.id`` (the annotator), ``image``, ``emotion``.
+Optional: ``attributes.csv`` next to them, with ``image``, ``gender`` (male, female) and ``ethnicity``.
 """
 
 import hashlib
@@ -15,14 +15,14 @@ from facejax.datasets.layout import Skips, agreed, find, table
 from facejax.datasets.registry import Dataset, register_dataset
 from facejax.tasks import EMOTION8, ETHNICITY, GENDER
 
-# legend.csv writes the labels in upper and lower case; other words than these are left out and counted.
+# Labels in legend.csv vary in case; any other labels are counted and skipped.
 _EMOTIONS = {name: place for place, name in enumerate(EMOTION8)} | {
     "angry": EMOTION8.index("anger"),
     "happy": EMOTION8.index("happiness"),
     "sad": EMOTION8.index("sadness"),
     "surprised": EMOTION8.index("surprise"),
 }
-# Several groups, or "other", are no single class: such rows keep their photo and have no ethnicity.
+# Several groups, or "other", are not a single class: such photos are kept without an ethnicity.
 _ETHNICITIES = {
     "caucasian": ETHNICITY.index("white"),
     "african": ETHNICITY.index("black"),
@@ -34,18 +34,18 @@ _ETHNICITIES = {
 # Serial number at the end of a file name, with the size letter of some press photos ("..._2868588k").
 _NUMBER = re.compile(r"[ _-]*\d+[a-z]?$")
 _VALIDATION_PERCENT = 20
-# A few people hold most photos of a rare class (one of them half of all disgust), so that a hash can leave either split
-# without it. This salt was chosen among the first 60 by the counts of classes alone, before anything was trained: 17 to
-# 22 % of each class fall into validation (in the 3,622 photos at hand).
+# A few people account for most photos of a rare class (one of them for half of all disgust), so a hash can leave either
+# split without it. This salt was chosen among the first 60 by class counts alone, before anything was trained: 17 to
+# 22 % of each class fall into validation (in the 3,622 photos that were available).
 _SALT = "21"
 
 
 def person_of(image: str) -> str:
-    """The person that a file shows, as far as its name tells: the name without its number, in lower case.
+    """The person in a file, as far as its name tells: the name without its number, in lower case.
 
-    ``Aaron_Peirsol_0002.jpg`` and ``aaron_peirsol_0003.JPG`` are one person. The press photos
-    ``facial-expressions_2868588k.jpg`` count as one person together: who they show is not said, and one person in both
-    splits would be worse than two in one. A name of nothing but a number is a person of its own.
+    ``Aaron_Peirsol_0002.jpg`` and ``aaron_peirsol_0003.JPG`` are the same person. The press photos
+    ``facial-expressions_2868588k.jpg`` count as one person: their subjects are unknown, and one person in both splits
+    would be worse than several people kept together. A purely numeric name is a person of its own.
     """
     stem = pathlib.PurePosixPath(image).stem.lower()
     return _NUMBER.sub("", stem) or stem
@@ -59,7 +59,7 @@ def split_of(person: str) -> str:
 
 @register_dataset
 class FacialExpressions(Dataset):
-    """Reader of muxspace/facial_expressions; see the module."""
+    """Reader of muxspace/facial_expressions; see the module docstring."""
 
     name = "facial_expressions"
     description = (
@@ -74,15 +74,15 @@ class FacialExpressions(Dataset):
     default_crop = "mtcnn"
 
     def records(self, raw: pathlib.Path | None, **options: object) -> Iterator[Record]:
-        """Yields one record for each photo that legend.csv names; it takes no options.
+        """Yields one record for each photo listed in legend.csv; takes no options.
 
-        Labels: ``emotion``, ``person`` (text), and ``gender`` and ``ethnicity`` where attributes.csv has them. Left
-        out and counted: rows with an unknown label, without a usable file name, further rows of the same photo, and
-        photos whose rows contradict each other.
+        Labels: ``emotion``, ``person`` (text), and ``gender`` and ``ethnicity`` where attributes.csv has them. Counted
+        and skipped: rows with an unknown label or without a usable file name, duplicate rows of a photo, and photos
+        whose rows contradict each other.
 
         Raises:
             FileNotFoundError: There is no legend.csv.
-            ValueError: It lacks a column.
+            ValueError: A column is missing, or options were given.
         """
         if options:
             raise ValueError(f"{self.name} has no options, got {', '.join(options)}")

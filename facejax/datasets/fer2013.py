@@ -1,12 +1,12 @@
-"""FER2013 (Goodfellow et al., 2013) and the votes of FER+ (Barsoum et al., 2016): 35,887 faces of 48 x 48 grey pixels.
+"""FER2013 (Goodfellow et al., 2013) and the FER+ votes (Barsoum et al., 2016): 35,887 grey faces of 48 x 48 pixels.
 
 Published layout (the challenge's csv; microsoft/FERPlus)::
 
     fer2013.csv       emotion,pixels,Usage             0,"70 80 82 72 ...",Training
     fer2013new.csv    Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF
 
-Emotions are 0 angry, 1 disgust, 2 fear, 3 happy, 4 sad, 5 surprise, 6 neutral. The rows of the two files belong
-together by their order; FER+ counts ten votes a row, ``NF`` being "no face" (such rows have no image name).
+Emotions are 0 angry, 1 disgust, 2 fear, 3 happy, 4 sad, 5 surprise, 6 neutral. Rows of the two files correspond by
+position. FER+ has ten votes per row; ``NF`` means "no face" (such rows have no image name).
 """
 
 import functools
@@ -32,7 +32,7 @@ _PIXELS = re.compile(r"[0-9]{1,3}( [0-9]{1,3})*", re.ASCII)
 
 @register_dataset
 class Fer2013(Dataset):
-    """Expression in 7 classes, or in 8 by the votes of FER+, for those who have no licence for AffectNet."""
+    """Expression in 7 classes, or in 8 with the FER+ votes, for users without an AffectNet licence."""
 
     name = "fer2013"
     description = "small grey faces from the web with one of 7 expressions (8 by FER+): train, validation and test"
@@ -44,16 +44,16 @@ class Fer2013(Dataset):
     default_crop = "none"
 
     def records(self, raw: pathlib.Path | None, *, ferplus: bool = False) -> Iterator[Record]:
-        """Yields the faces in the order of the csv, grey in three equal channels.
+        """Yields the faces in CSV order, grey in three equal channels.
 
         Args:
             raw: Folder with ``fer2013.csv``.
-            ferplus: Labels by majority of the votes in ``fer2013new.csv`` beside it, the rule of microsoft/FERPlus:
-                single votes do not count, and a face without a majority for one of the 8 expressions is left out
-                (counted). The votes are kept as text in ``votes``.
+            ferplus: Takes labels by majority vote from ``fer2013new.csv`` next to it, following microsoft/FERPlus:
+                single votes are ignored, and a face without a majority for one of the 8 expressions is counted and
+                skipped. The votes are stored as text in ``votes``.
 
         Raises:
-            ValueError: One of the files is not the published one, or they do not belong together.
+            ValueError: One of the files is not the published one, or the two do not match.
         """
         skip = Skips(self)
         votes: dict[int, list[str]] | None = None
@@ -75,7 +75,7 @@ class Fer2013(Dataset):
                 if votes[row][0] != usage:
                     raise ValueError(
                         f"row {row} has usage {votes[row][0]!a} in fer2013new.csv but {usage!a} in fer2013.csv: the "
-                        "two belong together by their lines, and one of them was changed"
+                        "rows of the two files correspond by line number, and one file was changed"
                     )
                 elected = majority([count for cell in votes[row][2:] if (count := whole(cell)) is not None])
                 if elected is None:
@@ -86,10 +86,10 @@ class Fer2013(Dataset):
 
 
 def majority(votes: list[int]) -> int | None:
-    """Index in EMOTION8 of the expression with more than half of the votes; None if that is none of the eight.
+    """Index in EMOTION8 of the expression with more than half of the votes; None if there is none among the eight.
 
     Args:
-        votes: Ten counts in the order of the columns of FER+. Counts of 1 are taken for errors and dropped first.
+        votes: Ten counts in the order of the FER+ columns. Counts of 1 are treated as errors and dropped first.
     """
     counts = [count if count > 1 else 0 for count in votes]
     if len(counts) != len(_VOTED) or 2 * max(counts) <= sum(counts):
@@ -99,7 +99,7 @@ def majority(votes: list[int]) -> int | None:
 
 
 def _body(path: pathlib.Path, columns: list[str], skip: Skips) -> Iterator[tuple[int, list[str]]]:
-    """(row counted from 0, cells) of a csv, for rows as wide as the header; a row left out shifts no other's number."""
+    """Yields (row number from 0, cells) of rows as wide as the CSV header; skipped rows do not shift the numbering."""
     header = None
     for place, cells in rows(path, skip):
         if header is None:

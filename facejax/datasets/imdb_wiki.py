@@ -1,14 +1,14 @@
 """IMDB-Wiki (Rothe, Timofte and Van Gool, 2015): 523,051 photos of celebrities with a date of birth and a year.
 
-Published layout (the set's page, and yu4u/age-gender-estimation for the nesting in the .mat files)::
+Published layout (from the dataset's page; nesting of the .mat files from yu4u/age-gender-estimation)::
 
     imdb_crop/imdb.mat, imdb_crop/00/nm0000100_rm12818688_1899-5-10_1968.jpg ...      460,723 faces, margin 40 %
     wiki_crop/wiki.mat, wiki_crop/17/10000217_1981-05-05_2009.jpg ...                  62,328 faces
 
-or the same below ``imdb/`` and ``wiki/`` with whole photos. A .mat file holds one struct named as the source with rows
-of equal length: ``dob`` (Matlab datenum), ``photo_taken`` (year), ``full_path``, ``gender`` (0 female, 1 male, NaN),
-``name``, ``face_location`` ([x1 y1 x2 y2], counted from 1, in the whole photo), ``face_score`` (-Inf: no face found),
-``second_face_score`` (NaN: no second face).
+or the same under ``imdb/`` and ``wiki/`` with whole photos. A .mat file contains one struct, named after its source,
+whose fields have equal length: ``dob`` (Matlab datenum), ``photo_taken`` (year), ``full_path``, ``gender`` (0 female,
+1 male, NaN), ``name``, ``face_location`` ([x1 y1 x2 y2], 1-based, in the whole photo), ``face_score`` (-Inf: no face
+found), ``second_face_score`` (NaN: no second face).
 """
 
 import datetime
@@ -36,9 +36,9 @@ OLDEST = 100
 class ImdbWiki(Dataset):
     """Age and gender (paper section 3: 300K frontal crops).
 
-    The paper does not publish by which rule its 300K were chosen. Here a photo is kept that has exactly one face that
-    the set's own detector (which was run upright and turned) scored at least `min_score`, a known gender and an age of
-    1 to 100 years, the usual rule in public code; `min_score` moves how many remain. Pose is not in the files.
+    The paper does not say how its 300K were selected. Here a photo is kept if it has exactly one face, scored at least
+    `min_score` by the dataset's own detector (which was run upright and rotated), a known gender and an age of 1 to 100
+    years: the usual rule in public code. `min_score` controls how many remain. The files contain no pose.
     """
 
     name = "imdb_wiki"
@@ -53,15 +53,15 @@ class ImdbWiki(Dataset):
         """Yields the photos in the order of the .mat files, IMDb first; either of the two may be missing.
 
         Args:
-            raw: Folder with ``imdb_crop`` and ``wiki_crop``, or ``imdb`` and ``wiki``; boxes are given for the latter.
-            min_score: Lowest face score.
-            validation: Part of the people (by name) that is held out.
+            raw: Folder with ``imdb_crop`` and ``wiki_crop``, or ``imdb`` and ``wiki``; only the latter have boxes.
+            min_score: Minimum face score.
+            validation: Fraction of the people (by name) to hold out.
 
         Raises:
-            ValueError: That is no part, or a .mat file is not the published one.
+            ValueError: `validation` is not in [0, 1], or a .mat file is not the published one.
         """
         if not 0 <= validation <= 1:
-            raise ValueError(f"validation must be a part from 0 to 1, got {validation}")
+            raise ValueError(f"validation must be a fraction from 0 to 1, got {validation}")
         skip = Skips(self)
         found = find(self, raw, "imdb_crop/imdb.mat", "imdb/imdb.mat", "wiki_crop/wiki.mat", "wiki/wiki.mat")
         for source in ("imdb", "wiki"):
@@ -88,7 +88,7 @@ class ImdbWiki(Dataset):
             labels: dict[str, object] = {"age": _age(values), "gender": _GENDER[_number(values["gender"])]}
             if person:
                 labels["person"] = person
-            # Photos of a person whose name is missing are held out or not one by one.
+            # Photos without a person's name are held out individually.
             held_out = zlib.crc32((person or name).encode()) % 1000 < 1000 * validation
             yield Record(
                 id=f"{path.parent.name}/{name}",
@@ -100,7 +100,7 @@ class ImdbWiki(Dataset):
 
 
 def _unusable(values: dict[str, object], min_score: float) -> str | None:
-    """Why a row is left out; None if it is used."""
+    """Reason to skip a row; None if it is used."""
     score, age = _number(values["face_score"]), _age(values)
     if not math.isfinite(score):
         return "no face found by the set's authors"
@@ -120,10 +120,10 @@ def _age(values: dict[str, object]) -> int | None:
 
 
 def age_at(birth_datenum: float, year_taken: float) -> int | None:
-    """Age in full years on 1 July of the year that a photo was taken in, which is as near as the set allows.
+    """Age in full years on 1 July of the year in which a photo was taken, the best estimate that the dataset allows.
 
-    The set's page computes the year number of the span (``datevec(datenum(year, 7, 1) - dob)``), which differs by at
-    most a day around the birthday. None where the date is none: several hundred rows have a datenum of year 0.
+    The dataset's page takes the year of the time span (``datevec(datenum(year, 7, 1) - dob)``), which differs by at
+    most a day around the birthday. None if the date is invalid: several hundred rows have a datenum in year 0.
     """
     if not (math.isfinite(birth_datenum) and math.isfinite(year_taken)):
         return None
@@ -135,15 +135,15 @@ def age_at(birth_datenum: float, year_taken: float) -> int | None:
 
 
 def _read_mat(path: pathlib.Path, source: str) -> dict[str, np.ndarray]:
-    """The struct's rows by field.
+    """Columns of the struct, by field.
 
     Raises:
-        ValueError: It is no Matlab file, or not the published struct.
+        ValueError: It is not a Matlab file, or does not contain the published struct.
     """
     import scipy.io
 
     try:
-        # Named, so that nothing else that a file may hold is unpacked.
+        # Only the named variable is unpacked, whatever else the file contains.
         content = scipy.io.loadmat(path, variable_names=[source])
     except Exception as error:  # a damaged file makes SciPy raise anything, from TypeError to MemoryError
         raise ValueError(f"{path}: not a readable Matlab (version 5) file: {error!a}") from error
@@ -173,7 +173,7 @@ def _text(value: object) -> str:
 
 
 def _box(value: object) -> tuple[float, float, float, float] | None:
-    """[x1, y1, x2, y2] from Matlab's [x1 y1 x2 y2] of first and last pixels, counted from 1."""
+    """[x1, y1, x2, y2] from Matlab's [x1 y1 x2 y2] of first and last pixels, which are 1-based."""
     flat = np.ravel(np.asarray(value))
     if flat.dtype.kind == "O" and flat.size == 1:
         flat = np.ravel(np.asarray(flat[0]))

@@ -1,7 +1,7 @@
-"""What the readers of published folders share: finding the set's files, reading its tables, refusing hostile rows.
+"""Shared by the readers of published folders: finding files, reading tables and rejecting hostile rows.
 
-A table is read a line at a time, so that a damaged line costs one row and not the file, and a name that a table lists
-is used only if it stays below the folder that it is relative to.
+Tables are read line by line, so that a damaged line costs one row and not the whole file. A file name listed in a table
+is used only if it stays inside the folder that it is relative to.
 """
 
 import codecs
@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 LOGGED_PER_REASON = 20
-# Above the longest published row (FER2013: 2304 pixels, about 9 kB); what is longer is no table.
+# Longer than any published row (FER2013: 2304 pixels, about 9 kB); longer lines are not table rows.
 MAX_LINE = 1 << 20
-# No pixel, score or date is larger, and float32 holds it.
+# Larger than any pixel, score or date, and representable in float32.
 LARGEST = 1e9
-# Of one name and of a whole path below the data set; file systems take no longer names.
+# Limits for a single name and for a whole path inside the dataset; file systems accept no longer names.
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 1024
 
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
@@ -31,15 +31,15 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Skips:
-    """Counts, on the data set, the rows of one reading that are left out, and logs the first of each reason."""
+    """Records on the dataset which rows of one pass are skipped, and logs the first ones for each reason."""
 
     def __init__(self, dataset: Dataset):
-        """Starts a new reading: what an earlier one left out is forgotten."""
+        """Starts a new pass; what an earlier one skipped is forgotten."""
         self._dataset = dataset
         dataset.skipped = {}
 
     def __call__(self, reason: str, what: str) -> None:
-        """Notes that `what` (a file or row) is left out for `reason` (the same words for all such rows)."""
+        """Records that `what` (a file or row) is skipped for `reason` (the same text for all such rows)."""
         what = ascii(what[:200])[1:-1]  # so that no control character reaches a terminal or a report
         self._dataset.skip(reason, what)
         if self._dataset.read_before:
@@ -48,12 +48,12 @@ class Skips:
         if noted <= LOGGED_PER_REASON:
             logger.warning("%s: %s: %s", self._dataset.name, what, reason)
         if noted == LOGGED_PER_REASON:
-            logger.warning("%s: further ones (%s) are counted, not logged", self._dataset.name, reason)
+            logger.warning("%s: further cases (%s) are counted but not logged", self._dataset.name, reason)
 
     def listed(self, root: pathlib.Path, name: str) -> pathlib.Path | None:
-        """Path of the file that a table lists as `name`, relative to `root`; None, and counted, if it leads elsewhere.
+        """Path of a file listed in a table as `name`, relative to `root`; None, and counted, if it points elsewhere.
 
-        Either slash separates folders (YouTube Faces has backslashes). The file need not exist.
+        Either slash separates folders (YouTube Faces uses backslashes). The file need not exist.
         """
         parts = name.replace("\\", "/").split("/")
         if (
@@ -67,9 +67,9 @@ class Skips:
         return root.joinpath(*parts)
 
     def files(self, folder: pathlib.Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[pathlib.Path]:
-        """Sorted files of a folder with one of the suffixes, without hidden ones (``._a.jpg``)."""
+        """Sorted files of a folder with one of the suffixes, excluding hidden ones (``._a.jpg``)."""
         found = []
-        with os.scandir(folder) as entries:  # whose is_file() asks the disk nothing, unlike that of millions of paths
+        with os.scandir(folder) as entries:  # is_file() of an entry needs no disk access, unlike that of a path
             for entry in entries:
                 if entry.name.startswith(".") or os.path.splitext(entry.name)[1].lower() not in suffixes:
                     continue
@@ -81,15 +81,15 @@ class Skips:
 
 
 def where_to_get(dataset: Dataset) -> str:
-    """The end of an error about a folder that does not hold the set."""
-    return f"docs/datasets.md says how {dataset.name} is laid out and where to get it ({dataset.url})"
+    """Ending of an error message about a folder that does not contain the dataset."""
+    return f"see docs/datasets.md for the layout of {dataset.name} and where to get it ({dataset.url})"
 
 
 def find(dataset: Dataset, raw: pathlib.Path | None, *places: str) -> pathlib.Path:
-    """First of the `places`, relative to the folder `raw`, that exists: a file if it has a suffix, or else a folder.
+    """The first of `places` (relative to the folder `raw`) that exists: a file if it has a suffix, else a folder.
 
     Raises:
-        FileNotFoundError: None of them does, or no folder was given; says what the folder holds instead.
+        FileNotFoundError: None of them exists, or no folder was given; lists what the folder contains instead.
     """
     help_ = where_to_get(dataset)
     if raw is None:
@@ -103,15 +103,15 @@ def find(dataset: Dataset, raw: pathlib.Path | None, *places: str) -> pathlib.Pa
     held = sorted(path.name for path in raw.iterdir())
     shown = ", ".join(ascii(name)[1:-1] for name in held[:8]) + (", ..." if len(held) > 8 else "")
     raise FileNotFoundError(
-        f"{dataset.name}: expected {' or '.join(places)} in {raw}, which holds {shown or 'nothing'}; {help_}"
+        f"{dataset.name}: expected {' or '.join(places)} in {raw}, which contains {shown or 'nothing'}; {help_}"
     )
 
 
 def lines(path: pathlib.Path, skip: Skips) -> Iterator[tuple[str, str]]:
     """Yields (place, line) of a text file: place is ``name:number`` for reports, line has no line end.
 
-    UTF-8 with or without byte order mark, or UTF-16 with one; bytes that are not UTF-8 become U+FFFD, as they are only
-    ever found in names of people. Empty lines are passed over; lines with NUL or above 1 MiB are counted and left out.
+    The encoding is UTF-8 with or without a byte order mark, or UTF-16 with one. Invalid UTF-8 becomes U+FFFD: it only
+    ever occurs in people's names. Empty lines are ignored; lines with NUL or above 1 MiB are counted and skipped.
     """
     with path.open("rb") as file:
         encoding = "utf-16" if file.read(2) in _UTF16 else "utf-8-sig"
@@ -131,7 +131,7 @@ def lines(path: pathlib.Path, skip: Skips) -> Iterator[tuple[str, str]]:
 
 
 def rows(path: pathlib.Path, skip: Skips, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
-    """Yields (place, cells) of a table; cells are stripped. A quote left open ends with its line."""
+    """Yields (place, cells) of a table; cells are stripped. An unclosed quote ends with its line."""
     for place, line in lines(path, skip):
         try:
             cells = next(csv.reader([line], delimiter=delimiter))
@@ -142,12 +142,12 @@ def rows(path: pathlib.Path, skip: Skips, delimiter: str = ",") -> Iterator[tupl
 
 
 def table(path: pathlib.Path, skip: Skips, *columns: str, delimiter: str = ",") -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields (place, cell by column) of a table with a header line.
+    """Yields (place, cell by column) for each row of a table with a header line.
 
-    Shorter rows are counted and left out; what longer ones have beyond the header (a closing comma) is not read.
+    Rows shorter than the header are counted and skipped; extra cells (from a trailing comma) are ignored.
 
     Raises:
-        ValueError: A needed column is missing.
+        ValueError: A required column is missing, or the table is empty.
     """
     header: list[str] | None = None
     for place, cells in rows(path, skip, delimiter):
@@ -164,12 +164,12 @@ def table(path: pathlib.Path, skip: Skips, *columns: str, delimiter: str = ",") 
 
 
 def agreed(labels: Iterable[tuple[str, int]], skip: Skips, kind: str) -> dict[str, int]:
-    """Label by name, in the order of first mention; whose rows contradict each other is counted and left out.
+    """Label by name, in the order of first mention; names with contradictory rows are counted and skipped.
 
     Args:
         labels: (name, label) of each row.
-        skip: Of the reading; further rows of one name are counted too.
-        kind: What is named, such as ``photo``.
+        skip: Skips of this pass; duplicate rows of a name are counted too.
+        kind: What the names refer to, such as ``photo``.
     """
     found: dict[str, int] = {}
     contradicted = set()
@@ -187,18 +187,18 @@ def agreed(labels: Iterable[tuple[str, int]], skip: Skips, kind: str) -> dict[st
 
 
 def chosen(names: pathlib.Path | Iterable[str] | None, skip: Skips) -> set[str] | None:
-    """The names that an option keeps: those given, or the lines of a text file; None where it keeps all."""
+    """The names that an option selects: those given, or the lines of a text file; None selects all."""
     if isinstance(names, pathlib.Path):
         return {line.strip() for _, line in lines(names, skip)}
     return None if names is None else set(names)
 
 
 def whole(text: str) -> int | None:
-    """The number that 1 to 9 ASCII digits write; None for anything else (``int`` would take ``1_0`` and ``٣``)."""
+    """Parses 1 to 9 ASCII digits; None for anything else (``int`` would accept ``1_0`` and ``٣``)."""
     return int(text) if _WHOLE_NUMBER.fullmatch(text) else None
 
 
 def decimal(text: str) -> float | None:
-    """The number within `LARGEST` that a text writes; None for anything else (``float`` would take ``nan``)."""
+    """Parses a number within `LARGEST`; None for anything else (``float`` would accept ``nan``)."""
     number = float(text) if _DECIMAL.fullmatch(text) else None
     return number if number is not None and abs(number) <= LARGEST else None

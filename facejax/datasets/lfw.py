@@ -1,11 +1,11 @@
 """Labeled Faces in the Wild (Huang et al., 2007): 13,233 photos of 5,749 people, 250 x 250 pixels.
 
-Published layout (the set's readme)::
+Published layout (from the dataset's readme)::
 
     lfw/Aaron_Eckhart/Aaron_Eckhart_0001.jpg ...       (or lfw_funneled/, lfw-deepfunneled/, lfw-py/...)
     pairs.txt                                          10 folds of 300 same and 300 different pairs
 
-or a folder that TensorFlow Datasets has prepared (``lfw/0.1.1``: features ``image`` and ``label``, the person's name).
+or a folder prepared by TensorFlow Datasets (``lfw/0.1.1``: features ``image`` and ``label``, the person's name).
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ _PLACES = ("lfw", "lfw_funneled", "lfw-funneled", "lfw-deepfunneled", "lfw_deepf
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """One pair of the verification protocol: record ids of the two photos, whether one person is on both, its fold."""
+    """One pair of the verification protocol: ids of the two photos, whether they show one person, and the fold."""
 
     first: str
     second: str
@@ -54,11 +54,11 @@ class Lfw(Dataset):
 
         Args:
             raw: Folder with ``lfw``, that folder itself, or a folder prepared by TensorFlow Datasets.
-            subjects: Keeps only these people: names, or a text file with one a line (`shared_subjects` makes the
-                paper's list). One who has no photos is counted.
+            subjects: Keeps only these people: names, or a text file with one per line (`shared_subjects` makes the
+                paper's list). Subjects without photos are counted.
 
         Raises:
-            FileNotFoundError: No photo lies as in the published set.
+            FileNotFoundError: No photo has the published layout.
         """
         skip = Skips(self)
         found = find(self, raw, tfds_folder.MARK, *_PLACES)
@@ -74,10 +74,10 @@ class Lfw(Dataset):
                 yield Record(record_id, "test", image, {"identity": identity, "person": name})
 
     def pairs(self, path: pathlib.Path) -> list[Pair]:
-        """Pairs of the set's ``pairs.txt`` in its order; malformed lines are counted and left out.
+        """Pairs of the dataset's ``pairs.txt`` in file order; malformed lines are counted and skipped.
 
-        The file (readme of the set, 3c) has a line ``folds pairs``, then for each fold as many pairs of one person
-        (``Name n1 n2``) and as many of two (``Name1 n1 Name2 n2``), separated by tabs.
+        The file (dataset readme, 3c) starts with a line ``folds pairs``. Each fold then has that many pairs of the same
+        person (``Name n1 n2``) and as many of different people (``Name1 n1 Name2 n2``), separated by tabs.
 
         Raises:
             ValueError: The first line is not of this form.
@@ -92,7 +92,7 @@ class Lfw(Dataset):
                 if not size:
                     raise ValueError(f"{path}: expected a first line such as '10 300', got {line[:80]!a}")
                 continue
-            fold = next(places) // size  # a malformed line takes its place in the fold
+            fold = next(places) // size  # a malformed line still counts towards its fold
             if len(cells) == 3 and numbers[1] and numbers[2]:
                 pairs.append(Pair(_id(cells[0], numbers[1]), _id(cells[0], numbers[2]), True, fold))
             elif len(cells) == 4 and numbers[1] and numbers[3]:
@@ -116,7 +116,7 @@ def _id(name: str, number: int) -> str:
 
 
 def _folders(root: pathlib.Path, skip: Skips) -> dict[str, list[tuple[str, pathlib.Path]]]:
-    """Photos by person; a file in a person's folder that is not named after them is counted and left out."""
+    """Photos by person; files in a person's folder that are not named after them are counted and skipped."""
     people: dict[str, list[tuple[str, pathlib.Path]]] = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name.isprintable()):
         expected = re.compile(rf"{re.escape(folder.name)}_[0-9]{{4}}\.jpg", re.ASCII)
@@ -129,11 +129,11 @@ def _folders(root: pathlib.Path, skip: Skips) -> dict[str, list[tuple[str, pathl
 
 
 def _prepared(folder: pathlib.Path) -> dict[str, list[tuple[str, functools.partial]]]:
-    """Photos by person of a folder prepared by TensorFlow Datasets, which keeps no numbers of photos."""
+    """Photos by person in a folder prepared by TensorFlow Datasets, which does not keep photo numbers."""
     people: dict[str, list[tuple[str, functools.partial]]] = {}
     for index, example in enumerate(tfds_folder.examples(folder, "train")):
         if "label" not in example:
-            raise ValueError(f"{folder} does not hold LFW: its examples have {', '.join(example)}, not label")
+            raise ValueError(f"{folder} does not contain LFW: its examples have {', '.join(example)}, not label")
         name = example["label"].decode(errors="replace")
         people.setdefault(name, []).append(
             (f"tfds/{index:05d}", functools.partial(tfds_folder.photo, folder, "train", index))

@@ -1,4 +1,4 @@
-"""Options of a reader from the command line: texts become what its `records` or `clips` declares."""
+"""Reader options from the command line: parses text into the types that `records` or `clips` declares."""
 
 import inspect
 import math
@@ -17,12 +17,12 @@ def parse_options(reader: Dataset, texts: Mapping[str, str]) -> dict[str, object
     """Keyword arguments for the reader's `records` (for a video set, `clips`).
 
     Args:
-        reader: Whose annotations say what each option is: bool, int, float, text, path, one of some literals, or a
-            tuple of numbers (written ``21,60``). ``none`` is None where the option may be that.
-        texts: Value by name of the option.
+        reader: Its annotations give the type of each option: bool, int, float, text, path, one of some literals, or a
+            tuple of numbers (written ``21,60``). ``none`` is None where the option allows it.
+        texts: Text of each option, by name.
 
     Raises:
-        ValueError: The reader has no such option, or the text is no such value.
+        ValueError: The reader has no such option, or the text is not a valid value.
     """
     method = reader.clips if reader.kind == "video" else reader.records
     parameters = inspect.signature(method).parameters.values()

@@ -1,4 +1,4 @@
-"""What decides the bytes of a prepared set: photos, settings and code. A continuation must agree in all three."""
+"""What determines the bytes of a prepared dataset: photos, settings and code. Resuming requires all three to match."""
 
 import functools
 import hashlib
@@ -12,7 +12,7 @@ from facejax.datasets.crops import CropSettings
 from facejax.datasets.registry import Dataset
 from facejax.datasets.survey import Survey
 
-FORMAT = 3  # raised when the same photos and settings begin to give other bytes
+FORMAT = 3  # incremented when the same photos and settings start to give different bytes
 _OWN_CODE = (
     "data/decode.py",
     "data/example.py",
@@ -33,9 +33,9 @@ def make_plan(
     num_shards: int | None,
     detector: object | None,
 ) -> dict[str, Any]:
-    """Photos and settings of a preparation, as JSON values; ``summary.json`` keeps it.
+    """Photos and settings of a preparation, as JSON values; stored in ``summary.json``.
 
-    A set that is whole was prepared as asked for if the plan is the same, whatever the code was.
+    A complete dataset was prepared as requested if the plans are equal, whatever the code was.
     """
     return {
         "format": FORMAT,
@@ -52,9 +52,9 @@ def make_plan(
 
 def describe_detector(detector: object) -> str:
     """Class and settings of a detector, the same in every process."""
-    # Not its repr: object's own holds an address, which differs from run to run.
+    # Not repr(): the default one contains an address, which differs from run to run.
     settings = {key: value for key, value in vars(detector).items() if not key.startswith("_")}
-    # 20 and 20.0 are one setting
+    # 20 and 20.0 are the same setting
     words = (
         f"{key}={value:g}" if isinstance(value, int | float) else f"{key}={value!r}" for key, value in settings.items()
     )
@@ -62,13 +62,13 @@ def describe_detector(detector: object) -> str:
 
 
 def code_of(reader: Dataset, detector: object | None) -> dict[str, str]:
-    """Versions of what turns photos into stored crops: hashes of source files, versions of libraries.
+    """Versions of the code that turns photos into stored crops: hashes of source files, versions of libraries.
 
-    What was begun by other code is not continued: half of the set's crops would be cut by the one, half by the other.
+    A preparation begun by different code is not resumed: its crops would be a mixture of two versions.
 
     Args:
-        reader: Its module, or package where it makes the photos.
-        detector: Its module or package, and the libraries that it computes with; None where there is none.
+        reader: Its module is hashed, or its package if it has one of its own.
+        detector: Its module or package is hashed, and the libraries that it computes with are added; None for none.
     """
     package = pathlib.Path(__file__).parents[1]
     code = {"crops": _hash_files([package / name for name in _OWN_CODE]), "reader": _hash_of(type(reader))}

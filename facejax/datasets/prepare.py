@@ -1,10 +1,10 @@
-"""Photos of a published data set -> face crops in TFRecord shards, resumably, with a summary of what became of each.
+"""Turns the photos of a published dataset into face crops in TFRecord shards, resumably, with a summary of the outcome.
 
-`prepare_dataset` makes ``DATA/<name>/<version>/`` (layout: `facejax.data.metadata`). Photos are read in the reader's
-order, which is that of the disk, or of the rendered people; they are stored in chunks, which lie in a hashed order, as
-do the examples of a chunk, so that one who reads the shards in sequence sees classes mixed. The same photos and
-settings give the same bytes, whether the preparation was killed in between or not, with any number of workers, and on
-one machine as on many (`facejax.datasets.beam`).
+`prepare_dataset` creates ``DATA/<name>/<version>/`` (layout: `facejax.data.metadata`). Photos are read in the reader's
+order, which is that of the disk or of the rendered people. Crops are stored in chunks; both the chunks and the examples
+within a chunk are in a hashed order, so that reading the shards sequentially gives mixed classes. The same photos and
+settings give the same bytes, whether or not the preparation was interrupted, with any number of workers, and on one
+machine or many (`facejax.datasets.beam`).
 """
 
 import contextlib
@@ -35,30 +35,30 @@ from facejax.datasets.registry import Dataset, get_dataset
 from facejax.datasets.summary import LISTS, Progress, describe_summary, summarise
 from facejax.datasets.survey import Survey, by_chunk, read_records, survey
 
-PHOTOS_PER_TASK = 16  # consecutive ones go to one worker: a rendered person is built once for the photos of them
+PHOTOS_PER_TASK = 16  # consecutive photos go to one worker, which builds a rendered person once for all of them
 
 Log = Callable[[str], None]
 
 
 def is_prepared(data_dir: str | os.PathLike, name: str) -> bool:
-    """Whether a whole prepared set lies in ``data_dir/name``."""
+    """Whether ``data_dir/name`` contains a completely prepared dataset."""
     return (pathlib.Path(data_dir) / name / VERSION / "dataset_info.json").exists()
 
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """One set to be prepared, surveyed and planned; picklable, as workers on other machines need it.
+    """The preparation of one dataset, surveyed and planned; picklable, as workers on other machines need it.
 
     Attributes:
-        reader: Of the set.
-        raw: Its folder.
-        options: Of the reader.
-        settings: How faces are cut out.
+        reader: Reader of the dataset.
+        raw: The dataset's folder.
+        options: Options of the reader.
+        settings: How faces are cropped.
         survey: What the reader yields.
-        plan: All settings and photos; the finished set keeps it.
-        code: What `plan.code_of` says of the code that began it.
+        plan: All settings and photos; stored with the finished dataset.
+        code: Versions of the code that began it, from `plan.code_of`.
         store: The chunks.
-        log: Takes lines of progress; None on another machine.
+        log: Receives lines of progress; None on another machine.
     """
 
     reader: Dataset
@@ -72,16 +72,16 @@ class Preparation:
     log: Log | None = None
 
     def pending(self) -> Iterator[tuple[Chunk, list[Record]]]:
-        """Yields the chunks that are not done, with their records; reads the set once more."""
+        """Yields the unfinished chunks with their records; reads the dataset once more."""
         records = read_records(self.reader, self.raw, self.options, self.survey.repeated)
         return by_chunk(records, self.store.chunks, self.store.pending())
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Holds the partial folder for this process; see `ChunkedShards.locked`."""
+        """Locks the partial folder for this process; see `ChunkedShards.locked`."""
         return self.store.locked({**self.plan, **self.code})
 
     def without_log(self) -> "Preparation":
-        """The same for a worker: it has nobody to report to, and a function may not be picklable."""
+        """A copy without `log` for a worker: it does not report progress, and a function may not be picklable."""
         return dataclasses.replace(self, log=None)
 
 
@@ -101,30 +101,30 @@ def prepare_dataset(
     log: Log | None = None,
     **crop_settings: Any,
 ) -> pathlib.Path:
-    """Prepares a data set; goes on where an interrupted preparation stopped; does nothing where it is whole already.
+    """Prepares a dataset. Resumes an interrupted preparation; does nothing if the dataset is already complete.
 
     Args:
         name: Name in `list_datasets()`.
-        raw: Folder with the set in its published layout; None for sets that need none.
-        out: The data folder; the set goes to ``out/name/<version>``.
-        crop: ``mtcnn``, ``centre``, ``annotation`` or ``none``; None: the set's default.
-        margin: Widens the box by this part of its size.
-        align: Turns photos so that the eyes are level.
-        num_shards: Shards of each split; None: one for 8192 photos.
-        detector: For crop ``mtcnn``; None: `facejax.detect.MTCNN` with its defaults.
-        workers: Threads that decode and encode photos (OpenCV lets go of the GIL), or processes, where the set makes
-            its photos itself (the calling script then needs an ``if __name__ == "__main__"``); None: one a CPU core.
-        detect_batch: Photos that are detected together; another number may change the last bits of the stored boxes.
-        reader_options: Options of the set's reader.
-        log: Takes lines of progress; None: they go to standard error.
+        raw: Folder with the dataset in its published layout; None for datasets that need none.
+        out: The data folder; the dataset is written to ``out/name/<version>``.
+        crop: ``mtcnn``, ``centre``, ``annotation`` or ``none``; None uses the dataset's default.
+        margin: Widens the box by this fraction of its size.
+        align: Rotates photos so that the eyes are level.
+        num_shards: Shards of each split; None makes one per 8192 photos.
+        detector: For crop ``mtcnn``; None uses `facejax.detect.MTCNN` with its defaults.
+        workers: Threads that decode and encode photos (OpenCV releases the GIL), or processes if the dataset generates
+            its photos (the calling script then needs an ``if __name__ == "__main__"``); None uses one per CPU core.
+        detect_batch: Photos per batch of the detector; another number may change the last bits of the stored boxes.
+        reader_options: Options of the dataset's reader.
+        log: Receives lines of progress; None writes them to standard error.
         **crop_settings: Further fields of `CropSettings`: face, no_face, max_side, quality, image_format.
 
     Returns:
-        The set's folder, with ``summary.json``, lists of photos left out, and ``sheets/*.png``.
+        The dataset's folder, with ``summary.json``, lists of skipped photos, and ``sheets/*.png``.
 
     Raises:
-        ValueError: A set or a setting is unknown; the set was prepared with other settings, or begun with other
-            settings or other code; no record, or no face, was found.
+        ValueError: The dataset or a setting is unknown; the dataset was prepared with other settings, or begun with
+            other settings or code; no record, or no face, was found.
         BlockingIOError: Another process is preparing it.
     """
     if (crop or get_dataset(name).default_crop) == "mtcnn" and detector is None:
@@ -154,11 +154,11 @@ def plan_preparation(
     log: Log | None,
     **crop_settings: Any,
 ) -> Preparation:
-    """Checks the settings and surveys the set; see `prepare_dataset` for the arguments and errors."""
+    """Checks the settings and surveys the dataset; see `prepare_dataset` for the arguments and errors."""
     reader = get_dataset(name)
     if reader.kind != "photo":
         raise ValueError(
-            f"{name} is a set of clips, which experiments/run.py reads as they are (--config.clips.raw=DIR, "
+            f"{name} is a video dataset, which experiments/run.py reads directly (--config.clips.raw=DIR, "
             "docs/protocols.md): there is nothing to prepare"
         )
     if num_shards is not None and num_shards < 1:
@@ -172,13 +172,13 @@ def plan_preparation(
     options = {key: _readable_again(value) for key, value in (reader_options or {}).items()}
     raw = None if raw is None else pathlib.Path(raw)
     if raw is not None and not raw.is_dir():
-        raise ValueError(f"--raw {raw} is no folder; it must hold {name} as it is published at {reader.url}")
+        raise ValueError(f"--raw {raw} is not a folder; it must contain {name} as published at {reader.url}")
     final = pathlib.Path(out) / name / VERSION
     if not is_prepared(out, name) and final.exists() and any(final.iterdir()):
-        raise ValueError(f"{final} holds files, but no prepared set (dataset_info.json): delete it or move it away")
+        raise ValueError(f"{final} has files but no prepared dataset (dataset_info.json): delete it or move it away")
     found = survey(reader, raw, options)
     if settings.crop == "annotation" and settings.no_face == "skip" and not found.boxed:
-        raise ValueError(f"crop 'annotation' cuts the set's own boxes, and {name} in {raw} has none; see --crop")
+        raise ValueError(f"crop 'annotation' uses the dataset's own boxes, and {name} in {raw} has none; see --crop")
     used = detector if settings.crop == "mtcnn" else None
     plan = make_plan(reader, settings, options, found, num_shards, used)
     store = ChunkedShards(final, name, found.photos, num_shards)
@@ -187,17 +187,17 @@ def plan_preparation(
 
 
 def _readable_again(value: object) -> object:
-    """An option's value, the same in every process and however often it is gone through."""
+    """An option's value in a form that is the same in every process and can be iterated repeatedly."""
     if isinstance(value, Set):
         return sorted(value)
     return list(value) if isinstance(value, Iterator) else value
 
 
 def finished_before(preparation: Preparation) -> bool:
-    """Whether the set is there already.
+    """Whether the dataset is already prepared.
 
     Raises:
-        ValueError: It is, with other settings or other photos.
+        ValueError: It is, but with other settings or photos.
     """
     store, log = preparation.store, preparation.log
     if not (store.final / "dataset_info.json").exists():
@@ -205,14 +205,14 @@ def finished_before(preparation: Preparation) -> bool:
     made = json.loads((store.final / "summary.json").read_text())["plan"]
     if made != preparation.plan:
         differ = differences(made, preparation.plan)
-        raise ValueError(f"{store.final} was prepared otherwise ({differ}); delete it or choose another --out")
+        raise ValueError(f"{store.final} was prepared differently ({differ}); delete it or choose another --out")
     if log:
         name, left_out = preparation.reader.name, _left_out(store.final)
         without = f", without {len(left_out)} missing or corrupt photos" if left_out else ""
-        log(f"{name}: {store.final} is prepared already{without}")
+        log(f"{name}: {store.final} is already prepared{without}")
         if readable := _count_readable(preparation, left_out):
             log(f"WARNING: {name}: {readable} of these can be read now; to include them, delete {store.final}")
-    shutil.rmtree(store.partial, ignore_errors=True)  # left by a kill between the last two steps
+    shutil.rmtree(store.partial, ignore_errors=True)  # left if the process was killed between the last two steps
     return True
 
 
@@ -220,7 +220,7 @@ def _left_out(folder: pathlib.Path) -> set[str]:
     """Ids of the photos that could not be read when the set was prepared."""
     lists = [path for path in (folder / "missing.txt", folder / "corrupt.txt") if path.exists()]
     lines = itertools.chain.from_iterable(path.read_text("utf-8").splitlines() for path in lists)
-    return {line.split("\t")[0] for line in lines if "\t" in line}  # a reason may have further lines
+    return {line.split("\t")[0] for line in lines if "\t" in line}  # a reason may span several lines
 
 
 def _count_readable(preparation: Preparation, left_out: set[str]) -> int:
@@ -250,7 +250,7 @@ def _write_chunks(preparation: Preparation, detector: Detector | None, workers: 
         threads = stack.enter_context(ThreadPoolExecutor(workers))
         pool: Executor = threads
         if workers > 1 and todo and preparation.survey.made:
-            # Photos made in Python: threads would take turns. Spawned, because this process may run JAX's threads.
+            # Photos are made in Python: threads would take turns. Spawned, because this process may run JAX threads.
             pool = stack.enter_context(ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")))
         stack.callback(pool.shutdown, cancel_futures=True)
         begun: deque[Chunk] = deque()
@@ -259,7 +259,7 @@ def _write_chunks(preparation: Preparation, detector: Detector | None, workers: 
         else:
             work = partial(load_and_cut, raw=preparation.raw, fields=fields, settings=settings)
         loaded = itertools.chain.from_iterable(_ahead(pool, work, _tasks(preparation, begun), workers + 2))
-        for first in loaded:  # of a chunk
+        for first in loaded:  # first photo of a chunk
             chunk = begun.popleft()
             photos = itertools.chain([first], itertools.islice(loaded, chunk.stop - chunk.start - 1))
             outcomes: list[Outcome] = []
@@ -275,7 +275,7 @@ def _write_chunks(preparation: Preparation, detector: Detector | None, workers: 
 
 
 def _tasks(preparation: Preparation, begun: deque[Chunk]) -> Iterator[list[Record]]:
-    """Yields the records to load, a worker's task at a time; appends each chunk to `begun` before its first task."""
+    """Yields the records to load, one worker task at a time; appends each chunk to `begun` before its first task."""
     for chunk, records in preparation.pending():
         begun.append(chunk)
         for start in range(0, len(records), PHOTOS_PER_TASK):
@@ -283,7 +283,7 @@ def _tasks(preparation: Preparation, begun: deque[Chunk]) -> Iterator[list[Recor
 
 
 def finish(preparation: Preparation) -> None:
-    """Joins the shards that do not stand yet, writes metadata, sheets and summary, and publishes the set.
+    """Assembles the missing shards, writes metadata, contact sheets and summary, and publishes the dataset.
 
     Raises:
         ValueError: No face was found in any photo.
@@ -313,4 +313,4 @@ def finish(preparation: Preparation) -> None:
     if preparation.log:
         for line in describe_summary(summary):
             preparation.log(line)
-        preparation.log(f"{reader.name}: prepared in {store.final}; look at its sheets/*.png")
+        preparation.log(f"{reader.name}: prepared in {store.final}; check its sheets/*.png")

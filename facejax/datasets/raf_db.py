@@ -1,6 +1,6 @@
 """RAF-DB, basic expressions (Li, Deng and Du, 2017): 12,271 + 3,068 aligned faces, 100 x 100 pixels.
 
-Published layout (zczcwh/POSTER and many others read it; the spelling of the list's name is the set's)::
+Published layout (as read by zczcwh/POSTER and many others; the misspelt name of the list is the dataset's own)::
 
     basic/EmoLabel/list_patition_label.txt       train_00001.jpg 5
     basic/Image/aligned/train_00001_aligned.jpg ...
@@ -24,7 +24,7 @@ _ROW = re.compile(r"((train|test)_[0-9]{4,6})\.jpg\s+([1-7])", re.ASCII)
 
 @register_dataset
 class RafDb(Dataset):
-    """Expression in 7 classes, for those who have no licence for AffectNet; the photos are crops already."""
+    """Expression in 7 classes, for users without an AffectNet licence; the photos are already crops."""
 
     name = "raf_db"
     description = "aligned faces from the web with one of 7 basic expressions: train and test"
@@ -38,7 +38,7 @@ class RafDb(Dataset):
         """Yields the faces in the order of the list.
 
         Args:
-            raw: Folder with ``basic``, that folder itself, or one with the list beside ``aligned``.
+            raw: Folder with ``basic``, that folder itself, or one with the list next to ``aligned``.
         """
         skip = Skips(self)
         name = "list_patition_label.txt"

@@ -1,4 +1,4 @@
-"""What became of a set's photos: progress while it is prepared, counts and warnings when it is done."""
+"""Statistics on a dataset's photos: progress while it is prepared, counts and warnings when it is done."""
 
 import collections
 import time
@@ -17,13 +17,13 @@ SECONDS_BETWEEN_LINES = 5.0
 def summarise(
     store: ChunkedShards, reader: Dataset, skipped: Mapping[str, Sequence[str]], plan: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What summary.json holds, from the notes of all chunks and the reader's own.
+    """Contents of summary.json, from the notes of all chunks and those of the reader.
 
     Args:
-        store: All of its chunks are done.
-        reader: Of the set.
-        skipped: What the reader left out, by reason.
-        plan: Settings of the preparation, kept as ``plan``.
+        store: Its chunks are all done.
+        reader: Reader of the dataset.
+        skipped: What the reader skipped, by reason.
+        plan: Settings of the preparation, stored as ``plan``.
     """
     splits: dict[str, dict] = {}
     for chunk, note in store.notes():
@@ -40,7 +40,7 @@ def summarise(
         "name": reader.name,
         "version": VERSION,
         "splits": splits,
-        # Those of all photos; an option of the reader may choose some.
+        # Counts of all photos; an option of the reader may select some.
         "expected_photos": {} if plan["options"] else dict(reader.expected_counts),
         "expected_total": None if plan["options"] else reader.expected_total,
         "skipped_by_reader": {reason: len(places) for reason, places in sorted(skipped.items())},
@@ -55,7 +55,7 @@ def _named(key: str, counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def describe_summary(summary: Mapping[str, Any]) -> list[str]:
-    """Lines for people: what became of the photos of each split, and where the number of photos is not as published."""
+    """Human-readable lines: the outcome of each split, and where its size differs from the published one."""
     lines = []
     for split, total in summary["splits"].items():
         lines.append(
@@ -71,13 +71,13 @@ def describe_summary(summary: Mapping[str, Any]) -> list[str]:
     )
     of_splits = {split: expected for split, expected in summary["expected_photos"].items() if expected is not None}
     compared = [(f"{name} {split}", usable[split], expected) for split, expected in of_splits.items()]
-    if not of_splits and summary.get("expected_total"):  # which sets prepared by older versions lack
+    if not of_splits and summary.get("expected_total"):  # absent from datasets prepared by older versions
         compared = [(name, usable.total(), summary["expected_total"])]
     for what, there, expected in compared:
         if there != expected:
             lines.append(
-                f"WARNING: {what}: {there} photos are there, missing ones not counted; {expected} are "
-                f"published ({there - expected:+d}). missing.txt and skipped.txt list what is missing or left out"
+                f"WARNING: {what}: {there} photos found (missing ones not counted), {expected} "
+                f"published ({there - expected:+d}). See missing.txt and skipped.txt"
             )
     lines += [f"{name}: {n} in skipped.txt: {reason}" for reason, n in summary["skipped_by_reader"].items()]
     return lines
@@ -94,8 +94,8 @@ class Progress:
             log(f"{name}: continuing; {done_before} photos are done, {todo} to do")
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
-        """Counts photos that are done; logs when the last line is old enough."""
-        if not self._done:  # the detector was compiled for these: they tell nothing of the rate
+        """Counts finished photos; logs if the last line is old enough."""
+        if not self._done:  # includes the detector's compilation, so it is left out of the rate
             self._first, self._begun = len(outcomes), time.monotonic()
         self._done += len(outcomes)
         self._kinds.update(outcome.kind for outcome in outcomes)
@@ -103,7 +103,7 @@ class Progress:
             self.report()
 
     def report(self, last: bool = False) -> None:
-        """Logs photos done, photos a second and the seconds left; as the last line, the seconds taken."""
+        """Logs photos done, photos per second and seconds left; in the last line, the seconds taken."""
         self._last = time.monotonic()
         rate = (self._done - self._first) / max(self._last - self._begun, 1e-9)
         if last:

@@ -1,6 +1,6 @@
-"""Folders that TensorFlow Datasets has prepared in a format with random access (array_record), without TensorFlow.
+"""Reads folders prepared by TensorFlow Datasets in a random-access format (array_record), without TensorFlow.
 
-Labels are read without decoding a photo, and a photo is decoded as any other file is: `facejax.data.decode`.
+Labels are read without decoding a photo; photos are decoded like any other file, by `facejax.data.decode`.
 """
 
 import functools
@@ -12,11 +12,11 @@ import numpy as np
 
 from facejax.data.decode import decode_image
 
-MARK = "dataset_info.json"  # lies in every prepared folder
+MARK = "dataset_info.json"  # present in every prepared folder
 
 
 def examples(folder: pathlib.Path, split: str) -> Iterator[Mapping[str, Any]]:
-    """Yields the examples of a split in the order of the files; ``image`` is the encoded photo.
+    """Yields the examples of a split in file order; ``image`` is the encoded photo.
 
     Raises:
         ValueError: The folder is damaged, has no such split, or is in a file format that needs TensorFlow.
@@ -31,7 +31,7 @@ def examples(folder: pathlib.Path, split: str) -> Iterator[Mapping[str, Any]]:
             f"`tfds build {folder.parent.name} --file_format=array_record`"
         ) from error
     except Exception as error:  # a damaged file makes TFDS, protobuf and array_record raise anything
-        raise ValueError(f"{folder} is no readable folder of TensorFlow Datasets: {error!a}") from error
+        raise ValueError(f"{folder} is not a readable TensorFlow Datasets folder: {error!a}") from error
 
 
 def photo(folder: pathlib.Path, split: str, index: int) -> np.ndarray:

@@ -1,12 +1,12 @@
-"""UTKFace (Zhang, Song and Qi, 2017): photos of faces of 0 to 116 years with age, gender and ethnicity in the name.
+"""UTKFace (Zhang, Song and Qi, 2017): photos of faces aged 0 to 116, with age, gender and ethnicity in the name.
 
-Published layout (the set's page)::
+Published layout (from the dataset's page)::
 
     UTKFace/<age>_<gender>_<race>_<date>.jpg.chip.jpg             23,708 photos, aligned and cropped ("aligned")
     part1/, part2/, part3/<age>_<gender>_<race>_<date>.jpg        in the wild ("wild")
 
 Gender is 0 male, 1 female; race 0 white, 1 black, 2 Asian, 3 Indian, 4 others (Hispanic, Latino, Middle Eastern).
-A few names are malformed: see `CORRECTED`; others lack a dot (``55_0_0_20170116232725357jpg.chip.jpg``), have a blank
+A few names are malformed: see `CORRECTED`. Others lack a dot (``55_0_0_20170116232725357jpg.chip.jpg``), have a space
 before it (``24_0_1_20170116220224657 .jpg``) or another suffix (``44_1_4_20170116235150272.pg``), which is harmless.
 """
 
@@ -24,9 +24,9 @@ from facejax.tasks import ETHNICITY, GENDER
 _NAME = re.compile(r"([0-9]{1,3})_([01])_([0-4])_([0-9]{14,20}).*", re.ASCII)
 _GENDER = (GENDER.index("male"), GENDER.index("female"))
 _RACE = tuple(map(ETHNICITY.index, ("white", "black", "asian", "indian", "latino_middle_eastern")))
-# Names that lack a field, by what comes before the first dot: age, gender, race. Where one release has what the other
-# lacks (61_1_... and 61_3_... are one photo), it is taken from there; the race of the others is what public readers
-# whose authors looked at the photos agree on, and a gender on which they do not agree is left out.
+# Age, gender and race for names that lack a field, keyed by what comes before the first dot. A value that one release
+# lacks is taken from the other where it has it (61_1_... and 61_3_... are one photo). Otherwise race is what public
+# readers whose authors looked at the photos agree on; a gender on which they disagree is left out.
 CORRECTED = {
     "39_1_20170116174525125": (39, None, 1),
     "61_1_20170109142408075": (61, 1, 1),
@@ -43,8 +43,8 @@ OLDEST = 116
 class UtkFace(Dataset):
     """Ethnicity (paper section 3, Table 7: aligned photos) and a test of age and gender (Table 6: photos in the wild).
 
-    The paper's split into 20,149 and 3,559 photos is not published; this one has the same sizes and is drawn by the
-    photos' names.
+    The paper's split into 20,149 and 3,559 photos is not published; this one has the same sizes and is drawn by a hash
+    of the photos' names.
     """
 
     name = "utkface"
@@ -56,8 +56,8 @@ class UtkFace(Dataset):
     url = "https://susanqq.github.io/UTKFace/"
     tasks = ("age", "gender", "ethnicity")
     expected_counts: ClassVar = {"train": TRAIN, "validation": VALIDATION, "test": None}
-    expected_total = TRAIN + VALIDATION  # those in the wild are the same photos, and some more
-    # Of the aligned photos, which are read by default; those in the wild want ``--crop mtcnn --margin 0.4``.
+    expected_total = TRAIN + VALIDATION  # the release in the wild has the same photos, and some more
+    # For the aligned photos, which are read by default; those in the wild need ``--crop mtcnn --margin 0.4``.
     default_crop = "none"
 
     def records(
@@ -73,19 +73,19 @@ class UtkFace(Dataset):
 
         Args:
             raw: Folder with ``UTKFace`` (aligned) or ``part1`` to ``part3`` (wild).
-            release: ``aligned`` or ``wild``; None takes aligned if both are there.
-            ages: First and last age to keep, both included; Table 6 has a subset of 21 to 60 years. The split is
-                made before, so that a subset's photos keep theirs.
-            listing: Keeps only the photos that this csv names in its second column: ``utk_test.csv`` of
-                Raschka-research-group/coral-cnn is the list of 3,287 photos of Table 6. They are all ``test``. Names
-                count up to their first dot, since that list has the aligned ones, whose suffix those in the wild lack.
-            seed: Of the split.
+            release: ``aligned`` or ``wild``; None takes aligned if both exist.
+            ages: Youngest and oldest age to keep, inclusive; Table 6 has a subset aged 21 to 60. The split is drawn
+                before this filter, so that a subset's photos keep theirs.
+            listing: Keeps only the photos named in the second column of this CSV, all as ``test``: ``utk_test.csv`` of
+                Raschka-research-group/coral-cnn lists the 3,287 photos of Table 6. Names are compared up to their first
+                dot, since that list has the aligned photos, whose suffix those in the wild lack.
+            seed: Seed of the split.
 
         Raises:
             ValueError: The first of the `ages` is above the last, or `listing` names no photo.
         """
         if ages is not None and ages[0] > ages[1]:
-            raise ValueError(f"ages must be the first and the last to keep, got {ages[0]},{ages[1]}")
+            raise ValueError(f"ages must be the youngest and the oldest to keep, got {ages[0]},{ages[1]}")
         skip = Skips(self)
         names = [name for key, group in _RELEASES.items() if release in (None, key) for name in group]
         first = find(self, raw, *names)
@@ -112,7 +112,7 @@ class UtkFace(Dataset):
 
 
 def _labels(name: str, skip: Skips) -> dict[str, int] | None:
-    """Age, gender and ethnicity in a file name; None, and counted, where it has none."""
+    """Age, gender and ethnicity from a file name; None (counted as skipped) if it has none."""
     if match := _NAME.fullmatch(name):
         age, gender, race = (int(match[i]) for i in (1, 2, 3))
     elif name.split(".", 1)[0] in CORRECTED:
@@ -128,21 +128,22 @@ def _labels(name: str, skip: Skips) -> dict[str, int] | None:
 
 
 def _stem(name: str) -> str:
-    """What a photo is called in both releases: its name up to the first dot, odd ones too (see the module)."""
+    """Name of a photo in both releases: up to the first dot, without the irregularities that the module lists."""
     return name.split(".", 1)[0].strip().removesuffix("jpg")
 
 
 def _training(stems: Iterable[str], seed: int) -> set[str]:
-    """Which photos train: 20,149 of 23,708, and the same part of any other number.
+    """Stems of the training photos: 20,149 of 23,708, or the same fraction of any other number.
 
-    Drawn by their names, so that a photo which is missing in one copy of the set moves one other at the most.
+    They are drawn by a hash of their names, so that a photo missing from one copy of the dataset changes the split of
+    at most one other.
     """
     drawn = sorted(stems, key=lambda stem: hashlib.sha256(f"{seed}/{stem}".encode()).digest())
     return set(drawn[: round(len(drawn) * TRAIN / (TRAIN + VALIDATION))])
 
 
 def _listed(listing: pathlib.Path, skip: Skips) -> set[str]:
-    """Photos in the second column of a csv with a header, as `_stem` gives them."""
+    """Stems (see `_stem`) of the photos in the second column of a CSV with a header."""
     named = {_stem(cells[1]) for _, cells in rows(listing, skip) if len(cells) > 1}
     if not named:
         raise ValueError(f"{listing}: no file names in the second column")

@@ -1,6 +1,6 @@
 """VGAF (Sharma, Ghosh and Dhall, EmotiW 2020): 2661 + 766 clips of groups of people with the group's emotion.
 
-Published layout (the challenge's label files as hslrock/EmotiW2020 holds them; augusmaa/Emotiw2023 reads them)::
+Published layout (the challenge's label files as stored in hslrock/EmotiW2020 and read by augusmaa/Emotiw2023)::
 
     Train_labels.txt, Val_labels.txt      "Vid_name Label", then "1_1 3" ...; 1 positive, 2 neutral, 3 negative
     Train/1_1.mp4 ..., Val/...
@@ -35,7 +35,7 @@ class Vgaf(Dataset):
     def clips(self, raw: pathlib.Path | None) -> Iterator[Record]:
         """Yields the clips in the order of the label files.
 
-        Counted and left out: further rows of a clip, clips whose rows contradict each other or whose file is missing.
+        Counted and skipped: duplicate rows of a clip, clips whose rows contradict each other or whose file is missing.
 
         Args:
             raw: Folder with ``Train``, ``Val`` and the two label files.

@@ -1,7 +1,7 @@
 """VGGFace2 (Cao et al., 2018): 3.31 million photos of 9131 people.
 
-Published layout (ox-vgg/vgg_face2; the csv forms are as Graviti-AI/tensorbay-python-sdk and abars/VggFace2AgeLabel
-read them)::
+Published layout (from ox-vgg/vgg_face2; CSV formats as read by Graviti-AI/tensorbay-python-sdk and
+abars/VggFace2AgeLabel)::
 
     train/n000002/0001_01.jpg ...     8631 people      test/n000001/0001_01.jpg ...     500 other people
     meta/identity_meta.csv            Class_ID, Name, Sample_Num, Flag, Gender
@@ -28,7 +28,7 @@ _GENDER = {"f": GENDER.index("female"), "m": GENDER.index("male")}
 
 @register_dataset
 class VggFace2(Dataset):
-    """Identification, split per person as the paper does (section 3): 9131 classes over both published folders."""
+    """Identification, split per person as in the paper (section 3): 9131 classes across both published folders."""
 
     name = "vggface2"
     description = (
@@ -46,15 +46,15 @@ class VggFace2(Dataset):
         """Yields the photos by folder and name; identities are numbered by class id (``n000001`` first).
 
         Args:
-            raw: Folder with ``train`` and ``test``; the csv files may be missing.
-            validation: Part of each person's photos that is held out, rounded; one of two or more at least.
-            seed: Of the split. A person's split depends on nothing else than their own photos.
+            raw: Folder with ``train`` and ``test``; the CSV files are optional.
+            validation: Fraction of each person's photos to hold out, rounded; at least one of two or more.
+            seed: Seed of the split. A person's split depends only on their own photos.
 
         Raises:
-            ValueError: `validation` is no part.
+            ValueError: `validation` is not in [0, 1].
         """
         if not 0 <= validation <= 1:
-            raise ValueError(f"validation must be a part from 0 to 1, got {validation}")
+            raise ValueError(f"validation must be a fraction from 0 to 1, got {validation}")
         skip = Skips(self)
         folders = {half: find(self, raw, half) for half in ("train", "test")}
         people = sorted(
@@ -100,9 +100,9 @@ def _held_out(photos: Sequence[str], share: float, seed: int) -> set[str]:
 def _read_identities(raw: pathlib.Path | None, skip: Skips) -> dict[str, dict[str, object]]:
     """Name and gender by class id.
 
-    The published rows are no csv: ``n000001, "14th_Dalai_Lama",424,0, m,`` has a blank before the quote (which turns
-    the quote into text) and a closing comma, and where a name holds a comma that comma is missing. So a row is read
-    from both its ends, which also reads files that a spreadsheet has written again.
+    The published rows are not valid CSV: ``n000001, "14th_Dalai_Lama",424,0, m,`` has a space before the quote (which
+    makes the quote part of the text) and a trailing comma, and the comma is missing where a name contains one. Rows are
+    therefore parsed from both ends, which also works for files re-saved by a spreadsheet.
     """
     path = _meta_file(raw, "identity_meta.csv")
     people: dict[str, dict[str, object]] = {}
@@ -118,16 +118,16 @@ def _read_identities(raw: pathlib.Path | None, skip: Skips) -> dict[str, dict[st
 
 
 def _meta_file(raw: pathlib.Path | None, name: str) -> pathlib.Path | None:
-    """The csv in one of the folders that its archives unpack to; None where it isn't there."""
+    """The CSV in one of the folders that the archives unpack to; None if it isn't there."""
     places = [raw / folder / name for folder in ("meta", "bb_landmark", ".")] if raw else []
     return next((place for place in places if place.is_file()), None)
 
 
 class _Annotations:
-    """Rows of a csv of 3.1 million photos, a person at a time: held whole it would take more than a gigabyte."""
+    """Rows of a CSV of 3.1 million photos, read one person at a time: as a whole it would take more than a gigabyte."""
 
     def __init__(self, raw: pathlib.Path | None, name: str, width: int):
-        """Notes where in the file the rows of each person are; `width` is the count of numbers in a row."""
+        """Indexes where in the file the rows of each person are; `width` is the count of numbers in a row."""
         self._path, self._width = _meta_file(raw, name), width
         self._spans: dict[bytes, list[tuple[int, int]]] = {}
         if self._path is None:
@@ -143,7 +143,7 @@ class _Annotations:
         self._spans.setdefault(current, []).append((start, position))
 
     def of(self, class_id: str, skip: Skips) -> dict[str, list[float]]:
-        """Numbers by stem of the photo (``0001_01``) of one person."""
+        """Numbers of one person's photos, by photo stem (``0001_01``)."""
         found: dict[str, list[float]] = {}
         if self._path is None:
             return found

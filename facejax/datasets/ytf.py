@@ -1,6 +1,6 @@
 r"""YouTube Faces (Wolf, Hassner and Maoz, 2011): 3,425 videos of 1,595 people as frames with a box.
 
-Published layout (readme of the set; visym/vipy reads it)::
+Published layout (from the dataset's readme; also read by visym/vipy)::
 
     frame_images_DB/Richard_Gere/3/3.618.jpg ...
     frame_images_DB/Richard_Gere.labeled_faces.txt     Richard_Gere\3\3.618.jpg,0,262,165,132,132,0.0,1
@@ -21,7 +21,7 @@ _LISTING = ".labeled_faces.txt"
 
 @register_dataset
 class YouTubeFaces(Dataset):
-    """Its people's names choose the subjects of LFW in the paper's Table 1 (`facejax.datasets.lfw.shared_subjects`)."""
+    """Its names of people select the LFW subjects of the paper's Table 1 (`facejax.datasets.lfw.shared_subjects`)."""
 
     name = "ytf"
     description = "621,126 frames of 3,425 videos of 1,595 people; all test"
@@ -39,7 +39,7 @@ class YouTubeFaces(Dataset):
 
         Args:
             raw: Folder with ``frame_images_DB``, or that folder.
-            subjects: Keeps only these people: names, or a text file with one a line.
+            subjects: Keeps only these people: names, or a text file with one per line.
         """
         skip = Skips(self)
         root = find(self, raw, "frame_images_DB", ".")

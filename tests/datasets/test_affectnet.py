@@ -164,7 +164,7 @@ def test_re_encoded_lists_read_alike(raw, encoding):
 
 
 def test_the_error_says_what_was_expected(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"training\.csv or .*train_set.*which holds nothing.*datasets\.md"):
+    with pytest.raises(FileNotFoundError, match=r"training\.csv or .*train_set.*which contains nothing.*datasets\.md"):
         list(READER.records(tmp_path))
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         list(READER.records(tmp_path / "absent"))

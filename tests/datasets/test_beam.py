@@ -76,7 +76,7 @@ def test_several_worker_processes_give_the_same_bytes(raw, tmp_path):
     assert any("train: of 32 photos 27 gave a crop, 4 had no face, 0 are missing, 1 corrupt" in one for one in lines)
     lines.clear()
     assert run(raw, tmp_path / "beam", WORKERS, log=lines.append) == folder
-    assert "is prepared already" in lines[0]
+    assert "is already prepared" in lines[0]
 
 
 @needs_beam
@@ -117,7 +117,7 @@ def test_what_was_begun_on_one_machine_is_continued_by_many(raw, tmp_path, monke
 @quiet
 def test_workers_with_other_code_are_refused(raw, tmp_path, monkeypatch):
     monkeypatch.setattr(beam, "code_of", lambda *args: {"code of jax": "0.1"})
-    with pytest.raises(RuntimeError, match=r"workers have other code .*code of jax: .* -> '0.1'.*the same facejax"):
+    with pytest.raises(RuntimeError, match=r"workers run different code .*code of jax: .* -> '0.1'.*the same facejax"):
         run(raw, tmp_path)
     monkeypatch.undo()
     assert not list((tmp_path / "toy_faces/1.0.0.partial/chunks").glob("*.json"))

@@ -31,7 +31,7 @@ def test_gender_identity_and_landmarks(raw, folder):
 def test_another_set_is_refused(tmp_path):
     image = np.zeros((9, 9, 3), np.uint8)
     miniatures.tfds_folder(tmp_path, "celeb_a", "2.1.0", {s: [(image, {})] for s in ("train", "validation", "test")})
-    with pytest.raises(ValueError, match="does not hold CelebA: its examples lack 'attributes'"):
+    with pytest.raises(ValueError, match="does not contain CelebA: its examples lack 'attributes'"):
         list(READER.records(tmp_path))
 
 

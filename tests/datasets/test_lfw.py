@@ -95,5 +95,7 @@ def test_a_folder_prepared_by_tfds(tmp_path):
 
 def test_a_folder_of_another_set_prepared_by_tfds(tmp_path):
     miniatures.celeb_a(tmp_path)
-    with pytest.raises(ValueError, match="does not hold LFW: its examples have attributes, identity, image, landmarks"):
+    with pytest.raises(
+        ValueError, match="does not contain LFW: its examples have attributes, identity, image, landmarks"
+    ):
         list(READER.records(tmp_path / "celeb_a/2.1.0"))

@@ -131,12 +131,12 @@ def test_counts_and_lists(raw, tmp_path):
     assert (folder / "missing.txt").read_text() == "003.png\tno such file\n"
     lines = "\n".join(describe_summary(summary))
     assert "train: of 32 photos 25 gave a crop, 4 had no face, 1 are missing, 2 corrupt; 0 crops are from" in lines
-    assert "WARNING: toy_faces train: 31 photos are there, missing ones not counted; 32 are published (-1)" in lines
-    assert "WARNING: toy_faces test: 0 photos are there, missing ones not counted; 5 are published (-5)" in lines
+    assert "WARNING: toy_faces train: 31 photos found (missing ones not counted), 32 published (-1)" in lines
+    assert "WARNING: toy_faces test: 0 photos found (missing ones not counted), 5 published (-5)" in lines
     assert lines.count("WARNING") == 2
     drawn = {"expected_photos": {"train": None, "validation": None}, "expected_total": 45}
     lines = "\n".join(describe_summary(summary | drawn))
-    assert "WARNING: toy_faces: 39 photos are there, missing ones not counted; 45 are published (-6)" in lines
+    assert "WARNING: toy_faces: 39 photos found (missing ones not counted), 45 published (-6)" in lines
     assert lines.count("WARNING") == 1
     # Options choose photos: what is published of all of them says nothing then.
     folder = run(None, tmp_path / "some", crop="none", reader_options={"count": 3})
@@ -286,19 +286,21 @@ def test_prepared_already(raw, tmp_path):
     before = digest(folder)
     lines = []
     assert prepare_dataset("toy_faces", raw, tmp_path, detector=ToyDetector(), log=lines.append) == folder
-    assert "is prepared already" in lines[0]
+    assert "is already prepared" in lines[0]
     same = ToyDetector()
     same.min_face = 20.0
     assert run(raw, tmp_path, detector=same) == folder
     same.min_face = 40
     with pytest.raises(ValueError, match=r"detector: 'ToyDetector\(min_face=20\)' -> 'ToyDetector\(min_face=40\)'"):
         run(raw, tmp_path, detector=same)
-    with pytest.raises(ValueError, match=r"was prepared otherwise \(margin: 0.0 -> 0.4\); delete it or choose another"):
+    with pytest.raises(
+        ValueError, match=r"was prepared differently \(margin: 0.0 -> 0.4\); delete it or choose another"
+    ):
         run(raw, tmp_path, margin=0.4)
-    with pytest.raises(ValueError, match=r"was prepared otherwise \(num_shards: None -> 3\)"):
+    with pytest.raises(ValueError, match=r"was prepared differently \(num_shards: None -> 3\)"):
         run(raw, tmp_path, num_shards=3)
     (raw / "000.png").rename(raw / "040.png")
-    with pytest.raises(ValueError, match="was prepared otherwise"):
+    with pytest.raises(ValueError, match="was prepared differently"):
         run(raw, tmp_path)
     assert digest(folder) == before
 
@@ -317,7 +319,7 @@ def test_photos_that_are_there_now(raw, tmp_path):
         return lines
 
     (line,) = again()
-    assert line.endswith("is prepared already, without 3 missing or corrupt photos")
+    assert line.endswith("is already prepared, without 3 missing or corrupt photos")
     for name in ("002.png", "003.png"):
         (raw / name).unlink()
         (raw / name).write_bytes(whole[name])
@@ -345,7 +347,7 @@ def test_photos_of_another_edition_are_not_the_prepared_ones(tmp_path, monkeypat
     folder = prepare_dataset("toy_faces", None, tmp_path, **options)
     assert prepare_dataset("toy_faces", None, tmp_path, **options) == folder
     monkeypatch.setattr(ToyFaces, "edition", 2)
-    with pytest.raises(ValueError, match=r"was prepared otherwise \(edition: 1 -> 2\)"):
+    with pytest.raises(ValueError, match=r"was prepared differently \(edition: 1 -> 2\)"):
         prepare_dataset("toy_faces", None, tmp_path, **options)
 
 
@@ -415,7 +417,7 @@ def test_paths_that_lead_out_of_the_set(tmp_path):
     write_photos(tmp_path, 1)
     (tmp_path / "raw").mkdir()
     record = registry.Record("x", "train", tmp_path / "raw" / ".." / "000.png")
-    assert crops.load_photo(record, tmp_path / "raw").problem == ("corrupt", "its path leads out of the set's folder")
+    assert crops.load_photo(record, tmp_path / "raw").problem == ("corrupt", "its path is outside the dataset's folder")
     assert crops.load_photo(record, tmp_path).problem is None
     nul = registry.Record("x", "train", tmp_path / "a\0b.png")
     assert crops.load_photo(nul, tmp_path).problem[0] == "corrupt"
@@ -497,11 +499,11 @@ def test_clear_errors(raw, tmp_path):
         prepare_dataset("toy_face", raw, tmp_path)
     with pytest.raises(ValueError, match="crop must be one of mtcnn, centre, annotation, none, not 'center'"):
         run(raw, tmp_path, crop="center")
-    with pytest.raises(ValueError, match=r"--raw .*nowhere is no folder; it must hold toy_faces"):
+    with pytest.raises(ValueError, match=r"--raw .*nowhere is not a folder; it must contain toy_faces"):
         run(tmp_path / "nowhere", tmp_path)
     (tmp_path / "toy_faces" / "1.0.0").mkdir(parents=True)
     (tmp_path / "toy_faces" / "1.0.0" / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"1.0.0 holds files, but no prepared set .*: delete it or move it away"):
+    with pytest.raises(ValueError, match=r"1.0.0 has files but no prepared dataset .*: delete it or move it away"):
         run(raw, tmp_path)
     (tmp_path / "toy_faces" / "1.0.0" / "notes.txt").unlink()
     shutil.rmtree(raw)
@@ -577,7 +579,7 @@ def test_a_margin_without_a_box_is_refused(tmp_path, crop):
 
 def test_own_boxes_of_a_set_that_has_none(tmp_path):
     options = {"crop": "annotation", "reader_options": {"count": 3}}
-    with pytest.raises(ValueError, match=r"crop 'annotation' cuts .*toy_faces in None has none; see --crop"):
+    with pytest.raises(ValueError, match=r"crop 'annotation' uses .*toy_faces in None has none; see --crop"):
         run(None, tmp_path, **options)
     assert not any(tmp_path.iterdir())
     assert is_prepared(run(None, tmp_path, no_face="centre", **options).parents[1], "toy_faces")

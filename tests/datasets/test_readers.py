@@ -108,7 +108,7 @@ def check(record: Record, root: pathlib.Path) -> None:
 @pytest.mark.parametrize("name", ["imdb_wiki", "vggface2"])
 @pytest.mark.parametrize("validation", [10.0, -0.1, float("nan")])
 def test_a_part_that_is_none_is_refused(name, validation, tmp_path):
-    with pytest.raises(ValueError, match="validation must be a part from 0 to 1"):
+    with pytest.raises(ValueError, match="validation must be a fraction from 0 to 1"):
         read(name, tmp_path, validation=validation)
 
 

@@ -92,7 +92,7 @@ def test_photos_in_the_wild_are_test(raw):
 
 
 def test_ages_in_the_wrong_order_are_refused(raw):
-    with pytest.raises(ValueError, match="ages must be the first and the last to keep, got 60,21"):
+    with pytest.raises(ValueError, match="ages must be the youngest and the oldest to keep, got 60,21"):
         next(READER.records(raw, ages=(60, 21)))
 
 
