@@ -1,4 +1,4 @@
-"""Ages in years as the paper reports them (Table 6): mean absolute error over all and over 21-60, and by age group."""
+"""Age metrics as in the paper (Table 6): mean absolute error in years over all ages, over 21-60 and by age group."""
 
 import dataclasses
 from typing import Any
@@ -16,13 +16,13 @@ class AgeRangeResult:
     """Errors over the records of one range of true ages.
 
     Attributes:
-        low: Youngest, years, included.
-        high: Oldest, included.
-        n: Records.
-        mae: Mean absolute error, years; nan without records, as all below.
-        interval95: Bootstrap interval of it; nan where there is one person (or record) only.
-        bias: Mean of predicted less true: above 0, people look older to the network than they are.
-        within5: Part of the records with an error of at most 5 years (the cumulative score CS(5)).
+        low: Youngest true age, years, inclusive.
+        high: Oldest true age, inclusive.
+        n: Number of records.
+        mae: Mean absolute error, years; nan without records, like all below.
+        interval95: Bootstrap interval of `mae`; nan if there is only one person (or record).
+        bias: Mean of predicted minus true age: above 0, people look older to the network than they are.
+        within5: Fraction of the records with an error of at most 5 years (the cumulative score CS(5)).
     """
 
     low: int
@@ -47,7 +47,7 @@ def age_errors(
     clusters: np.ndarray | None = None,
     seed: int = 0,
 ) -> AgeRangeResult:
-    """Errors over true ages from `low` to `high`, both included; unknown ages (negative, nan) are left out.
+    """Errors over true ages from `low` to `high`, inclusive; records of unknown age (negative, nan) are skipped.
 
     Args:
         predicted: Years (`facejax.decoding.expected_age`).
@@ -55,7 +55,7 @@ def age_errors(
         low: Youngest.
         high: Oldest.
         clusters: (n,) person of each record, for the bootstrap.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
     """
     chosen = np.flatnonzero((true >= max(low, 0)) & (true <= high))
     if not len(chosen):

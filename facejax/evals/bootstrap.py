@@ -1,4 +1,4 @@
-"""Bootstrap intervals of any metric, by record or by person: photos of one person are no independent evidence."""
+"""Bootstrap intervals of any metric, by record or by person: photos of one person are not independent samples."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from facejax.evals.classification import wilson_interval
 
-# From the indices of some records to a number, which may be nan where it is not defined on them.
+# Maps the indices of some records to a number, which may be nan where the metric is not defined on them.
 Metric = Callable[[np.ndarray], float]
 
 
@@ -19,19 +19,19 @@ def resample(
     samples: int = 1000,
     seed: int = 0,
 ) -> Float[np.ndarray, " samples"]:
-    """The metric on `samples` draws with replacement, each as large as the original.
+    """The metric on `samples` bootstrap draws (with replacement), each as large as the original.
 
     Args:
-        metric: Of the indices of records; an index may occur several times.
-        records: Indices that are drawn from.
-        clusters: (n,) who or what each of them belongs to, such as the person: whole clusters are drawn. None draws
-            single records.
+        metric: Function of record indices; an index may occur several times.
+        records: Indices to draw from.
+        clusters: (n,) what each record belongs to, such as the person: whole clusters are drawn. None draws single
+            records.
         samples: Number of draws.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
-        nan where there are fewer than two records, or two clusters: every draw would be the same, as if nothing were
-        left to chance.
+        All nan if there are fewer than two records, or two clusters: every draw would be the same, which would suggest
+        that there is no uncertainty.
     """
     if len(records if clusters is None else np.unique(clusters)) < 2:
         return np.full(samples, np.nan)
@@ -49,10 +49,10 @@ def resample(
 
 
 def person_clusters(persons: np.ndarray) -> Int[np.ndarray, " n"]:
-    """Cluster of each record: its person's, or one of its own where nobody is named.
+    """Cluster of each record: that of its person, or one of its own if the person is unknown.
 
     Args:
-        persons: (n,) names, or numbers from 0 on; empty, negative or nan for nobody.
+        persons: (n,) names, or numbers from 0; empty, negative or nan if unknown.
     """
     _, cluster = np.unique(persons, return_inverse=True)
     nobody = ~(persons >= 0) if np.issubdtype(persons.dtype, np.number) else persons == ""
@@ -60,9 +60,9 @@ def person_clusters(persons: np.ndarray) -> Int[np.ndarray, " n"]:
 
 
 def interval95(values: Float[np.ndarray, " samples"]) -> tuple[float, float]:
-    """The percentile interval of bootstrap values, nan among them left out; (nan, nan) where all are, or are the same.
+    """Percentile interval of bootstrap values, ignoring nan; (nan, nan) if all are nan or all are equal.
 
-    A group that is all right or all wrong has draws that are all the same: they say nothing of how sure that is.
+    In a group that is all right or all wrong, all draws are equal: they say nothing about the uncertainty.
     """
     values = values[np.isfinite(values)]
     if not len(values) or values.min() == values.max():
@@ -74,16 +74,16 @@ def interval95(values: Float[np.ndarray, " samples"]) -> tuple[float, float]:
 def accuracy_interval(
     right: np.ndarray, records: Int[np.ndarray, " n"], persons: Int[np.ndarray, " n"], seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % interval of an accuracy by drawing persons; Wilson's over persons where all records or none are right.
+    """The 95 % interval of an accuracy by bootstrap over people; Wilson's over people if it is 0 or 1.
 
     Args:
-        right: (all records,) bool.
-        records: Indices of those that count.
-        persons: Whose each of these is.
-        seed: Of the draws.
+        right: (all records,) bool: whether the prediction is right.
+        records: Indices of the records that count.
+        persons: Person of each of these.
+        seed: Seed of the draws.
 
     Returns:
-        (nan, nan) for fewer than two persons.
+        (nan, nan) for fewer than two people.
     """
     count = len(np.unique(persons))
     if count > 1 and (part := float(right[records].mean())) in (0, 1):

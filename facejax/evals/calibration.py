@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: expected calibration error, reliability diagram (Guo et al. 2017)."""
+"""How well probabilities are calibrated: expected calibration error, reliability diagram (Guo et al. 2017)."""
 
 import dataclasses
 from typing import Any
@@ -12,10 +12,10 @@ class CalibrationResult:
     """Confidence (the highest probability) against accuracy, in bins of equal width.
 
     Attributes:
-        edges: Of the bins, 0 to 1.
-        counts: Records by bin.
-        confidence: Mean confidence by bin; nan where it is empty.
-        accuracy: Accuracy by bin; likewise.
+        edges: Edges of the bins, 0 to 1.
+        counts: Records per bin.
+        confidence: Mean confidence per bin; nan if it is empty.
+        accuracy: Accuracy per bin; likewise.
         brier: Mean squared distance of the probabilities from the truth (0 to 2).
         nll: Mean negative log-likelihood, nats.
     """
@@ -60,20 +60,20 @@ class CalibrationResult:
 def reliability(
     probabilities: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"], bins: int = 15
 ) -> CalibrationResult:
-    """Calibration of the class of the highest probability; records with a label below 0 are left out.
+    """Calibration of the most probable class; records with a negative label are skipped.
 
     Args:
         probabilities: Rows sum to 1.
         labels: Class indices.
-        bins: Of equal width; a bin holds its upper edge, as in Guo et al.
+        bins: Number of bins of equal width; a bin includes its upper edge, as in Guo et al.
 
     Raises:
-        ValueError: A row is no distribution: raw scores have no calibration.
+        ValueError: A row is not a distribution: raw scores have no calibration.
     """
     known = labels >= 0
     probabilities, labels = probabilities[known].astype(np.float64), labels[known]
     if len(probabilities) and (probabilities.min() < -1e-6 or np.abs(probabilities.sum(axis=1) - 1).max() > 1e-3):
-        raise ValueError("expected probabilities whose rows sum to 1; these are scores of another kind")
+        raise ValueError("expected probabilities with rows that sum to 1, got scores of another kind")
     edges = np.linspace(0, 1, bins + 1)
     confidence = probabilities.max(axis=1, initial=0)
     hits = probabilities.argmax(axis=1) == labels
@@ -93,14 +93,14 @@ def reliability(
 
 
 def draw_reliability(axes: Any, result: CalibrationResult, title: str) -> None:
-    """Draws the diagram on Matplotlib axes: accuracy by confidence, how many records, and the diagonal of honesty."""
+    """Draws the diagram on Matplotlib axes: accuracy by confidence, share of records, and the ideal diagonal."""
     width = result.edges[1] - result.edges[0]
     middle = result.edges[:-1] + width / 2
     axes.bar(middle, np.nan_to_num(result.accuracy), width, color="tab:blue", edgecolor="white", label="accuracy")
     axes.plot(result.confidence, result.confidence, "_", color="tab:red", markersize=12, label="mean confidence")
     axes.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
     if result.n:
-        axes.stairs(result.counts / result.n, result.edges, color="black", linewidth=1.5, label="part of records")
+        axes.stairs(result.counts / result.n, result.edges, color="black", linewidth=1.5, label="fraction of records")
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
     axes.set_title(f"{title}: ECE {100 * result.ece:.1f} %, n={result.n}")
     axes.legend(loc="upper left", fontsize=8)

@@ -1,6 +1,6 @@
 """Expression recognition as the paper reports it (Table 2): accuracy for 8 classes, for 7, and for 7 from 8.
 
-NumPy on predictions that someone else made; n and a 95 % interval stand beside every accuracy.
+Works in NumPy on given predictions; every accuracy comes with n and a 95 % interval.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ Z95 = 1.959963984540054
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationResult:
-    """What a classifier did on a set of records.
+    """The result of a classifier on some records.
 
     Attributes:
         labels: Class names.
@@ -34,7 +34,7 @@ class ClassificationResult:
 
     @property
     def accuracy(self) -> float:
-        """Part of the records that is classified rightly, in [0, 1]; nan for no records."""
+        """Fraction of the records that is classified correctly, in [0, 1]; nan for no records."""
         return float(np.trace(self.confusion) / self.n) if self.n else float("nan")
 
     @property
@@ -55,7 +55,7 @@ class ClassificationResult:
 
     @property
     def f1(self) -> np.ndarray:
-        """(classes,) F1 of each class, 0 for one that is never predicted rightly; nan for a class without records."""
+        """(classes,) F1 of each class, 0 for one that is never predicted correctly; nan for a class without records."""
         hits, true, predicted = np.diag(self.confusion), self.confusion.sum(axis=1), self.confusion.sum(axis=0)
         return np.where(true > 0, 2 * hits / np.maximum(true + predicted, 1), np.nan)
 
@@ -97,7 +97,7 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
 def classify(
     scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, "n"], names: tuple[str, ...]
 ) -> ClassificationResult:
-    """Result of taking the class of the highest score; records with a negative label are left out."""
+    """Result of predicting the class with the highest score; records with a negative label are skipped."""
     known = labels >= 0
     confusion = np.zeros((len(names), len(names)), np.int64)
     np.add.at(confusion, (labels[known], scores[known].argmax(axis=1)), 1)
@@ -107,11 +107,11 @@ def classify(
 def without_contempt(
     scores: Float[np.ndarray, "n 8"], labels: Int[np.ndarray, "n"]
 ) -> tuple[Float[np.ndarray, "n 7"], Int[np.ndarray, "n"]]:
-    """Scores and labels of the 7 classes that are left; -1 for records of contempt."""
+    """Scores and labels of the remaining 7 classes; the label is -1 for records of contempt."""
     contempt = EMOTION8.index("contempt")
     return np.delete(scores, contempt, axis=1), np.where(labels == contempt, -1, labels - (labels > contempt))
 
 
 def seven_from_eight(scores: Float[np.ndarray, "n 8"], labels: Int[np.ndarray, "n"]) -> ClassificationResult:
-    """The paper's second way to 7 classes: a model of 8, its contempt score and the contempt records dropped."""
+    """The paper's second way to 7 classes: an 8-class model, without its contempt score and the contempt records."""
     return classify(*without_contempt(scores, labels), EMOTION7)

@@ -1,4 +1,4 @@
-"""A metric by group of people: n, value, interval of each group, the gap, and who is served worst."""
+"""A metric by group of people: n, value and interval of each group, the gap, and the worst-served group."""
 
 import dataclasses
 import math
@@ -11,21 +11,21 @@ from jaxtyping import Float, Int
 from facejax.evals.bootstrap import Metric, interval95, resample
 from facejax.tasks import ETHNICITY, GENDER
 
-# Groups with fewer records or persons are shown, but neither best nor worst: their value is mostly chance.
+# Groups with fewer records or people are shown, but are neither best nor worst: their value is mostly chance.
 MIN_RECORDS = 30
 MIN_PERSONS = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class GroupResult:
-    """One group.
+    """Result of one group.
 
     Attributes:
-        name: What it is called.
-        n: Records.
-        clusters: Different persons among them; n where persons are not told apart.
+        name: Name of the group.
+        n: Number of records.
+        clusters: Number of different people among them; n if people are not identified.
         value: The metric; nan without records.
-        interval95: Bootstrap percentile interval; nan where there is one person (or record) only.
+        interval95: Bootstrap percentile interval; nan if there is only one person (or record).
         counted: Whether it is large enough for gap and worst group.
     """
 
@@ -44,14 +44,14 @@ class FairnessResult:
     Attributes:
         metric: Name of the metric.
         attribute: ``gender``, ``ethnicity``, ``age`` or a combination.
-        higher_is_better: Of the metric.
+        higher_is_better: Whether higher values of the metric are better.
         groups: All groups with records, in the attribute's order.
-        unknown: Records without the attribute; they are left out.
-        best: Name of the group served best; empty where fewer than two groups are large enough.
-        worst: Name of the group served worst.
-        gap: Absolute difference of the two; nan likewise.
-        gap_interval95: Bootstrap interval of the difference of these two groups. They were picked as
-            the extremes: a gap between many small groups is partly chance.
+        unknown: Number of records without the attribute; they are skipped.
+        best: Name of the best-served group; empty if fewer than two groups are large enough.
+        worst: Name of the worst-served group.
+        gap: Absolute difference between the two; nan likewise.
+        gap_interval95: Bootstrap interval of the difference between these two groups. They were picked as
+            the extremes, so a gap between many small groups is partly chance.
     """
 
     metric: str
@@ -65,14 +65,14 @@ class FairnessResult:
     gap_interval95: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for report.json; None where there is no number."""
+        """Plain values for report.json; None for nan."""
         return plain(dataclasses.asdict(self))
 
     def markdown(self, percent: bool = True) -> list[str]:
-        """Lines of a table; `percent` for fractions."""
+        """Lines of a Markdown table; `percent` for fractions."""
         factor = 100 if percent else 1
         unit = " %" if percent else ""
-        lines = [f"| {self.attribute} | n | persons | {self.metric}{unit} [95 % interval] |", "|---|---|---|---|"]
+        lines = [f"| {self.attribute} | n | people | {self.metric}{unit} [95 % interval] |", "|---|---|---|---|"]
         for group in self.groups:
             low, high = (factor * side for side in group.interval95)
             note = "" if group.counted else " (not compared)"
@@ -80,18 +80,18 @@ class FairnessResult:
             value = f"{factor * group.value:.2f}{interval}"
             lines.append(f"| {group.name} | {group.n} | {group.clusters} | {value}{note} |")
         if not all(group.counted for group in self.groups):
-            least = f"{MIN_RECORDS} records or {MIN_PERSONS} persons"
-            lines += ["", f"Not compared: a group of fewer than {least}, too few to say."]
+            least = f"{MIN_RECORDS} records or {MIN_PERSONS} people"
+            lines += ["", f"Not compared: groups with fewer than {least}, which are too few for a conclusion."]
         if self.worst:
             low, high = (factor * side for side in self.gap_interval95)
             interval = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
             gap = f"{factor * self.gap:.2f}{interval}{' points' if percent else ''}"
-            lines += ["", f"Gap {gap}: {self.best} is served best, {self.worst} worst. {self.unknown} unknown."]
+            lines += ["", f"Gap {gap}: {self.best} is served best, {self.worst} worst. Unknown group: {self.unknown}."]
         return lines
 
 
 def plain(value: Any) -> Any:
-    """Nested values as JSON has them: lists for tuples, None for nan."""
+    """Nested values in JSON form: lists for tuples, None for nan."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -111,18 +111,18 @@ def by_group(
     samples: int = 1000,
     seed: int = 0,
 ) -> FairnessResult:
-    """The metric within each group of people.
+    """Computes the metric within each group of people.
 
     Args:
-        name: Of the metric.
-        metric: From indices of records to its value.
-        attribute: What the groups are of.
+        name: Name of the metric.
+        metric: Maps indices of records to its value.
+        attribute: What the groups are defined by.
         group: Index of each record's group in `names`, -1 for unknown.
-        names: Of the groups.
-        clusters: (n,) person of each record, so that the bootstrap draws persons; None draws records.
-        higher_is_better: Of the metric: accuracy is, an error is not.
+        names: Names of the groups.
+        clusters: (n,) person of each record, so that the bootstrap draws people; None draws records.
+        higher_is_better: True for a metric such as accuracy, False for an error.
         samples: Bootstrap draws.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
     results, draws = [], {}
     for index, label in enumerate(names):
@@ -139,7 +139,7 @@ def by_group(
     gap, gap_interval = float("nan"), (float("nan"), float("nan"))
     if len(compared) > 1:
         low, high = compared[0], compared[-1]
-        if low.value != high.value:  # where all are served alike, nobody is worst
+        if low.value != high.value:  # if all are served equally, none is worst
             best, worst = (high.name, low.name) if higher_is_better else (low.name, high.name)
         gap, gap_interval = high.value - low.value, interval95(draws[high.name] - draws[low.name])
     unknown = int((group < 0).sum())
@@ -152,7 +152,7 @@ def attribute_groups(
     """Group of each record and the groups' names, by attribute: ``gender``, ``ethnicity``, both together, ``age``.
 
     Args:
-        labels: By attribute (n,), -1 for unknown; attributes that are not there give no groups.
+        labels: Arrays (n,) by attribute, -1 for unknown; attributes that are absent give no groups.
     """
     named = {"gender": GENDER, "ethnicity": ETHNICITY}
     groups = {

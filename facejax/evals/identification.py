@@ -1,4 +1,4 @@
-"""Whose face it is, by distances of features: one photo a person (paper Table 1), and search in a gallery (1:N)."""
+"""Identification by distances of features: one photo per person (paper Table 1), and search in a gallery (1:N)."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ _BLOCK = 4096  # probes whose similarities are in memory at once
 
 
 def normalize(features: Float[np.ndarray, "n features"]) -> Float[np.ndarray, "n features"]:
-    """Rows of length 1 (L2), float32; a row of zeros stays."""
+    """Rows scaled to length 1 (L2), float32; a row of zeros stays."""
     lengths = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
     return (features / np.maximum(lengths, 1e-12)).astype(np.float32)
 
@@ -24,9 +24,9 @@ def nearest_in_gallery(
     """The k nearest rows of the gallery and their cosine similarities, nearest first, for each probe.
 
     Args:
-        gallery: Rows of length 1 (`normalize`), for which the smallest Euclidean distance is the largest cosine.
+        gallery: Rows of length 1 (`normalize`), so that the smallest Euclidean distance is the largest cosine.
         probes: Likewise.
-        k: At most as many as the gallery has rows.
+        k: Neighbours of each probe, at most the number of rows of the gallery.
     """
     k = min(k, len(gallery))
     indices, values = [np.zeros((0, k), np.int64)], [np.zeros((0, k), np.float32)]
@@ -43,14 +43,14 @@ def nearest_in_gallery(
 def one_photo_each(
     identities: Int[np.ndarray, " n"], repeats: int, seed: int
 ) -> Iterator[tuple[Int[np.ndarray, " persons"], Int[np.ndarray, " rest"]]]:
-    """Yields (training, test) indices: a random photo of each person with two or more, and all their others.
+    """Yields (training, test) indices: a random photo of each person with two or more, and all their other photos.
 
     Raises:
         ValueError: Nobody has two photos.
     """
     persons, counts = np.unique(identities, return_counts=True)
     if not (counts >= 2).any():
-        raise ValueError(f"expected persons with two photos or more, got {len(persons)} persons with one each")
+        raise ValueError(f"expected people with two photos or more, got {len(persons)} people with one each")
     photos = [np.flatnonzero(identities == person) for person in persons[counts >= 2]]
     rng = np.random.default_rng(seed)
     for _ in range(repeats):
@@ -63,12 +63,12 @@ class IdentificationResult:
     """Rank-1 identification of Table 1.
 
     Attributes:
-        accuracy: Of each repeat, rank 1, in [0, 1].
-        rank5: Of each repeat: the person is among the five nearest.
-        persons: Number of persons.
-        test_photos: Photos that are identified in each repeat.
-        interval95: Of the mean accuracy, by drawing persons (the repeats share their photos, so that their deviation
-            says how much the choice of the training photo matters, not how sure the mean is).
+        accuracy: Rank-1 accuracy of each repeat, in [0, 1].
+        rank5: Rank-5 accuracy of each repeat: the person is among the five nearest.
+        persons: Number of people.
+        test_photos: Number of photos that are identified in each repeat.
+        interval95: Interval of the mean accuracy, by bootstrap over people. The repeats share their photos, so their
+            standard deviation shows how much the choice of the training photo matters, not how certain the mean is.
     """
 
     accuracy: Float[np.ndarray, " repeats"]
@@ -84,7 +84,7 @@ class IdentificationResult:
 
     @property
     def std(self) -> float:
-        """Standard deviation of the repeats (the population's)."""
+        """Standard deviation over the repeats (population)."""
         return float(self.accuracy.std())
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,13 +104,13 @@ class IdentificationResult:
 def identify(
     features: Float[np.ndarray, "n features"], identities: Int[np.ndarray, " n"], repeats: int = 10, seed: int = 0
 ) -> IdentificationResult:
-    """One random training photo of each person, all others named after the nearest one (1-NN, Euclidean, L2-normed).
+    """1-NN identification (Euclidean, L2-normed) from one random training photo of each person.
 
     Args:
-        features: Of the photos, any length of rows.
+        features: Features of the photos; rows of any length.
         identities: Person of each photo; those with a single photo are left out, as in the paper.
-        repeats: Random choices of the training photos.
-        seed: Of them.
+        repeats: Number of random choices of the training photos.
+        seed: Seed of these choices.
     """
     rows = normalize(features)
     accuracy, rank5, tested, hits = [], [], 0, []
@@ -123,7 +123,7 @@ def identify(
         hits.append((identities[test], found[:, 0]))
     who = np.concatenate([part for part, _ in hits])
     hit = np.concatenate([part for _, part in hits])
-    # A person's hits and photos over all repeats stand for the person, so that a draw of persons is quick.
+    # Each person is reduced to their hits and photos over all repeats, so that drawing people is fast.
     _, member = np.unique(who, return_inverse=True)
     hit_sum, count = np.bincount(member, hit), np.bincount(member)
     draws = resample(lambda some: float(hit_sum[some].sum() / count[some].sum()), np.arange(len(count)), seed=seed)
@@ -132,14 +132,14 @@ def identify(
 
 @dataclasses.dataclass(frozen=True)
 class SearchResult:
-    """Open-set search: some probes show persons who are not in the gallery, and nobody must be named for them.
+    """Open-set search: some probes show people who are not in the gallery and must not be identified as anybody.
 
     Attributes:
-        rates: By false alarm rate: mean over the repeats of the detection and identification rate (enrolled probes
-            whose nearest is right and near enough), in [0, 1].
-        enrolled: Persons in the gallery.
-        known_probes: Probes of them in each repeat, mean.
-        unknown_probes: Probes of others, mean.
+        rates: By false alarm rate: detection and identification rate (enrolled probes whose nearest match is right and
+            near enough), mean over the repeats, in [0, 1].
+        enrolled: Number of people in the gallery.
+        known_probes: Number of probes that show them, mean over the repeats.
+        unknown_probes: Number of probes that show others, mean over the repeats.
     """
 
     rates: dict[float, float]
@@ -167,11 +167,11 @@ def search(
     """1:N search with one photo of every second person (drawn) in the gallery and all remaining photos as probes.
 
     Args:
-        features: Of the photos.
-        identities: Person of each photo. Persons with one photo are never enrolled: they are strangers.
-        repeats: Random galleries.
-        seed: Of them.
-        false_alarms: Part of the strangers for whom somebody may be named; it sets the threshold.
+        features: Features of the photos.
+        identities: Person of each photo. People with one photo are never enrolled: they are strangers.
+        repeats: Number of random galleries.
+        seed: Seed of the galleries.
+        false_alarms: Fractions of the strangers that may be identified as somebody; each sets a threshold.
     """
     rows = normalize(features)
     rng = np.random.default_rng(seed)
@@ -186,7 +186,7 @@ def search(
         strangers = np.sort(similarity[~known, 0])[::-1]
         for far in false_alarms:
             allowed = int(far * len(strangers))
-            # Above the first stranger who must stay unnamed.
+            # Above the first stranger who must not be identified.
             threshold = strangers[allowed] if allowed < len(strangers) else -np.inf
             rates[far].append(float((right & (similarity[:, 0] > threshold))[known].mean()))
         known_counts.append(known.sum())

@@ -1,4 +1,4 @@
-"""The report of a run: report.json, report.md and pictures, of the best and of the last epoch."""
+"""The report of a run: report.json, report.md and figures, for the best and for the last epoch."""
 
 import dataclasses
 import json
@@ -33,25 +33,25 @@ def write_report(
     command: str = "",
     comparable: bool = False,
 ) -> dict[str, Any]:
-    """Writes ``report.json``, ``report.md``, ``curves.png`` and, by task, ``<task>.png``, ``<task>_crops.png``
-    and for classes ``<task>_calibration.png``.
+    """Writes ``report.json``, ``report.md``, ``curves.png`` and, for each task, ``<task>.png``, ``<task>_crops.png``
+    and, if it has classes, ``<task>_calibration.png``.
 
     Args:
-        workdir: Holds ``scores_best.npz`` and ``scores_last.npz``: by task ``scores/<task>`` as
-            `facejax.train.step.scores` gives them, with nan rows for records that could not be read, and
-            ``labels/<task>``; ``epoch`` and ``step``.
-        config: Of the run.
+        workdir: Contains ``scores_best.npz`` and ``scores_last.npz``, each with ``scores/<task>`` as returned by
+            `facejax.train.step.scores` (rows of nan for records that could not be read), ``labels/<task>``, ``epoch``
+            and ``step``.
+        config: Config of the run.
         tasks: The tasks that were trained.
         source: The evaluation split, in the order of the scores, for the contact sheets.
         history: Lines of metrics.jsonl.
         data_description: What the run was trained and evaluated on, in words.
-        command: That started the run, for those who want to repeat it.
-        comparable: Whether it was evaluated on what the paper's row is about.
+        command: The command that started the run, for those who want to repeat it.
+        comparable: Whether it was evaluated on the data of the paper's row.
 
     Returns:
-        What report.json holds. For ``best`` and ``last``: ``epoch``, ``step``, ``dataset``, ``split``, and ``tasks``,
-        by task the result's `to_dict` with ``groups``, the same by groups of people; and ``paper``, the row of the
-        paper with the data set that it is about.
+        The contents of report.json. ``best`` and ``last`` have ``epoch``, ``step``, ``dataset``, ``split`` and
+        ``tasks``: for each task the result's `to_dict` with ``groups``, the same by groups of people. ``paper`` is the
+        row of the paper with its dataset.
     """
     report: dict[str, Any] = {
         "tasks": [task.name for task in tasks],
@@ -117,7 +117,7 @@ def _by_groups(
     people: Mapping[str, np.ndarray],
     persons: np.ndarray | None,
 ) -> list[FairnessResult]:
-    """The task's accuracy, or error in years, by each attribute of people that the set has; none for other tasks."""
+    """The task's accuracy, or error in years, by each attribute of people in the dataset; none for other tasks."""
     if task.kind not in ("categorical", "binary", "age"):
         return []
     name, values, readable = _judged(task, scores, labels)
@@ -136,7 +136,7 @@ def _by_groups(
 
 
 def _judged(task: Task, scores: np.ndarray, labels: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
-    """(name of the metric, its value of each record, which records count)."""
+    """(name of the metric, its value for each record, which records count)."""
     readable = np.isfinite(scores).all(axis=1) & (labels >= 0)
     scores = np.where(readable[:, None], scores, 1)
     if task.kind == "age":
@@ -145,7 +145,7 @@ def _judged(task: Task, scores: np.ndarray, labels: np.ndarray) -> tuple[str, np
 
 
 def _by_person(task: Task, scores: np.ndarray, labels: np.ndarray, persons: np.ndarray) -> dict[str, Any]:
-    """The interval of the accuracy, or the error in years, by drawing persons, whose photos are not independent."""
+    """Interval of the accuracy, or error in years, by bootstrap over people, whose photos are not independent."""
     if task.kind not in ("categorical", "binary", "age"):
         return {}
     _, values, readable = _judged(task, scores, labels)
@@ -186,8 +186,8 @@ def _markdown(
             lines.append(f"| {task.name} | {name} ({report[name]['epoch']}) | {result.n} | {in_words(result)} |")
     lines += [
         "",
-        f"The best epoch is the one with the best {chosen_by} of {first.name} on this very split, so it flatters; the "
-        "last epoch does not.",
+        f"The best epoch was selected by the best {chosen_by} of {first.name} on this same split, so its results are "
+        "optimistic; those of the last epoch are not.",
         "",
         *_constant(tasks, results),
     ]
@@ -220,7 +220,7 @@ def _markdown(
 
 
 def _constant(tasks: Sequence[Task], results: dict[str, dict[str, TaskResult]]) -> list[str]:
-    """A line for each model that says the same class of every record, which where one is frequent looks like skill."""
+    """A warning for each epoch that predicts one class for every record, which looks like skill if it is frequent."""
     lines = []
     for task in tasks:
         for name in ("best", "last"):
@@ -228,15 +228,15 @@ def _constant(tasks: Sequence[Task], results: dict[str, dict[str, TaskResult]]) 
             if isinstance(result, ClassificationResult) and result.n and result.confusion.sum(axis=0).max() == result.n:
                 said = task.labels[int(result.confusion.sum(axis=0).argmax())]
                 lines += [
-                    f"**The {name} epoch says `{said}` of every record.** Its accuracy is the part that is; "
-                    "`--config.select=balanced_accuracy` chooses the epoch by the mean over the classes.",
+                    f"**The {name} epoch predicts `{said}` for every record.** Its accuracy is that class's share; "
+                    "`--config.select=balanced_accuracy` selects the epoch by the mean over the classes.",
                     "",
                 ]
     return lines
 
 
 def _class_table(of_task: dict[str, dict[str, Any]]) -> list[str]:
-    by = ", by drawing persons" if of_task["best"].get("draws") == "persons" else ""
+    by = ", bootstrap over people" if of_task["best"].get("draws") == "persons" else ""
     both = f"best epoch {_percent(of_task['best'])}, last {_percent(of_task['last'])}"
     lines = [f"Accuracy % [95 % interval{by}]: {both}."]
     if "seven_from_eight" in of_task["best"]:
@@ -261,7 +261,7 @@ def _draw_result(path: pathlib.Path, task: Task, results: dict[str, TaskResult])
             _draw_confusion(axes, task, result)
         elif isinstance(result, RankResult):
             axes.bar(range(1, len(result.hits) + 1), result.hits / max(result.n, 1))
-            axes.set(xlabel="rank", ylabel="records whose person is among the first", ylim=(0, 1))
+            axes.set(xlabel="rank", ylabel="fraction of records, true person within rank", ylim=(0, 1))
         elif isinstance(result, AgeResult):
             axes.plot(result.ages, result.ages + result.errors, ".", alpha=0.4)
             axes.axline((0, 0), slope=1, color="grey")
@@ -298,9 +298,9 @@ def _draw_confusion(axes: Any, task: Task, result: ClassificationResult) -> None
 
 
 def _draw_curves(path: pathlib.Path, history: list[dict[str, Any]]) -> None:
-    """The training loss, and a panel a task: its figures in every evaluation, and the same in training.
+    """The training loss, and one panel per task with its metrics at every evaluation and during training.
 
-    Of ages it is the error in years alone, which training does not log.
+    Age has only the error in years, which training does not log.
     """
     import matplotlib.figure
 
@@ -341,7 +341,7 @@ def _draw_curves(path: pathlib.Path, history: list[dict[str, Any]]) -> None:
 
 
 def _draw_crops(path: pathlib.Path, task: Task, source: FaceSource, scores: np.ndarray, labels: np.ndarray) -> None:
-    """A sample of the evaluation split with what is true and what the best epoch says."""
+    """A sample of the evaluation split with the true labels and the predictions of the best epoch."""
     import matplotlib.figure
 
     labelled = np.isfinite(labels).all(axis=1) if labels.ndim > 1 else labels >= 0

@@ -1,4 +1,4 @@
-"""One result a task: what the evaluation split says of a head, in the terms of its kind."""
+"""One result per task: the metrics of a head on the evaluation split, depending on the kind of task."""
 
 import dataclasses
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -13,7 +13,7 @@ from facejax.tasks import Task
 
 @runtime_checkable
 class TaskResult(Protocol):
-    """What every kind of result can say."""
+    """What every kind of result provides."""
 
     @property
     def n(self) -> int:
@@ -21,7 +21,7 @@ class TaskResult(Protocol):
         ...
 
     def metrics(self) -> dict[str, float]:
-        """Its figures by name, for the log and the tables: fractions in [0, 1], ages in years."""
+        """Its metrics by name, for the log and the tables: fractions in [0, 1], ages in years."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
@@ -31,7 +31,7 @@ class TaskResult(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class RankResult:
-    """Closed-set identification: is the true person the best, among the best few?
+    """Closed-set identification: is the true person ranked first, or among the first few?
 
     Attributes:
         hits: (ranks,) int64: records whose person is among the first 1, 2, ... .
@@ -53,11 +53,11 @@ class RankResult:
 
 @dataclasses.dataclass(frozen=True)
 class AgeResult:
-    """Ages against true ages.
+    """Predicted ages against true ages.
 
     Attributes:
         ages: (n,) true years.
-        errors: (n,) predicted less true years.
+        errors: (n,) predicted minus true years.
         class_hits: Records whose most probable year is the true one (the paper's "13 %" for age).
     """
 
@@ -95,7 +95,7 @@ class RegressionResult:
     """Continuous values against true ones.
 
     Attributes:
-        names: What the columns are.
+        names: Names of the columns.
         predicted: (n, values).
         target: (n, values).
     """
@@ -129,11 +129,11 @@ class RegressionResult:
 
 
 def evaluate_task(task: Task, scores: Float[np.ndarray, "n outputs"], labels: np.ndarray) -> TaskResult:
-    """Result of a head on a set of records.
+    """Computes the result of a head on some records.
 
     Args:
-        task: What the head says.
-        scores: As `facejax.train.step.scores` gives them; rows of nan for records that could not be read.
+        task: The task of the head.
+        scores: As returned by `facejax.train.step.scores`; rows of nan for records that could not be read.
         labels: Class indices, -1 for none (categorical, binary, identity); years, whole or with
             fractions, negative or nan for none (age); (n, outputs) values, nan for none (regression).
     """
@@ -154,7 +154,7 @@ def evaluate_task(task: Task, scores: Float[np.ndarray, "n outputs"], labels: np
 
 
 def selection_value(task: Task, result: TaskResult, select: Literal["accuracy", "balanced_accuracy"]) -> float:
-    """What the best epoch has most of: accuracy, or less error in years, or the mean concordance."""
+    """The value that the best epoch maximises: accuracy, minus the error in years, or the mean concordance."""
     metrics = result.metrics()
     if task.kind == "age":
         return -metrics["mae"]
@@ -166,7 +166,7 @@ def selection_value(task: Task, result: TaskResult, select: Literal["accuracy", 
 
 
 def in_words(result: TaskResult) -> str:
-    """The figures in a line: fractions in percent, ages in years, and n, alone where it is 0."""
+    """The metrics in one line: fractions in percent, ages in years, and n; only n if it is 0."""
     if not result.n:
         return "no records (n=0)"
     parts = []

@@ -1,4 +1,4 @@
-"""Whether two photos show one person: LFW's protocol of ten folds, ROC, and rates at low false acceptance."""
+"""Verification (do two photos show the same person?): LFW's ten folds, ROC, and rates at low false acceptance."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from jaxtyping import Bool, Float, Int
 
 @dataclasses.dataclass(frozen=True)
 class VerificationResult:
-    """What the similarities of pairs say.
+    """Verification metrics from the similarities of pairs.
 
     Attributes:
-        accuracy: Of each fold, at the threshold that is best on all other folds (LFW, Huang et al. 2007).
-        threshold: Of each fold.
-        false_acceptance: Of the ROC curve, ascending.
-        true_acceptance: Of the ROC curve.
-        auc: Area under it.
-        equal_error: Rate where false acceptance and false rejection meet.
-        tar: True acceptance by false acceptance rate; nan where there are too few pairs to measure that rate.
-        n: Pairs.
+        accuracy: Accuracy of each fold, at the threshold that is best on all other folds (LFW, Huang et al. 2007).
+        threshold: Threshold of each fold.
+        false_acceptance: False acceptance rates of the ROC curve, ascending.
+        true_acceptance: True acceptance rates of the ROC curve.
+        auc: Area under the ROC curve.
+        equal_error: Equal error rate, where false acceptance and false rejection meet.
+        tar: True acceptance rate by false acceptance rate; nan if there are too few pairs to measure it.
+        n: Number of pairs.
     """
 
     accuracy: Float[np.ndarray, " folds"]
@@ -39,7 +39,7 @@ class VerificationResult:
 
     @property
     def std(self) -> float:
-        """Their standard deviation (the population's)."""
+        """Standard deviation over the folds (population)."""
         return float(self.accuracy.std())
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,13 +55,13 @@ def verify(
     fold: Int[np.ndarray, " n"],
     false_acceptance: Sequence[float] = (0.001, 0.01, 0.1),
 ) -> VerificationResult:
-    """Verification of pairs.
+    """Evaluates verification on pairs.
 
     Args:
-        similarity: Of each pair, e.g. the cosine of their features; higher is likelier one person.
-        same: Whether it is one person.
-        fold: Of each pair, 0, 1, ...; people of one fold should be in no other.
-        false_acceptance: Rates at which the true acceptance is wanted.
+        similarity: Similarity of each pair, e.g. the cosine of its features; higher is likelier the same person.
+        same: Whether each pair shows the same person.
+        fold: Fold of each pair, 0, 1, ...; people of one fold should be in no other.
+        false_acceptance: Rates at which to report the true acceptance.
 
     Raises:
         ValueError: Fewer than two folds, or only pairs of one kind.
@@ -103,7 +103,7 @@ def best_threshold(similarity: Float[np.ndarray, " n"], same: Bool[np.ndarray, "
     """The threshold (accept at or above) with the best accuracy; midway between neighbouring similarities."""
     order = np.argsort(-similarity, kind="stable")
     values = similarity[order].astype(np.float64)
-    # Right answers when the first k pairs are accepted, for k = 0 ... n; only between different values can one cut.
+    # Right decisions when the first k pairs are accepted, for k = 0 ... n; a cut must lie between different values.
     right = np.concatenate([[0], np.cumsum(np.where(same[order], 1, -1))]) + (~same).sum()
     bounds = np.concatenate([[np.inf], values, [-np.inf]])
     possible = bounds[:-1] > bounds[1:]
@@ -116,26 +116,26 @@ def best_threshold(similarity: Float[np.ndarray, " n"], same: Bool[np.ndarray, "
 def draw_pairs(
     identities: Int[np.ndarray, " n"], folds: int = 10, pairs_per_fold: int = 300, seed: int = 0
 ) -> tuple[Int[np.ndarray, "pairs 2"], Bool[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
-    """Pairs as LFW has them where a set publishes none: (photos, same person?, fold); nobody is in two folds.
+    """Draws pairs as in LFW for datasets that publish none: (photos, same person?, fold); nobody is in two folds.
 
-    In each fold as many pairs of one person as there are, at most `pairs_per_fold`, and as many of two persons; no pair
+    Each fold has all its pairs of the same person, at most `pairs_per_fold`, and as many of different people; no pair
     occurs twice.
 
     Args:
         identities: Person of each photo.
-        folds: Parts into which the persons are dealt.
-        pairs_per_fold: Of each kind.
-        seed: Of the draw.
+        folds: Number of folds among which the people are divided.
+        pairs_per_fold: Maximum number of pairs of each kind.
+        seed: Seed of the draw.
 
     Raises:
-        ValueError: A fold would have no pair of one person.
+        ValueError: A fold would have no pair of the same person.
     """
     rng = np.random.default_rng(seed)
     persons, counts = np.unique(identities, return_counts=True)
-    # Those with several photos are dealt apart from the others, so that every fold has its share.
+    # People with several photos are divided separately from the others, so that every fold gets its share.
     several, single = rng.permutation(persons[counts >= 2]), rng.permutation(persons[counts < 2])
     if len(several) < folds:
-        raise ValueError(f"expected {folds} persons with two photos or more, one a fold at least, got {len(several)}")
+        raise ValueError(f"expected {folds} people with two photos or more, at least one per fold, got {len(several)}")
     pairs, same, fold = [], [], []
     for number in range(folds):
         mine = [np.flatnonzero(identities == p) for p in (*several[number::folds], *single[number::folds])]

@@ -1,4 +1,4 @@
-"""Networks over the frame features of a clip, beyond the paper: attention over frames, a small transformer (Flax)."""
+"""Networks over the frame features of a clip, beyond the paper: attention pooling and a small transformer (Flax)."""
 
 import dataclasses
 import functools
@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 SEQUENCE_NETWORKS = ("attention", "transformer")
-_NEVER = -1e9  # a logit whose softmax is 0, also where all are
-_SLOWEST_FRAMES = 256.0  # longest wavelength of the time code
+_NEVER = -1e9  # logit of masked frames: their softmax is 0, and finite where all frames are masked
+_SLOWEST_FRAMES = 256.0  # longest wavelength of the time code, in units of 2 pi frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,19 +22,19 @@ class SequenceRecipe:
     """Network and training; see `facejax.protocol_config.SequenceConfig` for the fields that both have.
 
     Attributes:
-        name: ``attention`` (weighs frames by what they show, and averages) or ``transformer`` (frames look at each
-            other).
-        width: Of the projected features; of the transformer a multiple of 2 x `heads`.
+        name: ``attention`` (mean of the frames, weighted by their content) or ``transformer`` (self-attention between
+            the frames).
+        width: Width of the projected features; for the transformer a multiple of 2 x `heads`.
         heads: Attention heads of the transformer.
-        layers: Its blocks.
-        dropout: On the projected features and in the blocks.
+        layers: Blocks of the transformer.
+        dropout: Dropout on the projected features and in the blocks.
         epochs: Passes over the training clips.
         lr: Peak learning rate of AdamW; linear warm-up over a tenth of the steps, then a cosine to zero.
-        weight_decay: Of AdamW.
-        batch_size: Clips of a step.
-        max_frames: Faces of a clip that are used, evenly spread.
-        repeats: Networks of different seeds whose probabilities are averaged.
-        seed: Of weights, order and dropout.
+        weight_decay: Weight decay of AdamW.
+        batch_size: Clips per step.
+        max_frames: Most faces of a clip that are used, evenly spaced.
+        repeats: Number of networks with different seeds whose probabilities are averaged.
+        seed: Seed of weights, order and dropout.
     """
 
     name: Literal["attention", "transformer"] = "attention"
@@ -67,9 +67,9 @@ class FrameAttention(nn.Module):
     """Logits of a clip from a weighted mean of its frames; the weights are a softmax over frames (Ilse et al. 2018).
 
     Attributes:
-        num_classes: Logits.
-        width: Of the projected features and of the network that weighs them.
-        dropout: On the projected features and on their mean.
+        num_classes: Number of logits.
+        width: Width of the projected features and of the network that weights them.
+        dropout: Dropout on the projected features and on their mean.
     """
 
     num_classes: int
@@ -87,8 +87,8 @@ class FrameAttention(nn.Module):
         """Logits, float32.
 
         Args:
-            features: Standardised features; anything finite where the mask is False.
-            frames: Numbers of the frames; not used: attention pooling knows no order.
+            features: Standardised features; any finite values where the mask is False.
+            frames: Frame numbers; not used, since attention pooling ignores order.
             mask: Whether there is a face.
             train: Whether dropout is active (rng ``dropout``).
         """
@@ -104,11 +104,11 @@ class FrameTransformer(nn.Module):
     """Logits of a clip from the mean of its frames after pre-norm transformer blocks (Vaswani et al. 2017).
 
     Attributes:
-        num_classes: Logits.
-        width: Of the tokens.
-        heads: Attention heads.
-        layers: Blocks.
-        dropout: On tokens, attention outputs and MLPs.
+        num_classes: Number of logits.
+        width: Width of the tokens.
+        heads: Number of attention heads.
+        layers: Number of blocks.
+        dropout: Dropout on tokens, attention outputs and MLPs.
     """
 
     num_classes: int
@@ -125,7 +125,7 @@ class FrameTransformer(nn.Module):
         mask: Bool[Array | np.ndarray, "clips frames"],
         train: bool,
     ) -> Float[Array, "clips classes"]:
-        """Logits, float32; arguments as of `FrameAttention`, but `frames` give the tokens their time."""
+        """Logits, float32; arguments as in `FrameAttention`, except that `frames` give the tokens their time."""
         drop = nn.Dropout(self.dropout, deterministic=not train)
         tokens = drop(nn.Dense(self.width, name="project")(features) + time_code(frames, self.width))
         visible = mask[:, None, None, :]
@@ -151,13 +151,13 @@ def time_code(frames: Int[Array | np.ndarray, "clips frames"], width: int) -> Fl
 
 
 def _direction(weight_decay: float) -> Any:
-    """AdamW without its learning rate, which each step brings along."""
+    """AdamW without its learning rate, which is passed to each step."""
     import optax
 
     return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(weight_decay))
 
 
-# Network and recipe are static: the folds of a cross-validation share one compiled step.
+# Network and weight decay are static: the folds of a cross-validation share one compiled step.
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
 def train_step(
     network: FrameAttention | FrameTransformer,
@@ -187,7 +187,7 @@ def train_step(
 def apply(
     network: FrameAttention | FrameTransformer, params: Any, batch: Mapping[str, Any]
 ) -> Float[Array, "clips classes"]:
-    """Probabilities of the classes."""
+    """Class probabilities."""
     logits = network.apply({"params": params}, batch["features"], batch["frames"], batch["mask"], False)
     assert isinstance(logits, jax.Array)
     return nn.softmax(logits)

@@ -1,4 +1,4 @@
-"""The paper's classifiers on clip descriptors (scikit-learn), how C is chosen, and files that hold them, no pickle."""
+"""The paper's classifiers on clip descriptors (scikit-learn), the choice of C, and files for them (no pickle)."""
 
 import dataclasses
 import pathlib
@@ -16,7 +16,7 @@ from facejax.video.descriptors import Descriptor, describe_clips
 
 CLASSIFIERS = typing.get_args(Classifier)
 _FORMAT = 2
-# Holds arrays only, but follows the indices in them without looking: `_check_tree` looks.
+# Contains only arrays, but follows the indices in them unchecked: `_check_tree` checks them.
 _TREE = "sklearn.tree._tree.Tree"
 
 
@@ -26,13 +26,13 @@ class Recipe:
 
     Attributes:
         name: ``linear_svc``, ``svc_rbf``, ``random_forest`` (the paper's three) or ``logistic``: softmax regression,
-            which is a new fully connected layer trained to the optimum.
-        costs: Values of C to choose among; not used by the forest.
-        folds: Of the cross-validation that chooses; fewer where a class has fewer examples.
-        trees: Of the forest.
-        max_depth: Of its trees, 0 for no limit.
-        balanced: Weighs classes inversely to their frequency (the paper for ethnicity).
-        seed: Of folds and forest.
+            i.e. a new fully connected layer trained to the optimum.
+        costs: Values of C to choose from; not used by the forest.
+        folds: Folds of the cross-validation that chooses C; fewer if a class has fewer examples.
+        trees: Number of trees of the forest.
+        max_depth: Maximum depth of its trees, 0 for no limit.
+        balanced: Weights classes inversely to their frequency (as the paper does for ethnicity).
+        seed: Seed of folds and forest.
     """
 
     name: str = "linear_svc"
@@ -58,8 +58,8 @@ class Recipe:
         if self.name == "linear_svc":
             return LinearSVC(C=cost, class_weight=weight, random_state=self.seed, max_iter=20000)
         if self.name == "svc_rbf":
-            # By `decision_function`, as `Fitted.scores`: of classes with as many votes scikit-learn's own (and the
-            # published code's) answer is the first one.
+            # Ties are broken by `decision_function`, as in `Fitted.scores`: scikit-learn's default (and the published
+            # code) returns the first of the classes with equal votes.
             return SVC(C=cost, kernel="rbf", class_weight=weight, break_ties=True, random_state=self.seed)
         if self.name == "logistic":
             return LogisticRegression(C=cost, class_weight=weight, max_iter=5000)
@@ -76,11 +76,11 @@ class Fitted:
     """A fitted classifier.
 
     Attributes:
-        estimator: Of scikit-learn.
-        num_classes: Classes of the task; those that no training example showed score -inf.
+        estimator: The scikit-learn estimator.
+        num_classes: Classes of the task; those without a training example have score -inf.
         cost: The chosen C, None for the forest.
-        chosen_by: ``cross_validation``, ``peeking_at_validation``, or ``fixed`` where there was nothing to choose.
-        cost_accuracy: Accuracy of each C by which it was chosen.
+        chosen_by: ``cross_validation``, ``peeking_at_validation``, or ``fixed`` if there was nothing to choose.
+        cost_accuracy: Accuracy of each C on which the choice is based.
     """
 
     estimator: Any
@@ -90,7 +90,7 @@ class Fitted:
     cost_accuracy: dict[float, float]
 
     def scores(self, vectors: Float[np.ndarray, "n features"]) -> Float[np.ndarray, "n classes"]:
-        """Higher is likelier: probabilities of the forest and of logistic, decision values of the SVMs."""
+        """Higher is likelier: probabilities of forest and logistic regression, decision values of the SVMs."""
         if not len(vectors):
             return np.zeros((0, self.num_classes))
         probabilistic = hasattr(self.estimator, "predict_proba")
@@ -110,18 +110,18 @@ def fit(
     *,
     peek: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Fitted:
-    """Fits a classifier; C is chosen by cross-validation on these very examples, the smallest among equals.
+    """Fits a classifier; C is chosen by cross-validation on these same examples, the smallest among equals.
 
     Args:
-        recipe: Which and how.
+        recipe: Which classifier, and how to fit it.
         vectors: Training examples.
         labels: Their classes, 0 <= label < num_classes.
         num_classes: Classes of the task.
         peek: Vectors and labels of the validation split, to choose the C that is best *on them*, as the published
-            code's constants were chosen. The accuracy on that split is then no estimate of anything.
+            code's constants were chosen. The accuracy on that split is then not a valid estimate.
 
     Raises:
-        ValueError: Fewer than two classes, or a class with one example where C must be cross-validated.
+        ValueError: Fewer than two classes, or a class with a single example where C must be cross-validated.
     """
     if len(np.unique(labels)) < 2:
         raise ValueError(f"expected training examples of two classes or more, got labels {np.unique(labels).tolist()}")
@@ -142,7 +142,7 @@ def fit(
 def cross_validated_costs(
     recipe: Recipe, vectors: Float[np.ndarray, "n features"], labels: Int[np.ndarray, " n"]
 ) -> dict[float, float]:
-    """Accuracy of each C by stratified cross-validation, mean over the folds."""
+    """Accuracy of each C by stratified cross-validation, averaged over the folds."""
     from sklearn.model_selection import GridSearchCV
 
     search = GridSearchCV(
@@ -153,31 +153,31 @@ def cross_validated_costs(
 
 
 def stratified(labels: Int[np.ndarray, " n"], folds: int, seed: int) -> Any:
-    """Shuffled stratified folds, as many as asked for or as the rarest class has examples.
+    """Shuffled stratified folds: the requested number, but at most as many as the rarest class has examples.
 
     Raises:
-        ValueError: A class has one example only.
+        ValueError: A class has only one example.
     """
     from sklearn.model_selection import StratifiedKFold
 
     values, counts = np.unique(labels, return_counts=True)
     if counts.min() < 2:
         rare = int(values[counts.argmin()])
-        raise ValueError(f"class {rare} has one training example: no cross-validation; name one C (costs=1.0)")
+        raise ValueError(f"class {rare} has one training example, too few for cross-validation; give one C (costs=1.0)")
     return StratifiedKFold(min(folds, int(counts.min())), shuffle=True, random_state=seed)
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipClassifier:
-    """From the features of a clip's faces to a class; what a file holds.
+    """Maps the features of a clip's faces to a class; what a file contains.
 
     Attributes:
         fitted: The classifier.
-        detection: How the faces of its clips were found and cut out; those of other clips must be so too.
-        descriptor: What a clip's vector is.
+        detection: How the faces of its clips were found and cropped; other clips must be processed the same way.
+        descriptor: How a clip's vector is computed.
         labels: Class names.
-        source: Which network and weights made the features; those of another one mean nothing to it. Where it holds
-            the network's digest in brackets (`LoadedModel.digest`), as the protocols write it, others are refused.
+        source: Which network and weights made the features; it is meaningless for features of another one. If this
+            has the network's digest in brackets (`LoadedModel.digest`), as the protocols write it, others are refused.
     """
 
     fitted: Fitted
@@ -187,7 +187,7 @@ class ClipClassifier:
     source: str
 
     def scores(self, clips: Iterable[tuple[np.ndarray, np.ndarray]]) -> Float[np.ndarray, "clips classes"]:
-        """Scores of clips, each (features (n, D), numbers of the frames (n,)); n may be 0."""
+        """Scores of clips, each given as (features (n, D), frame numbers (n,)); n may be 0."""
         return self.fitted.scores(describe_clips(clips, self.descriptor))
 
     def predict(self, clips: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[str]:
@@ -195,7 +195,7 @@ class ClipClassifier:
         return [self.labels[index] for index in self.scores(clips).argmax(axis=1)]
 
     def save(self, path: pathlib.Path | str) -> None:
-        """Writes a ``.skops`` file (zip of JSON and arrays), whole or not at all."""
+        """Writes a ``.skops`` file (zip of JSON and arrays), atomically."""
         import skops.io
 
         content = {
@@ -216,11 +216,11 @@ class ClipClassifier:
 
     @classmethod
     def load(cls, path: pathlib.Path | str) -> "ClipClassifier":
-        """What `save` wrote. Runs no code of the file: types beyond scikit-learn's own are refused.
+        """Reads what `save` wrote. Runs no code from the file: types beyond scikit-learn's own are refused.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It holds something else.
+            ValueError: It contains something else.
         """
         import skops.io
 
@@ -230,7 +230,7 @@ class ClipClassifier:
         try:
             foreign = set(skops.io.get_untrusted_types(file=path)) - {_TREE}
             if foreign:
-                raise ValueError(f"it holds types that are not trusted: {', '.join(sorted(foreign))}")
+                raise ValueError(f"it contains types that are not trusted: {', '.join(sorted(foreign))}")
             content = skops.io.load(path, trusted=[_TREE])
             if content["format"] != _FORMAT:
                 raise ValueError(f"it is of format {content['format']}, expected {_FORMAT}")
@@ -239,7 +239,7 @@ class ClipClassifier:
             descriptor = Descriptor(content["levels"], tuple(content["statistics"]))
             _check_estimator(content["estimator"], descriptor)
         except Exception as error:
-            raise ValueError(f"{path} is no clip classifier of facejax: {error}") from error
+            raise ValueError(f"{path} is not a facejax clip classifier: {error}") from error
         fitted = Fitted(
             content["estimator"],
             content["num_classes"],
@@ -251,21 +251,21 @@ class ClipClassifier:
 
 
 def _check_estimator(estimator: Any, descriptor: Descriptor) -> None:
-    """Raises ValueError where the estimator of a file is none that a `Recipe` makes, or its trees are damaged."""
+    """Raises ValueError if the estimator of a file is not one that a `Recipe` makes, or if its trees are damaged."""
     from sklearn.tree import DecisionTreeClassifier
 
     if type(estimator) not in [type(Recipe(name).estimator()) for name in CLASSIFIERS]:
-        raise ValueError(f"it holds a {type(estimator).__name__}, no classifier of clips")
+        raise ValueError(f"it contains a {type(estimator).__name__}, which is not a clip classifier")
     if estimator.n_features_in_ % descriptor.size(1):
-        raise ValueError(f"a vector of {estimator.n_features_in_} numbers is no descriptor of it")
+        raise ValueError(f"a vector of {estimator.n_features_in_} numbers does not fit its descriptor")
     for member in getattr(estimator, "estimators_", ()):
         if type(member) is not DecisionTreeClassifier or member.tree_.n_features != estimator.n_features_in_:
-            raise ValueError("a tree of its forest is of other vectors")
+            raise ValueError("a tree of its forest is for other vectors")
         _check_tree(member.tree_)
 
 
 def _check_tree(tree: Any) -> None:
-    """Raises ValueError where a tree of a file would lead its reader in circles or out of its arrays."""
+    """Raises ValueError if a tree of a file has cycles or indices out of range."""
     count, place = tree.node_count, np.arange(tree.node_count)
     left, right = tree.children_left, tree.children_right
     leaf = left == -1

@@ -1,4 +1,4 @@
-"""Features of a clip's faces -> one vector (paper section 3.3): statistics over time, or over faces and then time."""
+"""Clip descriptors from features of faces (paper section 3.3): statistics over time, or over faces and then time."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -14,13 +14,13 @@ LEVELS = ("frames", "faces_then_frames")
 
 @dataclasses.dataclass(frozen=True)
 class Descriptor:
-    """What a clip's vector is made of; a value, so that it can be stored beside a classifier.
+    """How a clip's vector is computed; a value that can be stored with a classifier.
 
     Attributes:
-        levels: ``frames``: the statistics over all faces, of which there is one a frame (AFEW); or
-            ``faces_then_frames``: the statistics over the faces of each frame, and again over the frames (VGAF), so
+        levels: ``frames``: statistics over all faces, of which there is one per frame (AFEW); or
+            ``faces_then_frames``: statistics over the faces of each frame, then over the frames (VGAF), so
             that a crowded frame counts no more than another.
-        statistics: Among `STATISTICS`, concatenated in this order; std is the population's (divided by n).
+        statistics: Names in `STATISTICS`, concatenated in this order; std is the population's (divided by n).
     """
 
     levels: str = "frames"
@@ -28,7 +28,7 @@ class Descriptor:
 
     def __post_init__(self):
         if not self.statistics:
-            raise ValueError(f"expected one statistic or more, among {', '.join(STATISTICS)}")
+            raise ValueError(f"expected at least one statistic, among {', '.join(STATISTICS)}")
         for name in self.statistics:
             if name not in STATISTICS:
                 raise ValueError(f"no statistic {name!r}{nearest(name, STATISTICS)}")
@@ -36,18 +36,18 @@ class Descriptor:
             raise ValueError(f"levels must be one of {', '.join(LEVELS)}, got {self.levels!r}")
 
     def size(self, num_features: int) -> int:
-        """Length of the vector: 4 D for the paper's two."""
+        """Length of the vector: 4 D for the paper's two descriptors."""
         factor = len(self.statistics)
         return num_features * (factor if self.levels == "frames" else factor**2)
 
     def __call__(
         self, features: Float[np.ndarray, "n features"], frames: Int[np.ndarray, " n"]
     ) -> Float[np.ndarray, " descriptor"]:
-        """The clip's vector, float32, of length 1 (L2); zeros where the clip has no face.
+        """The clip's vector, float32, of length 1 (L2); zeros if the clip has no face.
 
         Args:
-            features: One row a face.
-            frames: Number of the frame of each face.
+            features: One row per face.
+            frames: Frame number of each face.
         """
         if not len(features):
             return np.zeros(self.size(features.shape[1]), np.float32)
@@ -68,5 +68,5 @@ VGAF = Descriptor("faces_then_frames", ("mean", "std"))
 def describe_clips(
     clips: Iterable[tuple[np.ndarray, np.ndarray]], descriptor: Descriptor
 ) -> Float[np.ndarray, "clips descriptor"]:
-    """One vector a clip, from (features, frames) of each (`FeatureTable.per_clip`)."""
+    """One vector per clip, from its (features, frames) (`FeatureTable.per_clip`)."""
     return np.stack([descriptor(features, frames) for features, frames in clips])

@@ -1,4 +1,4 @@
-"""Faces of a clip's frames: found in batches of frames, chosen, cut out, and kept as one small file a clip."""
+"""Faces in the frames of a clip: found in batches, chosen, cropped, and stored as one small file per clip."""
 
 import dataclasses
 import itertools
@@ -15,21 +15,21 @@ from facejax.data.decode import decode_image
 from facejax.video.frames import Frame
 
 CHOICES = ("largest", "probable", "all")
-# Frames that the detector sees at once: bounds the memory; it makes groups of its own by pixels.
+# Frames passed to the detector at once, which bounds the memory; it forms its own groups by pixels.
 FRAMES_AT_ONCE = 16
 _QUALITY = 95
 
 
 @runtime_checkable
 class Detector(Protocol):
-    """What finds faces: `facejax.detect.MTCNN`."""
+    """A face detector, such as `facejax.detect.MTCNN`."""
 
     def detect(self, images: Sequence[Any]) -> Sequence[Any]:
         """``bboxes`` (n, 4), ``scores`` (n,), ``landmarks`` (n, 5, 2) for each uint8 RGB image, best score first."""
         ...
 
 
-# (image, bbox, landmarks) -> crop, uint8 RGB: `facejax.detect.crop_face`, or a warp by the landmarks.
+# (image, bbox, landmarks) -> crop, uint8 RGB: `facejax.detect.crop_face`, or a warp based on the landmarks.
 Cutter = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -38,9 +38,9 @@ class Face:
     """One face in one frame.
 
     Attributes:
-        frame: Number of the frame.
+        frame: Frame number.
         time: Seconds from the start of the clip.
-        bbox: [x1, y1, x2, y2] in pixels of the file's frame.
+        bbox: [x1, y1, x2, y2] in pixels of the original frame.
         score: The detector's probability.
         landmarks: Eyes, nose and mouth corners, x and y in the same pixels.
         crop: uint8 RGB (height, width, 3), of any size.
@@ -56,16 +56,16 @@ class Face:
 
 @dataclasses.dataclass(frozen=True)
 class ClipFaces:
-    """All chosen faces of a clip, in the order of its frames; a face's place is the same in every field.
+    """All chosen faces of a clip, in frame order; a face has the same index in every field.
 
     Attributes:
-        num_frames: Frames that were looked at, also those without a face.
-        frame: Number of each face's frame.
+        num_frames: Number of frames examined, including those without a face.
+        frame: Frame number of each face.
         time: Seconds.
         bbox: [x1, y1, x2, y2] in pixels.
         score: Probability of a face.
         landmarks: x and y in pixels.
-        crops: uint8 RGB (height, width, 3) each, of different sizes.
+        crops: Crops, uint8 RGB (height, width, 3), of different sizes.
     """
 
     num_frames: int
@@ -80,7 +80,7 @@ class ClipFaces:
         return len(self.frame)
 
     def save(self, path: pathlib.Path) -> None:
-        """Writes the clip's faces as ``.npz``, the crops as JPEG (quality 95); the file appears whole or not at all."""
+        """Writes the clip's faces as ``.npz``, the crops as JPEG (quality 95), atomically."""
         encoded = [_jpeg(crop) for crop in self.crops]
         with whole_file(path) as file:
             np.savez(
@@ -97,7 +97,7 @@ class ClipFaces:
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "ClipFaces":
-        """What `save` wrote."""
+        """Reads what `save` wrote."""
         with np.load(path) as stored:
             data, ends = stored["jpeg"].tobytes(), np.cumsum(stored["length"])
             starts = ends - stored["length"]
@@ -114,18 +114,18 @@ def find_faces(
     choose: str = "largest",
     at_once: int = FRAMES_AT_ONCE,
 ) -> Iterator[tuple[Frame, list[Face]]]:
-    """Yields each frame with its chosen faces; holds `at_once` frames in memory, however long the clip is.
+    """Yields each frame with its chosen faces; keeps `at_once` frames in memory, however long the clip is.
 
     Args:
         frames: See `facejax.video.frames`.
-        detector: Sees the frames in groups.
-        cut: Cuts a face out of a frame. Its ValueError (a box without a pixel in the frame) drops the face.
+        detector: Processes the frames in groups.
+        cut: Crops a face from a frame. If it raises ValueError (a box entirely outside the frame), the face is dropped.
         choose: ``largest`` box of each frame (the paper's text, AFEW), the most ``probable`` one (its published code),
             or ``all`` (VGAF).
-        at_once: Frames of a group.
+        at_once: Frames per group.
 
     Raises:
-        ValueError: `choose` is another word.
+        ValueError: `choose` is none of these.
     """
     if choose not in CHOICES:
         raise ValueError(f"choose must be one of {', '.join(CHOICES)}, got {choose!r}")
@@ -140,7 +140,7 @@ def find_faces(
 def chosen_faces(
     bboxes: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, " n"], choose: str
 ) -> Int[np.ndarray, " k"]:
-    """Indices of the faces of a frame that are used, see `find_faces`; none where there is none."""
+    """Indices of the faces of a frame that are used, see `find_faces`; empty if there is none."""
     if choose == "all" or not len(scores):
         return np.arange(len(scores))
     weight = scores if choose == "probable" else (bboxes[:, 2:] - bboxes[:, :2]).prod(axis=1)
@@ -148,7 +148,7 @@ def chosen_faces(
 
 
 def clip_faces(faces: Iterable[tuple[Frame, Sequence[Face]]]) -> ClipFaces:
-    """The faces of a whole (short) clip together."""
+    """Collects the faces of a whole (short) clip."""
     num_frames, kept = 0, []
     for _, of_frame in faces:
         num_frames += 1
@@ -171,7 +171,7 @@ def _cut(frame: Frame, detections: Any, chosen: np.ndarray, cut: Cutter) -> Iter
             crop = cut(frame.image, bbox, landmarks)
         except ValueError:
             continue
-        # Crops are views of the frame where nothing was warped: a copy lets the frame go.
+        # Crops are views of the frame if nothing was warped: copying lets the frame be freed.
         crop = np.array(crop)
         yield Face(
             frame.index,

@@ -1,4 +1,4 @@
-"""Features of all faces of all clips as one table, which other tools can read (npz, Parquet)."""
+"""Features of all faces of all clips as one table that other tools can read (npz, Parquet)."""
 
 import dataclasses
 import itertools
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from facejax.atomic import whole_file
 from facejax.video.faces import ClipFaces, Face
 
-# Crops that are embedded at once; `LoadedModel` splits them into batches of the device.
+# Crops embedded at once; `LoadedModel` splits them into batches for the device.
 CROPS_AT_ONCE = 256
 
 # Crops, uint8 RGB of any size -> (n, D) float32: `facejax.inference.LoadedModel.features`.
@@ -21,13 +21,13 @@ Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """What is known of a clip beside its faces.
+    """What is known about a clip besides its faces.
 
     Attributes:
-        id: Unique in its set.
+        id: Unique in its dataset.
         split: ``train`` or ``validation``.
         label: Index of its class, -1 for unknown.
-        num_frames: Frames that were looked at.
+        num_frames: Number of frames examined.
     """
 
     id: str
@@ -38,16 +38,16 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureTable:
-    """One row a face, ordered by clip and frame; clips without a face have no row.
+    """One row per face, ordered by clip and frame; clips without a face have no row.
 
     Attributes:
         clips: All clips.
         clip: Index in `clips` of each face, ascending.
-        frame: Number of its frame.
+        frame: Frame number of each face.
         time: Seconds from the start of the clip.
         bbox: [x1, y1, x2, y2] in pixels of the frame.
         score: The detector's probability.
-        features: Penultimate layer of the network.
+        features: Outputs of the network's penultimate layer.
         source: Which network and weights made them, in words.
     """
 
@@ -81,7 +81,7 @@ class FeatureTable:
             yield self.features[start:end], self.frame[start:end]
 
     def save(self, path: pathlib.Path) -> None:
-        """Writes ``.npz`` (arrays and text, no pickle): this table and nothing lost. Appears whole or not at all."""
+        """Writes the whole table as ``.npz`` (arrays and text, no pickle), atomically."""
         with whole_file(path) as file:
             np.savez(
                 file,
@@ -92,15 +92,15 @@ class FeatureTable:
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "FeatureTable":
-        """What `save` wrote."""
+        """Reads what `save` wrote."""
         with np.load(path, allow_pickle=False) as stored:
             clips = tuple(Clip(**clip) for clip in json.loads(str(stored["clips"])))
             return cls(clips, **{name: stored[name] for name in _COLUMNS}, source=str(stored["source"]))
 
     def save_parquet(self, path: pathlib.Path) -> None:
-        """Writes one row a face: clip, split, label, frame, time, x1, y1, x2, y2, score, feature (list of float).
+        """Writes one row per face: clip, split, label, frame, time, x1, y1, x2, y2, score, feature (list of float).
 
-        The file's metadata hold ``facejax.source`` and ``facejax.clips`` (JSON: all clips, also those without a face).
+        The file's metadata contain ``facejax.source`` and ``facejax.clips`` (JSON: all clips, even without a face).
         """
         import pyarrow as pa
         import pyarrow.parquet
@@ -126,10 +126,10 @@ _COLUMNS = ("clip", "frame", "time", "bbox", "score", "features")
 
 
 def embed_faces(faces: Iterable[Face], embed: Embed) -> tuple[Float[np.ndarray, "n features"], Int[np.ndarray, " n"]]:
-    """Features of one clip's faces, and the numbers of their frames: what a `ClipClassifier` is told of a clip.
+    """Features of one clip's faces and their frame numbers, as a `ClipClassifier` takes them.
 
     Args:
-        faces: Read a few at a time, so that the crops of a long clip are never in memory together.
+        faces: Read a few at a time, so that the crops of a long clip are never all in memory.
         embed: Features of crops, e.g. `facejax.load_model(...).features`.
     """
     iterator = iter(faces)
@@ -144,12 +144,12 @@ def embed_clips(clips: Iterable[tuple[Clip, ClipFaces]], embed: Embed, source: s
     """Features of all faces of all clips; crops of short clips share the device's batches.
 
     Args:
-        clips: Clips with their faces; read one after another, so that a generator of any length will do.
+        clips: Clips with their faces; consumed one by one, so that a generator of any length works.
         embed: Features of crops, e.g. `facejax.load_model(...).features`.
         source: Which network and weights that is, in words.
 
     Raises:
-        ValueError: There is no clip.
+        ValueError: There are no clips.
     """
     known: list[Clip] = []
     columns: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
@@ -171,12 +171,12 @@ def embed_clips(clips: Iterable[tuple[Clip, ClipFaces]], embed: Embed, source: s
     if waiting or not columns["features"]:
         flush()
     if not known:
-        raise ValueError("expected one clip or more, got none")
+        raise ValueError("expected at least one clip, got none")
     return FeatureTable(tuple(known), **{name: _joined(parts) for name, parts in columns.items()}, source=source)
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """The parts as one array. Each is let go when it is copied: a set's features are gigabytes."""
+    """Concatenates the parts, freeing each once it is copied: a dataset's features take gigabytes."""
     joined = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
     parts.reverse()
     start = 0

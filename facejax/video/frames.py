@@ -1,4 +1,4 @@
-"""Frames of a video, one after another: decoded ahead in a thread, never more than a few of them in memory."""
+"""Frames of a video, one after another: decoded ahead in a thread, with only a few in memory at a time."""
 
 import atexit
 import contextlib
@@ -18,14 +18,14 @@ from jaxtyping import UInt8
 
 logger = logging.getLogger(__name__)
 
-# Decoded frames that wait for the consumer: enough that detection and decoding overlap, 50 MB at 1080p.
+# Decoded frames that wait for the consumer: enough for detection and decoding to overlap, 50 MB at 1080p.
 _AHEAD = 8
-# A broken frame in the middle of a file: decoders report a failed read where the next one may work again. So many in a
-# row are the end; before the number of frames that the header states, which may be anything, more of them are.
+# For a broken frame in the middle of a file, decoders report a failed read, and the next read may succeed. This many
+# failures in a row are taken for the end; before the frame count in the header, which may be wrong, more are allowed.
 _MAX_FAILURES, _MAX_FAILURES_WITHIN = 30, 10_000
-# Containers round times to milliseconds, the first as well: within this many seconds the rate is more exact.
+# Containers round times to milliseconds, including the first: within this many seconds the rate is more exact.
 _ROUNDING = 1.001e-3
-# Frames a second of a file that tells neither times nor a rate.
+# Frames per second assumed for a file that states neither times nor a rate.
 _FPS = 25.0
 
 
@@ -33,11 +33,11 @@ class Frame(NamedTuple):
     """One frame.
 
     Attributes:
-        index: Number in the file, from 0; frames that were left out count.
-        time: Seconds from the first frame, as the file tells it (a sound that starts earlier does not count); never
-            before that of the frame before.
+        index: Number in the file, from 0; skipped frames count.
+        time: Seconds from the first frame, according to the file (audio that starts earlier does not count); never
+            less than that of the previous frame.
         image: uint8 RGB (height, width, 3).
-        scale: Factor from the file's pixels to the image's (1 unless `max_side` made it smaller).
+        scale: Factor from the file's pixels to the image's (1 unless `max_side` reduced it).
     """
 
     index: int
@@ -47,7 +47,7 @@ class Frame(NamedTuple):
 
 
 class VideoError(ValueError):
-    """A file that is no video that OpenCV can read; the message names it."""
+    """A file is not a video that OpenCV can read; the message names the file."""
 
 
 def read_frames(
@@ -61,20 +61,20 @@ def read_frames(
 ) -> Iterator[Frame]:
     """Yields the frames of a video file in order; memory does not grow with its length.
 
-    Frames between those that are wanted are grabbed and not converted. Rotation that the file asks for is applied
-    (OpenCV does so). Damaged frames are left out, their numbers stay free.
+    Frames between the wanted ones are grabbed but not converted. Rotation requested by the file is applied (OpenCV does
+    so). Damaged frames are skipped and leave a gap in the numbering.
 
     Args:
         path: A file that OpenCV's FFmpeg can read (mp4, avi, mov, webm, ...).
         every: Yields every n-th frame; 1 for all, as the paper does.
-        per_second: Of these, yields about so many a second, chosen by their times; 0 for all.
-        max_side: Larger frames are reduced to this many pixels on their longer side; 0 for never.
-        max_frames: Stops after this many; 0 for the whole file.
-        ahead: Frames that are decoded before they are asked for.
+        per_second: Of these, yields about this many per second, chosen by their times; 0 for all.
+        max_side: Larger frames are downscaled to this many pixels on their longer side; 0 for never.
+        max_frames: Stops after this many frames; 0 for the whole file.
+        ahead: Number of frames to decode ahead.
 
     Raises:
         FileNotFoundError: There is no such file.
-        VideoError: It cannot be opened or holds no readable frame.
+        VideoError: It cannot be opened or contains no readable frame.
         ValueError: `every` is below 1, or `per_second` or `max_side` below 0.
     """
     path = pathlib.Path(path)
@@ -90,15 +90,15 @@ def read_frames(
 
 
 def mean_rate(path: pathlib.Path | str, *, every: int = 1, seconds: float | int = 0) -> float:
-    """Frames a second that `read_frames` yields on average; decodes the file, since headers say it of some files only.
+    """Mean frames per second that `read_frames` yields; decodes the file, since only some headers state it.
 
     Args:
-        path: As of `read_frames`.
+        path: As in `read_frames`.
         every: Counts every n-th frame.
         seconds: Counts frames up to this time; 0 for the whole file.
 
     Returns:
-        (frames - 1) / (last time - first time); 25 where these are no two different times.
+        (frames - 1) / (last time - first time); 25 if there are no two different times.
 
     Raises:
         VideoError: It cannot be opened.
@@ -114,12 +114,12 @@ def mean_rate(path: pathlib.Path | str, *, every: int = 1, seconds: float | int 
 
 
 def array_frames(images: Iterable[np.ndarray], *, fps: float | int = 30, every: int = 1) -> Iterator[Frame]:
-    """Yields images that are in memory already as frames, e.g. a clip of the set `people`.
+    """Yields images that are already in memory as frames, e.g. a clip of the dataset `people`.
 
     Args:
         images: uint8 RGB (height, width, 3) each.
-        fps: Images a second, for the times.
-        every: Yields every n-th.
+        fps: Images per second, for the times.
+        every: Yields every n-th image.
     """
     for index, image in enumerate(images):
         if index % every == 0:
@@ -127,25 +127,25 @@ def array_frames(images: Iterable[np.ndarray], *, fps: float | int = 30, every: 
 
 
 def file_name(path: pathlib.Path | str) -> Any:
-    """A path as OpenCV's FFmpeg takes it, whatever letters it has.
+    """A path in a form that OpenCV's FFmpeg accepts, whatever characters it has.
 
-    As bytes, since a name that is not UTF-8 ends the process; from the root, since in ``talk: 1.mp4`` what stands
-    before the colon would be a protocol.
+    It is in bytes, since a name that is not UTF-8 would end the process, and absolute, since in ``talk: 1.mp4`` the
+    part before the colon would be taken for a protocol.
     """
     return os.fsencode(os.path.abspath(path))
 
 
 @contextlib.contextmanager
 def opened(path: pathlib.Path) -> Iterator[cv2.VideoCapture]:
-    """The video in a file, by FFmpeg alone: another of OpenCV's backends decodes a picture before it tells its size.
+    """Opens a video file with FFmpeg only: another of OpenCV's backends decodes a picture before it reports its size.
 
     Raises:
-        VideoError: It is no video that FFmpeg reads.
+        VideoError: It is not a video that FFmpeg can read.
     """
     capture = cv2.VideoCapture(file_name(path), cv2.CAP_FFMPEG)
     try:
         if not capture.isOpened():
-            raise VideoError(f"{path} is no video that OpenCV can open; `ffprobe FILE` says what it is")
+            raise VideoError(f"{path} is not a video that OpenCV can open; `ffprobe FILE` shows what it is")
         yield capture
     finally:
         capture.release()
@@ -163,11 +163,11 @@ def _decode(path: pathlib.Path, every: int, per_second: float | int, max_side: i
             if given == max_frames:
                 return
         if not given:
-            raise VideoError(f"{path} holds no frame that OpenCV can read")
+            raise VideoError(f"{path} contains no frame that OpenCV can read")
 
 
 def _grabbed(capture: cv2.VideoCapture, every: int, per_second: float | int) -> Iterator[tuple[int, float]]:
-    """Number and time in seconds of each frame that is wanted; `capture.retrieve` gives the one told last."""
+    """Yields number and time in seconds of each wanted frame; `capture.retrieve` returns the one yielded last."""
     fps = capture.get(cv2.CAP_PROP_FPS)
     fps = fps if fps > 0 else _FPS
     index, failures, before, due = -1, 0, 0.0, -math.inf
@@ -179,17 +179,17 @@ def _grabbed(capture: cv2.VideoCapture, every: int, per_second: float | int) -> 
             continue
         lost, failures = lost + failures, 0
         by_rate = index / fps
-        # Clips of phones and browsers have frames of any length; the header's rate may even be the clock's 1000.
+        # Frames from phones and browsers vary in duration; the header's rate may even be the clock's 1000.
         told = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         time = max(told if told > 0 and abs(told - by_rate) > _ROUNDING else by_rate, before)
-        # The frame nearest to the time that is due; where the next one would lie is guessed from the last.
+        # Takes the frame nearest to the due time; the time of the next one is extrapolated from the last.
         reached = time + (time - before) / 2 >= due - _ROUNDING
         before = time
         if index % every == 0 and reached:
             due = time + 1 / per_second if per_second else -math.inf
             yield index, time
     if lost:
-        logger.warning("%d damaged frames in the middle of the clip are left out", lost)
+        logger.warning("%d damaged frames in the middle of the clip were skipped", lost)
 
 
 def _frame(index: int, time: float, bgr: np.ndarray, max_side: int) -> Frame:
@@ -201,7 +201,7 @@ def _frame(index: int, time: float, bgr: np.ndarray, max_side: int) -> Frame:
 
 
 def _ahead(frames: Iterator[Frame], size: int) -> Iterator[Frame]:
-    """The same items, made in a thread that is at most `size` of them ahead; it ends with the consumer."""
+    """Yields the same items, made in a thread at most `size` of them ahead; the thread ends with the consumer."""
     ready: queue.Queue = queue.Queue(maxsize=max(size, 1))
     stopped = threading.Event()
 
@@ -229,7 +229,7 @@ def _ahead(frames: Iterator[Frame], size: int) -> Iterator[Frame]:
         stopped.set()
         thread.join()
 
-    # A programme may end with the clip half read: a decoder that still runs then takes it down.
+    # The program may exit with the clip half read; a decoder that is still running would then crash it.
     atexit.register(stop)
     thread.start()
     try:

@@ -1,4 +1,4 @@
-"""Score fusion: several classifiers, or the same on features of several backbones, decide together."""
+"""Score fusion: combines several classifiers, or the same one on features of several backbones."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def fuse(members: Sequence[Float[np.ndarray, "n classes"]]) -> Float[np.ndarray,
     """Mean of the members' standardised scores; rows sum to 1.
 
     Args:
-        members: Scores of the same clips, one array a classifier.
+        members: Scores of the same clips, one array per classifier.
 
     Raises:
         ValueError: There are none, or their shapes differ.

@@ -1,4 +1,4 @@
-"""Fitting the networks of `attention` on exported features, scoring clips with them, and files that hold them."""
+"""Fits the networks of `attention` on exported features, scores clips with them, and saves and loads them."""
 
 import dataclasses
 import json
@@ -14,10 +14,10 @@ from jaxtyping import Float, Int
 from facejax.atomic import whole_file
 from facejax.video.attention import SequenceRecipe, apply, initial_state, train_step
 
-# (features (n, D), numbers of the frames (n,)) of a clip's faces; n may be 0.
+# (features (n, D), frame numbers (n,)) of a clip's faces; n may be 0.
 ClipArrays = tuple[np.ndarray, np.ndarray]
 _FORMAT = 1
-_WARMUP = 0.1  # part of the steps
+_WARMUP = 0.1  # fraction of the steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +27,9 @@ class FittedSequence:
     Attributes:
         recipe: How they were trained.
         num_classes: Classes of the task.
-        mean: Of each feature over the faces of the training clips; features are standardised with it.
-        std: Standard deviation likewise.
-        params: Of each repeat.
+        mean: Mean of each feature over the faces of the training clips, used to standardise features.
+        std: Standard deviation, likewise.
+        params: Parameters of each repeat.
     """
 
     recipe: SequenceRecipe
@@ -50,7 +50,7 @@ class FittedSequence:
         return np.concatenate(parts)
 
     def save(self, path: pathlib.Path) -> None:
-        """Writes ``.npz`` (arrays and JSON text, no pickle), whole or not at all."""
+        """Writes ``.npz`` (arrays and JSON text, no pickle), atomically."""
         arrays: dict[str, Any] = flatten_dict({str(repeat): tree for repeat, tree in enumerate(self.params)}, sep="/")
         about = {"format": _FORMAT, "num_classes": self.num_classes, "recipe": dataclasses.asdict(self.recipe)}
         with whole_file(path) as file:
@@ -58,14 +58,14 @@ class FittedSequence:
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "FittedSequence":
-        """What `save` wrote.
+        """Reads what `save` wrote.
 
         Raises:
-            ValueError: The file is of another format.
+            ValueError: The file has another format.
         """
         with np.load(path, allow_pickle=False) as stored:
             if "about" not in stored or (about := json.loads(str(stored["about"])))["format"] != _FORMAT:
-                raise ValueError(f"{path} holds no sequence network of facejax in format {_FORMAT}")
+                raise ValueError(f"{path} does not contain a facejax sequence network in format {_FORMAT}")
             arrays = {name: stored[name] for name in stored.files if name not in ("about", "mean", "std")}
             trees, recipe = unflatten_dict(arrays, sep="/"), SequenceRecipe(**about["recipe"])
             params = tuple(trees[str(repeat)] for repeat in range(recipe.repeats))
@@ -79,7 +79,7 @@ def fit_sequence(
 
     Args:
         recipe: Network and training.
-        clips: Training clips, each with a face at least.
+        clips: Training clips, each with at least one face.
         labels: Their classes.
         num_classes: Classes of the task.
 
@@ -91,7 +91,7 @@ def fit_sequence(
         raise ValueError(f"expected training clips with faces; {len(empty)} of {len(clips)} have none: leave them out")
     faces = np.concatenate([features for features, _ in clips])
     mean, std = faces.mean(axis=0), faces.std(axis=0)
-    std = np.where(std > 1e-6, std, 1)  # else a feature that is dead in training would outweigh all others later
+    std = np.where(std > 1e-6, std, 1)  # otherwise a feature that is dead in training would later outweigh all others
     everything = pad_clips(clips, recipe.max_frames, len(clips), mean, std)
     everything["labels"] = np.asarray(labels, np.int32)
     params = tuple(_train(recipe, everything, num_classes, recipe.seed + repeat) for repeat in range(recipe.repeats))
@@ -110,7 +110,7 @@ def _train(recipe: SequenceRecipe, clips: dict[str, np.ndarray], num_classes: in
     order_rng, dropout = np.random.default_rng(seed), jax.random.key(seed)
     for step in range(steps):
         if step % steps_per_epoch == 0:
-            # The last batch is filled with clips of the epoch's beginning, so that one shape is compiled.
+            # The last batch is filled with clips from the start of the epoch, so that only one shape is compiled.
             order = np.resize(order_rng.permutation(count), steps_per_epoch * recipe.batch_size)
         start = step % steps_per_epoch * recipe.batch_size
         batch: Any = {name: value[order[start : start + recipe.batch_size]] for name, value in clips.items()}
@@ -121,7 +121,7 @@ def _train(recipe: SequenceRecipe, clips: dict[str, np.ndarray], num_classes: in
 
 
 def _schedule(step: int, steps: int) -> float:
-    """Linear warm-up, then half a cosine down to zero."""
+    """Linear warm-up, then cosine decay to zero."""
     warmup = max(round(_WARMUP * steps), 1)
     if step < warmup:
         return (step + 1) / warmup
@@ -135,9 +135,9 @@ def pad_clips(
     mean: Float[np.ndarray, " features"],
     std: Float[np.ndarray, " features"],
 ) -> dict[str, Any]:
-    """``features`` (count, max_frames, D), standardised, ``frames`` and ``mask`` (count, max_frames); else zeros.
+    """``features`` (count, max_frames, D), standardised, ``frames`` and ``mask`` (count, max_frames); zero-padded.
 
-    Longer clips are thinned evenly. Frame numbers count from the clip's first face.
+    Longer clips are subsampled evenly. Frame numbers count from the clip's first face.
     """
     batch = {
         "features": np.zeros((count, max_frames, len(mean)), np.float32),

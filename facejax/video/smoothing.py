@@ -7,14 +7,14 @@ from jaxtyping import Float
 
 
 class ExponentialSmoother:
-    """Smooths scores as they come; after a gap it trusts what is new, since weights fade with time and not with calls.
+    """Smooths scores as they arrive; weights decay with time rather than per call, so that new scores win after a gap.
 
     The mean of all scores so far, each weighted by exp(-age / seconds): the first output equals the first input, and
-    frames that come late or are missing need no special case.
+    late or missing frames need no special case.
     """
 
     def __init__(self, seconds: float):
-        """`seconds`: age at which a score weighs 1/e of a new one.
+        """`seconds`: age at which a score has 1/e of the weight of a new one.
 
         Raises:
             ValueError: It is not positive.

@@ -75,8 +75,8 @@ def test_a_group_of_few_persons_is_not_compared():
     assert np.isnan(result.groups[0].interval95).all()
     text = "\n".join(result.markdown())
     assert "| one | 40 | 1 | 10.00 (not compared) |" in text
-    assert "Not compared: a group of fewer than 30 records or 10 persons, too few to say." in text
-    assert re.search(r"Gap 40\.00 points: twenty is served best, ten worst\. 0 unknown\.", text)
+    assert "Not compared: groups with fewer than 30 records or 10 people, which are too few for a conclusion." in text
+    assert re.search(r"Gap 40\.00 points: twenty is served best, ten worst\. Unknown group: 0\.", text)
     assert "nan" not in text
     alike = by_group(
         "m", lambda records: 0.5, "x", group, ("one", "nine", "ten", "twenty"), clusters=persons, samples=9

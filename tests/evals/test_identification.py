@@ -51,7 +51,7 @@ def test_one_photo_a_person_and_all_others(photos):
         assert sorted(identities[train]) == several
         assert not set(train) & set(test)
         assert sorted([*train, *test]) == np.flatnonzero(np.isin(identities, several)).tolist()
-    with pytest.raises(ValueError, match="3 persons with one each"):
+    with pytest.raises(ValueError, match="3 people with one each"):
         list(one_photo_each(np.arange(3), 1, 0))
 
 

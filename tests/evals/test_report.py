@@ -218,7 +218,7 @@ def test_intervals_draw_persons_where_they_are_known(labels, tmp_path):
         result = written["last"]["tasks"]["emotion8"]
         widths[name] = [np.ptp(one["interval95"]) for one in (result, result["seven_from_eight"])]
         text = (tmp_path / name / "report.md").read_text()
-        assert ("by drawing persons" in text) == (name == "persons")
+        assert ("bootstrap over people" in text) == (name == "persons")
     assert min(np.array(widths["persons"]) / widths["photos"]) > 2
 
 
@@ -227,7 +227,7 @@ def test_a_model_that_says_one_class_of_everybody_is_told(tmp_path):
     scores = np.tile(np.eye(8, dtype=np.float32)[4], (RECORDS, 1))
     report_of_scores(tmp_path, scores, truth, {"emotion": truth})
     text = (tmp_path / "report.md").read_text()
-    assert "**The best epoch says `happiness` of every record.**" in text
+    assert "**The best epoch predicts `happiness` for every record.**" in text
     assert "--config.select=balanced_accuracy" in text
 
 

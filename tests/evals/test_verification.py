@@ -61,7 +61,7 @@ def test_drawn_pairs_are_as_lfw_s():
         assert (same[fold == k]).sum() == (~same[fold == k]).sum() == 12
     people = [set(identities[pairs[fold == k]].ravel()) for k in range(5)]
     assert sum(map(len, people)) == len(set.union(*people))
-    with pytest.raises(ValueError, match="5 persons with two photos"):
+    with pytest.raises(ValueError, match="5 people with two photos"):
         draw_pairs(np.array([0, 0, 1, 2]), folds=5)
 
 

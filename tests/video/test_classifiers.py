@@ -131,7 +131,7 @@ def test_files_of_others_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="of format 1, expected 2"):
         ClipClassifier.load(tmp_path / "old.skops")
     (tmp_path / "p.skops").write_bytes(pickle.dumps({"estimator": 1}))
-    with pytest.raises(ValueError, match="no clip classifier of facejax"):
+    with pytest.raises(ValueError, match="not a facejax clip classifier"):
         ClipClassifier.load(tmp_path / "p.skops")
     ClipClassifier(Fitted(Foreign(), 2, None, "fixed", {}), DETECTION, AFEW, ("a", "b"), "").save(tmp_path / "f.skops")
     with pytest.raises(ValueError, match="not trusted"):
@@ -176,8 +176,8 @@ def test_estimators_that_no_recipe_makes_are_refused(clips, tmp_path):
     odd = LinearSVC().fit(vectors[:, :-1], labels)
     for estimator, message in (
         (lone, "DecisionTreeClassifier"),
-        (mixed, "of other vectors"),
-        (odd, "23 numbers is no descriptor"),
+        (mixed, "for other vectors"),
+        (odd, "23 numbers does not fit"),
     ):
         fitted = Fitted(estimator, 3, None, "fixed", {})
         ClipClassifier(fitted, DETECTION, AFEW, ("a", "b", "c"), "").save(tmp_path / "c.skops")

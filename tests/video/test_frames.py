@@ -103,7 +103,7 @@ def test_files_that_are_no_video(tmp_path):
     for kind in (b"dref", b"dinf", b"minf", b"mdia", b"trak", b"moov"):
         damaged = struct.pack(">I", len(damaged) + 8) + kind + damaged
     (tmp_path / "picture.mp4").write_bytes(stream.getvalue() + damaged)
-    with pytest.raises(VideoError, match=r"picture\.mp4 is no video"):
+    with pytest.raises(VideoError, match=r"picture\.mp4 is not a video"):
         list(read_frames(tmp_path / "picture.mp4"))
     with pytest.raises(FileNotFoundError, match="nothing"):
         read_frames(tmp_path / "nothing.mp4")
@@ -133,7 +133,7 @@ def test_a_long_damage_in_the_middle_does_not_end_the_clip(video, monkeypatch, c
     capture = capture_of(grabbed, np.zeros((4, 4, 3), np.uint8), stated=95)
     monkeypatch.setattr(cv2, "VideoCapture", capture)
     assert [frame.index for frame in read_frames(video)] == [0, 91]
-    assert "90 damaged frames in the middle of the clip are left out" in caplog.text
+    assert "90 damaged frames in the middle of the clip were skipped" in caplog.text
 
 
 def test_frames_of_arrays():
