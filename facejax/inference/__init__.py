@@ -1,4 +1,4 @@
-"""Trained models in use: photos in; faces, and what the networks say about them, out."""
+"""Inference with trained models: takes photos, returns faces and the networks' predictions for them."""
 
 from facejax.inference.analyzer import FaceAnalyzer
 from facejax.inference.images import read_image

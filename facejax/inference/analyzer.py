@@ -1,4 +1,4 @@
-"""From a photo to its faces and what the networks say about them: detector, crops and any number of networks."""
+"""From a photo to its faces and their predicted attributes: the detector, the crops and any number of networks."""
 
 import itertools
 import os
@@ -16,7 +16,7 @@ from facejax.inference.results import Classification, Face, PhotoResult
 from facejax.inference.video import VIDEO_SUFFIXES, VideoFrame, analyze_frames
 from facejax.video.frames import read_frames
 
-# Attribute of a face that a task fills. Identity heads name people of a training set: their features are what is used.
+# Task -> attribute of `Face` that it sets. Identity heads name people of a training set, so only the features are used.
 ATTRIBUTES = {
     "age": "age",
     "gender": "gender",
@@ -25,34 +25,34 @@ ATTRIBUTES = {
     "emotion7": "emotion",
     "valence_arousal": "valence_arousal",
 }
-# Photos that are decoded and detected together: up to so many, and up to so many pixels.
+# Limits on a group of photos that are decoded and passed to the detector together: photos, and pixels in total.
 _GROUP_PHOTOS, _GROUP_PIXELS = 32, 1 << 25
 
 
 class FaceAnalyzer:
-    """Finds the faces of photos and says, for each, what its networks predict.
+    """Finds the faces in photos and runs the networks on each of them.
 
-    Photos are **RGB** throughout; what a network is fed is defined by its own weights (`PretrainedCfg.preprocessing`).
-    Faces are cut out as in the paper (the detector's box, eyes level) and run through each network in batches
-    of few padded sizes, so that nothing compiles anew as the number of faces varies.
+    Photos are **RGB** throughout; the preprocessing of each network is stored with its weights
+    (`PretrainedCfg.preprocessing`). Faces are cropped as in the paper (the detector's box, eyes level) and run through
+    each network in padded batches of a few sizes, so that nothing is recompiled as the number of faces varies.
 
     Attributes:
         models: The networks, in the order given.
-        detector: What finds the faces.
-        labels: Class names by attribute of `Face` (``emotion``: 8 or 7), for those that the networks tell.
+        detector: The face detector.
+        labels: Class names by attribute of `Face` (``emotion``: 8 or 7), for the attributes that the networks predict.
     """
 
     def __init__(self, models: Sequence[LoadedModel], detector: MTCNN | None = None, *, align: bool = True):
-        """Puts networks together.
+        """Combines networks and a detector.
 
         Args:
-            models: Networks with different tasks: one for age and gender, another for expressions. The features of the
-                first are the embedding.
+            models: Networks with different tasks, such as one for age and gender and another for expressions. The
+                features of the first are the embedding.
             detector: None for `MTCNN` with its defaults.
-            align: Whether crops are turned so that the eyes are level, as facejax prepares its training crops.
+            align: Whether crops are rotated so that the eyes are level, as facejax prepares its training crops.
 
         Raises:
-            ValueError: No network, or two that tell the same.
+            ValueError: There is no network, or two of them predict the same attribute.
         """
         if not models:
             raise ValueError("expected at least one network: FaceAnalyzer.load(FOLDER_OR_NAME, ...)")
@@ -66,20 +66,20 @@ class FaceAnalyzer:
                     continue
                 attribute = ATTRIBUTES[task]
                 if attribute in self.labels:
-                    raise ValueError(f"two networks tell the {attribute} of a face; load one of them")
+                    raise ValueError(f"two networks predict the {attribute} of a face; load only one of them")
                 self.labels[attribute] = model.class_names(task)
 
     @classmethod
     def load(
         cls, *names_or_dirs: str | os.PathLike, detector: MTCNN | None = None, align: bool = True
     ) -> "FaceAnalyzer":
-        """An analyzer of trained networks.
+        """Loads trained networks by folder or name.
 
         Args:
             *names_or_dirs: Each a folder (``workdirs/emotion_b2/best``) or the name of published weights
                 (``mobilenet_v1.vggface2_age_gender``); see `load_model`.
-            detector: As of `__init__`.
-            align: As of `__init__`.
+            detector: As in `__init__`.
+            align: As in `__init__`.
         """
         return cls([load_model(name) for name in names_or_dirs], detector, align=align)
 
@@ -89,18 +89,18 @@ class FaceAnalyzer:
     def analyze(self, source: Sequence[Source]) -> list[PhotoResult]: ...
 
     def analyze(self, source):
-        """The faces of a photo, of each photo of a list, or of a short video.
+        """Returns the faces of a photo, of each photo in a list, or of a short video.
 
         Args:
-            source: What `read_image` takes (a path, bytes, an RGB array), a list of these, or the path of a video. All
-                frames of a video are kept in memory: a long one is for `video`.
+            source: Anything `read_image` takes (a path, bytes, an RGB array), a list of these, or the path of a video.
+                All frames of a video are kept in memory: use `video` for long ones.
 
         Returns:
-            One `PhotoResult`, a list of them in the same order, or the list of what `video` yields.
+            One `PhotoResult`, a list of them in the same order, or for a video the list of its `VideoFrame`s.
 
         Raises:
             ValueError: A photo cannot be read; the message names it.
-            FileNotFoundError: The same.
+            FileNotFoundError: A file does not exist; the message names it.
         """
         if isinstance(source, str | os.PathLike) and pathlib.PurePath(source).suffix.lower() in VIDEO_SUFFIXES:
             return list(self.video(source))
@@ -109,7 +109,7 @@ class FaceAnalyzer:
         return next(self.photos([source]))
 
     def photos(self, sources: Iterable[Source]) -> Iterator[PhotoResult]:
-        """The faces of many photos, one result after the other, in memory that does not grow with their number."""
+        """Yields a result for each of many photos; memory use does not grow with their number."""
         for group in _groups((source, read_image(source)) for source in sources):
             for (source, image), faces in zip(group, self.faces([image for _, image in group]), strict=True):
                 yield PhotoResult(tuple(faces), image.shape[1], image.shape[0], source)
@@ -123,25 +123,26 @@ class FaceAnalyzer:
         smoothing: float | int = 0.5,
         max_gap: float | int = 1.0,
     ) -> Iterator[VideoFrame]:
-        """The frames of a video file with their faces, numbered by track and smoothed, in flat memory.
+        """Yields the frames of a video file with their faces, tracked and smoothed, in constant memory.
 
         Args:
-            path: A file that OpenCV's FFmpeg reads.
-            every: Looks at every n-th frame.
-            max_side: Larger frames are reduced to this many pixels on their longer side, and boxes are in pixels of the
-                reduced frame; 0 for never.
-            smoothing: Seconds after which what was seen of a face weighs 1/e; 0 for none.
-            max_gap: Seconds that a track outlives its face.
+            path: A file that OpenCV's FFmpeg can read.
+            every: Analyzes every n-th frame.
+            max_side: Larger frames are downscaled to this many pixels on their longer side, and boxes are in pixels of
+                the downscaled frame; 0 for never.
+            smoothing: Time constant of the exponential smoothing in seconds (older predictions decay to 1/e); 0 for
+                none.
+            max_gap: Seconds for which a track is kept after its face was last seen.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is no video.
+            FileNotFoundError: The file does not exist.
+            ValueError: It is not a video.
         """
         frames = read_frames(pathlib.Path(path), every=every, max_side=max_side)
         return analyze_frames(self, frames, smoothing=smoothing, max_gap=max_gap)
 
     def faces(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
-        """The faces of decoded photos, uint8 RGB (height, width, 3), in one batch: a list for each photo."""
+        """Returns a list of faces for each decoded photo, uint8 RGB (height, width, 3); all photos form one batch."""
         found = self.detector.detect(images)
         found = [photo[inside(photo, *image.shape[:2])] for photo, image in zip(found, images, strict=True)]
         attributes = self._attributes(images, found)
@@ -154,11 +155,11 @@ class FaceAnalyzer:
         ]
 
     def _attributes(self, images: Sequence[np.ndarray], found: Sequence[Detections]) -> Iterator[dict[str, Any]]:
-        """What the networks say of all faces, photo by photo."""
+        """The networks' predictions for all faces, photo by photo, as keyword arguments of `Face`."""
         faces: list[dict[str, Any]] = [{} for photo in found for _ in range(len(photo))]
         for model in self.models if faces else ():
             margin = model.cfg.preprocessing.margin
-            # Resized at once: a thousand crops of a huge photo are not held in full.
+            # Resized immediately, so that a thousand crops of a huge photo are not kept at full size.
             crops = [
                 model.cfg.preprocessing.resize(crop_face(image, box, points, margin=margin, align=self._align))
                 for image, photo in zip(images, found, strict=True)
@@ -184,14 +185,14 @@ def _values(attribute: str, prediction: Any, labels: dict[str, tuple[str, ...]])
 
 
 def inside(found: Detections, height: int, width: int) -> Bool[np.ndarray, " faces"]:
-    """Which boxes hold a whole pixel of a photo of this size, (n,) bool; the regression may push one out of it."""
+    """Which boxes contain a whole pixel of a photo of this size, (n,) bool; the regression may push one outside."""
     low = np.trunc(np.maximum(found.bboxes[:, :2], 0))
     high = np.trunc(np.minimum(found.bboxes[:, 2:], [width, height]))
     return np.asarray((high > low).all(axis=1))
 
 
 def _groups(photos: Iterable[tuple[Source, np.ndarray]]) -> Iterator[list[tuple[Source, np.ndarray]]]:
-    """Lists of photos that are worked on together."""
+    """Groups of photos that are processed together."""
     photos = iter(photos)
     for first in photos:
         group, pixels = [first], first[1].size // 3

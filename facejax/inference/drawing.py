@@ -1,4 +1,4 @@
-"""Faces drawn on a photo."""
+"""Draws faces on a photo."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 if TYPE_CHECKING:
     from facejax.inference.results import Face
 
-# RGB; neighbouring tracks differ.
+# RGB; consecutive track numbers get different colours.
 COLOURS = ((0, 200, 120), (255, 170, 0), (60, 150, 255), (240, 90, 140), (170, 120, 255), (0, 200, 220), (200, 200, 60))
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -18,13 +18,13 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 def draw_faces(
     image: UInt8[np.ndarray, "height width 3"], faces: Sequence["Face"]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """A copy of an RGB photo with boxes, landmarks and captions; lines and letters follow the size of the photo."""
+    """A copy of an RGB photo with boxes, landmarks and captions; lines and text scale with the photo."""
     canvas = image.copy()
     unit = max(max(image.shape[:2]) / 1000, 0.4)
     thickness = max(1, round(2 * unit))
-    # A caption covers the middle of a face, or another caption, only where there is no other place.
+    # Captions avoid the middles of faces and other captions where possible.
     taken = [_middle(_within(face.box, image.shape)) for face in faces]
-    # The largest face last, so that its box and caption lie on top.
+    # The largest face last, so that its box and caption are on top.
     order = sorted(range(len(faces)), key=lambda i: float(np.prod(faces[i].box[2:] - faces[i].box[:2])))
     for index in order:
         face = faces[index]
@@ -45,19 +45,19 @@ def draw_faces(
 
 
 def _within(box: np.ndarray, shape: tuple[int, ...], beyond: int = 0) -> np.ndarray:
-    """The part of a box in a photo, or so far beyond it that no line is seen: OpenCV's numbers end somewhere."""
+    """A box clipped to the photo, or to `beyond` pixels outside it: OpenCV limits the range of coordinates."""
     return np.clip(box, -beyond, np.array([shape[1], shape[0]] * 2) + beyond)
 
 
 def _middle(box: np.ndarray) -> tuple[int, int, int, int]:
-    """The inner half of a box in each direction."""
+    """The central half of a box in each direction."""
     x1, y1, x2, y2 = box.tolist()
     quarter_x, quarter_y = (x2 - x1) / 4, (y2 - y1) / 4
     return int(x1 + quarter_x), int(y1 + quarter_y), int(x2 - quarter_x), int(y2 - quarter_y)
 
 
 def _draw_caption(canvas, lines, box, colour, unit, taken) -> None:
-    """Lines of text above the box, or where there is room; `taken` holds the rectangles of earlier captions."""
+    """Draws lines of text above the box, or where there is room; `taken` lists the rectangles to avoid."""
     scale, weight = 0.55 * unit, max(1, round(unit))
     sizes = [cv2.getTextSize(line, _FONT, scale, weight)[0] for line in lines]
     pad = max(2, round(4 * unit))
@@ -74,7 +74,7 @@ def _draw_caption(canvas, lines, box, colour, unit, taken) -> None:
 
 
 def _place(shape, box, width, height, taken) -> tuple[int, int]:
-    """Left and top of a caption: above the box, below it, or inside its top; where it covers least of `taken`."""
+    """Left and top of a caption: above the box, below it or inside its top, whichever covers least of `taken`."""
     x1, y1, _, y2 = (int(edge) for edge in box)
     room_x, room_y = max(shape[1] - width, 0), max(shape[0] - height, 0)
     places = [(min(max(x1, 0), room_x), min(max(y, 0), room_y)) for y in (y1 - height, y2, y1)]

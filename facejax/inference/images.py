@@ -1,7 +1,7 @@
-"""Photos as they come from users: files, bytes and arrays of any kind, made uint8 RGB or refused with the reason.
+"""Reads photos supplied by users: files, bytes and arrays are converted to uint8 RGB or rejected with the reason.
 
-Nothing is taken on trust: a file must be a regular one (no device, no pipe that never ends) of bounded length, and the
-size that its header states is bounded before memory is taken for its pixels (`facejax.data.decode`).
+Input is not trusted: a file must be a regular file (not a device, nor a pipe that never ends) of bounded length, and
+the image size stated in its header is checked before memory is allocated for its pixels (`facejax.data.decode`).
 """
 
 import os
@@ -17,27 +17,27 @@ Source = str | os.PathLike | bytes | np.ndarray
 
 MAX_FILE_BYTES = 1 << 28  # an uncompressed photo of 89 megapixels
 PHOTO_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-# Photos as well, and of a phone's folder often most: better told as not read than passed over.
+# Photos too, and often most of a phone's folder: reported as unreadable rather than silently skipped.
 UNREAD_SUFFIXES = frozenset({".avif", ".heic", ".heif"})
 
 
 def read_image(source: Source) -> UInt8[np.ndarray, "height width 3"]:
-    """A photo as uint8 RGB (height, width, 3), range 0-255.
+    """Reads a photo as uint8 RGB (height, width, 3), range 0-255.
 
     Args:
-        source: A path, the bytes of a file, or an array. Files: JPEG, PNG, BMP, GIF, WebP or TIFF, turned as their EXIF
-            says; grey, palette, 16-bit and CMYK are converted, alpha is dropped, of an animation the first picture is
-            taken. Arrays: uint8 or uint16 (its upper byte), **RGB** order, never BGR; (height, width) and (height,
-            width, 1) grey, (height, width, 3), or (height, width, 4), whose alpha is dropped.
+        source: A path, the bytes of a file, or an array. Files: JPEG, PNG, BMP, GIF, WebP or TIFF, rotated by their
+            EXIF orientation; grey, palette, 16-bit and CMYK are converted, alpha is dropped, and of an animation the
+            first frame is used. Arrays: uint8 or uint16 (its upper byte), **RGB** order, never BGR; (height, width) and
+            (height, width, 1) grey, (height, width, 3), or (height, width, 4), whose alpha is dropped.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no photo, a damaged one, or too large.
+        FileNotFoundError: The file does not exist.
+        ValueError: It is not a photo, is damaged, or is too large.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _decode(bytes(source), "the bytes given")
+        return _decode(bytes(source), "the given bytes")
     if not isinstance(source, str | os.PathLike):
         raise ValueError(f"expected a path, bytes or an array as a photo, got {type(source).__name__}")
     path = pathlib.Path(source)
@@ -50,20 +50,20 @@ def _read_bounded(path: pathlib.Path) -> bytes:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no such photo: {path}") from error
     except ValueError as error:  # a NUL in the name
-        raise ValueError(f"not a file's name: {str(path)!r}") from error
+        raise ValueError(f"not a valid file name: {str(path)!r}") from error
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(
-            f"expected a file with a photo, {path} is {'a folder' if path.is_dir() else 'no regular file'}"
+            f"expected a photo file, but {path} is {'a folder' if path.is_dir() else 'not a regular file'}"
         )
     if status.st_size > MAX_FILE_BYTES:
-        raise ValueError(f"{path}: {status.st_size} bytes; allowed are {MAX_FILE_BYTES}")
+        raise ValueError(f"{path}: {status.st_size} bytes; at most {MAX_FILE_BYTES} are allowed")
     with path.open("rb") as file:
-        return file.read(MAX_FILE_BYTES)  # also where the file grows meanwhile
+        return file.read(MAX_FILE_BYTES)  # the file may have grown in the meantime
 
 
 def _decode(data: bytes, name: str) -> np.ndarray:
     if data[4:8] == b"ftyp":
-        raise CorruptImageError(f"{name}: a HEIC or AVIF photo or a video; save the photo as JPEG, PNG or WebP first")
+        raise CorruptImageError(f"{name} is a HEIC or AVIF photo or a video; save the photo as JPEG, PNG or WebP first")
     try:
         return decode_image(data)
     except CorruptImageError as error:

@@ -1,4 +1,4 @@
-"""A trained network in use: face crops in, features and predictions out, with the weights' own preprocessing."""
+"""Inference with one trained network: face crops to features and predictions, preprocessed as its weights require."""
 
 import functools
 import hashlib
@@ -21,11 +21,11 @@ from facejax.tasks import TASKS
 from facejax.weights.checkpoint import load_inference_checkpoint
 from facejax.weights.convert import load_published
 
-# A call of any number of faces runs in batches of these sizes, the last one padded, so that nothing compiles anew.
+# Any number of faces runs in batches of these sizes, the last one padded, so that nothing is recompiled.
 BATCH_SIZES = (1, 4, 16, 64)
-# Of a `PretrainedCfg`, what may be put in other words without another result.
+# Descriptive fields of a `PretrainedCfg`, which do not affect the results.
 _WORDS_ALONE = {"source", "licence", "training_data", "notes"}
-# Fields that came later, with what was done before them: of such networks the digest is still the same.
+# Fields added later, with the values that were implied before: omitted from the digest to keep old digests valid.
 _LATER = {"global_pool": "avg"}
 
 
@@ -33,22 +33,22 @@ class LoadedModel:
     """A network with its weights.
 
     Attributes:
-        cfg: What travels with the weights: preprocessing, tasks, label order, source, licence.
+        cfg: Metadata stored with the weights: preprocessing, tasks, label order, source, licence.
         variables: ``params`` and ``batch_stats``.
         card: The model card, Markdown: use, data, licence, measured accuracy, limits.
     """
 
     def __init__(self, cfg: PretrainedCfg, variables: dict[str, Any], card: str | None = None):
-        """Builds the network of `cfg`; `variables` must be those of it. Without a `card` it is made from `cfg`."""
+        """Builds the network of `cfg`, to which `variables` must belong. A missing `card` is generated from `cfg`."""
         self.cfg = cfg
         self.card = model_card(cfg) if card is None else card
         self.variables = jax.device_put(variables)
         self._outputs = _outputs_of(model_from_cfg(cfg), cfg.preprocessing)  # pyright: ignore  # modules are hashable
 
     def digest(self) -> str:
-        """Short name, 12 hexadecimal digits, of the weights and of all else that decides the results.
+        """Hash of the weights and of everything else that affects the results, 12 hexadecimal digits.
 
-        Training writes ``best`` in place: another epoch of the same run has another digest.
+        Training overwrites ``best``: a different epoch of the same run has a different digest.
         """
         cfg = {
             key: value
@@ -64,7 +64,7 @@ class LoadedModel:
         """Features and raw outputs of every head.
 
         Args:
-            faces: Crops, uint8 RGB (height, width, 3) of any size, 0-255; as a sequence or one array with a batch axis.
+            faces: Crops, uint8 RGB (height, width, 3) of any size, 0-255; a sequence, or one array with a batch axis.
 
         Returns:
             ``{"features": (n, D), <task>: (n, outputs)}``, float32; n = 0 gives empty arrays of these widths.
@@ -75,7 +75,7 @@ class LoadedModel:
         crops = [np.asarray(face) for face in faces]
         for index, crop in enumerate(crops):
             if not crop.size:
-                raise ValueError(f"expected crops with pixels, that of index {index} is {crop.shape}")
+                raise ValueError(f"expected non-empty crops, but crop {index} has shape {crop.shape}")
         resized = [self.cfg.preprocessing.resize(crop) for crop in crops]
         count = len(resized)
         size = self.cfg.preprocessing.image_size
@@ -90,10 +90,10 @@ class LoadedModel:
         return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
 
     def class_names(self, task: str) -> tuple[str, ...]:
-        """Names of a task's outputs in their order: those that came with the weights, or the task's own.
+        """Names of a task's outputs in order: those stored with the weights, or else the task's own.
 
         Raises:
-            KeyError: There is no such task.
+            KeyError: The task does not exist.
         """
         if task in self.cfg.labels:
             return tuple(self.cfg.labels[task])
@@ -106,7 +106,7 @@ class LoadedModel:
         return self.outputs(faces)["features"]
 
     def predict(self, faces: Sequence[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
-        """What each head says. Args as in `outputs`.
+        """Predictions of every head. Args as in `outputs`.
 
         Returns:
             By task: probabilities (n, classes) in the order of ``cfg.labels``; ``age``: years (n,) by the paper's
@@ -115,7 +115,7 @@ class LoadedModel:
         return self.decode(self.outputs(faces))
 
     def decode(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What `predict` returns, from what `outputs` returned."""
+        """Converts the result of `outputs` to that of `predict`."""
         predictions = {}
         for name in self.cfg.tasks:
             task, raw = TASKS[name], outputs[name]
@@ -127,7 +127,7 @@ class LoadedModel:
 
 @functools.lru_cache(maxsize=16)
 def _outputs_of(model: FaceModel, preprocessing: Preprocessing) -> Callable[[Any, Any], Any]:
-    """(variables, images) -> outputs, compiled once for all weights of a network."""
+    """(variables, images) -> outputs, compiled once per architecture and shared by all its weights."""
 
     @jax.jit
     def outputs(variables, images):
@@ -137,16 +137,16 @@ def _outputs_of(model: FaceModel, preprocessing: Preprocessing) -> Callable[[Any
 
 
 def load_model(name_or_dir: str | os.PathLike) -> LoadedModel:
-    """A trained model from a folder, or published weights by name.
+    """Loads a trained model from a folder, or published weights by name.
 
     Args:
-        name_or_dir: ``workdirs/emotion_b2/best``, what tools/convert_weights.py wrote, or a name such as
+        name_or_dir: ``workdirs/emotion_b2/best``, the output of tools/convert_weights.py, or a name such as
             ``mobilenet_v1.vggface2_age_gender`` (docs/weights.md), which is downloaded and converted once
             (`facejax.weights.convert.load_published`).
 
     Raises:
-        FileNotFoundError: There is no such folder or name, or the folder holds no model.
-        ConnectionError: The published file is not at hand and cannot be downloaded; says where to put it.
+        FileNotFoundError: There is no such folder or name, or the folder contains no model.
+        ConnectionError: The published file is not cached and cannot be downloaded; the message says where to put it.
     """
     name, card, published = os.fspath(name_or_dir), None, list_models(pretrained=True)
     directory = pathlib.Path(name)
@@ -157,8 +157,8 @@ def load_model(name_or_dir: str | os.PathLike) -> LoadedModel:
         variables, cfg = load_published(name)
     else:
         raise FileNotFoundError(
-            f"no folder {name!r} and no published weights of that name{nearest(name, published)}. A network's name "
-            "alone has no weights: train it (experiments/run.py), or convert a file (tools/convert_weights.py FORMAT "
-            "FILE --out DIR)"
+            f"no folder {name!r} and no published weights of that name{nearest(name, published)}. The name of an "
+            "architecture alone has no weights: train it (experiments/run.py), or convert a file "
+            "(tools/convert_weights.py FORMAT FILE --out DIR)"
         )
     return LoadedModel(cfg, variables, card)

@@ -1,7 +1,7 @@
-"""What an analysis returns: typed, immutable, without a network in sight.
+"""Results of an analysis: typed, immutable, independent of the networks.
 
-The words matter. A network reads the *look* of an expression and the *perceived* age, gender and ethnicity: that is
-how every output names them. It knows nothing of what a person feels or is (docs/responsible_use.md).
+Wording matters. A network reads the *look* of an expression and the *perceived* age, gender and ethnicity, and every
+output names them so. It cannot know what a person feels or is (docs/responsible_use.md).
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas
 
 LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
-# Attribute of a face -> its name in dicts, tables and pictures.
+# Attribute of a face -> its name in dicts and tables.
 WORDS = {
     "age": "perceived_age",
     "gender": "perceived_gender",
@@ -35,7 +35,7 @@ class Classification:
     """Probabilities of the classes of one task.
 
     Attributes:
-        probabilities: By label, in the order of the network's outputs; they sum to 1.
+        probabilities: Label -> probability, in the order of the network's outputs; they sum to 1.
     """
 
     probabilities: Mapping[str, float]
@@ -47,7 +47,7 @@ class Classification:
 
     @property
     def probability(self) -> float:
-        """Its probability."""
+        """The probability of that class."""
         return self.probabilities[self.label]
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,10 +57,10 @@ class Classification:
 
 @dataclasses.dataclass(frozen=True)
 class Face:
-    """One face. What no loaded network tells is None.
+    """One face. Attributes that no loaded network predicts are None.
 
     Attributes:
-        box: [x1, y1, x2, y2] in pixels of the photo; not square, and may reach beyond its edges.
+        box: [x1, y1, x2, y2] in pixels of the photo; not square, and may extend beyond the photo.
         landmarks: x and y in pixels of the left eye, right eye, nose, left and right mouth corner as seen in the photo.
         score: The detector's probability of a face.
         age: Perceived age in years (paper eq. 1).
@@ -69,8 +69,8 @@ class Face:
         emotion: The look of the expression, 8 or 7 classes.
         valence: -1 (unpleasant) to 1 (pleasant), as the expression looks.
         arousal: -1 (calm) to 1 (excited), as the expression looks.
-        features: The first network's features, as clip classifiers and the paper's protocols take them.
-        track: The same number on the faces of one person in a video; None in photos.
+        features: The first network's features, as used by clip classifiers and the paper's protocols.
+        track: Track number, shared by the faces of one person in a video; None in photos.
     """
 
     box: Float[np.ndarray, "4"]
@@ -87,17 +87,17 @@ class Face:
 
     @property
     def embedding(self) -> Float[np.ndarray, " features"] | None:
-        """The features at length 1, for comparing faces by their cosine."""
+        """The L2-normalised features, for comparing faces by cosine similarity."""
         if self.features is None:
             return None
         return self.features / max(float(np.linalg.norm(self.features)), 1e-12)
 
     def to_dict(self, *, embedding: bool = False) -> dict[str, Any]:
-        """A JSON-serialisable dict; names as in `WORDS`, fields that are None left out.
+        """A JSON-serialisable dict; names as in `WORDS`, fields that are None are omitted.
 
         Args:
-            embedding: Whether the embedding is in it, as a list of numbers. It identifies a person: leave it out where
-                it is not needed.
+            embedding: Whether to include the embedding, as a list of numbers. It identifies a person: leave it out
+                unless it is needed.
         """
         result: dict[str, Any] = {
             "box": [round(float(edge), 2) for edge in self.box],
@@ -118,7 +118,7 @@ class Face:
         return result
 
     def to_row(self) -> dict[str, Any]:
-        """The same as one flat row of a table: ``x1`` ... ``expression``, ``expression_anger`` ...; no embedding."""
+        """The same as a flat table row: ``x1`` ... ``expression``, ``expression_anger`` ...; no embedding."""
         return flat_row(self.to_dict())
 
     def caption(self) -> list[str]:
@@ -140,7 +140,7 @@ class Face:
 
 
 def flat_row(face: Mapping[str, Any]) -> dict[str, Any]:
-    """`Face.to_row` from what `Face.to_dict` returned, also after a way through JSON."""
+    """Converts the result of `Face.to_dict`, also after a JSON round trip, to that of `Face.to_row`."""
     row = {"track": face["track"]} if "track" in face else {}
     row |= zip(("x1", "y1", "x2", "y2"), face["box"], strict=True)
     row["score"] = face["score"]
@@ -161,10 +161,10 @@ class PhotoResult:
     """The faces of one photo.
 
     Attributes:
-        faces: Best score first.
-        width: Of the photo in pixels, turned as its EXIF says.
-        height: The same.
-        source: What was given: a path, bytes, or the array itself (not copied).
+        faces: Highest score first.
+        width: Width of the photo in pixels, after rotation by its EXIF orientation.
+        height: Its height, likewise.
+        source: The input: a path, bytes, or the array itself (not copied).
     """
 
     faces: tuple[Face, ...]
@@ -173,19 +173,19 @@ class PhotoResult:
     source: Source = dataclasses.field(repr=False)
 
     def to_dict(self, *, embedding: bool = False) -> dict[str, Any]:
-        """A JSON-serialisable dict; ``photo`` is there where a path was given."""
+        """A JSON-serialisable dict, with ``photo`` if the source is a path."""
         faces = [face.to_dict(embedding=embedding) for face in self.faces]
         return {**self._named(), "width": self.width, "height": self.height, "faces": faces}
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """One flat row a face (`Face.to_row`), after ``photo`` where a path was given, and ``face``, counted from 0."""
+        """One flat row per face (`Face.to_row`), after ``photo`` (if the source is a path) and ``face``, from 0."""
         return [{**self._named(), "face": index, **face.to_row()} for index, face in enumerate(self.faces)]
 
     def _named(self) -> dict[str, Any]:
         return {"photo": os.fspath(self.source)} if isinstance(self.source, str | os.PathLike) else {}
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """`to_rows` as a data frame.
+        """`to_rows` as a pandas DataFrame.
 
         Raises:
             ImportError: pandas is not installed.
@@ -200,10 +200,10 @@ class PhotoResult:
         """The photo with boxes, landmarks and captions, as a new uint8 RGB array.
 
         Args:
-            image: What to draw on, RGB, of this size; None for the photo itself (a path is read again).
+            image: RGB image of this size to draw on; None for the photo itself (a path is read again).
 
         Raises:
-            ValueError: The image has another size, or the photo cannot be read.
+            ValueError: The image has a different size, or the photo cannot be read.
         """
         canvas = read_image(self.source if image is None else image)
         if canvas.shape[:2] != (self.height, self.width):

@@ -1,4 +1,4 @@
-"""Numbers that stay with a person's face through a video, by where the boxes move."""
+"""Tracks faces through a video by the positions of their boxes."""
 
 import dataclasses
 import math
@@ -9,11 +9,11 @@ from scipy.optimize import linear_sum_assignment
 
 from facejax.detect.boxes import overlap
 
-# A face is taken for a track's when their boxes overlap by this much (IoU) ...
+# A face is assigned to a track when their boxes overlap by this much (IoU) ...
 _MIN_OVERLAP = 0.2
-# ... or, after frames without it, when the centres are at most this part of the box's size apart and sizes are alike.
+# ... or, after frames without it, when the centres are within this fraction of the box size and the sizes are similar.
 _REACH, _MAX_REACH, _SIZE_RATIO = 0.6, 1.5, 1.7
-# How fast the velocity follows what is seen.
+# Weight of the newest observation in the velocity estimate.
 _VELOCITY_GAIN = 0.4
 
 
@@ -25,24 +25,25 @@ class _Track:
     seen: float
 
     def expected(self, time: float) -> np.ndarray:
-        """Where the box is at `time`, moving on as it did; for a third of a second at most."""
+        """Predicted box at `time`, at constant velocity for at most a third of a second."""
         return self.box + self.velocity * min(time - self.seen, 1 / 3)
 
 
 class FaceTracker:
-    """Gives the boxes of one frame after another the numbers of their tracks.
+    """Assigns track numbers to the boxes of successive frames.
 
-    Boxes and tracks are paired so that the sum of overlaps with the expected places is largest (Hungarian method). A
-    track that finds no box waits for `max_gap` seconds, through a blink of the detector or somebody passing by; its
-    number is never used again after that. However far apart the frames are, a track of one may go on in the next.
-    Only places are compared, not looks: two faces that change places behind an obstacle may change numbers.
+    Boxes are matched to tracks so that the sum of overlaps with the predicted boxes is largest (Hungarian method). A
+    track without a box is kept for `max_gap` seconds, which bridges missed detections and people passing in front;
+    after that, its number is never reused. However far apart two consecutive frames are, a track of the first may
+    continue in the second. Only positions are compared, not appearance: two faces that swap places behind an obstacle
+    may swap numbers.
     """
 
     def __init__(self, max_gap: float | int = 1.0):
-        """`max_gap`: seconds without a box after which a track has ended that was not in the frame before.
+        """`max_gap`: seconds without a box after which a track ends, unless it was in the previous frame.
 
         Raises:
-            ValueError: It is negative.
+            ValueError: `max_gap` is negative.
         """
         if max_gap < 0:
             raise ValueError(f"expected max_gap >= 0 seconds, got {max_gap}")
@@ -53,11 +54,11 @@ class FaceTracker:
 
     @property
     def alive(self) -> list[int]:
-        """Numbers of the tracks that may still find a box."""
+        """Numbers of the tracks that may still be continued."""
         return [track.number for track in self._tracks]
 
     def update(self, time: float, boxes: Float[np.ndarray, "n 4"]) -> list[int]:
-        """The track's number, from 1, of each box [x1, y1, x2, y2] of the frame at `time` (seconds, ascending)."""
+        """Track number, from 1, of each box [x1, y1, x2, y2] of the frame at `time` (seconds, ascending)."""
         self._tracks = [
             track for track in self._tracks if track.seen >= self._last or time - track.seen <= self.max_gap
         ]
@@ -84,7 +85,7 @@ class FaceTracker:
         waited = np.array([time - track.seen for track in self._tracks])
         merit = overlap(expected, boxes)
         merit[merit < _MIN_OVERLAP] = 0
-        # What does not overlap may still be near; it counts less than any overlap that is enough.
+        # Boxes without enough overlap may still be close; that counts less than any sufficient overlap.
         nearness = _nearness(expected, boxes, np.minimum(_REACH + waited, _MAX_REACH))
         merit = np.where(merit > 0, 1 + merit, nearness)
         rows, columns = linear_sum_assignment(-merit)
@@ -94,7 +95,7 @@ class FaceTracker:
 
 
 def _nearness(boxes: np.ndarray, others: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """1 for the same centre, 0 from a distance of `reach` box sizes on, and 0 where the sizes differ too much."""
+    """1 for equal centres, falling to 0 at a distance of `reach` box sizes; 0 if the sizes differ too much."""
     centres, other_centres = ((part[:, :2] + part[:, 2:]) / 2 for part in (boxes, others))
     sizes, other_sizes = (
         np.sqrt(np.maximum((part[:, 2:] - part[:, :2]).prod(axis=1), 1e-6)) for part in (boxes, others)

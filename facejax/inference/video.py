@@ -1,4 +1,4 @@
-"""Faces through a video: found in groups of frames, numbered by a tracker, smoothed over time, in flat memory."""
+"""Analyzes videos: faces are detected in groups of frames, tracked and smoothed over time, in constant memory."""
 
 import dataclasses
 import itertools
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from facejax.inference.analyzer import FaceAnalyzer
 
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
-# Frames that are worked on together.
+# Frames that are processed together.
 _GROUP = 8
-# An MPEG-4 file counts time in at most 65535 parts of a second: so many frames a second, and not all decimals of them.
+# MPEG-4 divides a second into at most 65535 units, which limits the frame rate and its number of decimals.
 _MAX_FPS, _MAX_FPS_OF_3_DECIMALS = 600, 65
 
 
@@ -31,12 +31,11 @@ class VideoFrame:
     """The faces of one frame of a video.
 
     Attributes:
-        index: Number in the file, from 0; frames that were left out count.
+        index: Index in the file, from 0; skipped frames count.
         time: Seconds from the start.
         faces: With `Face.track`; probabilities, age, valence and arousal are smoothed over the track. Boxes and
             landmarks are in pixels of `image`.
-        image: The frame, uint8 RGB, smaller than the video's where ``max_side`` made it so; drop the result to let it
-            go.
+        image: The frame, uint8 RGB, downscaled if ``max_side`` required it. Dropping the result frees its memory.
     """
 
     index: int
@@ -45,17 +44,17 @@ class VideoFrame:
     image: UInt8[np.ndarray, "height width 3"] = dataclasses.field(repr=False)
 
     def to_dict(self, *, embedding: bool = False) -> dict[str, Any]:
-        """A JSON-serialisable dict; boxes are in pixels of its width and height."""
+        """A JSON-serialisable dict; boxes refer to the ``width`` and ``height`` in it."""
         faces = [face.to_dict(embedding=embedding) for face in self.faces]
         height, width = self.image.shape[:2]
         return {"frame": self.index, "time": round(self.time, 4), "width": width, "height": height, "faces": faces}
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """One flat row a face (`Face.to_row`), after ``frame`` and ``time``."""
+        """One flat row per face (`Face.to_row`), after ``frame`` and ``time``."""
         return [{"frame": self.index, "time": round(self.time, 4), **face.to_row()} for face in self.faces]
 
     def draw(self) -> UInt8[np.ndarray, "height width 3"]:
-        """The frame with boxes, numbers of the tracks and captions, as a new uint8 RGB array."""
+        """The frame with boxes, track numbers and captions, as a new uint8 RGB array."""
         return draw_faces(self.image, self.faces)
 
 
@@ -67,14 +66,14 @@ def analyze_frames(
     max_gap: float | int = 1.0,
     at_once: int = _GROUP,
 ) -> Iterator[VideoFrame]:
-    """Yields the frames with their faces; holds `at_once` of them (and `frames` its own), however long the video is.
+    """Yields frames with their faces; only `at_once` frames (plus those buffered by `frames`) are in memory.
 
     Args:
-        analyzer: Finds the faces and says what they look like.
-        frames: `facejax.video.frames.read_frames` of a file, or `webcam_frames`.
-        smoothing: Seconds after which what was seen of a face weighs 1/e; 0 for none.
-        max_gap: Seconds that a track outlives its face (`FaceTracker`).
-        at_once: Frames of a group; 1 for no delay.
+        analyzer: Detects the faces and predicts their attributes.
+        frames: From `facejax.video.frames.read_frames` or `webcam_frames`.
+        smoothing: Time constant in seconds, after which older predictions decay to 1/e; 0 for none.
+        max_gap: Seconds for which a track is kept after its face was last seen (`FaceTracker`).
+        at_once: Frames per group; 1 for the lowest latency.
     """
     tracker, smoothers = FaceTracker(max_gap), {}
     iterator = iter(frames)
@@ -92,17 +91,17 @@ def analyze_frames(
 
 
 def webcam_frames(device: int = 0) -> Iterator[Frame]:
-    """Yields what a camera sees, newest frame first come; times are those of the clock.
+    """Yields a camera's frames with as little delay as possible; times are real time since the start.
 
     Raises:
-        ValueError: There is no such camera.
+        ValueError: The camera cannot be opened.
     """
     import time
 
     capture = cv2.VideoCapture(device)
     try:
         if not capture.isOpened():
-            raise ValueError(f"no camera {device}: is it connected, and not in use by another programme?")
+            raise ValueError(f"cannot open camera {device}: is it connected, and not in use by another program?")
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         start = time.monotonic()
         for index in itertools.count():
@@ -116,18 +115,18 @@ def webcam_frames(device: int = 0) -> Iterator[Frame]:
 
 
 class VideoWriter:
-    """Writes RGB frames to an mp4 file (MPEG-4); the file appears when all is written.
+    """Writes RGB frames to an mp4 file (MPEG-4), which appears once it is complete.
 
-    Use as a context manager: an error inside leaves no file.
+    Use as a context manager: after an error inside it, no file is left.
 
     Raises:
-        ValueError: By the first frame: OpenCV cannot write such a video.
+        ValueError: On the first frame, if OpenCV cannot write such a video.
     """
 
     def __init__(self, path: pathlib.Path | str, fps: float | int):
-        """`fps`: frames a second; brought to 0.01 to 600, and rounded to what MPEG-4 can say."""
+        """`fps`: frames per second; clipped to 0.01-600 and rounded to what MPEG-4 can represent."""
         self.path = pathlib.Path(path)
-        # OpenCV goes by the suffix.
+        # OpenCV picks the container by the suffix.
         self._partial = self.path.with_name(f".{self.path.stem}.partial.mp4")
         fps = min(max(fps, 0.01), _MAX_FPS)
         self._fps = round(fps, 3 if fps < _MAX_FPS_OF_3_DECIMALS else 2)
@@ -135,7 +134,7 @@ class VideoWriter:
         self._size = (0, 0)
 
     def write(self, image: UInt8[np.ndarray, "height width 3"]) -> None:
-        """Adds a frame; one of another size is fitted to the first's."""
+        """Adds a frame; frames of a different size are resized to the first one's."""
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._size = image.shape[1] // 2 * 2, image.shape[0] // 2 * 2
@@ -161,7 +160,7 @@ class VideoWriter:
 
 
 def _smoothed(face: Face, time: float, seconds: float, smoothers: dict[int, ExponentialSmoother]) -> Face:
-    """The face with its numbers averaged over its track."""
+    """The face with its predictions smoothed over its track."""
     parts = {name: getattr(face, name) for name in ("gender", "ethnicity", "emotion")}
     numbers = {name: getattr(face, name) for name in ("age", "valence", "arousal")}
     parts = {name: value for name, value in parts.items() if value is not None}
