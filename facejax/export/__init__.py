@@ -1,10 +1,10 @@
-"""Trained networks as files for other runtimes: ONNX, LiteRT, StableHLO, and bundles with the detector."""
+"""Exports trained networks to other runtimes: ONNX, LiteRT, StableHLO, and bundles with the detector."""
 
 import importlib.util
 
-# By name, for `facejax.export.formats.export_models`; here so that the command can list them without loading JAX.
+# Names for `facejax.export.formats.export_models`; defined here so that the CLI can list them without loading JAX.
 FORMATS = ("onnx", "litert", "litert_float16", "litert_int8", "stablehlo", "orbax")
-# Beyond the package's own dependencies, by runtime: the extra, and what it brings.
+# Runtime -> (extra to install, modules it provides), beyond the package's own dependencies.
 _PACKAGES = {
     "onnx": ("export", ("onnx", "onnxruntime")),
     "stablehlo": ("export", ("flatbuffers",)),
@@ -13,13 +13,13 @@ _PACKAGES = {
 
 
 def check_packages(format_: str) -> None:
-    """Says before the work what is missing for it.
+    """Checks up front that the packages a format needs are installed.
 
     Args:
         format_: One of `FORMATS`.
 
     Raises:
-        ImportError: A package is missing, with the command that installs it.
+        ImportError: A package is missing; the message has the command that installs it.
     """
     extra, names = _PACKAGES.get(format_.partition("_")[0], ("", ()))
     for name in names:

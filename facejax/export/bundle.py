@@ -1,4 +1,4 @@
-"""A bundle: a folder with everything that an app needs, networks, detector and ``manifest.json``."""
+"""Bundles: folders with everything an app needs: the networks, the detector and ``manifest.json``."""
 
 import dataclasses
 import hashlib
@@ -39,21 +39,21 @@ def export_bundle(
 ) -> dict[str, Any]:
     """Writes a bundle; returns its manifest.
 
-    ``manifest.json`` has ``format``, ``runtime``, ``use``, ``detector`` (``pnet``, ``rnet``, ``onet``, and ``cascade``:
-    the numbers of the program around them) and ``models``, a list. Each network is ``{"file", "sha256", "bytes", ...}``
-    and the metadata that its file also carries. Of each network the model card lies beside it (``card``).
+    ``manifest.json`` has ``format``, ``runtime``, ``use``, ``detector`` (``pnet``, ``rnet``, ``onet``, and ``cascade``,
+    the parameters of the code around them) and ``models``, a list. Each network is ``{"file", "sha256", "bytes", ...}``
+    plus the metadata that its file also contains. The model card of each network is next to it (``card``).
 
     Args:
         models: Networks; their files are named by `unique_stems`.
-        directory: The folder; an older bundle there is replaced.
+        directory: Output folder; an older bundle in it is replaced.
         faces: Crops, uint8 RGB of any size, on which every file is checked.
         runtime: ``onnx``, ``litert`` or ``stablehlo``, for the manifest.
-        suffix: Of the files.
-        export: Writes one file.
-        depthwise: As of `facejax.export.network.face_network`.
+        suffix: Suffix of the files.
+        export: Function that writes one file.
+        depthwise: As in `facejax.export.network.face_network`.
 
     Raises:
-        FileExistsError: The folder holds something else.
+        FileExistsError: The folder contains something else.
     """
     stems = unique_stems(models)
     networks = [
@@ -80,22 +80,22 @@ def export_bundle(
 
 
 def _files_of(directory: str | os.PathLike) -> list[str]:
-    """Names of what a bundle in the folder holds beside its manifest; none where there is no bundle."""
+    """Names of the files of a bundle in the folder, except its manifest; empty if there is no bundle."""
     try:
         manifest = json.loads((pathlib.Path(directory) / MANIFEST).read_bytes())
         networks = [*manifest["models"], *(entry for entry in manifest["detector"].values() if "file" in entry)]
         files = [entry["file"] for entry in networks]
         cards = [_DETECTOR_CARD, *(entry["card"] for entry in manifest["models"])]
         return [*files, *(f"{file}.json" for file in files), *cards]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # then `whole_folder` looks at what it is
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # `whole_folder` then decides what to do with it
         return []
 
 
 def unique_stems(models: Sequence[LoadedModel]) -> list[str]:
-    """A file's name without suffix for each network, no two alike.
+    """A unique file name without suffix for each network.
 
-    It is the name of the weights. A trained network's is its architecture alone: where several have one name, the tasks
-    follow (``mobilenet_v1_age_gender``), and a number from 2 where that is taken too.
+    It is the name of the weights, which for networks trained here is just the architecture. Where several networks
+    share a name, the tasks are appended (``mobilenet_v1_age_gender``), and a number from 2 if that is taken too.
     """
     names = [file_stem(model.cfg.name) for model in models]
     stems = []

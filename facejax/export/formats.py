@@ -1,4 +1,4 @@
-"""Every format by name: networks in, a folder with checked files, their metadata and their cards out."""
+"""Exports networks to any format by name: writes a folder with checked files, their metadata and model cards."""
 
 import os
 import pathlib
@@ -21,22 +21,22 @@ from facejax.naming import nearest
 def export_models(
     models: Sequence[LoadedModel], directory: str | os.PathLike, format_: str, faces: Sequence[np.ndarray]
 ) -> Mapping[str, dict[str, Any]]:
-    """Writes networks in one format, the detector beside them (but for ``orbax``, which facejax itself opens).
+    """Writes networks in one format, together with the detector (except ``orbax``, which facejax itself loads).
 
     Args:
         models: Networks; their files are named by `facejax.export.bundle.unique_stems`.
-        directory: The folder; an older export there is replaced. Of ``orbax`` each network's own folder in it is, and
-            those of other networks stay.
+        directory: Output folder; an older export in it is replaced. For ``orbax``, only the subfolders of the given
+            networks are replaced.
         format_: One of `FORMATS`.
-        faces: Crops, uint8 RGB of any size, on which every file is compared with Flax before it is written. Of
-            ``litert_int8`` the first fifth; with the others its ranges are calibrated.
+        faces: Crops, uint8 RGB of any size, on which every file is compared with Flax before it is written. For
+            ``litert_int8`` only the first fifth is; the others calibrate its ranges.
 
     Returns:
-        Metadata by file, each with its differences from Flax under ``check``.
+        File -> metadata, which has the differences from Flax under ``check``.
 
     Raises:
-        ImportError: A package is missing, with the command that installs it.
-        ValueError: There is no such format, or a file would not compute what Flax does.
+        ImportError: A package is missing; the message has the command that installs it.
+        ValueError: There is no such format, or the outputs of a file differ from those of Flax.
     """
     directory = pathlib.Path(directory)
     if format_ not in FORMATS:
@@ -66,12 +66,12 @@ def export_models(
 def _export_litert(
     models: Sequence[LoadedModel], directory: pathlib.Path, kind: Kind, faces: Sequence[np.ndarray]
 ) -> dict[str, Any]:
-    # What is checked was not calibrated with.
+    # The faces that are checked are not used for calibration.
     fifth = len(faces) // 5 or 1
     check, calibration = (faces[:fifth], faces[fifth:]) if kind == "int8" else (faces, ())
 
     def export(network: Network, path: pathlib.Path, faces: Sequence[np.ndarray]) -> dict[str, Any]:
-        # The detector is a tenth of the size, and its small faces would lose most.
+        # The detector is a tenth of the size, and its accuracy on small faces would suffer most.
         numbers = kind if network.metadata["kind"] == "face" else "float32"
         return export_litert(network, path, faces, kind=numbers, calibration=calibration)
 

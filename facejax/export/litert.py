@@ -1,8 +1,8 @@
-"""LiteRT (TensorFlow Lite) files for phones, made without TensorFlow by litert-converter and ai-edge-quantizer.
+"""Exports to LiteRT (TensorFlow Lite) for phones, without TensorFlow: litert-converter and ai-edge-quantizer.
 
-One image a call, which is what LiteRT's CPU kernels want: a file with a variable batch runs 30 times slower. Kinds:
-``float32``; ``float16``, weights of half the size; ``int8``, weights and layers in 8 bits, with the ranges of
-values measured on calibration faces. P-Net's image may be resized (``resize_tensor_input``) to any even sides.
+The batch size is 1, which suits LiteRT's CPU kernels: a file with a variable batch runs 30 times slower. Kinds:
+``float32``; ``float16``, weights of half the size; ``int8``, convolutions with 8-bit weights and activations, whose
+ranges are measured on calibration faces. P-Net's input may be resized (``resize_tensor_input``) to any even sides.
 """
 
 import contextlib
@@ -26,11 +26,11 @@ from facejax.export.network import INPUT, Network, compare, require_parity
 Kind = Literal["float32", "float16", "int8"]
 KINDS: tuple[Kind, ...] = ("float32", "float16", "int8")
 SIGNATURE = "serving_default"
-# The heads, probabilities and ages stay in floating point: they cost nothing and lose most.
+# The heads, probabilities and ages stay in floating point: they cost next to nothing and would lose most.
 _IN_8_BITS = ("CONV_2D", "DEPTHWISE_CONV_2D")
-# Its reports go to standard output, which may be a programme's (facejax export --json).
+# The quantizer reports to standard output, which may carry JSON (facejax export --json).
 _SILENT: dict[str, Any] = {"enable_progress_bar": False, "enable_progress_report": False}
-# Side of P-Net's image until the app asks for another.
+# Default side of P-Net's input; apps may resize it.
 _PNET_SIDE = 256
 
 
@@ -44,25 +44,25 @@ def export_litert(
 ) -> dict[str, Any]:
     """Writes a ``.tflite`` file; returns its metadata, with the differences from Flax under ``check``.
 
-    A float32 file must equal Flax; of the smaller kinds the differences are reported, largest and mean, and by task the
-    part of the faces whose most probable class is the same (``agreement``).
+    A float32 file must match Flax. For the smaller kinds, the largest and mean differences are reported, and for each
+    task the fraction of faces whose most probable class is the same (``agreement``).
 
     Args:
-        network: What to export.
-        path: The file.
+        network: The network to export.
+        path: The file to write.
         faces: Crops, uint8 RGB of any size, on which LiteRT is compared with Flax.
-        kind: Numbers that it computes with.
-        calibration: Crops for ``int8``, others than `faces`: some hundred of what it will see.
+        kind: Numeric type, one of `KINDS`.
+        calibration: Crops for ``int8``, other than `faces`: about a hundred, typical of the intended use.
 
     Raises:
-        ImportError: A package is missing, with the command that installs it.
-        ValueError: A float32 file would not compute what Flax does, or int8 lacks calibration faces; nothing is
-            written.
+        ImportError: A package is missing; the message has the command that installs it.
+        ValueError: The outputs of a float32 file differ from those of Flax, or int8 lacks calibration faces; nothing
+            is written.
     """
     if kind not in KINDS:
         raise ValueError(f"expected kind {' or '.join(KINDS)}, got {kind!r}")
     if kind == "int8" and not len(calibration):
-        raise ValueError("int8 needs calibration faces: some hundred crops of what it will see")
+        raise ValueError("int8 needs calibration faces: about a hundred crops, typical of the intended use")
     data = convert(network)
     if kind != "float32":
         data = _quantized(data, network, kind, calibration)
@@ -78,13 +78,13 @@ def export_litert(
 
 
 def convert(network: Network) -> bytes:
-    """The network as a float32 flatbuffer for one image, without metadata.
+    """The network as a float32 flatbuffer with batch size 1, without metadata.
 
     Raises:
-        ImportError: A package is missing, with the command that installs it.
+        ImportError: A package is missing; the message has the command that installs it.
     """
     try:
-        # Compiled modules without types.
+        # Compiled modules without type annotations.
         ir: Any = importlib.import_module("litert_converter.mlir.ir")
         passmanager: Any = importlib.import_module("litert_converter.mlir.passmanager")
         converter: Any = importlib.import_module("litert_converter.mlir._mlir_libs.converter_api_ext")
@@ -108,23 +108,23 @@ def convert(network: Network) -> bytes:
 
 
 def run(model: bytes | str | os.PathLike, images: np.ndarray) -> Mapping[str, np.ndarray]:
-    """Outputs by name for a batch of images, one call each."""
+    """Outputs by name for a batch of images, one call per image."""
     return start(model, images.shape[1:])(images)
 
 
 def start(
     model: bytes | str | os.PathLike, shape: Sequence[int | None]
 ) -> Callable[[np.ndarray], Mapping[str, np.ndarray]]:
-    """A function from images of one shape (height, width, channels) to outputs by name; the file is opened once.
+    """Opens a file; returns a function from images of one shape (height, width, channels) to outputs by name.
 
     Raises:
-        ImportError: A package is missing, with the command that installs it.
-        ValueError: LiteRT refuses the file.
+        ImportError: A package is missing; the message has the command that installs it.
+        ValueError: LiteRT rejects the file.
     """
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise ImportError(f"LiteRT files are run by {error.name}: pip install 'facejax[litert]'") from error
+        raise ImportError(f"running LiteRT files needs {error.name}: pip install 'facejax[litert]'") from error
     source: dict[str, Any] = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
     interpreter = Interpreter(**source, num_threads=1)
     index = interpreter.get_input_details()[0]["index"]
@@ -132,7 +132,7 @@ def start(
         interpreter.resize_tensor_input(index, [1, *shape])
     try:
         interpreter.allocate_tensors()
-    except RuntimeError as error:  # of a layer in 8 bits that is 0 on all calibration faces, say
+    except RuntimeError as error:  # e.g. an 8-bit layer that is 0 on all calibration faces
         raise ValueError(f"LiteRT cannot run this network: {error}") from error
     runner = interpreter.get_signature_runner(SIGNATURE)
 
@@ -144,21 +144,21 @@ def start(
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
-    """What `export_litert` wrote into a file beside the network.
+    """The metadata that `export_litert` stored in a file.
 
     Raises:
-        ValueError: The file is no export of facejax.
+        ValueError: The file was not exported by facejax.
     """
     from litert_converter import schema_py_generated as schema
 
     try:
         model: Any = schema.ModelT.InitFromPackedBuf(pathlib.Path(path).read_bytes(), 0)
-    except (struct.error, IndexError, TypeError, ValueError) as error:  # offsets that lead anywhere
-        raise ValueError(f"{path} is no LiteRT file: {error}") from error
+    except (struct.error, IndexError, TypeError, ValueError) as error:  # invalid offsets
+        raise ValueError(f"{path} is not a LiteRT file: {error}") from error
     for entry in model.metadata or ():
         if entry.name == METADATA_NAME.encode():
             return json.loads(bytes(model.buffers[entry.buffer].data))
-    raise ValueError(f"{path} carries no facejax metadata")
+    raise ValueError(f"{path} has no facejax metadata")
 
 
 def _quantized(data: bytes, network: Network, kind: Kind, calibration: Sequence[np.ndarray]) -> bytes:
@@ -166,7 +166,7 @@ def _quantized(data: bytes, network: Network, kind: Kind, calibration: Sequence[
         from ai_edge_quantizer import qtyping, quantizer
     except ImportError as error:
         raise ImportError(f"smaller LiteRT files need {error.name}: pip install 'facejax[litert]'") from error
-    # The quantizer reads and writes files, and draws bars whatever it is told.
+    # The quantizer reads and writes files, and shows progress bars even when told not to.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         source = pathlib.Path(folder) / "float32.tflite"
         source.write_bytes(data)
@@ -197,7 +197,7 @@ def _quantized(data: bytes, network: Network, kind: Kind, calibration: Sequence[
 
 
 def _agreement(network: Network, data: bytes, faces: Sequence[np.ndarray]) -> dict[str, float]:
-    """By output that has classes: the part of the faces whose most probable class is Flax's."""
+    """For each output with classes, the fraction of faces whose most probable class is the same as Flax's."""
     images = network.prepare(faces)
     expected, got = network.reference(images), run(data, images)
     described = network.metadata["outputs"]

@@ -1,4 +1,4 @@
-"""Changes to a LiteRT file that neither converter nor quantizer makes: metadata; channels that 8 bits would lose."""
+"""Edits to LiteRT files that neither converter nor quantizer offers: metadata, and biases that would overflow."""
 
 import json
 from collections.abc import Mapping
@@ -8,17 +8,17 @@ import numpy as np
 from jaxtyping import Float
 
 METADATA_NAME = "facejax"
-# The most that a bias may be of its int32: the network's rounding stays clear of the end.
+# Largest magnitude of a quantised bias, an int32: leaves a margin to the overflow.
 _BIAS_STEPS = 2**30
 
 
 def with_metadata(data: bytes, metadata: dict[str, Any]) -> bytes:
-    """The flatbuffer with one more named buffer, which holds JSON."""
+    """The flatbuffer with an additional named buffer that contains the metadata as JSON."""
     from litert_converter import schema_py_generated as schema
 
     model: Any = schema.ModelT.InitFromPackedBuf(data, 0)
     for held in model.buffers:
-        if held.offset:  # the quantizer puts weights behind the flatbuffer
+        if held.offset:  # the quantizer appends weights after the flatbuffer
             held.data = np.frombuffer(data, np.uint8, held.size, held.offset)
             held.offset = held.size = 0
     buffer: Any = schema.BufferT()
@@ -31,12 +31,13 @@ def with_metadata(data: bytes, metadata: dict[str, Any]) -> bytes:
 
 
 def without_dead_channels(data: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes:
-    """A float32 flatbuffer in which the bias of every convolution's channel fits the integers of an 8-bit file.
+    """A float32 flatbuffer in which the bias of every convolution channel fits the integers of an 8-bit file.
 
-    ai-edge-quantizer derives the step of a bias, an int32, from the channel's largest weight. Where all weights are
-    zero the step is so small that the bias overflows, and the channel tells something near zero instead of its bias:
-    28 channels of the official MobileNet-v1, of which 8 pass a constant on. In a channel whose weights are too small
-    for its bias the largest one is therefore raised, so that it adds less than 0.0001 of the bias.
+    ai-edge-quantizer derives the scale of a bias, an int32, from the channel's largest weight. Where all weights are
+    zero, the scale is so small that the bias overflows, and the channel outputs something near zero instead of its
+    bias. This affects 28 channels of the official MobileNet-v1, of which 8 pass a constant on. In a channel whose
+    weights are too small for its bias, the largest weight is therefore increased, by an amount that adds less than
+    0.0001 of the bias.
 
     Args:
         data: The flatbuffer.
@@ -45,7 +46,7 @@ def without_dead_channels(data: bytes, ranges: Mapping[str, tuple[float, float]]
     from litert_converter import schema_py_generated as schema
 
     model: Any = schema.ModelT.InitFromPackedBuf(data, 0)
-    # Axis of the channels in a kernel of each kind.
+    # Channel axis of each kind of kernel.
     axes = {schema.BuiltinOperator.CONV_2D: 0, schema.BuiltinOperator.DEPTHWISE_CONV_2D: 3}
     for graph in model.subgraphs:
         for operator in graph.operators:
@@ -61,7 +62,7 @@ def without_dead_channels(data: bytes, ranges: Mapping[str, tuple[float, float]]
                 for buffer, tensor in zip(buffers, tensors, strict=True)
             )
             low, high = ranges[graph.tensors[operator.inputs[0]].name.decode()]
-            # Steps of 8 bits: 255 between the least and the largest input, 127 from zero to the largest weight.
+            # 8-bit steps: 255 between the smallest and the largest input, 127 from zero to the largest weight.
             input_step = max(high, 0.0) / 255 - min(low, 0.0) / 255
             least = 127 * np.abs(bias) / (_BIAS_STEPS * max(input_step, 1e-9))
             buffers[0].data = np.frombuffer(_raised(kernel, least, axis).tobytes(), np.uint8)
@@ -71,7 +72,7 @@ def without_dead_channels(data: bytes, ranges: Mapping[str, tuple[float, float]]
 def _raised(
     kernel: Float[np.ndarray, "a b c d"], least: Float[np.ndarray, " channels"], axis: int
 ) -> Float[np.ndarray, "a b c d"]:
-    """The kernel, whose largest weight of each channel is at least as large as `least` says."""
+    """The kernel with the largest weight of each channel increased to at least `least`."""
     raised = kernel.copy()
     rows = np.moveaxis(raised, axis, 0)
     sizes = np.abs(rows).reshape(len(rows), -1)

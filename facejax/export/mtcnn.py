@@ -1,7 +1,8 @@
-"""MTCNN's three networks in the plain form that other runtimes know: NHWC convolutions, poolings, dense layers.
+"""MTCNN's three networks in a plain form for other runtimes: NHWC convolutions, pooling and dense layers.
 
-`facejax.detect.networks` writes the same networks for XLA on CPU (several pixels at once); here each takes RGB images
-with values of 0 to 255, fractional ones too: they are means over areas of a photo. Weights are those of the detector.
+`facejax.detect.networks` implements the same networks for XLA on CPU (several pixels at once). Here each network takes
+RGB images with values from 0 to 255, which may be fractional, as they are area means of a photo. The weights are those
+of the detector.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ OUTPUTS = {
     "rnet": ("probability", "offsets"),
     "onet": ("probability", "offsets", "landmarks"),
 }
-# What a program around the three networks has to know (examples/onnx_bundle.py is one).
+# Parameters that code around the three networks needs (such as examples/onnx_bundle.py).
 CASCADE = {
     "min_face": 20,
     "factor": 0.709,
@@ -104,7 +105,7 @@ def _conv(params: Params, layer: str, x: Any) -> Any:
 
 
 def _pointwise(x: Any, matrix: Any) -> Any:
-    """A product over channels as a convolution: dense layers on maps would fix the maps' size in LiteRT."""
+    """A matrix product over channels as a 1x1 convolution: dense layers on maps would fix their size in LiteRT."""
     return _convolve(x, matrix[None, None])
 
 
@@ -113,7 +114,7 @@ def _convolve(x: Any, kernel: Any) -> Any:
 
 
 def _row(values: Any, ndim: int) -> Any:
-    """A vector over the last axis."""
+    """A vector reshaped for broadcasting along the last of `ndim` axes."""
     return values.reshape((1,) * (ndim - 1) + (-1,))
 
 
@@ -127,9 +128,9 @@ def _dense(params: Params, layer: str, x: Any) -> Any:
 
 
 def _max_pool(x: Any, size: int) -> Any:
-    """Maximum of NHWC maps with stride 2, whose last window may hang over the edge: Caffe rounds sizes up.
+    """Max pooling of NHWC maps with stride 2. The last window may overhang the edge, as Caffe rounds sizes up.
 
-    Where a side is not known before (P-Net, windows of 2) it hangs over by one, which adds nothing to an even side.
+    Where a side is not known in advance (P-Net, windows of 2), the overhang is 1, which adds nothing to an even side.
     """
     overhangs = [-(side - size) % 2 if isinstance(side, int) else 1 for side in x.shape[1:3]]
     pads = ((0, 0), *((0, overhang) for overhang in overhangs), (0, 0))
@@ -137,24 +138,24 @@ def _max_pool(x: Any, size: int) -> Any:
 
 
 def _flatten(x: Any) -> Any:
-    """Rows in Caffe's order as trained in Matlab: width, height, channels."""
+    """Flattened maps in the order of Caffe models trained from Matlab: width, height, channels."""
     return jnp.transpose(x, (0, 2, 1, 3)).reshape(x.shape[0], -1)
 
 
 def _probability(logits: Any) -> Any:
-    # A sum, and neither an index nor a squeeze: those have no form in ONNX or LiteRT where sides are not known before.
+    # A sum, not an index or a squeeze: those have no ONNX or LiteRT form when the sides are unknown.
     signs = _row(np.array([-1, 1], np.float32), logits.ndim)
     return jax.nn.sigmoid(jnp.sum(logits * signs, axis=-1))
 
 
 def _prepare(faces: Sequence[np.ndarray], side: int | None) -> np.ndarray:
-    # P-Net: even sides, which LiteRT's file wants; ONNX takes any (tests/export/test_onnx.py).
+    # P-Net: even sides, as required by the LiteRT file; ONNX takes any (tests/export/test_onnx.py).
     size = (side, side) if side else (46, 60)
     return np.stack([cv2.resize(face, size, interpolation=cv2.INTER_AREA) for face in faces]).astype(np.float32)
 
 
 def _reference(name: str, params: Params) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """The detector's own form of the network, on the same images."""
+    """The detector's own implementation of the network, on the same images."""
     apply = jax.jit({"pnet": networks.PNet, "rnet": networks.RNet, "onet": networks.ONet}[name]().apply)
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -167,7 +168,7 @@ def _reference(name: str, params: Params) -> Callable[[np.ndarray], dict[str, np
 
 
 def _with_even_sides(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """P-Net's input there: even sides, and where whole 3 x 3 windows lie."""
+    """Input of the detector's P-Net: pixels padded to even sides, and a mask of complete 3 x 3 windows."""
     height, width = pixels.shape[1:3]
     even = np.pad(pixels, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
     whole = np.zeros(even.shape[:3], bool)

@@ -1,7 +1,7 @@
-"""What is exported: a function from images to named outputs, what it must equal, and the words that go with it.
+"""Networks as they are exported: a function from images to named outputs, its reference, and its metadata.
 
-The input is uint8 RGB of the network's size and the outputs are probabilities and years: channel order, normalisation
-and the reading of the heads lie inside the file, so that an app cannot get them wrong. Only the resize lies outside.
+The input is uint8 RGB of the network's size, and the outputs are probabilities and years: channel order, normalisation
+and decoding of the heads are part of the file, so that an app cannot get them wrong. Only the resize is left to it.
 """
 
 import dataclasses
@@ -20,9 +20,9 @@ from facejax.models.depthwise import Implementation
 from facejax.tasks import TASKS, Task
 
 INPUT = "images"
-# Identity heads name people of a training set; the features are what is used.
+# Identity heads name people of a training set, so only the features are exported.
 _EXPORTED_KINDS = ("age", "binary", "categorical", "regression")
-# Largest difference from Flax that a float32 export may have; features by their own size, ages in years.
+# Largest difference from Flax allowed for a float32 export; features relative to their maximum, ages in years.
 _TOLERANCE = 1e-3
 _AGE_TOLERANCE = 0.05
 
@@ -32,15 +32,15 @@ class Network:
     """One network to be exported.
 
     Attributes:
-        name: A file's name without suffix.
+        name: File name without suffix.
         function: Traceable: images (n, height, width, 3) -> a tuple of arrays, in the order of `outputs`.
-        reference: What the outputs must equal: images -> arrays by output, computed by the package's own path.
-        prepare: From face crops, uint8 RGB of any size, to a batch of images for `function`.
-        shape: Height, width and channels of an image; None where any number will do.
+        reference: The outputs to match: images -> arrays by output, computed by the package's own inference code.
+        prepare: Converts face crops, uint8 RGB of any size, to a batch of images for `function`.
+        shape: Height, width and channels of an image; None where any size is allowed.
         dtype: Type of the images' pixels.
-        outputs: Names.
-        metadata: JSON-serialisable; written into the file.
-        licence: Of the weights, as their publisher states it.
+        outputs: Names of the outputs.
+        metadata: JSON-serialisable metadata, written into the file.
+        licence: Licence of the weights, as stated by their publisher.
     """
 
     name: str
@@ -59,7 +59,7 @@ def face_network(model: LoadedModel, depthwise: Implementation = "conv") -> Netw
 
     Args:
         model: The network.
-        depthwise: Formulation of its layers: ``conv`` for ONNX and LiteRT, ``shift`` for StableHLO on CPU.
+        depthwise: Implementation of depthwise layers: ``conv`` for ONNX and LiteRT, ``shift`` for StableHLO on CPU.
     """
     cfg = model.cfg
     module = model_from_cfg(cfg, depthwise=depthwise)
@@ -106,23 +106,23 @@ def face_network(model: LoadedModel, depthwise: Implementation = "conv") -> Netw
 
 
 def file_stem(name: str) -> str:
-    """A name of weights as a file's name: what is no letter, digit, dot, dash or underscore becomes an underscore."""
+    """File name for weights: all but letters, digits, dots, dashes and underscores becomes an underscore."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "network"
 
 
 def compare(
     network: Network, run: Callable[[np.ndarray], Mapping[str, np.ndarray]], faces: Sequence[np.ndarray]
 ) -> dict:
-    """How far an exported network is from the package's own, on faces.
+    """Compares an exported network with the package's own on faces.
 
     Args:
         network: The network.
-        run: The exported one: images -> arrays by output.
+        run: The exported network: images -> arrays by output.
         faces: Crops, uint8 RGB of any size.
 
     Returns:
-        ``{"faces": n, "max_difference": {output: largest difference}, "mean_difference": ...}``; of ``features`` as a
-        part of their largest value.
+        ``{"faces": n, "max_difference": {output: largest difference}, "mean_difference": ...}``; for ``features``,
+        relative to their largest value.
 
     Raises:
         ValueError: There is no face to compare on, or an output is not finite.
@@ -144,18 +144,18 @@ def compare(
 
 
 def require_parity(network: Network, differences: Mapping[str, Any]) -> None:
-    """Raises ValueError where a float32 export differs from Flax by more than rounding; nothing is written then."""
+    """Raises ValueError if a float32 export differs from Flax by more than rounding errors."""
     for name, difference in differences["max_difference"].items():
         allowed = _AGE_TOLERANCE if name == "age" else _TOLERANCE
         if not difference <= allowed:
             raise ValueError(
-                f"{network.name}: the export is not written, its {name!r} differs from Flax by {difference:.3g} on "
+                f"{network.name}: the export was not written, as its {name!r} differs from Flax by {difference:.3g} on "
                 f"{differences['faces']} faces (allowed: {allowed:g})"
             )
 
 
 def _read(task: Task, raw: jax.Array) -> jax.Array:
-    """`facejax.decoding` in the graph; the check before a file is written holds the two together."""
+    """`facejax.decoding` as part of the graph; the check before a file is written ensures that the two agree."""
     if task.kind == "regression":
         return raw
     if task.kind == "binary":

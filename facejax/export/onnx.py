@@ -1,4 +1,4 @@
-"""ONNX files: dynamic batch, one file each, checked in onnxruntime on faces before they are written."""
+"""Exports to ONNX: one file per network, dynamic batch, checked in onnxruntime on faces before it is written."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import numpy as np
 from facejax.atomic import write_atomically
 from facejax.export.network import INPUT, Network, compare, require_parity
 
-# Operator set 21 and IR 10 run in onnxruntime (and onnxruntime-web) 1.18 and newer.
+# Opset 21 and IR 10 run in onnxruntime (and onnxruntime-web) 1.18 and newer.
 OPSET, IR_VERSION = 21, 10
 METADATA_KEY = "facejax"
 
@@ -21,14 +21,14 @@ def export_onnx(network: Network, path: str | os.PathLike, faces: Sequence[np.nd
     """Writes an ONNX file; returns its metadata, with the differences from Flax under ``check``.
 
     Args:
-        network: What to export.
-        path: The file.
+        network: The network to export.
+        path: The file to write.
         faces: Crops, uint8 RGB of any size, on which onnxruntime must agree with Flax.
 
     Raises:
         ImportError: onnx or onnxruntime is not installed.
-        ValueError: The file would not compute what Flax does; nothing is written.
-        NotImplementedError: A layer has no ONNX form here.
+        ValueError: The outputs of the file differ from those of Flax; nothing is written.
+        NotImplementedError: There is no conversion rule for a layer.
     """
     model = convert(network)
     session = start_session(model.SerializeToString())
@@ -45,11 +45,11 @@ def convert(network: Network) -> Any:
     """The network as an `onnx.ModelProto`, unchecked and without metadata.
 
     Raises:
-        ImportError: A package is missing, with the command that installs it.
+        ImportError: A package is missing; the message has the command that installs it.
     """
     try:
         import onnx
-        import onnxruntime  # noqa: F401  (needed for the check; said before the work, not after it)
+        import onnxruntime  # noqa: F401  (needed for the check; fails before the work, not after it)
     except ImportError as error:
         raise ImportError(f"exports to ONNX need {error.name}: pip install 'facejax[export]'") from error
     from onnx import helper
@@ -62,7 +62,7 @@ def convert(network: Network) -> Any:
     shape = tuple(jax.export.symbolic_shape(", ".join(map(str, symbols))))
     traced = jax.make_jaxpr(network.function)(jax.ShapeDtypeStruct(shape, network.dtype))
     graph = Graph()
-    # Channels first from the start: onnxruntime normalises planes ten times as fast as interleaved pixels.
+    # Channels first from the start: onnxruntime normalises NCHW images ten times as fast as NHWC.
     image = graph.channels_first(graph.tensor(INPUT, shape, np.dtype(network.dtype)))
     values = lower(graph, traced.jaxpr, [constant(np.asarray(c)) for c in traced.consts], [image])
     outputs = []
@@ -84,7 +84,7 @@ def convert(network: Network) -> Any:
 
 
 def start_session(model: bytes | str | os.PathLike, threads: int = 0) -> Any:
-    """An onnxruntime session on the CPU, of a file or of its bytes; `threads` 0: as many as there are cores."""
+    """An onnxruntime CPU session for a file or its bytes; `threads` 0 means one per core."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -101,16 +101,16 @@ def run_session(session: Any, images: np.ndarray) -> Mapping[str, np.ndarray]:
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
-    """What `export_onnx` wrote into a file beside the network.
+    """The metadata that `export_onnx` stored in a file.
 
     Raises:
-        ValueError: The file is no export of facejax.
+        ValueError: The file was not exported by facejax.
     """
     data = pathlib.Path(path).read_bytes()
     try:
         properties = start_session(data).get_modelmeta().custom_metadata_map
-    except Exception as error:  # onnxruntime's own, of many kinds
-        raise ValueError(f"{path} is no ONNX file that onnxruntime opens: {error}") from error
+    except Exception as error:  # onnxruntime has many exception types of its own
+        raise ValueError(f"{path} is not an ONNX file that onnxruntime can open: {error}") from error
     if METADATA_KEY not in properties:
-        raise ValueError(f"{path} carries no facejax metadata; its keys: {sorted(properties)}")
+        raise ValueError(f"{path} has no facejax metadata; its keys: {sorted(properties)}")
     return json.loads(properties[METADATA_KEY])

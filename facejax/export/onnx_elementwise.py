@@ -1,4 +1,4 @@
-"""Rules for what is computed element by element: arithmetic, comparisons, activations, bounds, casts."""
+"""Conversion rules for elementwise operations: arithmetic, comparisons, activations, clipping, casts."""
 
 import dataclasses
 from typing import Any
@@ -39,13 +39,13 @@ _UNARY = {
 
 
 def binary(graph: Graph, op: str, operands: list[Value], aval: Any, alone: list[bool]) -> Value:
-    """An operation of two values of the same logical shape, broadcast by ONNX.
+    """A binary operation on values of the same logical shape, broadcast by ONNX.
 
-    No `Rule`: whether it can be folded into the convolution before it depends on who else reads its operands.
+    Not a `Rule`: whether it can be folded into the preceding convolution depends on the other uses of its operands.
 
     Args:
-        graph: Where its node goes.
-        op: ONNX's name of it, one of `BINARY`.
+        graph: The graph that its node is added to.
+        op: Its ONNX name, one of `BINARY`.
         operands: The two values.
         aval: Abstract value of the output.
         alone: For each operand, whether nothing else reads its tensor.
@@ -60,7 +60,7 @@ def binary(graph: Graph, op: str, operands: list[Value], aval: Any, alone: list[
 
 
 def _together(graph: Graph, operands: list[Value]) -> tuple[list[str], tuple, bool]:
-    """Names of values that are to be combined element by element, in one order of axes, and the shape they have."""
+    """Names of the operands of an elementwise operation in a common layout, their joint stored shape, and if NCHW."""
     nchw = any(value.nchw for value in operands)
     names = []
     for value in operands:
@@ -76,7 +76,7 @@ def _together(graph: Graph, operands: list[Value]) -> tuple[list[str], tuple, bo
 
 
 def _computed(value: Value, name: str, aval: Any) -> Value:
-    """The tensor of a node that computes it from `value` element by element, and lies as that does."""
+    """The output of a node that computes it elementwise from `value`, in the same layout."""
     return dataclasses.replace(value, name=name, data=None, stored=value.extent, dtype=np.dtype(aval.dtype))
 
 
@@ -144,7 +144,7 @@ def _clamp(graph, operands, aval, params):
 
 @rule_for_function("clip")
 def _clip(graph: Graph, operands: list[Value], aval: Any) -> Value | None:
-    """A bound by known numbers; onnxruntime computes it within the convolution before it, other forms after that."""
+    """Clipping to constant bounds, which onnxruntime fuses into the preceding convolution, unlike other forms."""
     value, *bounds = operands
     if not all(bound.is_constant and bound.shape == () for bound in bounds):
         return None

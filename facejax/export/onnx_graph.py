@@ -1,7 +1,7 @@
-"""The pieces of an ONNX graph under construction: values, constants, nodes, and where a value's channels stand.
+"""An ONNX graph under construction: values, constants, nodes, and the layout of each value.
 
-Networks here compute in NHWC, ONNX convolves in NCHW. A value therefore remembers in which of the two it lies, and
-stays there: transpositions remain at the ends of a network, not around each of its layers.
+Networks here compute in NHWC, but ONNX convolutions use NCHW. Every value therefore records its layout and keeps it,
+so that transposes are needed only at the ends of a network and not around each of its layers.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 # Permutations of axes: NHWC -> NCHW and back.
 TO_NCHW = (0, 3, 1, 2)
 FROM_NCHW = (0, 2, 3, 1)
-# Place of each logical axis (N, H, W, C) in a tensor that lies in NCHW.
+# Position of each logical axis (N, H, W, C) in an NCHW tensor.
 PLACE_IN_NCHW = (0, 2, 3, 1)
 
 
@@ -27,10 +27,10 @@ class Value:
     Attributes:
         shape: Logical shape; dimensions that are known only at run time are symbols (`jax.export.symbolic_shape`).
         dtype: Type of its elements.
-        data: A constant's values. Axes that were broadcast may have length 1 here: ONNX broadcasts again.
+        data: A constant's values. Broadcast axes may have length 1 here, as ONNX broadcasts them again.
         name: A tensor's name; None for a constant.
-        stored: The tensor's own shape, 1 where it is yet to be broadcast; in NHWC order also when `nchw`.
-        nchw: Whether the tensor lies in NCHW.
+        stored: The tensor's actual shape, with 1 for axes still to be broadcast; in NHWC order even if `nchw`.
+        nchw: Whether the tensor is in NCHW layout.
     """
 
     shape: tuple[Any, ...]
@@ -42,29 +42,29 @@ class Value:
 
     @property
     def is_constant(self) -> bool:
-        """Whether its values are known."""
+        """Whether its values are known at conversion time."""
         return self.data is not None
 
     @property
     def extent(self) -> tuple[Any, ...]:
-        """Shape as stored, before broadcasting; NHWC order."""
+        """Stored shape, before broadcasting; in NHWC order."""
         return self.data.shape if self.data is not None else self.stored
 
     def whole(self) -> np.ndarray:
-        """A constant's values in its full shape."""
+        """A constant's values, broadcast to its logical shape."""
         assert self.data is not None
         return np.broadcast_to(self.data, self.shape)
 
 
 def constant(array: np.ndarray, shape: tuple[Any, ...] | None = None) -> Value:
-    """A constant, broadcast to `shape` where that is given."""
+    """A constant, broadcast to `shape` if given."""
     array = np.asarray(array)
     return Value(array.shape if shape is None else shape, array.dtype, data=array)
 
 
 @dataclasses.dataclass
 class _Convolution:
-    """Weights of a convolution, by the names that its node reads them under; float64, rounded once at the end."""
+    """Weights of a convolution and the tensor names that its node uses; in float64, rounded once at the end."""
 
     weights: str
     shift: str
@@ -73,65 +73,65 @@ class _Convolution:
 
 
 class Graph:
-    """Nodes and constants so far."""
+    """The nodes and constants added so far."""
 
     def __init__(self):
-        """An empty graph."""
+        """Creates an empty graph."""
         self.nodes: list[onnx.NodeProto] = []
         self._initializers: dict[tuple, onnx.TensorProto] = {}
         self._convolutions: dict[str, _Convolution] = {}
         self._count = 0
 
     def node(self, op: str, inputs: Sequence[str], *, outputs: int = 1, **attributes: Any) -> Any:
-        """Adds a node; returns the name of its output, or a list of names where `outputs` is more than 1."""
+        """Adds a node; returns the name of its output, or a list of names if `outputs` is greater than 1."""
         names = [self._name(op) for _ in range(outputs)]
         self.nodes.append(helper.make_node(op, list(inputs), names, name=f"n{len(self.nodes)}_{op}", **attributes))
         return names[0] if outputs == 1 else names
 
     def tensor(self, name: str, shape: tuple, dtype: np.dtype, *, nchw: bool = False, stored: tuple = ()) -> Value:
-        """The value behind a node's output."""
+        """A node's output as a value."""
         return Value(shape, np.dtype(dtype), name=name, stored=stored or shape, nchw=nchw)
 
     def initializer(self, array: np.ndarray) -> str:
         """Name of a constant tensor; equal ones are stored once."""
-        array = np.asarray(array, order="C")  # keeps a scalar one, as Clip and Gather want it
+        array = np.asarray(array, order="C")  # keeps scalars scalar, as Clip and Gather require
         key = (array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest())
         if key not in self._initializers:
             self._initializers[key] = numpy_helper.from_array(array, self._name("c"))
         return self._initializers[key].name
 
     def integers(self, *values: int | np.integer) -> str:
-        """Name of a constant vector of int64."""
+        """Name of a constant int64 vector."""
         return self.initializer(np.array(values, np.int64))
 
     def plain(self, value: Value) -> Value:
-        """The value in its logical order of axes."""
+        """The value in its logical axis order."""
         if not value.nchw:
             return value
         name = self.node("Transpose", [self.name_of(value)], perm=FROM_NCHW)
         return dataclasses.replace(value, name=name, nchw=False)
 
     def channels_first(self, value: Value) -> Value:
-        """The value in NCHW."""
+        """The value in NCHW layout."""
         if value.nchw:
             return value
         name = self.node("Transpose", [self.name_of(value)], perm=TO_NCHW)
         return dataclasses.replace(value, name=name, data=None, stored=value.extent, nchw=True)
 
     def full(self, value: Value) -> Value:
-        """The value with all its broadcasting done."""
+        """The value, explicitly broadcast to its logical shape."""
         if value.is_constant:
             return constant(value.whole())
         if value.stored == value.shape:
             return value
         value = self.plain(value)
         if not all(isinstance(side, int) for side in value.shape):
-            raise NotImplementedError(f"a tensor of {value.stored} broadcast to {value.shape} has no form in ONNX here")
+            raise NotImplementedError(f"broadcasting from {value.stored} to {value.shape} is not supported here")
         name = self.node("Expand", [self.name_of(value), self.integers(*value.shape)])
         return dataclasses.replace(value, name=name, stored=value.shape)
 
     def name_of(self, value: Value) -> str:
-        """The tensor's name; constants become initializers, as they are stored."""
+        """The tensor's name; constants become initializers of their stored shape."""
         if value.data is not None:
             return self.initializer(value.data)
         assert value.name is not None
@@ -140,12 +140,12 @@ class Graph:
     def convolution(self, image: str, kernel: np.ndarray, **attributes: Any) -> str:
         """Adds a convolution with bias 0; returns the name of its output.
 
-        Its weights are written at the end, so that `fold` can put scales and shifts into them.
+        Its weights are written at the end, so that `fold` can merge scales and shifts into them.
 
         Args:
             image: Name of an NCHW tensor.
             kernel: OIHW.
-            **attributes: Of ONNX's Conv.
+            **attributes: Attributes of ONNX's Conv.
         """
         weights, bias = self._name("kernel"), self._name("bias")
         output = self.node("Conv", [image, weights, bias], **attributes)
@@ -153,14 +153,15 @@ class Graph:
         return output
 
     def fold(self, op: str, value: Value, factor: Value) -> bool:
-        """Puts ``value op factor`` into the convolution that made `value`; returns whether that was possible.
+        """Folds ``value op factor`` into the convolution that produced `value`; returns whether that was possible.
 
-        Batch normalisation is such a scale and shift by channel. The caller sees to it that nobody else reads `value`.
+        Batch normalisation, a scale and shift per channel, is folded so. The caller must make sure that nothing else
+        reads `value`.
         """
         if value.name not in self._convolutions or factor.data is None or any(side != 1 for side in factor.extent[:-1]):
             return False
         convolution = self._convolutions[value.name]
-        if factor.data.size > convolution.bias.size:  # one channel becomes many
+        if factor.data.size > convolution.bias.size:  # would broadcast one channel to many
             return False
         by_channel = np.broadcast_to(factor.data.reshape(-1), convolution.bias.shape).astype(np.float64)
         if op in ("Mul", "Div"):
@@ -172,7 +173,7 @@ class Graph:
         return True
 
     def output(self, name: str, value: Value) -> None:
-        """Gives a value its name as an output of the network."""
+        """Makes a value an output of the network, under this name."""
         value = self.plain(self.full(value))
         self.nodes.append(helper.make_node("Identity", [self.name_of(value)], [name], name=f"output_{name}"))
 

@@ -1,4 +1,4 @@
-"""Rules for what layers are made of: reductions, products, convolutions and pooling."""
+"""Conversion rules for the building blocks of layers: reductions, matrix products, convolutions and pooling."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ def _reduction(op: str) -> Rule:
     def rule(graph, operands, aval, params):
         value, axes = graph.full(operands[0]), tuple(params["axes"])
         places = [PLACE_IN_NCHW[axis] for axis in axes] if value.nchw else axes
-        if value.nchw and axes != (1, 2):  # the axes that stay would change their order
+        if value.nchw and axes != (1, 2):  # the remaining axes would change their order
             value, places = graph.plain(value), axes
         name = graph.node(op, [graph.name_of(value), graph.integers(*places)], keepdims=0)
         return graph.tensor(name, aval.shape, aval.dtype)
@@ -42,7 +42,7 @@ def _dot(graph, operands, aval, params):
     (left_axes, right_axes), batch_axes = params["dimension_numbers"]
     left, right = (graph.plain(graph.full(value)) for value in operands)
     if batch_axes != ((), ()) or tuple(left_axes) != (len(left.shape) - 1,) or tuple(right_axes) != (0,):
-        raise NotImplementedError(f"a product over {params['dimension_numbers']}: only rows by columns")
+        raise NotImplementedError(f"a product over {params['dimension_numbers']}: only matrix products")
     name = graph.node("MatMul", [graph.name_of(left), graph.name_of(right)])
     return graph.tensor(name, aval.shape, aval.dtype)
 
@@ -54,7 +54,7 @@ def _convolution(graph, operands, aval, params):
     if (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) != (TO_NCHW, (3, 2, 0, 1), TO_NCHW):
         raise NotImplementedError(f"a convolution of {numbers}: only NHWC with HWIO")
     if not kernel.is_constant or set(params["lhs_dilation"]) != {1} or params["batch_group_count"] != 1:
-        raise NotImplementedError("a convolution with variable filters, a dilated input or batch groups")
+        raise NotImplementedError("convolutions with variable filters, dilated inputs or batch groups are unsupported")
     image = graph.channels_first(graph.full(image))
     name = graph.convolution(
         graph.name_of(image),
@@ -93,7 +93,7 @@ def _pool(graph: Graph, op: str, operands: list[Value], aval: Any, params: dict[
         or (window[0], window[3]) != (1, 1)
         or {*params["base_dilation"], *params["window_dilation"]} != {1}
     ):
-        raise NotImplementedError(f"a pooling over windows of {window}: only over height and width")
+        raise NotImplementedError(f"pooling over windows of {window}: only pooling over height and width")
     value = graph.channels_first(graph.full(operands[0]))
     name = graph.node(
         op,
@@ -107,5 +107,5 @@ def _pool(graph: Graph, op: str, operands: list[Value], aval: Any, params: dict[
 
 
 def _ends(padding: Any) -> list[int]:
-    """ONNX's order: all starts, then all ends."""
+    """Padding in ONNX's order: all starts, then all ends."""
     return [before for before, _ in padding] + [after for _, after in padding]

@@ -1,8 +1,8 @@
-"""JAX functions as ONNX nodes: the walk over a jaxpr.
+"""Converts JAX functions to ONNX nodes by walking over a jaxpr.
 
-A function is traced to a jaxpr with symbolic batch size, whatever depends on weights alone is computed at once, and the
-rest is written down node by node. Only what networks of this package use has a rule; another primitive is an error that
-names it, never a wrong file.
+A function is traced to a jaxpr with a symbolic batch size. Whatever depends on weights alone is evaluated immediately,
+and the rest is converted node by node. Only primitives used by networks of this package have a rule; any other one
+raises an error that names it, rather than producing a wrong file.
 """
 
 import collections
@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, Var
 
-# All modules of rules: importing one enters its rules into the tables of `onnx_registry`.
+# All modules with rules: importing one registers its rules in `onnx_registry`.
 from facejax.export import onnx_elementwise, onnx_layers, onnx_shapes  # noqa: F401
 from facejax.export.onnx_graph import Graph, Value, constant
 from facejax.export.onnx_registry import FUNCTION_RULES, RULES
@@ -28,7 +28,7 @@ def _known(function: Callable[..., np.ndarray]) -> Callable[[list[Value], Any, d
     return evaluate
 
 
-# What batch normalisation does to its own statistics, hundreds of times in a network: JAX would compile each shape.
+# Applied to batch normalisation statistics, hundreds of times in a network: JAX would compile it for each shape.
 _NUMPY: dict[str, Callable[[list[Value], Any, dict[str, Any]], Any]] = {
     "add": _known(np.add),
     "sub": _known(np.subtract),
@@ -44,12 +44,12 @@ def lower(graph: Graph, jaxpr: Any, constants: list[Value], inputs: list[Value])
     """Adds the nodes of a jaxpr to the graph; returns its outputs.
 
     Raises:
-        NotImplementedError: The jaxpr holds a primitive, or a form of one, that has no rule here.
+        NotImplementedError: The jaxpr contains a primitive, or a variant of one, that has no rule.
     """
     values: dict[Var, Value] = {**dict(zip(jaxpr.constvars, constants, strict=True))}
     values |= dict(zip(jaxpr.invars, inputs, strict=True))
     readers = _count_readers(jaxpr)
-    # By tensor, as several variables may be one. What comes from outside may be read there as well.
+    # Counted per tensor, as several variables may share one. Inputs may have further readers outside this jaxpr.
     readers_of = collections.Counter({value.name: 2 for value in inputs})
 
     def read(atom: Any) -> Value:
@@ -75,13 +75,13 @@ def lower(graph: Graph, jaxpr: Any, constants: list[Value], inputs: list[Value])
         elif name in onnx_elementwise.BINARY:
             alone = [readers_of[value.name] == 1 for value in operands]
             outputs = [onnx_elementwise.binary(graph, onnx_elementwise.BINARY[name], operands, avals[0], alone)]
-            if outputs[0].name in [value.name for value in operands]:  # folded: no node reads it here
+            if outputs[0].name in [value.name for value in operands]:  # folded, so this equation does not read it
                 readers_of[outputs[0].name] -= 1
         elif name in RULES:
             result = RULES[name](graph, operands, avals[0], eqn.params)
             outputs = result if isinstance(result, list) else [result]
         else:
-            raise NotImplementedError(f"no ONNX form is known here for JAX's primitive {name!r} ({eqn})")
+            raise NotImplementedError(f"there is no ONNX conversion rule for the JAX primitive {name!r} ({eqn})")
         for var, output in zip(eqn.outvars, outputs, strict=True):
             values[var] = output
             readers_of[output.name] += readers[var]
@@ -106,7 +106,7 @@ def _is_static(avals: list[Any]) -> bool:
 
 
 def _evaluate(eqn: Any, operands: list[Value]) -> list[Value]:
-    """The outputs of a primitive whose operands are all known."""
+    """Outputs of a primitive whose operands are all constant."""
     if eqn.primitive.name in _NUMPY:
         return [_NUMPY[eqn.primitive.name](operands, eqn.outvars[0].aval, eqn.params)]
     with jax.ensure_compile_time_eval():

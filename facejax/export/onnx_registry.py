@@ -1,7 +1,6 @@
-"""The tables of rules: what a JAX primitive, or a jitted function known by its name, is in ONNX.
+"""Registry of rules that convert JAX primitives, or jitted functions known by name, to ONNX.
 
-Rules stand in `onnx_elementwise`, `onnx_shapes` and `onnx_layers`, and enter themselves here; `onnx_lowering` uses
-them.
+The rules in `onnx_elementwise`, `onnx_shapes` and `onnx_layers` register themselves here; `onnx_lowering` uses them.
 """
 
 from collections.abc import Callable
@@ -11,16 +10,16 @@ from facejax.export.onnx_graph import Graph, Value
 
 # Graph, operands, abstract value of the (first) output, parameters -> the output, or a list of outputs.
 Rule = Callable[[Graph, list[Value], Any, dict[str, Any]], Any]
-# Graph, operands, abstract value of the output -> the output, or None where the operands have no such form.
+# Graph, operands, abstract value of the output -> the output, or None if the rule does not apply to the operands.
 FunctionRule = Callable[[Graph, list[Value], Any], Value | None]
 
 RULES: dict[str, Rule] = {}
-# Jitted functions by name that ONNX has a node for; all others are written down primitive by primitive.
+# Jitted functions, by name, that ONNX has a node for; all others are converted primitive by primitive.
 FUNCTION_RULES: dict[str, FunctionRule] = {}
 
 
 def rule_for(*primitives: str) -> Callable[[Rule], Rule]:
-    """Enters the decorated rule under the names of JAX's primitives."""
+    """Registers the decorated rule for JAX primitives."""
 
     def register(rule: Rule) -> Rule:
         RULES.update(dict.fromkeys(primitives, rule))
@@ -30,7 +29,7 @@ def rule_for(*primitives: str) -> Callable[[Rule], Rule]:
 
 
 def rule_for_function(name: str) -> Callable[[FunctionRule], FunctionRule]:
-    """Enters the decorated rule under the name of a jitted function."""
+    """Registers the decorated rule for the jitted function of this name."""
 
     def register(rule: FunctionRule) -> FunctionRule:
         FUNCTION_RULES[name] = rule

@@ -1,4 +1,4 @@
-"""Rules for what moves elements without changing them: broadcasting, reshaping, cutting, indexing, padding."""
+"""Conversion rules for shape operations: broadcasting, reshaping, slicing, indexing, padding."""
 
 import dataclasses
 from typing import Any
@@ -12,14 +12,14 @@ from facejax.export.onnx_registry import rule_for
 
 @rule_for("broadcast_in_dim")
 def broadcast(graph, operands, aval, params):
-    """A value in more or longer axes; a constant stays one."""
+    """Broadcasts a value to more or longer axes; constants stay constants."""
     value, places = operands[0], params["broadcast_dimensions"]
     sides = [1] * len(aval.shape)
     for axis, place in enumerate(places):
         sides[place] = value.extent[axis]
     if value.data is not None:
         return constant(value.data.reshape(sides), aval.shape)
-    if tuple(places) == tuple(range(len(aval.shape))):  # only lengths grow, which ONNX does by itself
+    if tuple(places) == tuple(range(len(aval.shape))):  # only lengths grow, which ONNX broadcasts implicitly
         return dataclasses.replace(value, shape=aval.shape)
     value = graph.plain(value)
     new = [axis for axis in range(len(aval.shape)) if axis not in places]
@@ -106,7 +106,7 @@ def _sliced(graph: Graph, value: Value, aval: Any, cut: list[tuple]) -> Value:
 
 @rule_for("gather")
 def _gather(graph, operands, aval, params):
-    """Indexing by known numbers: JAX writes ``x[..., ::-1]`` and ``x[:, 1:5]`` so where a side is symbolic."""
+    """Indexing by constants: how JAX traces ``x[..., ::-1]`` and ``x[:, 1:5]`` when a side is symbolic."""
     value, indices = graph.full(operands[0]), operands[1]
     numbers = params["dimension_numbers"]
     if indices.is_constant and len(indices.shape) == 1 and not numbers.collapsed_slice_dims:
@@ -117,7 +117,7 @@ def _gather(graph, operands, aval, params):
     whole = [size for axis, size in enumerate(params["slice_sizes"]) if axis not in axes]
     others = [side for axis, side in enumerate(value.shape) if axis not in axes]
     if not (indices.is_constant and len(axes) == 1 and tuple(numbers.start_index_map) == axes and whole == others):
-        raise NotImplementedError(f"an indexing by {numbers}: only one axis, by known numbers")
+        raise NotImplementedError(f"indexing by {numbers}: only one axis, by constant indices")
     if len(indices.shape) != 2:
         value = graph.plain(value)
     picked = graph.initializer(indices.whole()[..., 0].astype(np.int64))
@@ -125,7 +125,7 @@ def _gather(graph, operands, aval, params):
     name = graph.node("Gather", [graph.name_of(value), picked], axis=axis)
     index_places = range(axes[0], axes[0] + len(indices.shape) - 1)
     if tuple(numbers.offset_dims) != tuple(place for place in range(len(aval.shape)) if place not in index_places):
-        raise NotImplementedError(f"an indexing by {numbers}: the indexed axis must stay where it is")
+        raise NotImplementedError(f"indexing by {numbers}: the indexed axis must keep its position")
     return graph.tensor(name, aval.shape, aval.dtype, nchw=value.nchw)
 
 
@@ -133,7 +133,7 @@ def _gather(graph, operands, aval, params):
 def _pad(graph, operands, aval, params):
     value, filling = graph.full(operands[0]), operands[1]
     if any(inner or before < 0 or after < 0 for before, after, inner in params["padding_config"]):
-        raise NotImplementedError(f"a padding of {params['padding_config']}: only zeros or more, at the ends")
+        raise NotImplementedError(f"padding of {params['padding_config']}: only non-negative padding at the ends")
     order = TO_NCHW if value.nchw else range(len(value.shape))
     sides = [params["padding_config"][axis] for axis in order]
     pads = graph.integers(*(side[0] for side in sides), *(side[1] for side in sides))

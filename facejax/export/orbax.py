@@ -1,4 +1,4 @@
-"""Orbax bundles: the folder that `facejax.load_model` opens, written only after it was read back and compared."""
+"""Exports to Orbax: folders for `facejax.load_model`, written only after a trial copy was read back and compared."""
 
 import os
 import pathlib
@@ -17,13 +17,13 @@ def export_orbax(model: LoadedModel, directory: str | os.PathLike, faces: Sequen
     """Writes ``checkpoint``, ``model.json`` and ``MODEL_CARD.md``; returns the metadata with ``check`` and ``bytes``.
 
     Args:
-        model: What to export.
-        directory: The folder; an older checkpoint there is replaced.
-        faces: Crops, uint8 RGB of any size, on which what is read back must agree with `model`.
+        model: The model to export.
+        directory: Output folder; an older checkpoint in it is replaced.
+        faces: Crops, uint8 RGB of any size, on which the model read back must agree with `model`.
 
     Raises:
-        ValueError: It does not; nothing is written.
-        FileExistsError: The folder holds something else.
+        ValueError: They do not agree; nothing is written.
+        FileExistsError: The folder contains something else.
     """
     directory = pathlib.Path(directory).absolute()
     directory.parent.mkdir(parents=True, exist_ok=True)

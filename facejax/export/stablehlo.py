@@ -1,8 +1,8 @@
-"""StableHLO by `jax.export`: one file that any later JAX, or another StableHLO runtime, runs with any batch size but 0.
+"""Exports to StableHLO by `jax.export`, for any later JAX or other StableHLO runtimes, with any batch size except 0.
 
-An earlier JAX may not know its operations: what 0.12 writes 0.10.2 cannot read.
+An earlier JAX may not know all operations: files written by 0.12 cannot be read by 0.10.2.
 
-Beside ``NAME.stablehlo`` lies ``NAME.stablehlo.json`` with the metadata, as the format has no place for it.
+The format has no place for metadata, which is written to ``NAME.stablehlo.json`` next to ``NAME.stablehlo``.
 """
 
 import json
@@ -25,16 +25,16 @@ def export_stablehlo(network: Network, path: str | os.PathLike, faces: Sequence[
     """Writes the two files; returns the metadata, with the differences from Flax under ``check``.
 
     Args:
-        network: What to export; a face network made with ``depthwise="shift"``, which is fast on CPU.
-        path: The file, ending in ``.stablehlo``.
+        network: The network to export; face networks should use ``depthwise="shift"``, which is fast on CPU.
+        path: The file to write, ending in ``.stablehlo``.
         faces: Crops, uint8 RGB of any size, on which the file must agree with Flax.
 
     Raises:
-        ValueError: The file would not compute what Flax does; nothing is written.
+        ValueError: The outputs of the file differ from those of Flax; nothing is written.
     """
     free = iter(("height", "width"))
     symbols = ["batch", *(next(free) if side is None else side for side in network.shape)]
-    # P-Net takes images of any size from its window on.
+    # P-Net takes images of any size that is at least its window.
     least = [f"{name} >= {CASCADE['window']}" for name in ("height", "width") if name in symbols]
     shape = jax.export.symbolic_shape(", ".join(map(str, symbols)), constraints=least)
     traced = jax.export.export(jax.jit(network.function), platforms=PLATFORMS)(
@@ -53,25 +53,25 @@ def export_stablehlo(network: Network, path: str | os.PathLike, faces: Sequence[
 
 
 def load_stablehlo(path: str | os.PathLike) -> tuple[Callable[[np.ndarray], Mapping[str, np.ndarray]], dict[str, Any]]:
-    """A function from images of the metadata's ``input`` (one or more) to arrays by output; and the metadata.
+    """Returns a function from images, as in the metadata's ``input``, to arrays by output; and the metadata.
 
     Raises:
-        FileNotFoundError: The file or its metadata is not there.
-        ValueError: The file is damaged, or of a JAX whose operations this one does not know.
+        FileNotFoundError: The file or its metadata does not exist.
+        ValueError: The file is damaged, or was written by a JAX with operations that this one does not know.
     """
     path = pathlib.Path(path)
     metadata, data = json.loads(path.with_name(f"{path.name}.json").read_text()), path.read_bytes()
     try:
         exported = jax.export.deserialize(bytearray(data))
-        exported.mlir_module()  # otherwise first read when it is called
-    except Exception as error:  # struct's, ValueError, JAX's own
+        exported.mlir_module()  # otherwise only parsed on the first call
+    except Exception as error:  # struct.error, ValueError or one of JAX's own
         raise ValueError(
-            f"JAX {jax.__version__} cannot read {path}, written by {metadata.get('jax', 'an unknown one')}: "
-            f"it takes that one or a later one, or the file is damaged ({error})"
+            f"JAX {jax.__version__} cannot read {path}, written by JAX {metadata.get('jax', '(unknown version)')}: "
+            f"use that version or a later one, unless the file is damaged ({error})"
         ) from error
     return _runner(exported, tuple(metadata["outputs"])), metadata
 
 
 def _runner(exported: jax.export.Exported, outputs: Sequence[str]) -> Callable[[np.ndarray], Mapping[str, np.ndarray]]:
-    call = jax.jit(exported.call)  # alone it traces anew each time
+    call = jax.jit(exported.call)  # without jit it is retraced on every call
     return lambda images: {name: np.asarray(value) for name, value in zip(outputs, call(images), strict=True)}

@@ -76,7 +76,7 @@ def test_mtcnn_and_a_p_net_of_other_even_sides(tmp_path):
 def test_another_file_is_no_export(tmp_path):
     for content in (b"garbage" * 100, b""):
         (tmp_path / "x.tflite").write_bytes(content)
-        with pytest.raises(ValueError, match=r"x\.tflite is no LiteRT file"):
+        with pytest.raises(ValueError, match=r"x\.tflite is not a LiteRT file"):
             litert.read_metadata(tmp_path / "x.tflite")
 
 

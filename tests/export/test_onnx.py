@@ -95,7 +95,7 @@ def test_a_difference_that_is_no_number_is_refused():
     network = mtcnn_networks()[0]
     require_parity(network, {"faces": 1, "max_difference": {"probability": 1e-3, "offsets": 0.0}})
     for difference in (1.1e-3, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="pnet: the export is not written, its 'probability' differs"):
+        with pytest.raises(ValueError, match="pnet: the export was not written, as its 'probability' differs"):
             require_parity(network, {"faces": 1, "max_difference": {"probability": difference}})
     require_parity(network, {"faces": 1, "max_difference": {"age": 0.049}})  # of years
     with pytest.raises(ValueError, match="its 'age' differs"):
@@ -234,10 +234,10 @@ def test_every_rule_is_among_them(monkeypatch):
     ("function", "message"),
     [
         (lambda x: (jnp.cumsum(x, axis=1),), "cumsum"),
-        (lambda x: (jnp.einsum("bhwc,bhwd->bcd", x, x),), "rows by columns"),
+        (lambda x: (jnp.einsum("bhwc,bhwd->bcd", x, x),), "only matrix products"),
         (
             lambda x: (lax.dot_general(x[:, 0], jnp.ones((3, 6)), (((2,), (0,)), ((1,), (1,)))),),
-            "rows by columns",
+            "only matrix products",
         ),
     ],
 )
@@ -259,7 +259,7 @@ def test_another_file_has_no_words(tmp_path):
     with pytest.raises(ValueError, match="no facejax metadata"):
         export.read_metadata(tmp_path / "other.onnx")
     (tmp_path / "garbage.onnx").write_bytes(b"garbage" * 100)
-    with pytest.raises(ValueError, match=r"garbage\.onnx is no ONNX file"):
+    with pytest.raises(ValueError, match=r"garbage\.onnx is not an ONNX file"):
         export.read_metadata(tmp_path / "garbage.onnx")
 
 

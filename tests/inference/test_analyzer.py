@@ -138,14 +138,14 @@ def test_a_photo_that_cannot_be_read_is_named(analyzer, tmp_path):
 
 
 def test_two_networks_for_one_task_are_refused(models):
-    with pytest.raises(ValueError, match="two networks tell the emotion"):
+    with pytest.raises(ValueError, match="two networks predict the emotion"):
         FaceAnalyzer([*models, toy_model("emotion7")], FixedDetector([]))
     with pytest.raises(ValueError, match="at least one network"):
         FaceAnalyzer([], FixedDetector([]))
 
 
 def test_a_crop_without_pixels_and_an_unknown_task_are_named(models):
-    with pytest.raises(ValueError, match="index 1 is \\(0, 5, 3\\)"):
+    with pytest.raises(ValueError, match="crop 1 has shape \\(0, 5, 3\\)"):
         models[0].predict([noise(9, 9), noise(0, 5)])
     with pytest.raises(KeyError, match="no task 'agee'; did you mean 'age'"):
         models[0].class_names("agee")

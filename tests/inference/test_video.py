@@ -208,7 +208,7 @@ def test_a_camera_tells_seconds_from_its_start_and_is_given_back(monkeypatch):
     assert frames[0].image[0, 0].tolist() == [0, 0, 250]
     camera.release.assert_called_once()
     camera.isOpened.return_value = False
-    with pytest.raises(ValueError, match="no camera 0"):
+    with pytest.raises(ValueError, match="cannot open camera 0"):
         next(video.webcam_frames())
 
 
