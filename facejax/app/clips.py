@@ -1,4 +1,4 @@
-"""A clip that somebody sent: its frames with their faces, within bounds of size and time."""
+"""Analyzes an uploaded clip within limits on size and duration."""
 
 import pathlib
 from collections.abc import Generator
@@ -13,9 +13,9 @@ from facejax.video.frames import opened, read_frames
 
 
 def analyze_clip(analyzer: FaceAnalyzer, path: pathlib.Path, limits: Limits) -> Generator[dict[str, Any]]:
-    """Yields `VideoFrame.to_dict` for some frames a second, numbered by track and smoothed.
+    """Yields `VideoFrame.to_dict` for a few frames per second, tracked and smoothed.
 
-    Boxes and landmarks are in pixels of width and height, which may be smaller than the clip's.
+    Boxes and landmarks refer to ``width`` and ``height``, which may be smaller than the clip's.
 
     Raises:
         ValueError: OpenCV cannot read the clip, or its frames are too large.
@@ -29,8 +29,8 @@ def analyze_clip(analyzer: FaceAnalyzer, path: pathlib.Path, limits: Limits) -> 
 
 
 def _check(path: pathlib.Path, limits: Limits) -> None:
-    """Refuses frames that are too large by the header, before memory is taken for one."""
+    """Rejects clips whose header states too large frames, before memory is allocated for one."""
     with opened(path) as capture:
         pixels = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
     if not 0 < pixels <= limits.clip_pixels:
-        raise ValueError(f"its frames have {pixels:.0f} pixels; allowed are 1 to {limits.clip_pixels}")
+        raise ValueError(f"its frames have {pixels:.0f} pixels; 1 to {limits.clip_pixels} are allowed")

@@ -1,15 +1,15 @@
-"""Errors that the page can show: a code for programmes, a sentence for people, an HTTP status."""
+"""Errors that the page can show: a machine-readable code, a message for users and an HTTP status."""
 
 from starlette.responses import JSONResponse
 
 
 class RequestError(Exception):
-    """A request that is answered by an error.
+    """An error to be sent in response to a request.
 
     Attributes:
-        status: Of HTTP.
-        code: One word for programmes, such as ``too_large``.
-        message: A sentence that says what to do.
+        status: HTTP status.
+        code: Machine-readable code, such as ``too_large``.
+        message: A sentence for users that says what is wrong or what to do.
     """
 
     def __init__(self, status: int, code: str, message: str):
@@ -17,7 +17,7 @@ class RequestError(Exception):
         self.status, self.code, self.message = status, code, message
 
     def response(self) -> JSONResponse:
-        """``{"error": {"code", "message"}}``; the connection closes, since the rest of an upload is not read."""
+        """``{"error": {"code", "message"}}``; closes the connection, as the rest of an upload is not read."""
         return JSONResponse(self.to_dict(), self.status, headers={"Connection": "close"})
 
     def to_dict(self) -> dict[str, dict[str, str]]:

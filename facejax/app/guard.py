@@ -1,8 +1,8 @@
-"""What keeps other pages out of the app: a check of Host and Origin on every request, and headers on every response.
+"""Protects the app from other web pages: checks Host and Origin of every request, adds headers to every response.
 
-A page on the web can make the browser send requests to 127.0.0.1. Where its own name resolves to 127.0.0.1 (DNS
-rebinding) the browser even takes both for one site, but the Host header tells; posts from another site carry its
-Origin.
+Any page on the web can make the browser send requests to 127.0.0.1. If its own host name resolves to 127.0.0.1 (DNS
+rebinding), the browser even treats both as the same site, but the Host header reveals it. Cross-site POST requests
+carry the Origin of the other site.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from facejax.app.errors import RequestError
 
-# Names, without a port, under which the app may be asked.
+# Host names, without a port, that the app accepts.
 LOOPBACK = frozenset({"127.0.0.1", "localhost"})
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -34,20 +34,20 @@ HEADERS = {
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-    # Results are about people: no copy stays in the browser's cache.
+    # Results are about people, so no copy must stay in the browser's cache.
     "Cache-Control": "no-store",
 }
 
 
 class Guard:
-    """ASGI middleware that turns away what does not come from the app's own page or from a programme."""
+    """ASGI middleware that accepts requests only from the app's own page or from programs other than browsers."""
 
     def __init__(self, app: ASGIApp):
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
-        if scope["type"] != "http":  # start and end of the server; there are no web sockets
+        """Handles one request."""
+        if scope["type"] != "http":  # startup and shutdown of the server; there are no web sockets
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
@@ -66,12 +66,12 @@ class Guard:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if host.rsplit(":", 1)[0] not in LOOPBACK:
-            return RequestError(421, "wrong_host", "This page is served to 127.0.0.1 and localhost only.")
+            return RequestError(421, "wrong_host", "This page is only available under 127.0.0.1 and localhost.")
         origin = headers.get("origin")
         site = headers.get("sec-fetch-site", "none")
         own = origin is None or origin == f"http://{host}"
-        # A link from elsewhere may open the page, nothing more.
+        # A link on another site may open the page, but nothing else.
         linked = scope["method"] == "GET" and scope["path"] == "/" and headers.get("sec-fetch-mode") == "navigate"
         if not own or (site not in ("none", "same-origin") and not linked):
-            return RequestError(403, "other_site", "Requests from other sites are not answered.")
+            return RequestError(403, "other_site", "Requests from other sites are not allowed.")
         return None

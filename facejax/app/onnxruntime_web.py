@@ -1,4 +1,4 @@
-"""onnxruntime-web's files for the static site: one version, every file checked by its hash."""
+"""Provides onnxruntime-web for the static site: a pinned version whose files are checked by SHA-256."""
 
 import hashlib
 import pathlib
@@ -8,34 +8,34 @@ import tarfile
 import tempfile
 
 VERSION = "1.30.0"
-# In the npm package; script and WebAssembly for the CPU, without WebGPU, from its own build. MIT.
+# Paths in the npm package: its own build for the CPU (WebAssembly, no WebGPU). MIT licence.
 _SCRIPT, _WASM = "dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm"
 SHA256 = {
     _SCRIPT: "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
     _WASM: "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
-# Under .js every static host sends a type that browsers run.
+# Renamed from .mjs: static hosts serve .js with a MIME type that browsers execute.
 NAMES = {_SCRIPT: "ort.wasm.bundle.min.js", _WASM: "ort-wasm-simd-threaded.wasm"}
 
 
 def copy_runtime(destination: pathlib.Path, package: pathlib.Path | None = None) -> None:
-    """Writes onnxruntime-web's two files into a folder.
+    """Writes the two files of onnxruntime-web to a folder.
 
     Args:
-        destination: The folder; it is made.
-        package: Folder of the npm package (``node_modules/onnxruntime-web``) of `VERSION`. None: ``npm pack`` fetches
-            it from the registry that npm is set up for.
+        destination: The folder, which is created.
+        package: Folder of the npm package (``node_modules/onnxruntime-web``) of `VERSION`. None: downloaded by
+            ``npm pack`` from the registry that npm is configured for.
 
     Raises:
-        FileNotFoundError: There is no npm, or a file is missing.
-        ConnectionError: npm could not fetch it.
-        ValueError: A file is not that of `VERSION`.
+        FileNotFoundError: npm is not installed, or a file is missing.
+        ConnectionError: npm could not download the package.
+        ValueError: A file is not the one of `VERSION`.
     """
     contents = {name: _read(package / name) for name in SHA256} if package else _fetch()
     destination.mkdir(parents=True)
     for name, data in contents.items():
         if hashlib.sha256(data).hexdigest() != SHA256[name]:
-            raise ValueError(f"{name} is not that of onnxruntime-web {VERSION}: its SHA-256 differs")
+            raise ValueError(f"{name} is not the one of onnxruntime-web {VERSION}: its SHA-256 differs")
         (destination / NAMES[name]).write_bytes(data)
 
 
@@ -44,28 +44,28 @@ def _read(path: pathlib.Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise FileNotFoundError(
-            f"no {path}: give the folder of the npm package onnxruntime-web {VERSION}, which holds dist/"
+            f"no file {path}: pass the folder of the npm package onnxruntime-web {VERSION}, which contains dist/"
         ) from error
 
 
 def _fetch() -> dict[str, bytes]:
-    mend = f"or give --onnxruntime-web FOLDER with the npm package onnxruntime-web {VERSION}"
+    mend = f"or pass --onnxruntime-web FOLDER with the npm package onnxruntime-web {VERSION}"
     npm = shutil.which("npm")
     if npm is None:
-        raise FileNotFoundError(f"npm, which fetches onnxruntime-web, is not installed: install it, {mend}")
+        raise FileNotFoundError(f"npm, which downloads onnxruntime-web, is not installed: install it, {mend}")
     with tempfile.TemporaryDirectory() as folder:
         command = [npm, "pack", "--silent", f"onnxruntime-web@{VERSION}"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         archives = list(pathlib.Path(folder).glob("*.tgz"))
         if done.returncode or len(archives) != 1:
             raise ConnectionError(
-                f"npm could not fetch onnxruntime-web: {done.stderr.strip()[-300:]}; mend that, {mend}"
+                f"npm could not download onnxruntime-web: {done.stderr.strip()[-300:]}; fix that, {mend}"
             )
         contents = {}
         with tarfile.open(archives[0]) as archive:
             for name in SHA256:
                 file = archive.extractfile(f"package/{name}")
                 if file is None:
-                    raise ValueError(f"{archives[0].name} holds no file {name}")
+                    raise ValueError(f"{archives[0].name} does not contain {name}")
                 contents[name] = file.read()
         return contents

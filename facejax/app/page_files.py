@@ -1,4 +1,4 @@
-"""The page's own files, and what it is told about the networks behind it."""
+"""The files of the page, and its configuration."""
 
 import pathlib
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ CONFIG = "config.json"
 
 
 def page_config(engine: str, models: Sequence[LoadedModel], limits: Limits) -> dict[str, Any]:
-    """``config.json``, by which the page picks its engine.
+    """Content of ``config.json``, from which the page chooses its engine.
 
     Args:
         engine: ``server`` (POST to /api) or ``browser`` (the networks of ``bundle/`` in the browser).
         models: The networks.
-        limits: Of uploads.
+        limits: Limits on uploads.
     """
     networks = [
         {"name": model.cfg.name, "licence": model.cfg.licence, "tasks": list(model.cfg.tasks)} for model in models

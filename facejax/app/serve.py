@@ -16,12 +16,12 @@ HOST = "127.0.0.1"
 
 
 def serve(analyzer: FaceAnalyzer, *, port: int, browser: bool = True) -> None:
-    """Serves until it is interrupted.
+    """Serves the page until interrupted.
 
     Args:
-        analyzer: Finds the faces and says what they look like.
-        port: Of 127.0.0.1; 0 for a free one.
-        browser: Whether a browser is opened.
+        analyzer: Detects the faces and predicts their attributes.
+        port: Port on 127.0.0.1; 0 for a free one.
+        browser: Whether to open a browser.
 
     Raises:
         OSError: The port is taken.
@@ -29,15 +29,15 @@ def serve(analyzer: FaceAnalyzer, *, port: int, browser: bool = True) -> None:
     with listen(port) as listener:
         warm_up(analyzer)
         address = f"http://{HOST}:{listener.getsockname()[1]}/"
-        print(f"the page is at {address}; nothing leaves this machine; Ctrl+C ends it", file=sys.stderr)
+        print(f"the page is at {address}; nothing leaves this machine; press Ctrl+C to stop", file=sys.stderr)
         if browser:
             webbrowser.open(address)
-        # A clip that is under way when the server is ended is broken off, which is no error.
+        # A clip being processed at shutdown is cancelled, which is not an error.
         logging.getLogger("uvicorn.error").addFilter(_is_error)
-        # Small bounds: the only client is a browser on this machine.
+        # Low limits, as the only client is a browser on this machine.
         config = uvicorn.Config(
             create_app(analyzer),
-            log_config=None,  # logging stays as it is: warnings and errors go to standard error
+            log_config=None,  # keep the logging setup: warnings and errors go to standard error
             access_log=False,
             server_header=False,
             proxy_headers=False,
@@ -54,24 +54,24 @@ def _is_error(record: logging.LogRecord) -> bool:
 
 
 def listen(port: int) -> socket.socket:
-    """A socket of the loopback address that listens: connections wait until they are served.
+    """A listening socket on the loopback address; connections wait until they are served.
 
     Raises:
-        OSError: The port is taken, or no port.
+        OSError: The port is taken or invalid.
     """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
-        listener.listen()  # with SO_REUSEADDR, two may be bound to one port as long as neither listens
+        listener.listen()  # with SO_REUSEADDR, two sockets may bind to the same port while neither listens
     except (OSError, OverflowError) as error:
         listener.close()
-        raise OSError(f"cannot listen on port {port} ({error}); --port 0 takes a free one") from error
+        raise OSError(f"cannot listen on port {port} ({error}); --port 0 picks a free one") from error
     return listener
 
 
 def warm_up(analyzer: FaceAnalyzer) -> None:
-    """Compiles what the first photo would wait for."""
+    """Compiles the networks, so that the first photo need not wait for it."""
     analyzer.analyze(np.zeros((480, 640, 3), np.uint8))
     for model in analyzer.models:
         model.outputs([np.zeros((8, 8, 3), np.uint8)])

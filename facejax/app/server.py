@@ -1,4 +1,4 @@
-"""The app's server: the page, and what it asks for. Everything stays in this process; nothing is kept."""
+"""The app's server: the page and its API. All processing is local to this process, and nothing is stored."""
 
 import asyncio
 import contextlib
@@ -31,12 +31,12 @@ _log = logging.getLogger(__name__)
 def create_app(analyzer: FaceAnalyzer, limits: Limits | None = None) -> Any:
     """The app as an ASGI callable.
 
-    ``GET /`` is the page, ``GET /config.json`` what it has to know. ``POST /api/photo`` takes a photo's file as its
-    body and answers as `PhotoResult.to_dict`; ``POST /api/clip`` takes a clip's and answers by one line of JSON a
-    frame (`facejax.app.clips.analyze_clip`). Errors are ``{"error": {"code", "message"}}``. Embeddings are never sent.
+    ``GET /`` is the page, ``GET /config.json`` its configuration. ``POST /api/photo`` takes a photo file as its body
+    and returns `PhotoResult.to_dict`; ``POST /api/clip`` takes a clip and streams one line of JSON per frame
+    (`facejax.app.clips.analyze_clip`). Errors are ``{"error": {"code", "message"}}``. Embeddings are never sent.
 
     Args:
-        analyzer: Finds the faces and says what they look like.
+        analyzer: Detects the faces and predicts their attributes.
         limits: None for the defaults.
     """
     routes = _Routes(analyzer, limits or Limits())
@@ -68,7 +68,7 @@ class _Routes:
                 try:
                     result: Any = await run_in_threadpool(self._analyzer.analyze, data)
                 except ValueError as error:
-                    words = f"This is no photo that can be read here ({error})."
+                    words = f"This file cannot be read as a photo ({error})."
                     raise RequestError(415, "not_a_photo", words) from error
         return JSONResponse(result.to_dict())
 
@@ -79,30 +79,30 @@ class _Routes:
             path = await stack.enter_async_context(clip_file(request, self._limits.clip_bytes, seconds))
             await stack.enter_async_context(self._turn(request))
             frames = analyze_clip(self._analyzer, path, self._limits)
-            stack.push_async_callback(run_in_threadpool, frames.close)  # ends the decoder before the file goes
+            stack.push_async_callback(run_in_threadpool, frames.close)  # closes the decoder before the file is removed
             try:
-                # Before the answer starts, so that a clip that cannot be read has a status of its own.
+                # Before the response starts, so that an unreadable clip can still change its status.
                 first = await run_in_threadpool(next, frames, None)
             except ValueError as error:
-                words = "This clip cannot be read: it is damaged, or of a kind that OpenCV does not know."
+                words = "This clip cannot be read: it is damaged, or in a format that OpenCV does not support."
                 raise RequestError(415, "unreadable_clip", words) from error
             return _Lines(_lines(first, frames, stack.pop_all()), self._limits.answer_seconds)
 
     @contextlib.asynccontextmanager
     async def _turn(self, request: Request) -> AsyncIterator[None]:
-        """The request's turn; one whose client has left meanwhile, as the page does for another photo, is not served.
+        """Waits for the request's turn. Requests whose client has disconnected, as for another photo, are dropped.
 
         Raises:
-            RequestError: The client has left.
+            RequestError: The client has disconnected.
         """
         async with self._turns.turn():
             if await request.is_disconnected():
-                raise RequestError(400, "broken_off", "Nobody waits for the answer.")
+                raise RequestError(400, "broken_off", "The client has disconnected.")
             yield
 
 
 class _Lines(StreamingResponse):
-    """Lines of JSON, each of which its client takes within some seconds, or is left: it holds the turn of all."""
+    """Streams lines of JSON; disconnects clients that are slow to receive one, as they block all others."""
 
     def __init__(self, lines: AsyncGenerator[str], seconds: float):
         super().__init__(lines, media_type="application/x-ndjson")
@@ -116,15 +116,15 @@ class _Lines(StreamingResponse):
         try:
             await super().stream_response(send_in_time)
         except TimeoutError:
-            _log.warning("a client did not take its answer within %g s and is left", self._seconds)
+            _log.warning("a client did not receive its response within %g s and was disconnected", self._seconds)
         finally:
-            await self._generator.aclose()  # gives the turn back now, not when the generator is collected
+            await self._generator.aclose()  # releases the turn now, not when the generator is garbage-collected
 
 
 async def _lines(
     first: dict[str, Any] | None, frames: Iterator[dict[str, Any]], stack: contextlib.AsyncExitStack
 ) -> AsyncGenerator[str]:
-    """One line of JSON a frame; the place, the turn and the file of `stack` are given back at the end."""
+    """Yields one line of JSON per frame; at the end, `stack` releases the place, the turn and the file."""
     async with stack:
         frame = first
         while frame is not None:
@@ -144,4 +144,4 @@ async def _http(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     _log.exception("a request failed", exc_info=error)
-    return RequestError(500, "failed", "This failed; the terminal that runs facejax says why.").response()
+    return RequestError(500, "failed", "Something went wrong; see the terminal that runs facejax.").response()

@@ -1,4 +1,4 @@
-"""The page as a folder for any static host: the networks run in the browser, there is no server."""
+"""Writes the page as a static site, in which the networks run in the browser without a server."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from facejax.export.onnx import export_onnx
 from facejax.inference import LoadedModel
 from facejax.weights.folders import whole_folder
 
-# Kernels that page/pixels.js has.
+# Interpolation kernels implemented in page/pixels.js.
 _KERNELS = ("bilinear",)
 
 
@@ -27,24 +27,24 @@ def write_site(
     faces: Sequence[np.ndarray],
     onnxruntime_web: pathlib.Path | None = None,
 ) -> dict[str, Any]:
-    """Writes the folder; returns the manifest of its bundle.
+    """Writes the site; returns the manifest of its bundle.
 
     Args:
         models: Networks with different tasks.
-        directory: The folder; an older site there is replaced.
+        directory: Output folder; an older site in it is replaced.
         faces: Crops, uint8 RGB of any size, on which the ONNX files are checked.
-        onnxruntime_web: As `copy_runtime` takes it.
+        onnxruntime_web: As `package` of `copy_runtime`.
 
     Raises:
-        ValueError: The page cannot resize as a network wants it.
-        FileExistsError: The folder holds something else.
+        ValueError: The page does not support the interpolation that a network needs.
+        FileExistsError: The folder contains something else.
     """
     for model in models:
         kernel = model.cfg.preprocessing.interpolation
         if kernel not in _KERNELS:
             raise ValueError(
-                f"{model.cfg.name} wants {kernel} resizing, the page in a browser has {' and '.join(_KERNELS)}; "
-                "`facejax app` without --static serves it"
+                f"{model.cfg.name} needs {kernel} resizing, but a static site only has {' and '.join(_KERNELS)}; "
+                "use `facejax app` without --static"
             )
     own = [path.name for path in PAGE.iterdir()]
     with whole_folder(pathlib.Path(directory), CONFIG, "engine", "onnxruntime", "bundle", *own) as folder:

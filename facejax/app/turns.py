@@ -1,4 +1,4 @@
-"""One inference at a time, and a bounded number of requests that wait for it."""
+"""Allows one inference at a time, and a bounded number of requests waiting for their turn."""
 
 import asyncio
 import contextlib
@@ -8,22 +8,22 @@ from facejax.app.errors import RequestError
 
 
 class Turns:
-    """A request first takes a place, in which it may upload, and then waits for its turn."""
+    """A request first takes a place in the queue, where it may upload, and then waits for its turn."""
 
     def __init__(self, waiting: int):
-        """`waiting`: places beside that of the request whose turn it is."""
+        """`waiting`: places in addition to that of the request whose turn it is."""
         self._free = waiting + 1
         self._lock = asyncio.Lock()
 
     @contextlib.contextmanager
     def place(self):
-        """Holds a place.
+        """Takes a place in the queue.
 
         Raises:
-            RequestError: All are taken.
+            RequestError: All places are taken.
         """
         if not self._free:
-            raise RequestError(503, "busy", "Too much is waiting already. Try again in a moment.")
+            raise RequestError(503, "busy", "Too many requests are waiting. Try again in a moment.")
         self._free -= 1
         try:
             yield
@@ -32,6 +32,6 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Waits until nobody else has the turn, and holds it."""
+        """Waits until no other request has the turn, and takes it."""
         async with self._lock:
             yield

@@ -1,4 +1,4 @@
-"""Bodies of requests, read within bounds of length and time; names and paths of the client play no part."""
+"""Reads request bodies within limits on size and time; file names sent by the client are never used."""
 
 import asyncio
 import contextlib
@@ -11,26 +11,26 @@ from starlette.requests import ClientDisconnect, Request
 
 from facejax.app.errors import RequestError
 
-# First bytes of the containers that are taken. FFmpeg also opens play lists and scripts, which name further files and
-# addresses to read: nothing is given to it that does not start like a clip.
+# Magic bytes of the accepted containers. FFmpeg also opens playlists and scripts that refer to further files and
+# addresses, so it only gets files that start like a clip.
 _CLIPS = {"mp4, m4v, mov": rb"(?s:.{4})ftyp", "webm, mkv": rb"\x1aE\xdf\xa3", "avi": rb"RIFF(?s:.{4})AVI "}
 
 
 async def read_body(request: Request, limit: int, seconds: int) -> bytes:
-    """The whole body.
+    """Reads the whole body.
 
     Raises:
-        RequestError: Longer than `limit` bytes, slower than `seconds`, empty, or broken off.
+        RequestError: It is longer than `limit` bytes, takes longer than `seconds`, is empty, or was cut short.
     """
     return b"".join([part async for part in _parts(request, limit, seconds)])
 
 
 @contextlib.asynccontextmanager
 async def clip_file(request: Request, limit: int, seconds: int) -> AsyncIterator[pathlib.Path]:
-    """The body in a file, which is removed when the block ends, whatever happens.
+    """Writes the body to a temporary file, which is always removed at the end of the block.
 
     Raises:
-        RequestError: As `read_body`, or no clip by its first bytes.
+        RequestError: As in `read_body`, or the file does not start like a clip.
     """
     with tempfile.TemporaryDirectory(prefix="facejax-app-") as folder:
         path = pathlib.Path(folder) / "clip"
@@ -40,7 +40,7 @@ async def clip_file(request: Request, limit: int, seconds: int) -> AsyncIterator
         with path.open("rb") as file:
             head = file.read(12)
         if not any(re.match(magic, head) for magic in _CLIPS.values()):
-            raise RequestError(415, "not_a_clip", f"This is no clip that can be read here ({', '.join(_CLIPS)}).")
+            raise RequestError(415, "not_a_clip", f"This file is not a supported clip ({', '.join(_CLIPS)}).")
         yield path
 
 
@@ -60,6 +60,6 @@ async def _parts(request: Request, limit: int, seconds: int) -> AsyncIterator[by
     except TimeoutError as error:
         raise RequestError(408, "too_slow", f"The upload took longer than {seconds} seconds.") from error
     except ClientDisconnect as error:
-        raise RequestError(400, "broken_off", "The upload broke off.") from error
+        raise RequestError(400, "broken_off", "The upload was cut short.") from error
     if not length:
         raise RequestError(400, "empty", "The file is empty.")

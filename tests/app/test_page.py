@@ -146,11 +146,11 @@ def test_no_face(page, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("notes.jpg", b"no photo at all", "This is no photo that can be read here"),
-        ("huge.jpg", b"\xff" * (32 * 2**20 + 1), "This file has 33 MB; a photo may have 32 MB."),
+        ("notes.jpg", b"no photo at all", "This file cannot be read as a photo"),
+        ("huge.jpg", b"\xff" * (32 * 2**20 + 1), "This file has 33 MB; the limit for a photo is 32 MB."),
         ("empty.png", b"", "The file is empty."),
         ("broken.mp4", b"\0\0\0\x18ftypmp42" + b"\0" * 99, "This clip cannot be read"),
-        ("notes.mp4", b"no clip at all", "This is no clip that can be read here"),
+        ("notes.mp4", b"no clip at all", "This file is not a supported clip"),
     ],
 )
 def test_what_cannot_be_read_is_said(page, tmp_path, name, content, words):

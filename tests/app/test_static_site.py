@@ -149,7 +149,7 @@ def test_a_clip_in_the_browser(page, clip):
     assert "6 frames" in page.locator("#status").inner_text()
 
 
-@pytest.mark.parametrize(("name", "words"), [("a.jpg", "no photo that the browser can read"), ("a.mp4", "This clip")])
+@pytest.mark.parametrize(("name", "words"), [("a.jpg", "cannot read this file as a photo"), ("a.mp4", "This clip")])
 def test_what_cannot_be_read_is_said(page, tmp_path, name, words):
     (tmp_path / name).write_bytes(b"nothing of the kind")
     page.set_input_files("#file", tmp_path / name)
@@ -176,7 +176,7 @@ def test_a_clip_whose_pictures_the_browser_cannot_see_is_told(page):
         }"""
     )
     page.dispatch_event("#stage", "drop", {"dataTransfer": transfer})
-    page.get_by_text("This browser cannot see the pictures of this clip.").wait_for(timeout=WAIT)
+    page.get_by_text("This browser cannot decode the video of this clip.").wait_for(timeout=WAIT)
 
 
 def test_the_folder_is_whole(site):
@@ -195,9 +195,9 @@ def test_another_runtime_is_refused_and_nothing_is_written(analyzer, tmp_path):
     (tmp_path / "package" / "dist").mkdir(parents=True)
     for name in runtime.SHA256:
         (tmp_path / "package" / name).write_bytes(b"something else")
-    with pytest.raises(ValueError, match="not that of onnxruntime-web"):
+    with pytest.raises(ValueError, match="not the one of onnxruntime-web"):
         write_site(analyzer.models, tmp_path / "site", [noise(9, 9)], tmp_path / "package")
-    with pytest.raises(FileNotFoundError, match="holds dist/"):
+    with pytest.raises(FileNotFoundError, match="contains dist/"):
         write_site(analyzer.models, tmp_path / "site", [noise(9, 9)], tmp_path / "nowhere")
     assert [path.name for path in tmp_path.iterdir()] == ["package"]
 

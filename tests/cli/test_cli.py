@@ -795,7 +795,7 @@ def test_the_app_serves_what_it_loaded(model_dir, monkeypatch, capsys):
     with serve.listen(0) as taken:
         port = str(taken.getsockname()[1])
         assert cli.main(["app", model_dir, "--port", port]) == cli.FAILED
-    assert "--port 0 takes a free one" in capsys.readouterr().err
+    assert "--port 0 picks a free one" in capsys.readouterr().err
 
 
 def test_a_static_site_takes_no_smallest_face(capsys):

@@ -1,4 +1,4 @@
-// Arithmetic on boxes [x1, y1, x2, y2] in pixels: the same as facejax/detect/boxes.py, where the reasons stand.
+// Operations on boxes [x1, y1, x2, y2] in pixels, as in facejax/detect/boxes.py, which explains them.
 
 /** @typedef {number[]} Box  x1, y1, x2, y2 */
 
@@ -6,8 +6,8 @@
  * Indices of the boxes that greedy non-maximum suppression keeps, best first.
  * @param {Box[]} boxes
  * @param {number[]} scores
- * @param {number} limit  A box goes when its overlap with a better one is above it.
- * @param {boolean} smaller  MTCNN's "Min" rule, which also counts both end pixels; otherwise the union.
+ * @param {number} limit  A box is dropped if its overlap with a better one exceeds this.
+ * @param {boolean} smaller  Whether to use MTCNN's "Min" rule, which also counts both end pixels, instead of the union.
  */
 export function suppress(boxes, scores, limit, smaller = false) {
   const end = smaller ? 1 : 0;
@@ -35,7 +35,7 @@ export function suppress(boxes, scores, limit, smaller = false) {
  * A box moved by a network's regression: each edge by its offset times the width or height.
  * @param {Box} box
  * @param {ArrayLike<number>} offsets
- * @param {number} end  1 where x2 and y2 are pixels of the box.
+ * @param {number} end  1 if x2 and y2 are inclusive, otherwise 0.
  * @returns {Box}
  */
 export function move([x1, y1, x2, y2], offsets, end) {
@@ -44,7 +44,7 @@ export function move([x1, y1, x2, y2], offsets, end) {
 }
 
 /**
- * The square about the same centre whose side is the longer side.
+ * The square with the same centre and the longer side of the box.
  * @param {Box} box
  * @returns {Box}
  */

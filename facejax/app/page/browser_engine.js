@@ -1,8 +1,8 @@
-// The networks run in this browser, in worker.js.
+// Runs the networks in this browser, in worker.js.
 
 import { EngineError } from "./engine.js";
 
-// Larger photos are reduced to this many pixels on their longer side: P-Net's work grows with the photo.
+// Larger photos are downscaled to this many pixels on their longer side: P-Net's cost grows with the photo.
 const MAX_SIDE = 1280;
 
 /** @typedef {import("./engine.js").Engine} Engine */
@@ -24,7 +24,7 @@ export class BrowserEngine {
     const worker = (this.worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" }));
     return new Promise((resolve, reject) => {
       const failed = (/** @type {string} */ words) =>
-        reject(new EngineError(`The networks cannot be loaded${words ? ` (${words})` : ""}.`));
+        reject(new EngineError(`The networks could not be loaded${words ? ` (${words})` : ""}.`));
       worker.addEventListener("error", (event) => failed(event.message));
       worker.addEventListener("message", ({ data }) => {
         if (data.kind === "ready") resolve();
@@ -36,14 +36,14 @@ export class BrowserEngine {
         const asked = this.#waiting.get(data.id);
         this.#waiting.delete(data.id);
         if (data.kind === "result") asked?.resolve(data.result);
-        if (data.kind === "error") asked?.reject(new EngineError(`The networks failed (${data.message}).`));
+        if (data.kind === "error") asked?.reject(new EngineError(`Running the networks failed (${data.message}).`));
       });
     });
   }
 
   /** @type {Engine["photo"]} */
   async photo(file, picture, signal) {
-    if (!picture) throw new EngineError("This is no photo that the browser can read.");
+    if (!picture) throw new EngineError("This browser cannot read this file as a photo.");
     return this.#ask(picture, picture.width, picture.height, signal);
   }
 
@@ -60,9 +60,9 @@ export class BrowserEngine {
     video.src = URL.createObjectURL(file);
     try {
       await happens(video, "loadeddata");
-      // It has sound alone, or pictures of a kind that the browser does not know.
-      if (!video.videoWidth) throw new EngineError("This browser cannot see the pictures of this clip.");
-      // Clips that a browser recorded state no length before they were read to their end.
+      // It has sound only, or a video codec that the browser does not support.
+      if (!video.videoWidth) throw new EngineError("This browser cannot decode the video of this clip.");
+      // Clips recorded by a browser have no duration until they were read to the end.
       if (!Number.isFinite(video.duration)) await seek(video, 1e7);
       const end = Math.min(video.duration, clip_seconds);
       for (let step = 0; step === 0 || step / clip_fps < end; step++) {
@@ -89,7 +89,7 @@ export class BrowserEngine {
     const scale = Math.min(1, MAX_SIDE / Math.max(width, height));
     const size = [width, height].map((side) => Math.max(1, Math.round(side * scale)));
     const context = new OffscreenCanvas(size[0], size[1]).getContext("2d", { willReadFrequently: true });
-    if (!context) throw new EngineError("This browser has no canvas.");
+    if (!context) throw new EngineError("This browser does not support canvas.");
     context.imageSmoothingQuality = "high";
     context.drawImage(picture, 0, 0, size[0], size[1]);
     const { data } = context.getImageData(0, 0, size[0], size[1]);
@@ -112,7 +112,7 @@ function happens(/** @type {HTMLVideoElement} */ video, /** @type {string} */ na
   });
 }
 
-/** Shows the moment of a video. */
+/** Seeks to a time in a video. */
 async function seek(/** @type {HTMLVideoElement} */ video, /** @type {number} */ time) {
   const there = happens(video, "seeked");
   video.currentTime = time;

@@ -1,9 +1,9 @@
-// An ONNX bundle in onnxruntime-web: a photo in, what `PhotoResult.to_dict` of the Python package gives out.
+// Runs an ONNX bundle in onnxruntime-web on photos; results are as from `PhotoResult.to_dict` in Python.
 
 import { Mtcnn } from "./mtcnn.js";
 import { cropFace, stretch } from "./pixels.js";
 
-// Faces that a network looks at together.
+// Faces per batch.
 const BATCH = 8;
 const LANDMARKS = ["left_eye", "right_eye", "nose", "left_mouth", "right_mouth"];
 /** @type {Record<string, string>} */
@@ -18,8 +18,8 @@ export class Bundle {
   /**
    * Opens the networks of a bundle.
    * @param {any} ort  The module of onnxruntime-web.
-   * @param {URL} folder  Where manifest.json lies; its address ends in a slash.
-   * @param {(done: number, total: number) => void} progress  Told of bytes.
+   * @param {URL} folder  Contains manifest.json; its address ends in a slash.
+   * @param {(done: number, total: number) => void} progress  Called with numbers of bytes.
    */
   static async open(ort, folder, progress) {
     const manifest = JSON.parse(new TextDecoder().decode(await read(new URL("manifest.json", folder))));
@@ -30,7 +30,7 @@ export class Bundle {
     /** @type {import("./mtcnn.js").Run[]} */
     const runs = [];
     for (const entry of entries) {
-      if (/[/\\]/.test(entry.file)) throw new Error("a file of a bundle lies in its folder");
+      if (/[/\\]/.test(entry.file)) throw new Error("the files of a bundle must be in its folder");
       progress(done, total);
       const session = await ort.InferenceSession.create(await read(new URL(entry.file, folder)));
       const type = entry.input.dtype;
@@ -80,13 +80,13 @@ export class Bundle {
   }
 }
 
-/** Whether a box holds a whole pixel of the photo. */
+/** Whether a box contains a whole pixel of the photo. */
 function inside(/** @type {number[]} */ [x1, y1, x2, y2], /** @type {import("./pixels.js").Photo} */ photo) {
   const across = Math.trunc(Math.min(x2, photo.width)) > Math.trunc(Math.max(x1, 0));
   return across && Math.trunc(Math.min(y2, photo.height)) > Math.trunc(Math.max(y1, 0));
 }
 
-/** What the outputs say of one face. */
+/** Decodes the outputs for one face. */
 function decode(
   /** @type {Record<string, {labels?: string[]}>} */ described,
   /** @type {import("./mtcnn.js").Outputs} */ outputs,
@@ -109,7 +109,7 @@ function decode(
   return told;
 }
 
-/** A file's bytes. */
+/** Downloads a file as bytes. */
 async function read(/** @type {URL} */ address) {
   const response = await fetch(address);
   if (!response.ok) throw new Error(`${address.pathname}: ${response.status} ${response.statusText}`);

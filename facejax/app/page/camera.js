@@ -1,8 +1,8 @@
-// The camera of the machine that shows the page.
+// The camera of the device that shows the page.
 
 import { EngineError } from "./engine.js";
 
-// Frames are reduced to this many pixels on their longer side: faces before a camera are large.
+// Frames are downscaled to this many pixels on their longer side: faces in front of a camera are large.
 const MAX_SIDE = 640;
 
 export class Camera {
@@ -10,7 +10,7 @@ export class Camera {
   #stream = null;
   #facing = "user";
 
-  /** @param {HTMLVideoElement} video  Shows what it sees. */
+  /** @param {HTMLVideoElement} video  Shows the camera's picture. */
   constructor(video) {
     this.video = video;
   }
@@ -20,8 +20,8 @@ export class Camera {
   }
 
   /**
-   * Asks for the camera.
-   * @param {boolean} other  The one on the other side of a phone.
+   * Requests access to the camera and starts it.
+   * @param {boolean} other  Whether to switch to the one on the other side of a phone.
    * @param {AbortSignal} signal
    */
   async start(other, signal) {
@@ -43,7 +43,7 @@ export class Camera {
     await this.video.play();
   }
 
-  /** Whether there is a second camera; known once the first was allowed. */
+  /** Whether there is a second camera; only known once access to the first was granted. */
   async hasOther() {
     const devices = await navigator.mediaDevices.enumerateDevices();
     return devices.filter(({ kind }) => kind === "videoinput").length > 1;
@@ -56,7 +56,7 @@ export class Camera {
   }
 
   /**
-   * The newest frame, each time that one is asked for.
+   * Yields the newest frame whenever one is requested.
    * @param {AbortSignal} signal
    */
   async *frames(signal) {
@@ -68,15 +68,15 @@ export class Camera {
       canvas.height = Math.max(1, Math.round(videoHeight * scale));
       canvas.getContext("2d")?.drawImage(this.video, 0, 0, canvas.width, canvas.height);
       yield canvas;
-      // Hidden tabs draw nothing, and so ask for nothing.
+      // Hidden tabs get no animation frames, so they request no camera frames.
       await new Promise(requestAnimationFrame);
     }
   }
 }
 
 function words(/** @type {DOMException} */ { name, message }) {
-  if (name === "NotAllowedError") return "The camera was not allowed. The browser’s address bar can change that.";
-  if (name === "NotFoundError") return "There is no camera.";
-  if (name === "NotReadableError") return "The camera is in use by another programme.";
+  if (name === "NotAllowedError") return "Access to the camera was denied. You can change that in the browser’s address bar.";
+  if (name === "NotFoundError") return "No camera was found.";
+  if (name === "NotReadableError") return "The camera is in use by another program.";
   return `The camera cannot be used (${message}).`;
 }

@@ -1,9 +1,9 @@
-// What the page asks, whoever answers: a server on this machine (server_engine.js), or the browser itself
-// (browser_engine.js).
+// The interface between the page and what runs the networks: a server on this machine (server_engine.js) or the
+// browser itself (browser_engine.js).
 
 /** @typedef {{label: string, probability: number, probabilities: Record<string, number>}} Classification */
 /**
- * @typedef {object} Face  As `Face.to_dict` of the Python package; what no network tells is missing.
+ * @typedef {object} Face  As `Face.to_dict` in Python; attributes that no network predicts are missing.
  * @property {number[]} box
  * @property {Record<string, number[]>} landmarks
  * @property {number} score
@@ -25,15 +25,15 @@
  */
 /**
  * @typedef {object} Engine
- * @property {string} place  Where the networks run, in words.
- * @property {(progress: (words: string) => void) => Promise<void>} open  Resolves when photos can be given.
+ * @property {string} place  Text that says where the networks run.
+ * @property {(progress: (words: string) => void) => Promise<void>} open  Resolves when the engine is ready.
  * @property {(file: Blob, picture: ImageBitmap | null, signal: AbortSignal) => Promise<PhotoResult>} photo
- *   A photo's file, and the same decoded where the browser can.
- * @property {(canvas: HTMLCanvasElement, signal: AbortSignal) => Promise<PhotoResult>} frame  What a camera sees.
- * @property {(file: Blob, signal: AbortSignal) => AsyncIterable<ClipFrame>} clip  Some frames a second of a clip.
+ *   A photo file, and its decoded picture if the browser can read it.
+ * @property {(canvas: HTMLCanvasElement, signal: AbortSignal) => Promise<PhotoResult>} frame  A frame of the camera.
+ * @property {(file: Blob, signal: AbortSignal) => AsyncIterable<ClipFrame>} clip  A few frames per second of a clip.
  */
 
-/** An error with words for people. */
+/** An error whose message is shown to the user. */
 export class EngineError extends Error {}
 
 /**

@@ -1,7 +1,7 @@
-// Faces on the page: a box on the picture and a card beside it. Elements are kept from frame to frame, so that bars
-// glide and nothing loses the focus. Words come from networks and files: they are only ever set as text.
+// Faces on the page: a box on the picture and a card next to it. Elements are reused from frame to frame, so that bars
+// move smoothly and nothing loses focus. Text from networks and files is untrusted and only ever set as text.
 
-// Those of facejax/inference/drawing.py.
+// The colours of facejax/inference/drawing.py.
 const HUES = ["#00c878", "#ffaa00", "#3c96ff", "#f05a8c", "#aa78ff", "#00c8dc", "#c8c83c"];
 const PARTS = /** @type {const} */ ([
   ["perceived_gender", "Perceived gender"],
@@ -15,7 +15,7 @@ const AXES = /** @type {const} */ ([
 
 export class FaceList {
   /**
-   * @param {HTMLElement} boxes  Lies over the picture.
+   * @param {HTMLElement} boxes  Overlay on the picture.
    * @param {HTMLElement} cards
    */
   constructor(boxes, cards) {
@@ -79,7 +79,7 @@ export class FaceList {
   }
 }
 
-/** One face in a few words, for screen readers and the status line. */
+/** A short description of a face, for screen readers and the status line. */
 export function summary(/** @type {import("./engine.js").Face} */ face) {
   const words = [];
   if (face.perceived_age !== undefined) words.push(`perceived age ${face.perceived_age.toFixed(0)}`);
@@ -91,10 +91,10 @@ export function summary(/** @type {import("./engine.js").Face} */ face) {
     const value = face[key];
     if (value !== undefined) words.push(`${key} ${signed(value)}`);
   }
-  return words.join(", ") || "no network tells more";
+  return words.join(", ") || "no attributes predicted";
 }
 
-/** Makes a card say what is told of a face. */
+/** Updates a card with the predictions for a face. */
 function fill(/** @type {HTMLElement} */ card, /** @type {string} */ name, /** @type {import("./engine.js").Face} */ face) {
   const told = [...PARTS, ...AXES].filter(([key]) => face[key] !== undefined).map(([key]) => key);
   const shape = JSON.stringify([face.perceived_age !== undefined, told]);
@@ -107,7 +107,7 @@ function fill(/** @type {HTMLElement} */ card, /** @type {string} */ name, /** @
   };
   card.setAttribute("aria-label", `Face ${name}`);
   set("name", `Face ${name}`);
-  set("score", `found ${percent(face.score)}`);
+  set("score", `detection score ${percent(face.score)}`);
   if (face.perceived_age !== undefined) set("age", face.perceived_age.toFixed(0));
   const rows = card.querySelectorAll("dl");
   let list = 0;
@@ -134,7 +134,7 @@ function frame(/** @type {import("./engine.js").Face} */ face) {
   }
   const axes = AXES.filter(([key]) => face[key] !== undefined);
   if (axes.length) {
-    parts.push(text("h3", "Valence and arousal, as the expression looks"), bars(axes.map(([, words]) => words), "signed"));
+    parts.push(text("h3", "Valence and arousal (how the expression looks)"), bars(axes.map(([, words]) => words), "signed"));
   }
   return parts;
 }
@@ -184,11 +184,11 @@ function place(
   element.style.top = percent(top / height, 3);
   element.style.width = percent((right - left) / width, 3);
   element.style.height = percent((bottom - top) / height, 3);
-  // No room above it for the number.
+  // There is no room above it for the number.
   element.classList.toggle("top", top / height < 0.08);
 }
 
-/** Gives an element as many children as wanted. */
+/** Adds or removes children until there are `count`. */
 function fit(/** @type {HTMLElement} */ parent, /** @type {number} */ count, /** @type {() => HTMLElement} */ create) {
   while (parent.children.length > count) parent.lastElementChild?.remove();
   while (parent.children.length < count) parent.append(create());

@@ -1,4 +1,4 @@
-// The page: files, drops and the camera in; an engine's answers out.
+// The page: passes chosen or dropped files and camera frames to an engine, and shows its results.
 
 import { Camera } from "./camera.js";
 import { createEngine, EngineError } from "./engine.js";
@@ -17,14 +17,14 @@ const camera = new Camera(element("video"));
 let config;
 /** @type {import("./engine.js").Engine} */
 let engine;
-// Ends what is under way when something new is chosen.
+// Cancels the current task when something new is chosen.
 let work = new AbortController();
 
 function say(/** @type {string} */ words) {
   if (status.textContent !== words) status.textContent = words;
 }
 
-/** Ends what was there before, and runs a task whose errors are shown. */
+/** Cancels the previous task and runs a new one, showing its errors. */
 async function start(/** @type {(signal: AbortSignal) => Promise<void>} */ task) {
   clear();
   const { signal } = work;
@@ -61,7 +61,7 @@ function analyzeFile(/** @type {File} */ file) {
     const allowed = isClip ? config.limits.clip_bytes : config.limits.photo_bytes;
     if (file.size > allowed) {
       const [size, limit] = [file.size, allowed].map((bytes) => Math.ceil(bytes / 2 ** 20));
-      throw new EngineError(`This file has ${size} MB; a ${isClip ? "clip" : "photo"} may have ${limit} MB.`);
+      throw new EngineError(`This file has ${size} MB; the limit for a ${isClip ? "clip" : "photo"} is ${limit} MB.`);
     }
     await (isClip ? analyzeClip : analyzePhoto)(file, signal);
   });
@@ -69,13 +69,13 @@ function analyzeFile(/** @type {File} */ file) {
 
 async function analyzePhoto(/** @type {File} */ file, /** @type {AbortSignal} */ signal) {
   say("Looking for faces …");
-  // As the Python package reads photos: turned as their EXIF says, colour profiles left aside.
+  // As the Python package reads photos: rotated by EXIF orientation, ignoring colour profiles.
   const picture = await createImageBitmap(file, { colorSpaceConversion: "none" }).catch(() => null);
   if (signal.aborted) return;
   if (picture) stage.showPicture(picture);
   const result = await engine.photo(file, picture, signal);
   if (signal.aborted) return;
-  // The server turns a WebP as its EXIF says, Chromium leaves it as it lies: no boxes on another picture.
+  // The server rotates a WebP by its EXIF orientation but Chromium does not: boxes would not fit the picture.
   const turned = config.engine === "server" && (await liesTurned(file));
   if (!picture || turned) stage.showBlank(result.width, result.height);
   list.show(result);
@@ -90,7 +90,7 @@ async function analyzeClip(/** @type {File} */ file, /** @type {AbortSignal} */ 
   const plays = await stage.showClip(file, signal, (time) => {
     const index = frames.findLastIndex((frame) => frame.time <= time + 0.05);
     if (index < 0) return;
-    // Of what lies beyond the last frame that was looked at, nothing is known.
+    // Nothing is known beyond the last analyzed frame.
     const known = index + 1 < frames.length || time - frames[index].time < 2 / clip_fps;
     if (known) list.show(frames[index], true);
     else list.clear();
@@ -101,7 +101,7 @@ async function analyzeClip(/** @type {File} */ file, /** @type {AbortSignal} */ 
     if (frames.length === 1) list.show(frame, true);
     say(`Looking for faces: ${frame.time.toFixed(0)} s …`);
   }
-  if (!frames.length) throw new EngineError("This clip holds no frame that can be read.");
+  if (!frames.length) throw new EngineError("No frame of this clip can be read.");
   const fullest = frames.reduce((best, frame) => (frame.faces.length > best.faces.length ? frame : best));
   const cut = frames[frames.length - 1].time > clip_seconds - 2 / clip_fps;
   const part = cut ? ` of the first ${clip_seconds} s` : "";
@@ -124,7 +124,7 @@ function watchCamera(other = false) {
     const several = await camera.hasOther();
     if (signal.aborted) return;
     turnButton.hidden = !several;
-    if (other && several) turnButton.focus(); // hiding it while the cameras changed took the focus away
+    if (other && several) turnButton.focus(); // it lost the focus when hidden during the switch
     stage.showCamera(camera.video.videoWidth, camera.video.videoHeight);
     let faces = -1;
     for await (const canvas of camera.frames(signal)) {
@@ -132,7 +132,7 @@ function watchCamera(other = false) {
       if (signal.aborted) return;
       list.show(result, true);
       busy.hidden = true;
-      // A screen reader hears of the camera only when faces come or go.
+      // Screen readers announce the camera's faces only when their number changes.
       if (result.faces.length !== faces) say(counted(result.faces));
       faces = result.faces.length;
     }
@@ -170,7 +170,7 @@ try {
   if (!response.ok) throw new EngineError("config.json is missing: is this the folder that facejax wrote?");
   config = await response.json();
   const networks = config.models.map(({ name, licence }) => `${name} (${licence || "licence not stated"})`);
-  element("networks").textContent = `Networks: ${networks.join(", ")}; faces are found by MTCNN (MIT).`;
+  element("networks").textContent = `Networks: ${networks.join(", ")}; face detector: MTCNN (MIT).`;
   const opened = await createEngine(config);
   element("place").textContent = opened.place;
   await opened.open(say);

@@ -1,10 +1,10 @@
-// MTCNN's cascade round its three networks (Zhang et al. 2016): the same as facejax/detect/mtcnn.py and
-// examples/onnx_bundle.py, whose numbers come with the bundle.
+// MTCNN's cascade around its three networks (Zhang et al. 2016), as in facejax/detect/mtcnn.py and
+// examples/onnx_bundle.py; its parameters are stored in the bundle.
 
 import { move, square, suppress } from "./boxes.js";
 import { AreaSums } from "./pixels.js";
 
-// Crops that R- and O-Net look at together: bounds the memory in crowds.
+// Batch size of R- and O-Net: limits the memory for photos of crowds.
 const BATCH = 64;
 
 /** @typedef {Record<string, {data: any, dims: readonly number[]}>} Outputs */
@@ -47,7 +47,7 @@ export class Mtcnn {
     return best.map((index) => faces[index]);
   }
 
-  /** Square candidates of P-Net over the pyramid. */
+  /** Square candidates from P-Net on the image pyramid. */
   async #propose(/** @type {import("./pixels.js").Photo} */ photo, /** @type {AreaSums} */ sums) {
     const { min_face, factor, thresholds, window, stride, suppression } = this.cascade;
     /** @type {{box: number[], score: number, offsets: number[]}[]} */
@@ -78,8 +78,8 @@ export class Mtcnn {
   }
 
   /**
-   * Runs R- or O-Net on candidates; those above the limit with their outputs, the last one first: several candidates
-   * of a clear face reach exactly 1, and of equal scores the last one wins.
+   * Runs R- or O-Net on candidates; returns those above the limit with their outputs, in reverse order: several
+   * candidates of a clear face reach exactly 1, and among equal scores the last one wins.
    * @param {Run} network
    * @param {import("./pixels.js").Photo} photo
    * @param {AreaSums} sums
@@ -91,7 +91,7 @@ export class Mtcnn {
     const looked = boxes
       .map((box) => ({
         box,
-        // Boxes count pixels from 1 and hold both ends.
+        // Boxes count pixels from 1 and include both ends.
         part: /** @type {[number, number, number, number]} */ ([
           Math.max(Math.trunc(box[0]), 1) - 1,
           Math.max(Math.trunc(box[1]), 1) - 1,

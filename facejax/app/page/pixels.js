@@ -1,12 +1,12 @@
-// What happens to pixels before a network sees them: means over areas for the detector, the crop with level eyes and
-// the bilinear resize for faces. The same as facejax/detect (sampling, align) and facejax/preprocessing.
+// Image preprocessing: area resizing for the detector, and for faces the crop with level eyes and bilinear resizing.
+// The same as in facejax/detect (sampling, align) and facejax/preprocessing.
 
 /** @typedef {{data: Uint8ClampedArray, width: number, height: number}} Photo  RGBA, as ImageData has it */
 /** @typedef {{data: Uint8Array, width: number, height: number}} Crop  RGB */
 
-/** Sums of all pixels above and to the left, by which the mean over any area costs four look-ups. */
+/** Integral image (sums of all pixels above and to the left): the mean over any area takes four look-ups. */
 export class AreaSums {
-  /** @param {Photo} photo  Of at most 16.8 megapixels: the sums are exact in 32 bits. */
+  /** @param {Photo} photo  At most 16.8 megapixels, so that the sums are exact in 32 bits. */
   constructor({ data, width, height }) {
     this.stride = (width + 1) * 3;
     this.sums = new Uint32Array(this.stride * (height + 1));
@@ -25,10 +25,10 @@ export class AreaSums {
   /**
    * Writes a part of the photo, resized by means over whole pixels, as float RGB.
    * @param {[number, number, number, number]} part  Whole pixels: left, top, right, bottom.
-   * @param {number} height  Of the result.
+   * @param {number} height  Height of the result.
    * @param {number} width
    * @param {Float32Array} target
-   * @param {number} at  Where in the target.
+   * @param {number} at  Offset in the target.
    */
   resize([left, top, right, bottom], height, width, target, at = 0) {
     const { sums, stride } = this;
@@ -51,11 +51,11 @@ export class AreaSums {
 }
 
 /**
- * The face cut out of a photo, turned about its centre so that the eyes are level; black where the crop ends.
+ * Crops a face from a photo and rotates it about its centre so that the eyes are level; black beyond the crop.
  * @param {Photo} photo
  * @param {number[]} box
  * @param {number[][]} landmarks  The first two are the eyes.
- * @param {number} margin  Added on every side, as a part of the box.
+ * @param {number} margin  Margin on every side, as a fraction of the box.
  * @returns {Crop}
  */
 export function cropFace(photo, [x1, y1, x2, y2], landmarks, margin) {
@@ -69,7 +69,7 @@ export function cropFace(photo, [x1, y1, x2, y2], landmarks, margin) {
   const [cos, sin] = length ? [dx / length, dy / length] : [1, 0];
   const [centreX, centreY] = [(width - 1) / 2, (height - 1) / 2];
   const data = new Uint8Array(width * height * 3);
-  /** Value at a whole pixel of the crop, 0 outside of it. */
+  /** Value at an integer position of the crop, 0 outside it. */
   const pixel = (/** @type {number} */ x, /** @type {number} */ y, /** @type {number} */ c) =>
     x < 0 || y < 0 || x >= width || y >= height ? 0 : photo.data[((top + y) * photo.width + left + x) * 4 + c];
   for (let y = 0; y < height; y++) {
@@ -89,7 +89,7 @@ export function cropFace(photo, [x1, y1, x2, y2], landmarks, margin) {
 }
 
 /**
- * Writes a crop stretched to a square: bilinear, pixel centres, edges repeated, without smoothing (OpenCV's INTER_LINEAR).
+ * Resizes a crop to a square: bilinear, aligned at pixel centres, edges repeated, no antialiasing (OpenCV's INTER_LINEAR).
  * @param {Crop} crop
  * @param {number} size
  * @param {Uint8Array} target
@@ -108,7 +108,7 @@ export function stretch({ data, width, height }, size, target, at) {
   }
 }
 
-/** Both neighbours of every place on a line, and the second one's weight. */
+/** For every output position, its two neighbouring input pixels and the weight of the second. */
 function taps(/** @type {number} */ length, /** @type {number} */ size) {
   return Array.from({ length: size }, (_, index) => {
     const from = Math.min(Math.max(((index + 0.5) * length) / size - 0.5, 0), length - 1);

@@ -1,4 +1,4 @@
-// The networks run in the server that sent the page, on the same machine.
+// Runs the networks in the server that sent the page, on the same machine.
 
 import { EngineError } from "./engine.js";
 
@@ -33,7 +33,7 @@ export class ServerEngine {
   }
 }
 
-/** Sends a file; throws what the server says of it. */
+/** Sends a file; throws the server's error message. */
 async function post(/** @type {string} */ path, /** @type {Blob} */ file, /** @type {AbortSignal} */ signal) {
   let response;
   try {
@@ -41,21 +41,21 @@ async function post(/** @type {string} */ path, /** @type {Blob} */ file, /** @t
     response = await fetch(path, { method: "POST", body: file, headers, signal });
   } catch (error) {
     if (signal.aborted) throw error;
-    throw new EngineError("The server does not answer. Is facejax still running?");
+    throw new EngineError("The server does not respond. Is facejax still running?");
   }
   if (response.ok) return response;
   const told = await response.json().catch(() => null);
-  throw new EngineError(told?.error?.message ?? `The server answered ${response.status}.`);
+  throw new EngineError(told?.error?.message ?? `The server responded with status ${response.status}.`);
 }
 
-/** A body as pieces of text; not every browser iterates over streams. */
+/** Yields a body as chunks of text; not every browser can iterate over streams. */
 async function* pieces(/** @type {ReadableStream<Uint8Array>} */ body, /** @type {AbortSignal} */ signal) {
   const reader = body.getReader();
   const decoder = new TextDecoder();
   try {
     for (;;) {
       const { done, value } = await reader.read().catch((error) => {
-        throw signal.aborted ? error : new EngineError("The server has stopped answering. Is facejax still running?");
+        throw signal.aborted ? error : new EngineError("The server has stopped responding. Is facejax still running?");
       });
       if (done) return;
       yield decoder.decode(value, { stream: true });

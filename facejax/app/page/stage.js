@@ -1,4 +1,4 @@
-// Where the photo, the clip or the camera is shown.
+// Shows the photo, the clip or the camera's picture.
 
 export class Stage {
   /** @type {AbortController | null} */
@@ -33,7 +33,7 @@ export class Stage {
     this.#show(this.picture, bitmap.width, bitmap.height);
   }
 
-  /** A picture that the browser cannot show: its place, for the boxes. */
+  /** Shows a blank canvas for the boxes, in place of a picture that the browser cannot show. */
   showBlank(/** @type {number} */ width, /** @type {number} */ height) {
     this.picture.width = width;
     this.picture.height = height;
@@ -48,7 +48,7 @@ export class Stage {
    * Shows a clip; resolves to whether the browser can play it.
    * @param {Blob} file
    * @param {AbortSignal} signal
-   * @param {(time: number) => void} moved  Told where the clip is, in seconds.
+   * @param {(time: number) => void} moved  Called with the current time in seconds.
    * @returns {Promise<boolean>}
    */
   showClip(file, signal, moved) {
@@ -62,7 +62,7 @@ export class Stage {
     });
     let next = 0;
     const follow = () => {
-      cancelAnimationFrame(next); // one loop, however often the clip is started or moved
+      cancelAnimationFrame(next); // only one loop, however often the clip is started or sought
       if (clip.signal.aborted) return;
       moved(video.currentTime);
       if (!video.paused) next = requestAnimationFrame(follow);
@@ -76,7 +76,7 @@ export class Stage {
       video.addEventListener(
         "loadedmetadata",
         () => {
-          // A clip of a kind whose pictures the browser does not know has sound alone.
+          // If the browser does not support its video codec, only the sound is loaded.
           if (!video.videoWidth) return resolve(false);
           this.#show(video, video.videoWidth, video.videoHeight);
           resolve(true);
@@ -88,7 +88,7 @@ export class Stage {
     });
   }
 
-  /** Calls back with a file that is dropped anywhere on the page. */
+  /** Calls back with any file dropped on the page. */
   onDrop(/** @type {(file: File) => void} */ take) {
     addEventListener("dragover", (event) => {
       event.preventDefault();

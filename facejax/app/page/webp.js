@@ -1,11 +1,11 @@
-// Whether a WebP lies otherwise than its EXIF says: Chromium shows it as it lies.
+// Detects WebP files whose EXIF orientation requires rotation: Chromium ignores it.
 
 const ORIENTATION = 0x0112;
 const HAS_EXIF = 0x08; // a flag of the VP8X chunk, which comes first
 
 /**
  * @param {Blob} file
- * @returns {Promise<boolean>} False for files of other kinds, which every browser turns.
+ * @returns {Promise<boolean>} False for files of other types, which all browsers rotate.
  */
 export async function liesTurned(file) {
   const view = new DataView(await file.arrayBuffer());
@@ -23,7 +23,7 @@ export async function liesTurned(file) {
   return false;
 }
 
-/** Of a TIFF header and its first directory between two places; 1, as it lies, where it says none. */
+/** Reads the orientation from a TIFF header and its first directory between two offsets; 1 (upright) if missing. */
 function orientation(/** @type {DataView} */ view, /** @type {number} */ start, /** @type {number} */ end) {
   if (start + 6 <= end && text(view, start) === "Exif") start += 6;
   if (start + 8 > end) return 1;
@@ -37,7 +37,7 @@ function orientation(/** @type {DataView} */ view, /** @type {number} */ start, 
   return 1;
 }
 
-/** Four bytes as letters; fewer at the end of the file. */
+/** Four bytes as text; fewer at the end of the file. */
 function text(/** @type {DataView} */ view, /** @type {number} */ at) {
   const length = Math.max(0, Math.min(4, view.byteLength - at));
   return String.fromCharCode(...new Uint8Array(view.buffer, view.byteOffset + Math.min(at, view.byteLength), length));

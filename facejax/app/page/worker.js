@@ -1,10 +1,10 @@
-// The networks in a thread of their own, so that the page stays usable while they run.
+// Runs the networks in their own thread, so that the page stays responsive.
 
 import * as ort from "./onnxruntime/ort.wasm.bundle.min.js";
 import { Bundle } from "./bundle.js";
 
 ort.env.wasm.wasmPaths = { wasm: new URL("./onnxruntime/ort-wasm-simd-threaded.wasm", import.meta.url).href };
-// More threads need headers (COOP, COEP) that static hosts do not send.
+// More threads would need headers (COOP, COEP) that static hosts do not send.
 ort.env.wasm.numThreads = 1;
 ort.env.logLevel = "error";
 
@@ -16,7 +16,7 @@ bundle.then(
   (error) => postMessage({ kind: "failed", message: String(error.message ?? error) }),
 );
 
-// One photo at a time: sessions do not run side by side.
+// One photo at a time: sessions cannot run concurrently.
 let queue = Promise.resolve();
 addEventListener("message", ({ data: { id, photo } }) => {
   queue = queue.then(async () => {
