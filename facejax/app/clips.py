@@ -1,4 +1,4 @@
-"""Analyzes an uploaded clip within limits on size and duration."""
+"""Analyses an uploaded clip within limits on size and duration."""
 
 import pathlib
 from collections.abc import Generator

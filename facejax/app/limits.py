@@ -10,8 +10,8 @@ class Limits:
     Attributes:
         photo_bytes: Size of a photo file.
         clip_bytes: Size of a clip file.
-        clip_seconds: Later frames of a clip are not analyzed.
-        clip_fps: Frames to analyze per second of a clip.
+        clip_seconds: Later frames of a clip are not analysed.
+        clip_fps: Frames to analyse per second of a clip.
         clip_side: Larger frames are downscaled to this many pixels on their longer side.
         clip_pixels: Pixels of a frame, as stated in the file's header.
         waiting: Uploads that may wait for the one being processed; further ones are rejected.

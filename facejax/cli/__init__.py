@@ -1,7 +1,7 @@
-"""Faces of photos, folders, videos and cameras: perceived age, gender, ethnicity, and the look of the expression.
+"""Analyses faces in photos, videos and cameras: perceived age, gender and ethnicity, and the look of the expression.
 
-Exit status: 0 done; 1 an error, in one line; 2 wrong usage; 3 done, but some photos could not be
-read; 130 stopped.
+Exit status: 0 success; 1 error, reported in one line; 2 wrong usage; 3 finished, but some photos could not be
+read; 130 interrupted.
 """
 
 import argparse
@@ -20,7 +20,7 @@ DONE, FAILED, PARTLY, STOPPED = 0, 1, 3, 130
 
 @contextlib.contextmanager
 def _interrupted_once() -> Iterator[None]:
-    """A context that a first Ctrl-C or SIGTERM ends; further ones would cut off what then puts files in order."""
+    """The first Ctrl-C or SIGTERM raises KeyboardInterrupt; later ones are ignored, so that cleanup can finish."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -44,7 +44,7 @@ def _interrupted_once() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    # The doctor alone, where it is asked for: it must run where what the others import is missing.
+    # For `facejax doctor` no other command is imported: it must run even if their dependencies are missing.
     names = ("doctor",) if argv[:1] == ["doctor"] else ("analyze", "search", "export", "models", "doctor", "app")
     parser = argparse.ArgumentParser(
         prog="facejax", description=__doc__, epilog=EU, formatter_class=argparse.RawTextHelpFormatter

@@ -1,4 +1,4 @@
-"""Finds the faces of photos, folders, videos and cameras, and says what they look like to the networks."""
+"""Finds the faces in photos, folders, videos or a camera, and predicts their attributes."""
 
 import argparse
 import json
@@ -15,15 +15,15 @@ from facejax.cli.progress import Progress
 if TYPE_CHECKING:
     from facejax.inference import FaceAnalyzer, PhotoResult
 
-# Folder of annotated photos in that of the results.
+# Subfolder of the results for annotated photos.
 _DRAWN = "annotated"
-_NOTE = "perceived attributes and looks of expressions: not what a person feels or is (docs/responsible_use.md)"
+_NOTE = "perceived attributes and looks of expressions, not what a person feels or is (docs/responsible_use.md)"
 
 
 def add_parser(commands: Any) -> None:
     """Adds the command."""
     parser = commands.add_parser(
-        "analyze", help="faces of photos, folders, a video, a camera", description=__doc__, epilog=USE
+        "analyze", help="analyse faces in photos, folders, a video or a camera", description=__doc__, epilog=USE
     )
     parser.add_argument("source", nargs="+", help="photos and folders, or one video, or webcam, webcam:1, ...")
     add_model_options(parser)
@@ -31,27 +31,31 @@ def add_parser(commands: Any) -> None:
         "--out",
         type=pathlib.Path,
         metavar="FOLDER",
-        help="writes results.jsonl (video: frames.jsonl) and faces.csv; goes on with photos that were left, "
-        "starts a video anew",
+        help="write results.jsonl (video: frames.jsonl) and faces.csv; a rerun skips photos that are done, but "
+        "restarts a video",
     )
-    parser.add_argument("--draw", action="store_true", help="with --out: annotated photos or video too")
-    parser.add_argument("--parquet", action="store_true", help="with --out: faces.parquet instead of faces.csv")
-    parser.add_argument("--embedding", action="store_true", help="embeddings too; they identify people")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="video: every n-th frame")
-    parser.add_argument("--seconds", type=float, default=0.0, help="video: stop after this long; 0 for never")
-    parser.add_argument("--clips", type=pathlib.Path, metavar="FILE", help="video: classifier of the clip's emotion")
+    parser.add_argument(
+        "--draw", action="store_true", help="with --out: also write annotated photos or an annotated video"
+    )
+    parser.add_argument("--parquet", action="store_true", help="with --out: write faces.parquet instead of faces.csv")
+    parser.add_argument("--embedding", action="store_true", help="include embeddings, which identify people")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="video: analyse every n-th frame")
+    parser.add_argument("--seconds", type=float, default=0.0, help="video: stop after this many seconds; 0 for never")
+    parser.add_argument(
+        "--clips", type=pathlib.Path, metavar="FILE", help="video: classifier for the emotion of the whole clip"
+    )
     add_output_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Returns the exit status."""
+    """Runs the command; returns the exit status."""
     from facejax.inference.video import VIDEO_SUFFIXES
 
     cameras = [source for source in args.source if source == "webcam" or source.startswith("webcam:")]
     videos = [source for source in args.source if pathlib.PurePath(source).suffix.lower() in VIDEO_SUFFIXES]
     if (cameras or videos) and len(args.source) > 1:
-        raise ValueError("one video or camera at a time, and no photo beside it")
+        raise ValueError("only one video or camera at a time, and no photos with it")
     _check_options(args, camera=bool(cameras), video=bool(videos))
     if cameras or videos:
         from facejax.cli.analyze_video import run_video
@@ -61,14 +65,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_options(args: argparse.Namespace, *, camera: bool, video: bool) -> None:
-    """Refuses what would be left aside without a word."""
+    """Rejects options that would otherwise be silently ignored."""
     for option in ("draw", "parquet"):
         if getattr(args, option) and args.out is None:
-            raise ValueError(f"--{option} writes files: say where by --out FOLDER")
+            raise ValueError(f"--{option} writes files: give a folder by --out FOLDER")
     if args.json and args.out is not None and args.clips is None:
-        raise ValueError("--json and --out are two places for the same results: leave out one of them")
+        raise ValueError("--json and --out would write the same results twice: use only one of them")
     if args.embedding and not args.json and args.out is None:
-        raise ValueError("--embedding is for --json or --out FOLDER: what is printed for people has none")
+        raise ValueError("--embedding needs --json or --out FOLDER: the printed text has no embeddings")
     if not args.seconds >= 0:
         raise ValueError(f"expected --seconds of at least 0 (0 for never), got {args.seconds:g}")
     if args.every != 1 and not video:
@@ -82,14 +86,14 @@ def _check_options(args: argparse.Namespace, *, camera: bool, video: bool) -> No
 def _run_photos(args: argparse.Namespace) -> int:
     from facejax.cli import DONE, PARTLY
 
-    # Where results lie among the photos, the annotated ones are no photos.
+    # If the results are inside a photo folder, annotated photos must not be analysed as photos.
     paths = list(photos_of(args.source, without=args.out and args.out / _DRAWN))
-    if args.out is not None:  # which is filled from any folder: there ./a.jpg may be another photo
+    if args.out is not None:  # reruns may start in other working folders, where ./a.jpg may be another photo
         paths = [pathlib.Path(os.path.abspath(path)) for path in paths]
     if not paths:
         raise ValueError(
-            f"no photo in {', '.join(args.source)} (videos are given one at a time, by their names; links to folders "
-            "below a folder are not followed)"
+            f"no photo in {', '.join(args.source)} (videos must be given one at a time, by name; links to folders "
+            "inside a folder are not followed)"
         )
     analyzer = load_analyzer(args)
     seen = failed = faces = 0
@@ -104,12 +108,12 @@ def _run_photos(args: argparse.Namespace) -> int:
         if args.out is None:
             _print(args, path, result)
     if not args.quiet:
-        print(f"{seen} photos looked at, {faces} faces, {failed} not read; {_NOTE}", file=sys.stderr)
+        print(f"{seen} photos analysed, {faces} faces, {failed} not read; {_NOTE}", file=sys.stderr)
     return PARTLY if failed else DONE
 
 
 def _results(args, analyzer: "FaceAnalyzer", paths: list[pathlib.Path]) -> Iterator[tuple[pathlib.Path, Any]]:
-    """Results as they come; with ``--out`` they are written, and those that are there already left out."""
+    """Yields results as they are computed; with ``--out``, writes them and skips those that already exist."""
     from facejax.cli.reading import analyze_files
     from facejax.cli.results_file import ResultsFile, file_key
 
@@ -121,7 +125,7 @@ def _results(args, analyzer: "FaceAnalyzer", paths: list[pathlib.Path]) -> Itera
         return
     with ResultsFile(args.out, settings_of(args, analyzer)) as file:
         done, drawn = file.keys, args.out / _DRAWN
-        # Before a photo is read: one that is replaced meanwhile is looked at again in the next run.
+        # Computed before photos are read: one that is replaced in the meantime is analysed again in the next run.
         keys = {path: file_key(path) for path in paths}
         left = [
             path for path in paths if keys[path] not in done or (args.draw and not (drawn / _drawn_name(path)).exists())
@@ -131,10 +135,10 @@ def _results(args, analyzer: "FaceAnalyzer", paths: list[pathlib.Path]) -> Itera
         with Progress("photos", len(left), quiet=args.quiet) as progress:
             for path, result, image in analyze_files(analyzer, left):
                 picture = drawn / _drawn_name(path)
-                picture.unlink(missing_ok=True)  # of the photo as it was
+                picture.unlink(missing_ok=True)  # may show an older version of the photo
                 if args.draw and image is not None and not isinstance(result, str):
                     _draw(picture, result.draw(image))
-                # What was only to be drawn has its line already.
+                # Photos that only needed drawing already have their line.
                 if keys[path] not in done:
                     file.add(keys[path], _told(path, result, args.embedding))
                 progress.add()
@@ -143,7 +147,7 @@ def _results(args, analyzer: "FaceAnalyzer", paths: list[pathlib.Path]) -> Itera
 
 
 def settings_of(args: argparse.Namespace, analyzer: "FaceAnalyzer") -> dict[str, Any]:
-    """What decides the result of a photo or a frame, JSON-serialisable."""
+    """Everything that affects the result for a photo or frame, JSON-serialisable."""
     weights = [f"{model.cfg.name} {model.digest()}" for model in analyzer.models]
     return {"weights": weights, "min_face": args.min_face, "embedding": args.embedding}
 
@@ -155,11 +159,11 @@ def _told(path: pathlib.Path, result: "PhotoResult | str", embedding: bool) -> d
 
 
 def _drawn_name(path: pathlib.Path) -> str:
-    """Photos of one name from several folders stay apart."""
+    """File name with a hash of the path, as photos in several folders may share a name."""
     import hashlib
 
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
-    # Cut, as a file system takes names of 255 bytes at most.
+    # Truncated, as file systems allow names of at most 255 bytes.
     return f"{os.fsdecode(os.fsencode(path.stem)[:200])}_{digest}.jpg"
 
 
@@ -177,7 +181,7 @@ def _write_faces(args: argparse.Namespace, analyzer: "FaceAnalyzer") -> None:
     from facejax.cli.results_file import NAME, read_results, write_table
     from facejax.inference.results import flat_row
 
-    # A photo that changed, or could be read at last, has several lines.
+    # A photo that changed, or only became readable later, has several lines.
     last = {result["photo"]: number for number, result in enumerate(read_results(args.out / NAME))}
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -192,7 +196,7 @@ def _write_faces(args: argparse.Namespace, analyzer: "FaceAnalyzer") -> None:
 
 
 def columns(analyzer: "FaceAnalyzer") -> list[str]:
-    """Columns of a table of faces that an analyzer finds."""
+    """Columns of the table of faces for an analyzer."""
     from facejax.inference.results import LANDMARKS, WORDS
 
     names = ["x1", "y1", "x2", "y2", "score", *(f"{point}_{axis}" for point in LANDMARKS for axis in "xy")]

@@ -1,4 +1,4 @@
-"""``facejax analyze`` of a video or a camera: streams; writes frames.jsonl, faces.csv and an annotated video."""
+"""``facejax analyze`` for a video or a camera: a stream to frames.jsonl, faces.csv and an annotated video."""
 
 import argparse
 import contextlib
@@ -29,20 +29,20 @@ _CAMERA_FPS = 10
 
 
 def run_video(args: argparse.Namespace, *, camera: bool) -> int:
-    """Returns the exit status. Ctrl-C ends a camera's recording, which is kept."""
+    """Runs the command; returns the exit status. Ctrl-C ends a camera recording, which is kept."""
     classifier = None
     if args.clips is not None:
         from facejax.video.classifiers import ClipClassifier
 
-        # Before all else: a video takes minutes, a wrong file shows at once.
+        # Loaded first: a video takes minutes, but a wrong file is detected immediately.
         classifier = ClipClassifier.load(args.clips)
     analyzer = load_analyzer(args)
     if classifier is not None:
         told = re.search(r"\(([0-9a-f]{12})\)", classifier.source)
         if told and told[1] != analyzer.models[0].digest():
             raise ValueError(
-                f"{args.clips} tells clips by features of {classifier.source}; {args.model[0]} is another network or "
-                "has other weights or another input size, whose features mean nothing to it: name that one first"
+                f"{args.clips} classifies clips by features of {classifier.source}; {args.model[0]} is another "
+                "network, or has other weights or another input size, so its features do not fit: give that one first"
             )
     source = args.source[0]
     if camera:
@@ -56,7 +56,7 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
     with contextlib.ExitStack() as stack:
         lines = writer = None
         if args.out is not None:
-            # A recording of a camera is never made again: another one has other settings, and cannot overwrite it.
+            # A camera recording cannot be repeated: the time makes its settings unique, so that no other overwrites it.
             key = f"{source} {datetime.datetime.now()}" if camera else file_key(pathlib.Path(source).absolute())
             settings = {**settings_of(args, analyzer), "video": key, "every": args.every, "seconds": args.seconds}
             stack.enter_context(held_folder(args.out, settings))
@@ -65,7 +65,7 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
                 fps = _CAMERA_FPS if camera else mean_rate(source, every=args.every, seconds=args.seconds)
                 writer = stack.enter_context(VideoWriter(args.out / "annotated.mp4", fps))
         progress = stack.enter_context(Progress("frames", quiet=args.quiet))
-        # Ctrl-C ends a camera's recording wherever it strikes, also while a frame is drawn.
+        # Ctrl-C may end a camera recording at any point, also while a frame is drawn.
         with contextlib.suppress(KeyboardInterrupt) if camera else contextlib.nullcontext():
             for frame in frames:
                 if args.seconds and frame.time > args.seconds:
@@ -81,13 +81,13 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
     if classifier is not None:
         _tell_clip(args, analyzer.models[0], classifier)
     if not args.quiet:
-        print(f"{progress.done} frames, {len(tracks)} tracks of faces", file=sys.stderr)
+        print(f"{progress.done} frames, {len(tracks)} face tracks", file=sys.stderr)
     return DONE
 
 
 @contextlib.contextmanager
 def _whole_frames(folder: pathlib.Path, settings: dict[str, Any]) -> Iterator[TextIO]:
-    """A file for the frames, which appears with the settings when all is written; an error inside leaves none."""
+    """Opens the file for the frames, which appears with the settings once complete; after an error, none is left."""
     with whole_file(folder / FRAMES) as file:
         with as_text(file) as text:
             yield text
@@ -113,10 +113,10 @@ def _rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 
 def _tell_clip(args: argparse.Namespace, model: "LoadedModel", classifier: "ClipClassifier") -> None:
-    """The clip's class, by a classifier that a video protocol saved; its features are this network's.
+    """Prints the clip's class by a classifier saved by a video protocol, from this network's features.
 
-    The faces are looked for once more, as they were for the clips that taught the classifier: those that are shown are
-    found and turned otherwise.
+    The faces are detected once more, with the settings used to train the classifier: the faces reported by frame are
+    detected and aligned differently.
     """
     from facejax.detect import MTCNN, cutter
     from facejax.video.faces import find_faces

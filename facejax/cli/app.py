@@ -1,4 +1,4 @@
-"""A page for photos, clips and the camera, served on this machine or written as a static site."""
+"""Serves a page for photos, clips and the camera on this machine, or writes it as a static site."""
 
 import argparse
 import pathlib
@@ -25,39 +25,43 @@ def add_parser(commands: Any) -> None:
         help=f"trained folders or published weights (default: {DEFAULT_MODEL})",
     )
     server = parser.add_argument_group("the local page")
-    server.add_argument("--port", type=int, default=8765, help="of 127.0.0.1 (8765); 0 for a free one")
-    server.add_argument("--min-face", type=int, default=_MIN_FACE, metavar="PIXELS", help="smallest face (20)")
-    server.add_argument("--no-browser", action="store_true", help="open no browser")
+    server.add_argument("--port", type=int, default=8765, help="port on 127.0.0.1 (default: 8765); 0 for a free one")
+    server.add_argument(
+        "--min-face", type=int, default=_MIN_FACE, metavar="PIXELS", help="smallest face to detect (default: 20)"
+    )
+    server.add_argument("--no-browser", action="store_true", help="do not open a browser")
     site = parser.add_argument_group("the static site (docs/app.md)")
-    site.add_argument("--static", type=pathlib.Path, metavar="FOLDER", help="write it here, and serve nothing")
+    site.add_argument(
+        "--static", type=pathlib.Path, metavar="FOLDER", help="write the site to this folder instead of serving it"
+    )
     site.add_argument(
         "--onnxruntime-web",
         type=pathlib.Path,
         metavar="FOLDER",
-        help="the npm package of that name; without it, npm fetches it",
+        help="folder of the npm package of that name (default: downloaded by npm)",
     )
     site.add_argument(
-        "--photos", nargs="+", metavar="PHOTO|FOLDER", help="faces on which the networks' files are checked"
+        "--photos", nargs="+", metavar="PHOTO|FOLDER", help="photos whose faces are used to check the exported networks"
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Returns the exit status."""
+    """Runs the command; returns the exit status."""
     if args.static is None:
         return _serve(args)
     if args.min_face != _MIN_FACE:
-        raise ValueError("--min-face is of the local page: a static site looks for faces from 20 pixels")
+        raise ValueError("--min-face is only for the local page: a static site always detects faces from 20 pixels")
     check_packages("onnx")
     from facejax.app.static_site import write_site
     from facejax.inference import FaceAnalyzer
 
-    models = FaceAnalyzer.load(*args.model).models  # refuses two networks that tell the same
+    models = FaceAnalyzer.load(*args.model).models  # rejects two networks that predict the same attribute
     faces = check_faces(args.photos, _CHECK_FACES)
     write_site(models, args.static, faces, args.onnxruntime_web)
     megabytes = sum(file.stat().st_size for file in args.static.rglob("*") if file.is_file()) / 1e6
     look = f"python -m http.server --directory {shlex.quote(str(args.static))}"
-    print(f"{args.static}: {megabytes:.0f} MB; to look at it: {look}")
+    print(f"{args.static}: {megabytes:.0f} MB; to view it: {look}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Faces on which exported files are checked: those of the user's photos, or rendered ones."""
+"""Faces for checking exported files: from the user's photos, or rendered ones."""
 
 import itertools
 import sys
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 def check_faces(sources: Sequence[str] | None, count: int) -> list["np.ndarray"]:
-    """Face crops, uint8 RGB.
+    """Returns face crops, uint8 RGB.
 
     Args:
-        sources: Photos and folders, of which what cannot be read is left out and counted on standard error; None for
-            rendered faces.
-        count: At most so many.
+        sources: Photos and folders; unreadable files are skipped, and their number is printed to standard error. None
+            for rendered faces.
+        count: Maximum number of faces.
 
     Raises:
-        ValueError: The photos hold no face.
+        ValueError: No face was found in the photos.
     """
     if not sources:
         return _rendered(count)
@@ -49,12 +49,12 @@ def _found(sources: Sequence[str], count: int) -> list["np.ndarray"]:
         if len(crops) >= count:
             break
     if unreadable:
-        print(f"{unreadable} photo(s) cannot be read and are left out", file=sys.stderr)
+        print(f"{unreadable} photo(s) cannot be read and were skipped", file=sys.stderr)
     return crops[:count]
 
 
 def _rendered(count: int) -> list["np.ndarray"]:
-    """Photos of the built-in set of rendered people, whose heads fill most of the frame."""
+    """Photos of the built-in rendered dataset `people`, in which heads fill most of the frame."""
     from facejax.datasets.people.reader import People
 
     records = itertools.islice(People().records(None, num_train=count, num_validation=0), count)

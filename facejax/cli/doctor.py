@@ -1,4 +1,4 @@
-"""Devices, versions, what is installed, what is prepared, and what to do about what is missing."""
+"""Reports devices, versions, installed extras, prepared datasets and trained models, and how to fix problems."""
 
 import argparse
 import contextlib
@@ -49,15 +49,17 @@ _EXTRAS = {
 
 def add_parser(commands: Any) -> None:
     """Adds the command."""
-    parser = commands.add_parser("doctor", help="devices, versions, what is prepared", description=__doc__)
-    parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("data"), help="folder of prepared sets")
+    parser = commands.add_parser(
+        "doctor", help="check the installation, devices, datasets and models", description=__doc__
+    )
+    parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("data"), help="folder of prepared datasets")
     parser.add_argument("--workdirs", type=pathlib.Path, default=pathlib.Path("workdirs"), help="folder of runs")
     add_output_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Returns the exit status: 1 where something is needed and missing."""
+    """Runs the command; returns the exit status: 1 if something required is missing."""
     from facejax.cli import DONE, FAILED
 
     report = examine(args.data, args.workdirs)
@@ -73,13 +75,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def examine(data: pathlib.Path, workdirs: pathlib.Path) -> dict[str, Any]:
-    """What there is, JSON-serialisable; ``problems`` lists what is needed and missing, with the mend."""
+    """Returns a JSON-serialisable report; ``problems`` lists what is required but missing, with the fix."""
     problems, versions = [], {}
     for name in _PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            if name == "facejax":  # it runs, as a checkout does without being installed
+            if name == "facejax":  # it runs from a checkout without being installed
                 versions[name] = "not installed"
             else:
                 problems.append(f"{name} is missing: pip install facejax")
@@ -90,13 +92,13 @@ def examine(data: pathlib.Path, workdirs: pathlib.Path) -> dict[str, Any]:
         for name, modules in _EXTRAS.items()
     }
     try:
-        # OpenCV without NumPy says so on standard output, which may be a programme's.
+        # Without NumPy, OpenCV prints a message to standard output, which may carry JSON.
         with contextlib.redirect_stdout(sys.stderr):
             from facejax.detect import weights
 
         for network in ("pnet", "rnet", "onet"):
             weights.load(network)
-        detector = "weights whole"
+        detector = "weights complete"
     except (FileNotFoundError, ImportError, ValueError) as error:
         detector = "unusable"
         problems.append(str(error))
@@ -105,8 +107,8 @@ def examine(data: pathlib.Path, workdirs: pathlib.Path) -> dict[str, Any]:
         import jax
 
         devices = [str(device) for device in jax.devices()]
-    except Exception as error:  # whatever a plugin raises
-        problems.append(f"JAX finds no device ({error!r}): look at JAX_PLATFORMS and the driver")
+    except Exception as error:  # plugins may raise anything
+        problems.append(f"JAX finds no device ({error!r}): check JAX_PLATFORMS and the driver")
     return {
         "python": platform.python_version(),
         "packages": versions,

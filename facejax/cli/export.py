@@ -1,4 +1,4 @@
-"""Networks with the detector as ONNX, LiteRT, StableHLO or Orbax, each checked on faces before it is written."""
+"""Exports networks and the detector to ONNX, LiteRT, StableHLO or Orbax, checked on faces before being written."""
 
 import argparse
 import json
@@ -15,23 +15,29 @@ _CHECK_FACES, _CALIBRATION_FACES = 32, 128
 
 def add_parser(commands: Any) -> None:
     """Adds the command."""
-    parser = commands.add_parser("export", help="files for other runtimes and phones", description=__doc__)
+    parser = commands.add_parser("export", help="export networks to other runtimes and phones", description=__doc__)
     parser.add_argument("model", nargs="+", metavar="FOLDER|NAME", help="trained folders or published weights")
     parser.add_argument("--to", nargs="+", choices=FORMATS, default=["onnx"], metavar="FORMAT", help=", ".join(FORMATS))
-    parser.add_argument("--out", type=pathlib.Path, required=True, metavar="FOLDER", help="FOLDER/FORMAT is written")
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        required=True,
+        metavar="FOLDER",
+        help="output folder; each format is written to FOLDER/FORMAT",
+    )
     parser.add_argument(
         "--photos",
         nargs="+",
         metavar="PHOTO|FOLDER",
-        help="photos whose faces the files are checked on, and LiteRT's int8 is calibrated with; without them: "
-        "rendered faces, which say less",
+        help="photos whose faces are used to check the files and to calibrate LiteRT int8 (default: rendered faces, "
+        "which are less representative)",
     )
     add_output_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Returns the exit status."""
+    """Runs the command; returns the exit status."""
     for name in args.to:
         check_packages(name)
     from facejax.export.formats import export_models
@@ -41,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
     wanted = _CHECK_FACES + (_CALIBRATION_FACES if "litert_int8" in args.to else 0)
     faces = check_faces(args.photos, wanted)
     if "litert_int8" in args.to and len(faces) < 2:
-        raise ValueError("litert_int8 is calibrated on some faces, checked on others: give more than one by --photos")
+        raise ValueError(
+            "litert_int8 is calibrated on some faces and checked on others: give more than one by --photos"
+        )
     if not args.quiet:
         kind = "faces of your photos" if args.photos else "rendered faces (give real ones by --photos)"
         print(f"checking on {len(faces)} {kind}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they make."""
+"""Options shared by several commands, and the objects built from them."""
 
 import argparse
 import os
@@ -18,14 +18,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         action="append",
         metavar="FOLDER|NAME",
-        help=f"network, may be given several times: a trained folder, or published weights (default: {DEFAULT_MODEL})",
+        help=f"a trained folder or published weights; may be given several times (default: {DEFAULT_MODEL})",
     )
-    least = "smallest face looked for (20); larger photos are reduced to 8 megapixels first"
+    least = "smallest face to detect (default: 20); larger photos are downscaled to 8 megapixels first"
     parser.add_argument("--min-face", type=int, default=20, metavar="PIXELS", help=least)
 
 
 def load_analyzer(args: argparse.Namespace) -> "FaceAnalyzer":
-    """The networks of ``--model`` behind one detector."""
+    """Loads the networks of ``--model`` with a detector for ``--min-face``."""
     from facejax.detect import MTCNN
     from facejax.inference import FaceAnalyzer
 
@@ -34,12 +34,12 @@ def load_analyzer(args: argparse.Namespace) -> "FaceAnalyzer":
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """``--json`` and ``--quiet``."""
-    parser.add_argument("--json", action="store_true", help="JSON on standard output, for programmes")
-    parser.add_argument("--quiet", action="store_true", help="no progress and no notes")
+    parser.add_argument("--json", action="store_true", help="print JSON to standard output")
+    parser.add_argument("--quiet", action="store_true", help="print no progress and no notes")
 
 
 def make_out(folder: pathlib.Path) -> None:
-    """Makes the folder of ``--out`` where there is none.
+    """Creates the folder of ``--out`` if it does not exist.
 
     Raises:
         ValueError: It is a file.
@@ -50,18 +50,18 @@ def make_out(folder: pathlib.Path) -> None:
 
 
 def photos_of(sources: Sequence[str], without: pathlib.Path | None = None) -> Iterator[pathlib.Path]:
-    """Photos among files and folders: files as given, folders through and through, in the order of their names.
+    """Yields the photos among files and folders: files as given, folders recursively in order of names.
 
-    Links to folders are not followed: a loop of them would never end. The folder `without` is left out of the others.
+    Links to folders are not followed, as they may form a loop. The folder `without` is skipped.
 
     Raises:
-        FileNotFoundError: There is no such file or folder.
+        FileNotFoundError: A file or folder does not exist.
     """
     from facejax.inference.images import PHOTO_SUFFIXES, UNREAD_SUFFIXES
 
     left_out = None if without is None else os.path.realpath(without)
     for source in sources:
-        if os.path.isdir(source):  # '' is none, though pathlib takes it for the current folder
+        if os.path.isdir(source):  # '' is not a folder, though pathlib takes it for the current one
             for folder, folders, files in os.walk(source):
                 folders[:] = [name for name in sorted(folders) if os.path.realpath(f"{folder}/{name}") != left_out]
                 for name in sorted(files):
@@ -74,5 +74,5 @@ def photos_of(sources: Sequence[str], without: pathlib.Path | None = None) -> It
 
 
 def shown(path: str | os.PathLike) -> str:
-    """A path as text that can be printed: a name need not be UTF-8, and may hold any byte but 0 and that of a slash."""
+    """A path as printable text: a name need not be UTF-8, and may contain any byte except 0 and the slash."""
     return os.fsencode(path).decode(errors="replace")

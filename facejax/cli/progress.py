@@ -1,4 +1,4 @@
-"""One line of progress on standard error: rewritten in a terminal, now and then in a log, never when quiet."""
+"""Progress on standard error: one line that is updated in a terminal, occasional lines in a log."""
 
 import sys
 import time
@@ -8,12 +8,12 @@ _SECONDS_TOGETHER = 0.2
 
 
 class Progress:
-    """Counts what is done; use as a context manager, which ends the line.
+    """Counts and shows progress; use as a context manager, which finishes the line.
 
     Args:
-        what: What is counted: ``photos``.
-        total: How many there will be; 0 where that is not known.
-        quiet: Whether nothing is shown.
+        what: What is counted, such as ``photos``.
+        total: Total number; 0 if unknown.
+        quiet: Whether to show nothing.
     """
 
     def __init__(self, what: str, total: int = 0, *, quiet: bool = False):
@@ -24,7 +24,7 @@ class Progress:
         self.done = 0
 
     def add(self) -> None:
-        """Counts one; shows the line where it is time to."""
+        """Counts one item; updates the line when it is due."""
         self.done += 1
         now = time.monotonic()
         if self.done == 1:
@@ -38,12 +38,12 @@ class Progress:
     def _show(self, end: str) -> None:
         if self._quiet:
             return
-        # Without the first ones, which come together, and for which networks were read and compiled.
+        # Excludes the first ones, which arrive together after the networks were loaded and compiled.
         later = self.done - self._together
         rate = later / max(time.monotonic() - self._begun, 1e-6) if later else 0.0
         left = f", {(self._total - self.done) / rate:.0f} s left" if self._total and rate and not end else ""
         of = f" of {self._total}" if self._total else ""
-        speed = f", {rate:.1f} a second{left}" if rate else ""
+        speed = f", {rate:.1f} per second{left}" if rate else ""
         line = f"{self.done}{of} {self._what}{speed}"
         if self._terminal:
             sys.stderr.write(f"\r{line:<70}{end}")

@@ -1,4 +1,4 @@
-"""Photos decoded ahead in threads, faces found in groups; a photo that cannot be read is a result, not the end."""
+"""Decodes photos ahead in threads and detects faces in groups; unreadable photos yield an error message."""
 
 import collections
 import itertools
@@ -15,14 +15,14 @@ from facejax.inference import PhotoResult, read_image
 if TYPE_CHECKING:
     from facejax.inference import FaceAnalyzer
 
-# Photos that are decoded before they are needed, and those that are detected together: up to so many pixels.
+# Photos decoded ahead; photos per detection group; pixels per group.
 _AHEAD, _GROUP, _GROUP_PIXELS = 8, 16, 1 << 24
 
 
 def analyze_files(
     analyzer: "FaceAnalyzer", paths: Iterable[pathlib.Path]
 ) -> Iterator[tuple[pathlib.Path, PhotoResult | str, np.ndarray | None]]:
-    """Yields each path with its result and its picture, or with the reason why there is none."""
+    """Yields each path with its result and image, or with the reason why it cannot be read."""
     group: list[tuple[pathlib.Path, np.ndarray | str]] = []
     for path, image in _decoded(paths):
         group.append((path, image))

@@ -1,4 +1,4 @@
-"""``results.jsonl``: one line a photo, written as they come, so that a stopped run of a large folder goes on."""
+"""``results.jsonl``: one line per photo, written as computed, so that an interrupted run can be resumed."""
 
 import contextlib
 import csv
@@ -15,27 +15,27 @@ from facejax.cli.options import make_out, shown
 from facejax.locks import alone_in
 
 NAME, SETTINGS = "results.jsonl", "settings.json"
-FRAMES = "frames.jsonl"  # of a video, in place of NAME
+FRAMES = "frames.jsonl"  # for a video, instead of NAME
 
 
 class ResultsFile:
     """Lines ``{"key": ..., "result": {...}}``; use as a context manager.
 
-    A key is a photo's path, length and time of change: a photo that changed is looked at again, and its last line
-    counts. A last line that a kill has torn is dropped.
+    A key consists of a photo's path, size and modification time: a photo that changed is analysed again, and its last
+    line counts. An incomplete last line, left by a killed process, is dropped.
 
     Args:
-        folder: Where the file lies.
-        settings: What decides the results; another run with other settings is refused.
+        folder: Folder of the file.
+        settings: Everything that affects the results; a run with different settings is rejected.
 
     Raises:
-        ValueError: The folder holds results of other settings, or files of these names that facejax did not write.
-        BlockingIOError: Another process writes to it now.
+        ValueError: The folder contains results of other settings, or files of these names not written by facejax.
+        BlockingIOError: Another process is writing to it.
     """
 
     def __init__(self, folder: pathlib.Path, settings: Mapping[str, Any]):
         self.path = folder / NAME
-        # Of each photo that has a line, the key and the error of the last one.
+        # Photo -> key and error of its last line.
         self._last: dict[str, tuple[str, str | None]] = {}
         with contextlib.ExitStack() as stack:
             stack.enter_context(held_folder(folder, settings))
@@ -47,11 +47,11 @@ class ResultsFile:
 
     @property
     def keys(self) -> set[str]:
-        """Keys of the photos whose last line is a result and no error."""
+        """Keys of the photos whose last line is a result, not an error."""
         return {key for key, error in self._last.values() if error is None}
 
     def add(self, key: str, result: Mapping[str, Any]) -> None:
-        """Appends a line; it is in the file when this returns. An error that the photo's last line has is left out."""
+        """Appends a line and flushes it; an error that repeats the photo's last line is not written again."""
         if "error" in result and self._last.get(result.get("photo", key)) == (key, result["error"]):
             return
         self._file.write(json.dumps({"key": key, "result": result}) + "\n")
@@ -78,7 +78,7 @@ class ResultsFile:
                     self._remember(told["key"], told["result"])
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise ValueError(
-                        f"line {number} of {self.path} is broken, or is not of facejax: choose another --out"
+                        f"line {number} of {self.path} is broken or was not written by facejax: choose another --out"
                     ) from error
                 whole += len(line)
         os.truncate(self.path, whole)
@@ -86,11 +86,11 @@ class ResultsFile:
 
 @contextlib.contextmanager
 def held_folder(folder: pathlib.Path, settings: Mapping[str, Any]) -> Iterator[None]:
-    """A folder of results for this process alone; makes it where there is none.
+    """Locks a folder of results for this process; creates it if needed.
 
     Raises:
-        ValueError: It holds results of other settings, or files of these names that facejax did not write.
-        BlockingIOError: Another process writes to it now.
+        ValueError: It contains results of other settings, or files of these names not written by facejax.
+        BlockingIOError: Another process is writing to it.
     """
     make_out(folder)
     if (folder / SETTINGS).exists():
@@ -99,16 +99,16 @@ def held_folder(folder: pathlib.Path, settings: Mapping[str, Any]) -> Iterator[N
         for path in (folder / NAME, folder / FRAMES):
             if path.exists():
                 raise ValueError(
-                    f"{path} is not of facejax, or of an older one: no {SETTINGS} is beside it; choose another --out"
+                    f"{path} was not written by facejax, or by an older one: it has no {SETTINGS}; choose another --out"
                 )
-    with alone_in(folder):  # not before: its file is not left in a folder of somebody else
-        for left in folder.glob(f"{FRAMES}.*.tmp"):  # by a run that was killed
+    with alone_in(folder):  # only now, so that no lock file is left in a folder of other files
+        for left in folder.glob(f"{FRAMES}.*.tmp"):  # left by a run that was killed
             left.unlink()
         yield
 
 
 def keep_settings(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
-    """Writes what `held_folder` compares with."""
+    """Writes the settings that `held_folder` compares with."""
     write_atomically(folder / SETTINGS, (json.dumps(settings) + "\n").encode())
 
 
@@ -120,17 +120,17 @@ def _check_settings(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
     if made == settings:
         return
     if not isinstance(made, dict) or made.keys().isdisjoint(settings):
-        raise ValueError(f"{path} is not of facejax: choose another --out")
+        raise ValueError(f"{path} was not written by facejax: choose another --out")
     if missing := ", ".join(sorted(settings.keys() - made.keys())):
         raise ValueError(
-            f"{path} is of an older facejax, or of another kind of source (lacks: {missing}): choose another --out"
+            f"{path} is from an older facejax or another kind of source (lacks: {missing}): choose another --out"
         )
     differ = ", ".join(sorted(key for key in {*made, *settings} if made.get(key) != settings.get(key)))
-    raise ValueError(f"{path.parent} holds results of other settings (differ: {differ}): choose another --out")
+    raise ValueError(f"{path.parent} contains results of other settings (differ: {differ}): choose another --out")
 
 
 def file_key(path: pathlib.Path) -> str:
-    """What identifies the content of a photo or a video without reading it."""
+    """Identifies the content of a photo or video without reading it: path, size and modification time."""
     try:
         status = path.stat()
     except OSError:
@@ -139,19 +139,19 @@ def file_key(path: pathlib.Path) -> str:
 
 
 def read_results(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """The results of a file, one after another; of a photo that is there twice, both, the later one counts."""
+    """Yields the results in a file. If a photo is there more than once, the last result is the valid one."""
     with path.open() as file:
         for line in file:
             yield json.loads(line)["result"]
 
 
 def write_table(path: pathlib.Path, rows: Iterator[dict[str, Any]], columns: list[str]) -> None:
-    """Writes a csv or, by its suffix, a parquet file; whole or not at all, a thousand rows in memory."""
+    """Writes a CSV or, by the suffix, a Parquet file, atomically and in chunks."""
     with whole_file(path) as file:
         if path.suffix == ".parquet":
             _write_parquet(file, rows, columns)
             return
-        # A photo's name need not be UTF-8: its bytes are written as they are.
+        # A photo's name need not be UTF-8: its bytes are written unchanged.
         with as_text(file, errors="surrogateescape", newline="") as text:
             writer = csv.DictWriter(text, columns, extrasaction="ignore")
             writer.writeheader()
@@ -160,7 +160,7 @@ def write_table(path: pathlib.Path, rows: Iterator[dict[str, Any]], columns: lis
 
 @contextlib.contextmanager
 def as_text(file: BinaryIO, **options: Any) -> Iterator[TextIO]:
-    """UTF-8 text to write to a file of bytes, which stays open; options are `io.TextIOWrapper`'s."""
+    """Wraps a binary file, which stays open, for writing UTF-8 text; options are those of `io.TextIOWrapper`."""
     text = io.TextIOWrapper(file, "utf-8", **options)
     try:
         yield text

@@ -1,11 +1,11 @@
-"""``facejax search``: an index of known people, and who of them is on other photos.
+"""``facejax search``: builds an index of known people and finds them in other photos.
 
-    facejax search index PEOPLE --out INDEX       PEOPLE/NAME/photo.jpg, one folder a person
+    facejax search index PEOPLE --out INDEX       PEOPLE/NAME/photo.jpg, one folder per person
     facejax search find INDEX PHOTO ...
 
-Similarity is the cosine between embeddings. The threshold is calibrated on the index itself: pairs of photos of
-different people exceed it in at most ``--false-matches`` of the cases. Identifying people needs a lawful reason and
-mostly their consent; see docs/responsible_use.md.
+Similarity is the cosine between embeddings. The threshold is calibrated on the index itself: at most a fraction
+``--false-matches`` of the pairs of photos of different people exceed it. Identifying people needs a lawful reason and
+usually their consent; see docs/responsible_use.md.
 """
 
 import argparse
@@ -28,23 +28,25 @@ from facejax.cli.progress import Progress
 FORMAT = 2
 NAME = "index.npz"
 _CONTENT = {"format", "model", "weights", "min_face", "threshold"}
-# Rows that are compared at once.
+# Rows compared at once.
 _BLOCK = 1024
 
 
 def add_parser(commands: Any) -> None:
-    """Adds the command and its two parts."""
+    """Adds the command and its two subcommands."""
     parser = commands.add_parser(
         "search",
-        help="index known people, find them",
+        help="index known people, find them in photos",
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parts = parser.add_subparsers(dest="part", required=True)
     index = parts.add_parser(
-        "index", help="from a folder of folders, one a person", formatter_class=argparse.RawTextHelpFormatter
+        "index",
+        help="build an index from a folder with one subfolder per person",
+        formatter_class=argparse.RawTextHelpFormatter,
     )
-    index.add_argument("people", type=pathlib.Path, help="folder of folders, one a person")
+    index.add_argument("people", type=pathlib.Path, help="folder with one subfolder of photos per person")
     index.add_argument("--out", type=pathlib.Path, required=True, metavar="FOLDER")
     index.add_argument("--model", default=DEFAULT_MODEL, metavar="FOLDER|NAME", help=f"default: {DEFAULT_MODEL}")
     index.add_argument("--min-face", type=int, default=20, metavar="PIXELS")
@@ -53,14 +55,14 @@ def add_parser(commands: Any) -> None:
         type=float,
         default=0.001,
         metavar="RATE",
-        help="part of the pairs of different people that may pass the threshold\n(0.001; needs 1 / RATE such pairs)",
+        help="fraction of pairs of different people that may exceed the threshold\n(0.001; needs 1 / RATE such pairs)",
     )
     add_output_options(index)
     index.set_defaults(run=run_index)
-    find = parts.add_parser("find", help="who is on these photos")
+    find = parts.add_parser("find", help="find out who is in photos")
     find.add_argument("index", type=pathlib.Path)
     find.add_argument("photo", nargs="+")
-    find.add_argument("--threshold", type=float, help="least similarity, instead of the calibrated one")
+    find.add_argument("--threshold", type=float, help="minimum similarity, instead of the calibrated threshold")
     add_output_options(find)
     find.set_defaults(run=run_find)
 
@@ -69,9 +71,9 @@ def run_index(args: argparse.Namespace) -> int:
     """Builds an index; returns the exit status."""
     from facejax.cli import DONE, PARTLY
 
-    _check_rate(args.false_matches)  # before all else: the photos take minutes
+    _check_rate(args.false_matches)  # first, as the photos take minutes
     if not args.people.is_dir():
-        raise ValueError(f"{args.people} is no folder; expected one with a folder of photos for each person")
+        raise ValueError(f"{args.people} is not a folder; expected one with a subfolder of photos for each person")
     labelled = [
         (path, folder.name)
         for folder in sorted(args.people.iterdir())
@@ -80,7 +82,7 @@ def run_index(args: argparse.Namespace) -> int:
     ]
     if not labelled:
         raise ValueError(f"no photo in {args.people}; expected PEOPLE/NAME/photo.jpg")
-    make_out(args.out)  # where it cannot be written, the photos need not be read
+    make_out(args.out)  # if this fails, the photos need not be read
     args.model = [args.model]
     analyzer = load_analyzer(args)
     embeddings, names, without, failed = _embed(analyzer, labelled, args.quiet)
@@ -98,7 +100,7 @@ def run_index(args: argparse.Namespace) -> int:
     }
     _write(args.out, content, vectors, names)
     if missing := sorted({name for _, name in labelled} - set(names)):
-        print(f"not in the index, for want of a face: {', '.join(missing)}", file=sys.stderr)
+        print(f"not in the index, as no face was found: {', '.join(missing)}", file=sys.stderr)
     told = {
         "people": len(set(names)),
         "faces": len(names),
@@ -120,8 +122,8 @@ def run_index(args: argparse.Namespace) -> int:
     if threshold is None and not args.quiet:
         print(
             f"{different} pairs of different people are too few to calibrate {args.false_matches:g}, which needs "
-            f"{math.ceil(1 / args.false_matches)}: add people or photos, make the index with a higher --false-matches, "
-            "or give `find` a --threshold",
+            f"{math.ceil(1 / args.false_matches)}: add people or photos, build the index with a higher "
+            "--false-matches, or give `find` a --threshold",
             file=sys.stderr,
         )
     return PARTLY if failed else DONE
@@ -130,7 +132,7 @@ def run_index(args: argparse.Namespace) -> int:
 def _embed(
     analyzer: Any, labelled: list[tuple[pathlib.Path, str]], quiet: bool
 ) -> tuple[list[np.ndarray], list[str], int, int]:
-    """Embedding of the largest face of each photo, whose each is, photos without a face, photos that cannot be read."""
+    """Embeddings of the largest face per photo, their names, and the numbers of faceless and unreadable photos."""
     embeddings, names, without, failed = [], [], 0, 0
     with Progress("photos", len(labelled), quiet=quiet) as progress:
         for (_, name), faces in zip(labelled, _faces(analyzer, [path for path, _ in labelled]), strict=True):
@@ -148,22 +150,22 @@ def _embed(
 
 def _check_rate(rate: float) -> None:
     if not 0 < rate < 1:
-        raise ValueError(f"expected a rate of false matches between 0 and 1, got {rate}")
+        raise ValueError(f"expected a false-match rate between 0 and 1, got {rate}")
 
 
 def calibrate(
     vectors: Float[np.ndarray, "n features"], names: np.ndarray, rate: float
 ) -> tuple[float | None, int, float | None]:
-    """The threshold that at most `rate` of the pairs of different people exceed.
+    """Finds the threshold that at most a fraction `rate` of the pairs of different people exceed.
 
     Args:
-        vectors: Embeddings of length 1.
-        names: Whose each is, (n,) text.
-        rate: Of false matches, 0 to 1.
+        vectors: L2-normalised embeddings.
+        names: Name of the person of each embedding, (n,) text.
+        rate: False-match rate, 0 to 1.
 
     Returns:
-        The threshold, None where there are fewer than 1 / rate such pairs; their number; and which part of the pairs of
-        one person reaches the threshold, None where there are none.
+        The threshold, None if there are fewer than 1 / rate such pairs; their number; and the fraction of pairs of the
+        same person that reach the threshold, None if there are no such pairs.
     """
     _check_rate(rate)
     different, same = [], []
@@ -177,30 +179,30 @@ def calibrate(
     if len(others) * rate < 1:
         return None, len(others), None
     allowed = int(len(others) * rate)
-    # The smallest similarity above all but `allowed` of the pairs.
+    # The smallest similarity above that of all but `allowed` pairs.
     threshold = float(np.nextafter(np.partition(others, -allowed - 1)[-allowed - 1], np.float32(2)))
     return threshold, len(others), float((own >= threshold).mean()) if len(own) else None
 
 
 def run_find(args: argparse.Namespace) -> int:
-    """Says who is on photos; returns the exit status."""
+    """Prints who is in photos; returns the exit status."""
     from facejax.cli import DONE, PARTLY
 
     content, vectors, names = _read(args.index)
     threshold = content["threshold"] if args.threshold is None else args.threshold
     if threshold is None:
         raise ValueError(
-            "this index has no threshold, since it holds too few people: name one (a cosine, at most 1) by "
-            "--threshold, or make the index anew with a higher --false-matches"
+            "this index has no threshold, as it has too few people: give one (a cosine, at most 1) by --threshold, "
+            "or rebuild the index with a higher --false-matches"
         )
     if args.threshold is not None and not -1 <= threshold <= 1:
-        raise ValueError(f"expected --threshold as a cosine, -1 to 1, got {threshold:g}")
+        raise ValueError(f"expected --threshold to be a cosine, -1 to 1, got {threshold:g}")
     paths = list(photos_of(args.photo))
     if not paths:
         raise ValueError(f"no photo in {', '.join(args.photo)}")
     analyzer = load_analyzer(argparse.Namespace(model=[content["model"]], min_face=content["min_face"]))
     if analyzer.models[0].digest() != content["weights"]:
-        raise ValueError(f"{args.index} was built with other weights than {content['model']} holds now: build it again")
+        raise ValueError(f"{args.index} was built with other weights than {content['model']} has now: build it again")
     failed = 0
     for path, faces in zip(paths, _faces(analyzer, paths), strict=True):
         if isinstance(faces, str):
@@ -222,7 +224,7 @@ def run_find(args: argparse.Namespace) -> int:
 
 
 def _faces(analyzer: Any, paths: list[pathlib.Path]) -> Iterator[Any]:
-    """The faces of each photo, or why it could not be read."""
+    """Yields the faces of each photo, or the reason why it could not be read."""
     from facejax.cli.reading import analyze_files
 
     for _, result, _ in analyze_files(analyzer, paths):
@@ -230,32 +232,32 @@ def _faces(analyzer: Any, paths: list[pathlib.Path]) -> Iterator[Any]:
 
 
 def _write(folder: pathlib.Path, content: dict[str, Any], vectors: np.ndarray, names: list[str]) -> None:
-    # One file, so that embeddings, names and threshold are always of one run.
+    # A single file, so that embeddings, names and threshold always come from the same run.
     with whole_file(folder / NAME) as file:
         np.savez(file, embeddings=vectors, names=np.array(names), content=np.array(json.dumps(content)))
 
 
 def _read(folder: pathlib.Path) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-    """What `_write` was given; nothing is unpickled.
+    """Reads what `_write` wrote, without unpickling anything.
 
     Raises:
         FileNotFoundError: There is no index.
-        ValueError: It is damaged, or of another format.
+        ValueError: It is damaged, or has another format.
     """
     if not (folder / NAME).is_file():
         make = f"facejax search index PEOPLE --out {shlex.quote(str(folder))}"
-        raise FileNotFoundError(f"no index in {folder}: {make}")
+        raise FileNotFoundError(f"no index in {folder}; to build one: {make}")
     data = io.BytesIO((folder / NAME).read_bytes())
     try:
         with np.load(data, allow_pickle=False) as arrays:
-            # Format 1 had its content in a file of its own.
+            # Format 1 stored its content in a separate file.
             content = json.loads(arrays["content"].item()) if "content" in arrays else {"format": 1}
             vectors, names = arrays["embeddings"], arrays["names"]
             found = content["format"]
             if found == FORMAT and (missing := _CONTENT - content.keys()):
-                raise ValueError(f"it tells no {', '.join(sorted(missing))}")
-    except Exception as error:  # of zip files, arrays or JSON: what it is depends on where the damage lies
-        raise ValueError(f"{folder} holds a damaged index: build it again") from error
+                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    except Exception as error:  # from zip, NumPy or JSON, depending on what is damaged
+        raise ValueError(f"{folder} contains a damaged index: build it again") from error
     if found != FORMAT:
-        raise ValueError(f"{folder} is an index of format {found}, expected {FORMAT}: build it again")
+        raise ValueError(f"{folder} contains an index of format {found}, expected {FORMAT}: build it again")
     return content, vectors, names

@@ -1,4 +1,4 @@
-"""Output whose reader may leave before its end, as `head` does."""
+"""Handles output pipes that are closed early, as by `head`."""
 
 import contextlib
 import os
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_when_unread() -> Iterator[None]:
-    """Ends the program with status 0, without a word, where nobody reads its standard output any more."""
+    """Exits silently with status 0 when standard output is closed by its reader."""
     try:
         yield
         sys.stdout.flush()  # now, where the error can be caught
     except BrokenPipeError:
-        # Python flushes once more when it ends; that goes nowhere.
+        # Python flushes once more at exit, which then goes to /dev/null.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -127,7 +127,7 @@ class FaceAnalyzer:
 
         Args:
             path: A file that OpenCV's FFmpeg can read.
-            every: Analyzes every n-th frame.
+            every: Analyses every n-th frame.
             max_side: Larger frames are downscaled to this many pixels on their longer side, and boxes are in pixels of
                 the downscaled frame; 0 for never.
             smoothing: Time constant of the exponential smoothing in seconds (older predictions decay to 1/e); 0 for

@@ -1,4 +1,4 @@
-"""Analyzes videos: faces are detected in groups of frames, tracked and smoothed over time, in constant memory."""
+"""Analyses videos: faces are detected in groups of frames, tracked and smoothed over time, in constant memory."""
 
 import dataclasses
 import itertools

@@ -261,11 +261,11 @@ OURS = '{"key": "a", "result": {"faces": []}}\n'
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"results.jsonl": '{"mine": 1}\n'}, "results.jsonl is not of facejax"),
-        ({"results.jsonl": OURS}, "results.jsonl is not of facejax"),
-        ({"settings.json": '{"editor.fontSize": 3}'}, "settings.json is not of facejax"),
-        ({"settings.json": "// comment\n{}"}, "settings.json is not of facejax"),
-        ({"settings.json": "[]", "results.jsonl": OURS}, "settings.json is not of facejax"),
+        ({"results.jsonl": '{"mine": 1}\n'}, "results.jsonl was not written by facejax"),
+        ({"results.jsonl": OURS}, "results.jsonl was not written by facejax"),
+        ({"settings.json": '{"editor.fontSize": 3}'}, "settings.json was not written by facejax"),
+        ({"settings.json": "// comment\n{}"}, "settings.json was not written by facejax"),
+        ({"settings.json": "[]", "results.jsonl": OURS}, "settings.json was not written by facejax"),
         ({"settings.json": '{"a": 2}', "results.jsonl": OURS}, r"other settings \(differ: a\)"),
         ({"settings.json": '{"a": 1, "c": 2}', "results.jsonl": OURS}, r"other settings \(differ: c\)"),
         ({"settings.json": '{"a": 1}', "results.jsonl": OURS + '{"mine": 1}\n' + OURS}, "line 2 of .* facejax"),
@@ -391,7 +391,7 @@ def test_a_video_overwrites_no_results_of_others(photos, model_dir, tmp_path, ca
     assert refused("another kind of source (lacks: every, seconds, video)")
     (tmp_path / "video" / "settings.json").unlink()
     assert analyze(tmp_path / "a.mp4", "video") == cli.FAILED
-    assert refused("frames.jsonl is not of facejax, or of an older one")
+    assert refused("frames.jsonl was not written by facejax, or by an older one")
     monkeypatch.setattr(analyze_video, "webcam_frames", lambda number: array_frames([noise(64, 64)]))
     assert [analyze("webcam", "camera") for _ in range(2)] == [cli.DONE, cli.FAILED]
 
@@ -462,7 +462,7 @@ def test_the_expression_of_a_clip(photos, model_dir, tmp_path, capsys):
     save_inference_checkpoint(tmp_path / "other", other.variables, other.cfg)
     arguments[1] = str(tmp_path / "other")
     assert cli.main(["analyze", str(tmp_path / "face.mp4"), *arguments]) == cli.FAILED
-    assert "is another network or has other weights" in capsys.readouterr().err
+    assert "is another network, or has other weights" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cut", ["box", "five_points"])
@@ -509,13 +509,13 @@ def test_a_clip_classifier_is_read_before_the_video(model_dir, tmp_path, capsys)
         (["analyze", "nowhere.mp4"], "no video file"),
         (["analyze", "webcam:x"], "webcam:NUMBER"),
         (["analyze", "a.mp4", "b.mp4"], "one video"),
-        (["analyze", "a.jpg", "b.mp4"], "one video or camera at a time, and no photo beside it"),
+        (["analyze", "a.jpg", "b.mp4"], "one video or camera at a time, and no photos with it"),
         (["analyze", "a.jpg", "webcam"], "one video or camera at a time"),
-        (["analyze", "."], "videos are given one at a time"),
+        (["analyze", "."], "videos must be given one at a time"),
         (["analyze", "a.jpg", "--draw"], "--out FOLDER"),
         (["analyze", "a.jpg", "--parquet"], "--out FOLDER"),
-        (["analyze", "a.jpg", "--json", "--out", "x"], "leave out one of them"),
-        (["analyze", "a.jpg", "--embedding"], "--embedding is for --json or --out"),
+        (["analyze", "a.jpg", "--json", "--out", "x"], "use only one of them"),
+        (["analyze", "a.jpg", "--embedding"], "--embedding needs --json or --out"),
         (["analyze", "a.mp4", "--seconds", "-1"], "at least 0 (0 for never), got -1"),
         (["analyze", "a.mp4", "--seconds", "nan"], "got nan"),
         (["analyze", "a.jpg", "--seconds", "3"], "--seconds needs a video"),
@@ -587,7 +587,7 @@ def test_doctor_lists_a_platform_that_fails(monkeypatch, tmp_path, capsys):
     assert cli.main(["doctor", "--json", "--data", str(tmp_path), "--workdirs", str(tmp_path)]) == cli.FAILED
     report = json.loads(capsys.readouterr().out)
     assert report["devices"] == []
-    assert report["problems"] == ["JAX finds no device (AssertionError()): look at JAX_PLATFORMS and the driver"]
+    assert report["problems"] == ["JAX finds no device (AssertionError()): check JAX_PLATFORMS and the driver"]
     declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert report["extras"].keys() == declared.keys() - {"test", "dev"}
     needed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
@@ -651,7 +651,7 @@ def test_an_index_names_what_is_not_in_it(photos, model_dir, tmp_path, capsys):
     told = json.loads(out)
     assert (told["people"], told["photos_without_face"], told["photos_not_read"]) == (1, 1, 1)
     assert re.search(r"not read: .*d\.jpg", err)
-    assert "want of a face: Nobody" in err
+    assert "no face was found: Nobody" in err
 
 
 def test_a_rate_is_checked_before_the_photos(capsys):
@@ -773,7 +773,7 @@ def test_cards(model_dir, tmp_path, capsys, monkeypatch):
         assert cli.main(["models", name, "--card"]) == cli.DONE
         assert words in capsys.readouterr().out
     assert cli.main(["models", "nowhere", "--card"]) == cli.FAILED
-    assert "no folder with a card" in capsys.readouterr().err
+    assert "neither a folder with a card" in capsys.readouterr().err
 
 
 def test_import_of_the_command_is_light():
@@ -800,7 +800,7 @@ def test_the_app_serves_what_it_loaded(model_dir, monkeypatch, capsys):
 
 def test_a_static_site_takes_no_smallest_face(capsys):
     assert cli.main(["app", "nowhere", "--static", "x", "--min-face", "100"]) == cli.FAILED
-    assert "--min-face is of the local page" in capsys.readouterr().err
+    assert "--min-face is only for the local page" in capsys.readouterr().err
 
 
 def test_a_static_site_needs_its_runtime(model_dir, tmp_path, capsys):

@@ -90,7 +90,7 @@ async function analyzeClip(/** @type {File} */ file, /** @type {AbortSignal} */ 
   const plays = await stage.showClip(file, signal, (time) => {
     const index = frames.findLastIndex((frame) => frame.time <= time + 0.05);
     if (index < 0) return;
-    // Nothing is known beyond the last analyzed frame.
+    // Nothing is known beyond the last analysed frame.
     const known = index + 1 < frames.length || time - frames[index].time < 2 / clip_fps;
     if (known) list.show(frames[index], true);
     else list.clear();
