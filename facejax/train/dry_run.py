@@ -30,8 +30,8 @@ class StagePlan:
         step_flops: Estimated floating-point operations of a step in which the backbone runs: a forward pass, or three
             times that if the backbone is trained (the backward pass costs two forward passes; microbatches cost one
             more); doubled by SAM.
-        memory_bytes: Estimated memory on each device: parameters, their gradient, SAM's perturbed copy, Adam's moments,
-            and the outputs of all layers for what is computed at a time, before the compiler fuses any of them.
+        memory_bytes: Estimated memory on each device: parameters, their gradient, Adam's moments and update,
+            SAM's perturbed copy, and the outputs of all layers for what is computed at a time, before any fusion.
         seconds: Estimated time at `ASSUMED_UTILISATION` of the measured rate of a matrix product, on each device.
     """
 

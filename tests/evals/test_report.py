@@ -1,18 +1,15 @@
 """The report of every kind of head, of made-up scores."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 import pytest
 from sklearn import metrics
 
-from experiments.protocols import lfw
 from facejax.config import Config, PaperResult
 from facejax.data.source import FaceSource
-from facejax.evals import report
+from facejax.evals import figures
 from facejax.evals.report import write_report
 from facejax.tasks import EMOTION8, TASKS
 from facejax.train.step import scores as step_scores
@@ -73,20 +70,20 @@ def test_figures_of_groups_add_up_to_those_of_all(name, labels, tmp_path):
     ]
     report = write_report(tmp_path, config, [task], Faces(labels), history, "made up", "python run.py")
     assert (report["command"], report["profile"]) == ("python run.py", "auto")
-    figures = report["last"]["tasks"][name]
-    whole = figures["mae" if task.kind == "age" else "accuracy"]
+    result = report["last"]["tasks"][name]
+    whole = result["mae" if task.kind == "age" else "accuracy"]
     assert (whole < 25) if task.kind == "age" else (0.5 < whole < 1)
-    assert {found["attribute"] for found in figures["groups"]} == {"gender", "ethnicity", "age", "gender, ethnicity"}
+    assert {found["attribute"] for found in result["groups"]} == {"gender", "ethnicity", "age", "gender, ethnicity"}
     if name == "emotion8":
         readable = (truth >= 0) & np.isfinite(scores[:, 0])
-        assert figures["seven_from_eight"]["n"] == (readable & (truth != EMOTION8.index("contempt"))).sum()
-    for found in figures["groups"]:
+        assert result["seven_from_eight"]["n"] == (readable & (truth != EMOTION8.index("contempt"))).sum()
+    for found in result["groups"]:
         if found["attribute"] == "gender":
             known = np.isfinite(scores[:, 0]) & (truth >= 0)
             persons = [len(set(labels["person"][known & (labels["gender"] == sex)])) for sex in (0, 1)]
             assert [group["clusters"] for group in found["groups"]] == persons
         number = sum(group["n"] for group in found["groups"])
-        assert number == figures["n"] == RECORDS - 2
+        assert number == result["n"] == RECORDS - 2
         mean = sum(group["n"] * group["value"] for group in found["groups"]) / number
         assert mean == pytest.approx(whole)
 
@@ -116,36 +113,6 @@ def test_the_report_says_where_the_paper_s_number_is_of_something_else(name, com
     assert (words in text) if words else ("cannot be compared" not in text)
 
 
-def test_each_task_has_a_panel_of_curves_of_its_own(monkeypatch, tmp_path):
-    learnt = {"emotion8/accuracy": 0.5, "age/accuracy": 0.1, "valence_arousal/ccc": -0.3}
-    history = [{"phase": "train", "stage": "full", "step": s, "loss": 2.0 - s, **learnt} for s in (1, 2)]
-    scores = {"emotion8/accuracy": 0.4, "emotion8/n": 9, "age/mae": 12.0, "age/rmse": 15.0, "age/class_accuracy": 0.1}
-    scores |= {"valence_arousal/ccc_valence": -0.2, "valence_arousal/rmse_valence": 0.4}
-    history += [{"phase": "eval", "stage": "full", "step": step, **scores} for step in (1, 2)]
-    drawn = []
-    monkeypatch.setattr(report, "_save", lambda figure, path: drawn.append(figure))
-    report._draw_curves(tmp_path / "curves.png", history)
-    loss, emotion, age, values, *_ = drawn[0].axes
-    assert [line.get_label() for line in loss.lines] == ["full stage"]
-    assert [line.get_label() for line in emotion.lines] == ["accuracy in training, full stage", "accuracy"]
-    assert [(line.get_label(), *line.get_ydata()) for line in age.lines] == [("mae", 12.0, 12.0)]
-    assert [line.get_label() for line in values.lines] == ["ccc in training, full stage", "ccc valence"]
-    assert [axes.get_ylabel() for axes in (emotion, age, values)] == [
-        "fraction",
-        "mean absolute error, years",
-        "concordance",
-    ]
-    assert values.get_ylim()[0] < -0.3
-
-
-def test_a_picture_is_what_its_name_says_whatever_matplotlibrc_prefers(tmp_path):
-    with matplotlib.rc_context({"savefig.format": "pdf"}):
-        report._save(matplotlib.figure.Figure(), tmp_path / "curves.png")
-        lfw._draw(tmp_path / "roc.png", {"centre": SimpleNamespace(false_acceptance=[1], true_acceptance=[1], auc=1)})
-    for name in ("curves.png", "roc.png"):
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-
-
 def test_what_is_said_of_the_best_epoch_is_not_said_of_the_last(labels, monkeypatch, tmp_path):
     """Table of classes, confusion matrices, crops and groups, each of the epoch that its heading names."""
     truth, rng = labels["emotion"], np.random.default_rng(2)
@@ -154,9 +121,9 @@ def test_what_is_said_of_the_best_epoch_is_not_said_of_the_last(labels, monkeypa
     for number, (epoch, rows) in enumerate(scores.items()):
         stored = {"scores/emotion8": rows.astype(np.float32), "labels/emotion8": truth, "epoch": number, "step": number}
         np.savez(tmp_path / f"scores_{epoch}.npz", **stored)
-    figures = {}
-    monkeypatch.setattr(report, "_save", lambda figure, path: figures.setdefault(path.name, figure))
-    monkeypatch.setattr(report, "CROPS", 24)
+    drawn = {}
+    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.setdefault(path.name, figure))
+    monkeypatch.setattr(figures, "CROPS", 24)
     config = dataclasses.replace(Config(), data=dataclasses.replace(Config().data, name="people"))
     write_report(tmp_path, config, [TASKS["emotion8"]], Faces(labels), HISTORY, "toy")
     text = (tmp_path / "report.md").read_text()
@@ -165,13 +132,13 @@ def test_what_is_said_of_the_best_epoch_is_not_said_of_the_last(labels, monkeypa
     for index, name in enumerate(EMOTION8):
         best, last = (f"{100 * recall[index]:.1f}" for recall in recalls)
         assert f"| {name} | {(truth == index).sum()} | {best} | {last} |" in text
-    for axes, epoch in zip(figures["emotion8.png"].axes, ("best", "last"), strict=True):
+    for axes, epoch in zip(drawn["emotion8.png"].axes, ("best", "last"), strict=True):
         assert axes.get_title().startswith(f"{epoch} epoch")
         counts = metrics.confusion_matrix(truth, said[epoch])
         assert {tuple(map(int, told.get_position())): int(told.get_text()) for told in axes.texts} == {
             (predicted, true): counts[true, predicted] for true in range(8) for predicted in range(8)
         }
-    shown = [axes for axes in figures["emotion8_crops.png"].axes if axes.images]
+    shown = [axes for axes in drawn["emotion8_crops.png"].axes if axes.images]
     assert len(shown) == 24
     for axes in shown:
         record = int(axes.images[0].get_array()[0, 0, 0])
@@ -188,7 +155,7 @@ def test_errors_in_years_are_no_percentages(labels, monkeypatch, tmp_path):
     for epoch in ("best", "last"):
         stored = {"scores/age": scores, "labels/age": labels["age"], "epoch": 1, "step": 2}
         np.savez(tmp_path / f"scores_{epoch}.npz", **stored)
-    monkeypatch.setattr(report, "_save", lambda figure, path: None)
+    monkeypatch.setattr(figures, "_save", lambda figure, path: None)
     write_report(tmp_path, Config(), [TASKS["age"]], Faces(labels), HISTORY, "toy")
     women = labels["gender"] == 0
     error = np.abs(40 - labels["age"])[women].mean()
@@ -196,13 +163,6 @@ def test_errors_in_years_are_no_percentages(labels, monkeypatch, tmp_path):
         f"| female | {women.sum()} | {len(set(labels['person'][women]))} | {error:.2f} ["
         in (tmp_path / "report.md").read_text()
     )
-
-
-def test_curves_are_smoothed_over_the_last_values():
-    values = np.random.default_rng(0).normal(size=9)
-    smoothed = report._smooth(values.tolist(), 4)
-    np.testing.assert_allclose(smoothed[3:], np.convolve(values, np.full(4, 1 / 4), "valid"))
-    np.testing.assert_allclose(smoothed[:3], np.cumsum(values)[:3] / (1, 2, 3))
 
 
 def test_intervals_draw_persons_where_they_are_known(labels, tmp_path):
