@@ -1,4 +1,4 @@
-"""Shared set-up: simulated devices, strict JAX, shapes and types checked at every call, `slow` tests on request."""
+"""Shared setup: simulated devices, strict JAX, shapes and types checked at every call, `slow` tests on request."""
 
 import os
 import pathlib
@@ -21,7 +21,7 @@ COMPILED = pytest.StashKey[str]()
 
 
 def pytest_configure(config):
-    """Keeps what XLA compiles for as long as this run, for all its workers; programs that tests start have no part."""
+    """Shares compiled XLA programs between the workers of this test run; programs that tests start do not use them."""
     if hasattr(config, "workerinput"):
         folder = config.workerinput["compiled"]
     else:
@@ -34,7 +34,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node):
-    """Tells a worker of pytest-xdist where that is."""
+    """Passes its location to a worker of pytest-xdist."""
     node.workerinput["compiled"] = node.config.stash[COMPILED]
 
 
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def shared_dir() -> pathlib.Path:
-    """The folder with real photos and official weights beside the checkout (or at FACEJAX_SHARED)."""
+    """The folder with real photos and official weights next to the checkout (or at FACEJAX_SHARED)."""
     path = pathlib.Path(os.environ.get("FACEJAX_SHARED", REPOSITORY.parent / "shared"))
     if not (path / "data").is_dir():
         pytest.skip(f"needs the folder of real photos and official weights (FACEJAX_SHARED={path})")

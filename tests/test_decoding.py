@@ -14,7 +14,7 @@ def test_expected_age_closed_cases():
     np.testing.assert_allclose(expected_age(p), [30, (20 * 0.5 + 40 * 0.3) / 0.8, 10.75], rtol=1e-6)
     np.testing.assert_allclose(expected_age(p, top=1), [30, 20, 11], rtol=1e-6)
     np.testing.assert_allclose(expected_age(p, top=100), [30, 34, 10.75], rtol=1e-6)
-    assert expected_age(np.full((1, 100), 0.01)) == pytest.approx(1.5)  # of equal ones the youngest
+    assert expected_age(np.full((1, 100), 0.01)) == pytest.approx(1.5)  # the youngest of equally probable ones
     with pytest.raises(ValueError, match="between 1 and 100"):
         expected_age(p, top=0)
 

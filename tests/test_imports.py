@@ -1,4 +1,4 @@
-"""Who may import whom, and what must not be imported by looking at facejax."""
+"""Which modules may import which, and what importing facejax must not import."""
 
 import ast
 import pathlib
@@ -91,4 +91,4 @@ def test_public_names_exist():
 
 
 def test_type_checkers_read_the_annotations():
-    assert (PACKAGE / "py.typed").exists()  # PEP 561: without it they take an installed package for untyped
+    assert (PACKAGE / "py.typed").exists()  # PEP 561: without it type checkers treat an installed package as untyped

@@ -17,7 +17,7 @@ SIZES = {
     "tf_efficientnet_b2": 260,
     "vgg16": 224,
 }
-# What the networks were published with that are not fed with RGB / 255 less ImageNet's mean, over its deviation.
+# Published preprocessing of the networks that do not use RGB / 255 normalised by ImageNet's mean and deviation.
 KERAS_CAFFE = (103.939, 116.779, 123.68)  # keras.applications.imagenet_utils, mode "caffe": BGR
 VGGFACE2 = (91.4953, 103.8827, 131.0912)  # VGGFace2's own mean: BGR
 

@@ -36,7 +36,7 @@ def whole_folder(directory: pathlib.Path, marker: str, key: str, *others: str) -
         new.mkdir()
         yield new
         if _identity(directory) != before:  # it is no longer the folder that was checked
-            raise FileExistsError(f"another process has replaced {directory} meanwhile: choose another folder")
+            raise FileExistsError(f"another process has written to {directory} meanwhile: choose another folder")
         if directory.exists():
             os.replace(directory, old)
         os.replace(new, directory)

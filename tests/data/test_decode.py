@@ -1,4 +1,4 @@
-"""Decoding: the stated size against the decoded one, in every format; JPEGs against OpenCV; bombs and damage."""
+"""Decoding: size in the header against the decoded size, in every format; JPEGs against OpenCV; bombs and damage."""
 
 import io
 import struct
@@ -25,7 +25,7 @@ def encoded(photo, extension, *options):
 
 
 def check_stated_size(data):
-    """The photo's size is known before its pixels are."""
+    """The photo's size is known before its pixels are decoded."""
     with pytest.raises(CorruptImageError, match=r"^53 x 37 pixels; allowed are 1 to 1$"):
         decode_image(data, max_pixels=1)
 
@@ -89,7 +89,7 @@ def test_jpegs_are_those_of_opencv_bit_for_bit(size, mode, subsampling):
 
 
 def with_exif(photo, orientation, order="<"):
-    """A JPEG whose EXIF says nothing but how the photo is turned."""
+    """A JPEG whose EXIF data only contains the orientation."""
     tag = struct.pack(order + "HHHIHHI", 1, 0x0112, 3, 1, orientation, 0, 0)
     exif = b"Exif\0\0" + (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8) + tag
     data = encoded(photo, ".jpg")
@@ -113,7 +113,7 @@ def test_jpegs_are_turned_as_their_exif_says(photo, orientation):
 
 def test_a_damaged_exif_is_left_to_opencv(photo):
     data = bytearray(with_exif(photo, 6))
-    data[20:22] = b"\xff\xff"  # so many entries, of which one is there
+    data[20:22] = b"\xff\xff"  # the number of entries, only one of which is present
     np.testing.assert_array_equal(decode_image(bytes(data)), by_opencv(bytes(data)))
     with pytest.raises(CorruptImageError, match="damaged JPEG: Corrupt JPEG data"):
         decode_image(bytes(data[:-40]) + b"\xff\xd9")
@@ -123,7 +123,7 @@ def test_a_damaged_exif_is_left_to_opencv(photo):
 @pytest.mark.parametrize("exif", [False, True])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_jpegs_whose_pixels_are_damaged(mode, exif, progressive):
-    """Decoders fill what they cannot read with grey and go on."""
+    """Decoders silently fill what they cannot read with grey."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (130, 67, 3), np.uint8)).convert(mode)
     stream, orientation = io.BytesIO(), Image.Exif()
     orientation[0x0112] = 6
@@ -193,7 +193,7 @@ def test_truncated_jpeg(photo):
 
 @pytest.mark.parametrize("length", [2**31 - 1, 2**20])
 def test_a_png_chunk_that_claims_more_than_there_is(photo, length):
-    """OpenCV takes as much memory as the chunk claims, 2 GB, before it sees that the file ends."""
+    """OpenCV allocates as much memory as the chunk claims, 2 GB, before it notices that the file ends."""
     data = bytearray(encoded(photo, ".png"))
     place = data.index(b"IDAT") - 4
     data[place : place + 4] = struct.pack(">I", length)
@@ -221,4 +221,4 @@ def test_random_damage_is_an_image_or_a_clear_error(photo, extension):
             decode_image(bytes(data), max_pixels=1 << 16)
         except CorruptImageError:
             refused += 1
-    assert refused > 75  # half of the files and more lose bytes that matter
+    assert refused > 75  # at least half of the files lose bytes that matter

@@ -8,7 +8,7 @@ from facejax.data.example import decode_example, encode_example
 
 @pytest.fixture(scope="module")
 def example_class():
-    """tensorflow.Example as protobuf builds it from feature.proto's fields."""
+    """tensorflow.Example, built by protobuf from the fields of feature.proto."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file = descriptor_pb2.FileDescriptorProto(name="test_example.proto", package="t", syntax="proto3")

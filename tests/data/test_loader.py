@@ -33,7 +33,7 @@ def batches(loader, count):
 
 
 def noisy_part(image, rng):
-    """Augmentation that shows its random numbers in the pixels."""
+    """Augmentation that writes its random numbers into the pixels."""
     return np.clip(image.astype(int) + rng.integers(0, 50, image.shape), 0, 255).astype(np.uint8)
 
 
@@ -181,7 +181,7 @@ def test_other_splits_and_policies(data_dir):
 
 
 def damage(directory, records, whole_shard_end=False):
-    """Flips a byte in the given records of the second shard (10 to 19); or cuts the shard behind the first of them."""
+    """Flips a byte in the given records of the second shard (10 to 19); or truncates the shard after the first one."""
     shard = directory / "toy-train.tfrecord-00001-of-00003"
     data = bytearray(shard.read_bytes())
     source = FaceSource(directory.parents[1], "toy", "train")
@@ -213,7 +213,7 @@ def test_corrupt_records(tmp_path, records, cut):
     assert np.concatenate(seen).tolist() == [index for index in range(COUNT) if index not in records]
     assert sorted(lenient.corrupt) == records
 
-    # Training: the same order, the next readable record in place of a corrupt one.
+    # Training: the same order, with the next readable record in place of a corrupt one.
     lenient = FaceSource(tmp_path, "toy", "train", on_corrupt="skip")
     loader = train_loader(lenient, PREPROCESSING, 10, 8)
     stream = np.concatenate([batch["index"] for batch in batches(loader, 6)])
@@ -247,7 +247,7 @@ def test_labels_of_a_damaged_shard_that_has_lost_its_index(tmp_path, caplog):
     assert caplog.text.count("skipped") == 2
     part = FaceSource(tmp_path, "toy", "train", on_corrupt="skip").select([13, 14])
     assert part.labels("emotion").tolist() == [labels[13], -1]
-    assert not part.corrupt  # the places of the whole split mean other records here
+    assert not part.corrupt  # the indices of the whole split refer to other records here
     assert lenient.select([13, 14]).ids() == ["photos/013.jpg", ""]
     with pytest.raises(CorruptRecordError, match=r"-00001-of-00003: record at byte \d+: bad CRC of its data"):
         FaceSource(tmp_path, "toy", "train").ids()

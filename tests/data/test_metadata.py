@@ -72,7 +72,7 @@ def test_labels_that_fit_no_type(values):
 
 
 def test_tfds_reads_the_metadata_without_tensorflow(tmp_path):
-    """In its own process: importing tensorflow_datasets warns, and pytest makes warnings errors."""
+    """In a separate process: importing tensorflow_datasets warns, and pytest turns warnings into errors."""
     write_toy_set(tmp_path, 10)
     script = """
 import json, sys
@@ -102,7 +102,7 @@ print(json.dumps({
 
 @pytest.mark.slow
 def test_tfds_reads_the_records_with_tensorflow(tmp_path):
-    """Needs TensorFlow: importable here, or in the interpreter that FACEJAX_TF_PYTHON names.
+    """Needs TensorFlow, importable here or by the interpreter FACEJAX_TF_PYTHON.
 
     FACEJAX_TF_PYTHON=/path/to/venv/bin/python pytest --slow tests/data/test_metadata.py
     (that environment needs tensorflow or tensorflow-cpu, and tensorflow-datasets)

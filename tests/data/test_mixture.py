@@ -14,7 +14,7 @@ from facejax.preprocessing import Preprocessing
 
 
 def reader(name, labels):
-    """A set of a record for each of the labels, in split ``train`` where these name none."""
+    """A dataset with one record per label, in the split ``train`` unless the label names another."""
 
     class Toy(registry.Dataset):
         description, licence, url, tasks, expected_counts = "toy", "none", "", (), {"train": None}
@@ -39,7 +39,7 @@ def data_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("mixture")
     reader("toy_faces", [{"identity": i // 2, "age": 20 + i, "gender": i % 2} for i in range(6)])
     reader("toy_moods", [{"identity": i, "emotion": i, "valence_arousal": (0.1 * i, -0.1)} for i in range(4)])
-    # Of the four persons two are in the validation split.
+    # Two of the four people are in the validation split.
     reader("toy_split", [{"identity": i} for i in range(4)] + [{"identity": i, "split": "validation"} for i in (0, 1)])
     reader("toy_years", [{"age": 30.5, "note": 1}, {"gender": 1}])
     reader("toy_whole", [{"age": 40}, {"gender": 0}])
@@ -83,7 +83,7 @@ def test_whole_and_fractional_numbers_are_joined(data_dir):
         record = source.read(index)
         assert record["age"].dtype == np.float32
         np.testing.assert_array_equal(record["age"], ages[index])
-    # A whole number that is missing, -1 in its own set, is nan here.
+    # A missing integer, -1 in its own dataset, is NaN here.
     source = open_source(data_dir, "toy_whole+toy_years", "train")
     for ages in (source.labels("age"), [source.read(index)["age"] for index in range(4)]):
         np.testing.assert_array_equal(np.sort(ages), [30.5, 40, np.nan, np.nan])
@@ -115,7 +115,7 @@ def test_a_corrupt_record_is_left_out_where_asked_for(data_dir, tmp_path):
     shutil.copytree(data_dir, tmp_path, dirs_exist_ok=True)
     (shard,) = (tmp_path / "toy_moods").glob("*/*.tfrecord-*-of-00001")
     content = bytearray(shard.read_bytes())
-    content[100] ^= 255  # of the set's first record
+    content[100] ^= 255  # of the dataset's first record
     shard.write_bytes(content)
     with pytest.raises(CorruptRecordError):
         open_source(tmp_path, "toy_faces+toy_moods", "train")[6]
@@ -139,7 +139,7 @@ def test_sets_without_the_split_are_left_out_where_asked_for(data_dir, caplog):
     source = open_source(data_dir, "toy_faces+toy_other", "validation", some=True)
     assert source.name == "toy_other/validation"
     assert "toy_faces: no split 'validation'" in caplog.text
-    # The three persons of the set that is left out keep their numbers, so that these have theirs of the train split.
+    # The three people of the skipped dataset keep their indices, so that the others have those of the train split.
     train = open_source(data_dir, "toy_faces+toy_other", "train")
     numbers = dict(zip(train.ids(), train.labels("identity"), strict=True))
     assert sorted(numbers[name] for name in numbers if name.startswith("toy_other/")) == [3, 4]

@@ -60,7 +60,7 @@ def test_bytes_of_a_shard(shard):
 
 
 def test_both_files_are_on_the_disk_before_they_get_their_names(tmp_path, monkeypatch):
-    """Else a power cut leaves an empty file of the right name."""
+    """Otherwise a power failure could leave an empty file under the final name."""
     calls = []
     for name in ("fsync", "replace"):
         original = getattr(tfrecord.os, name)
@@ -87,7 +87,7 @@ def test_random_access_over_shards(shard, tmp_path):
     assert len(source) == 7
     assert [source[i] for i in (6, 0, 3, 5, 2)] == [b"y", b"", RECORDS[3], b"x", b"123456789"]
     assert source.labels["emotion"].tolist() == [0, 1, 2, 3, 4, 7, 8]
-    assert "person" not in source.labels  # only one of the shards has it
+    assert "person" not in source.labels  # only in one of the shards
     assert source.locate(6) == (second, 17)
     for index in (7, -1):  # not the last record
         with pytest.raises(IndexError):
@@ -173,12 +173,12 @@ def test_damaged_index(shard):
 
 
 def test_a_flipped_bit_of_an_index_is_named_or_harmless(shard):
-    """A zip archive that is damaged may seem encrypted, or of a newer version, or packed by another method."""
+    """A damaged zip archive may look encrypted, of a newer version, or compressed with another method."""
     path = index_path(shard)
     whole = path.read_bytes()
     offsets, lengths, _ = read_index(shard)
     messages = set()
-    for place in range(0, 8 * len(whole), 31):  # all of them take minutes
+    for place in range(0, 8 * len(whole), 31):  # all of them would take minutes
         damaged = bytearray(whole)
         damaged[place // 8] ^= 1 << place % 8
         path.write_bytes(damaged)

@@ -1,4 +1,4 @@
-"""Augmentation: exact on what is known, and the distribution of torchvision's RandomResizedCrop by its definition."""
+"""Augmentation: exact on known inputs, and the distribution of torchvision's RandomResizedCrop by its definition."""
 
 import numpy as np
 import pytest
@@ -28,15 +28,15 @@ def test_parts_follow_torchvision_s_definition():
     assert area.max() > 0.95
     assert 0.74 < ratio.min() < 0.77
     assert 1.30 < ratio.max() < 1.35
-    # Ratios are log-uniform: r is as likely as 1 / r, where a part of such an area always fits.
+    # Ratios are log-uniform: r is as likely as 1 / r, for areas that always fit.
     assert np.log(ratio[area < 0.7]).mean() == pytest.approx(0, abs=0.012)
-    # A draw is refused when a side exceeds the photo: with area s and ratio r that is when s max(r, 1/r) > 1. So the
+    # A draw is rejected if a side exceeds the photo: with area s and ratio r this is s max(r, 1/r) > 1. So the
     # accepted area has mean E[s; s <= 1/m] / P(s <= 1/m), m = exp|u|, u uniform in +-log(4/3); integrated on a grid.
     u = (np.arange(2000) + 0.5) / 2000 * np.log(4 / 3)
     limit = np.minimum(np.exp(-u), 1)
     mean = ((limit**2 - 0.08**2) / 2).mean() / (limit - 0.08).mean()
     assert area.mean() == pytest.approx(mean, abs=0.015)
-    # Places are uniform over what is free.
+    # Positions are uniform over the free range.
     free = height < 200
     assert (top[free] / (256 - height[free])).mean() == pytest.approx(0.5, abs=0.03)
 
@@ -54,9 +54,9 @@ def test_pixels_are_the_part_s():
     top, left, height, width = crop.part(50, 60, np.random.default_rng(3))
     out = crop(image, np.random.default_rng(3))
     assert out.shape == (16, 16, 3)
-    assert min(height, width) > 16  # so that no pixel of the result lies beyond the middle of one at the edge
+    assert min(height, width) > 16  # so that no pixel of the result lies beyond the centre of an edge pixel
     columns, rows = (np.arange(16) + 0.5) * width / 16 - 0.5 + left, (np.arange(16) + 0.5) * height / 16 - 0.5 + top
-    np.testing.assert_allclose(out[..., 0], np.tile(4 * columns, (16, 1)), atol=0.6)  # a line stays a line
+    np.testing.assert_allclose(out[..., 0], np.tile(4 * columns, (16, 1)), atol=0.6)  # a linear ramp stays linear
     np.testing.assert_allclose(out[..., 1], np.tile(5 * rows[:, None], (1, 16)), atol=0.6)
 
 

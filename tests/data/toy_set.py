@@ -1,4 +1,4 @@
-"""A small prepared set, written record by record; each image's colour tells its index."""
+"""A small prepared dataset, written record by record; the colour of each image encodes its index."""
 
 import pathlib
 

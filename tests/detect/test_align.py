@@ -88,10 +88,10 @@ def test_centre_crop_takes_the_middle():
 
 def test_a_large_photo_is_averaged_and_a_small_one_interpolated():
     stripes = np.zeros((750, 750, 3), np.uint8)
-    stripes[:, ::3] = 150  # the pixel in the middle of each three, which a kernel of two would take, is black
+    stripes[:, ::3] = 150  # the middle pixel of every three, which a kernel of size two would use, is black
     assert (centre_crop(stripes) == 50).all()
     ramp = np.repeat(np.arange(0, 250, 5, dtype=np.uint8)[None, :, None], 50, axis=0).repeat(3, axis=2)
-    # Pixel i of the five times enlarged photo lies at (i + 0.5) / 5 - 0.5 of the small one, which has 5 x there.
+    # Pixel i of the photo enlarged five times is at (i + 0.5) / 5 - 0.5 of the small one, whose value there is 5 x.
     np.testing.assert_allclose(centre_crop(ramp)[:, :, 0], np.tile(np.arange(61, 189) - 2.0, (128, 1)), atol=0.51)
 
 

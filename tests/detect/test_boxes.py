@@ -5,7 +5,7 @@ from facejax.detect import boxes
 
 
 def greedy(found, scores, threshold, relative_to, end_pixel):
-    """Suppression one pair at a time, as the definition says it."""
+    """Suppression one pair at a time, as defined."""
 
     def area(box):
         return (box[2] - box[0] + end_pixel) * (box[3] - box[1] + end_pixel)
@@ -40,7 +40,7 @@ def test_nms_equals_greedy_definition(relative_to, end_pixel, count):
 @pytest.mark.parametrize(("relative_to", "end_pixel"), [("union", 0.0), ("smaller", 1.0)])
 @pytest.mark.parametrize("threshold", [0.5, 0.7])
 def test_nms_by_key_equals_greedy_definition_key_by_key(relative_to, end_pixel, threshold, monkeypatch):
-    """Boxes of few whole pixels, some without area: overlaps of exactly the threshold, equal boxes, equal scores."""
+    """Boxes of a few whole pixels, some without area: overlaps of exactly the threshold, equal boxes, equal scores."""
     rng = np.random.default_rng(0)
     key, corner = rng.integers(0, 7, 500) * 3, rng.integers(0, 12, (500, 2))
     found = np.concatenate([corner, corner + rng.integers(0, 11, (500, 2))], axis=1).astype(np.float32)
@@ -60,7 +60,7 @@ def test_nms_by_key_equals_greedy_definition_key_by_key(relative_to, end_pixel, 
 def test_best_first_is_by_key_then_score_then_place(keys):
     rng = np.random.default_rng(keys)
     key, scores = rng.integers(0, keys, 300), (rng.integers(0, 30, 300) / 29).astype(np.float32)
-    scores[::7] = np.nextafter(scores[::7], np.float32(2))  # neighbours among the floats
+    scores[::7] = np.nextafter(scores[::7], np.float32(2))  # neighbouring floats
     scores[::11] = rng.uniform(0, 1e-40, len(scores[::11]))
     expected = sorted(range(300), key=lambda i: (key[i], -scores[i], i))
     assert boxes.best_first(scores, key).tolist() == expected

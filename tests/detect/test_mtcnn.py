@@ -78,13 +78,13 @@ def test_result_does_not_depend_on_the_batch(detector, astronaut):
 
 @pytest.mark.parametrize("passing", [256, 1], ids=["few windows pass", "more than fit"])
 def test_an_accelerator_finds_the_same(detector, astronaut, monkeypatch, passing):
-    """Its way through the host: sums on the device, its batches, what little of P-Net it sends back."""
+    """The accelerator's code path on the host: sums on the device, its batch sizes, its compact output of P-Net."""
     monkeypatch.setattr(cascade, "_PASSING", passing)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     cascade._passing_windows.clear_cache()
     photos = [astronaut, astronaut[:300, 100:400], np.zeros((5, 9, 3), np.uint8), astronaut[40:200, 150:300]]
     accelerated = MTCNN()
-    accelerated.detect(photos[::-1])  # so that the next photos come into memory that was used
+    accelerated.detect(photos[::-1])  # so that the next photos use memory that was used before
     for got, expected in zip(accelerated.detect(photos), detector.detect(photos), strict=True):
         assert_close(got, expected)
 
@@ -103,7 +103,7 @@ def test_new_sizes_compile_nothing(detector, astronaut):
 @pytest.mark.parametrize("min_face", [12.0, 20.0, 64.0, 301.5])
 @pytest.mark.parametrize("factor", [0.5, 0.709, 0.78, 0.85, 0.95])
 def test_levels_clash_where_their_windows_can_share_more_than_the_suppression_allows(min_face, factor):
-    """Sides of P-Net's boxes, as rounded, of all places in the first levels; at most the smaller lies in the larger."""
+    """Rounded sides of P-Net's boxes at all positions of the first levels; at most, the smaller lies in the larger."""
     x, sides = np.arange(20000, dtype=np.float32), []
     for level in range(4):
         scale = np.float32(12 / min_face * factor**level)
@@ -263,7 +263,7 @@ def test_only_expected_shapes_are_compiled():
 
 
 def test_of_candidates_that_onet_likes_equally_the_last_of_rnet_stays(monkeypatch):
-    """As in facenet-pytorch, whose suppression takes the last of equal scores: NumPy's argsort, read from its end."""
+    """As in facenet-pytorch, whose suppression prefers the last of equal scores: NumPy's argsort, read from its end."""
     detector, photo = MTCNN(), np.zeros((80, 80, 3), np.uint8)
     found = np.array([[10, 10, 50, 50], [11, 10, 51, 50], [12, 10, 52, 50]], np.float32)
     scores = np.array([1, 1, 0.9], np.float32)
@@ -276,7 +276,7 @@ def test_of_candidates_that_onet_likes_equally_the_last_of_rnet_stays(monkeypatc
 
 @pytest.mark.parametrize("name", ["Holly_Hunter_0007", "Roberto_Marinho_0001"])
 def test_equal_scores_on_photos(name, detector, shared_dir):
-    """Two photos on which the other order gives a box 52 and 25 pixels away, of the same score."""
+    """Two photos for which the other order gives a box with the same score, 52 and 25 pixels away."""
     path = f"facial_expressions/images/{name}.jpg"
     expected = json.loads((shared_dir / "data" / "mtcnn_reference.json").read_text())[path]
     assert expected["scale"] == 1

@@ -21,7 +21,7 @@ def convolve(x, layer):
 
 
 def pool(x, size, stride):
-    """Maximum over windows, of which the last may be cut off by the edge."""
+    """Max pooling; the last window may be cut off by the edge."""
     rows, columns = (-(-(side - size) // stride) + 1 for side in x.shape[:2])
     return np.array(
         [
@@ -74,7 +74,7 @@ def test_pnet_equals_numpy(size):
 
 @pytest.mark.parametrize("size", [(13, 12), (27, 33), (12, 25)])
 def test_pnet_sees_nothing_beyond_the_valid_pixels(size):
-    """Of an image of odd size in a canvas, the last row of cells is the maximum over the pixels that there are."""
+    """For an image of odd size in a canvas, the last row of cells is the maximum over the existing pixels."""
     height, width = size
     canvas = np.random.default_rng(1).uniform(-1, 1, (48, 50, 3)).astype(np.float32)
     y, x = np.mgrid[:48, :50]
@@ -100,7 +100,7 @@ def test_weights_fit_the_module(name):
     expected = jax.eval_shape(NETWORKS[name]().init, jax.random.key(0), jnp.zeros((1, side, side, 3)))["params"]
     params = weights.load(name)
     assert jax.tree.map(lambda leaf: leaf.shape, params) == jax.tree.map(lambda leaf: leaf.shape, expected)
-    # Bytes read at a wrong place would be huge, tiny or not numbers.
+    # Bytes read at a wrong position would be huge, tiny or NaN.
     assert all(np.isfinite(leaf).all() and 1e-5 < np.abs(leaf).mean() < 10 for leaf in jax.tree.leaves(params))
 
 

@@ -37,7 +37,7 @@ def test_area_means_equal_the_definition(out_size, spare):
 
 
 def assert_sums_are_those_of_opencv(photos):
-    """Of every box that begins at the first pixel."""
+    """For every box that starts at the first pixel."""
     buffer = sampling.integral_buffer(photos, spare=[])
     sums = np.asarray(buffer.sums)
     for photo, origin in zip(photos, buffer.origins, strict=True):
@@ -55,7 +55,7 @@ def test_sums_on_the_device_are_those_of_opencv(tall):
 
 
 def test_sums_on_the_device_may_pass_2_to_the_31(monkeypatch):
-    """White photos before the last ones: flat, in a buffer just long enough, as each turn and entry takes its time."""
+    """White photos before the last ones: flat, in a buffer that is just long enough, since more would take longer."""
     monkeypatch.setattr(sampling, "_DOUBLINGS", (3,))
     monkeypatch.setattr(sampling, "_BUFFER_SIZES", (10 * 2**20,))
     white = [np.full((7, 2**15 - 1, 3), 255, np.uint8)] * 37
@@ -99,7 +99,7 @@ def test_every_window_of_every_level_is_in_one_tile():
     assert all((count == 1).all() for count in seen.values())
 
 
-# So many small levels that the tables take room for more tiles, or shelves; and more tiles than 16 bits count.
+# So many small levels that the tables need a larger capacity for tiles or shelves; and more tiles than 16 bits count.
 @pytest.mark.parametrize(
     ("sizes", "min_face", "factor"),
     [
@@ -125,7 +125,7 @@ def test_windows_of_the_strip_are_those_of_the_levels(sizes, min_face, factor):
 
 
 def test_canvases_show_the_levels():
-    """Each pixel of each tile, and where the first convolution sees whole windows."""
+    """Each pixel of each tile, and where the first convolution has whole windows."""
     rng = np.random.default_rng(2)
     sizes = [(20 + number % 7, 20 + number % 11) for number in range(400)] + [(150, 211), (33, 320)]
     photos = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]

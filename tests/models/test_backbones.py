@@ -30,7 +30,7 @@ PARAMETERS = {
     "vgg16": 138_357_544 - 4_097_000,
 }
 
-# VGG-16 takes no small images, and 119 million random weights take their time.
+# VGG-16 does not support small images, and 119 million random weights take a while.
 SIZES = [
     pytest.param(name, size, marks=[pytest.mark.slow] if name == "vgg16" or size != reference.image_sizes[-1] else [])
     for name, reference in REFERENCES.items()
@@ -46,7 +46,7 @@ def template(name):
 
 
 def reference_shapes(name):
-    """Names and shapes of the reference's tensors, as the converter expects them."""
+    """Names and shapes of the reference's tensors that the converter expects."""
     if not (reference := REFERENCES[name]).model:
         return {tensor: shape for tensor, (_, shape) in keras_shapes(name).items()}
     features = pretrained_cfg(name).num_features
@@ -74,7 +74,7 @@ def relative(actual, expected) -> float:
 
 
 def largest_difference(name, image_size, expected):
-    """Of features and logits, relative to the largest value."""
+    """Largest difference of features and logits, relative to the largest value."""
     outputs = forward(name)(converted(name), jnp.asarray(random_images(image_size)))
     ours = {"features": outputs["features"], "logits": outputs.get("identity")}
     return max(relative(ours[key], value) for key, value in expected.items())
@@ -116,7 +116,7 @@ def test_parity_fails_when_one_tensor_is_corrupted(tensor):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parity_with_the_reference_itself(name):
-    """At the network's own input size, with the names and shapes that the reference has today."""
+    """At the network's own input size, with the current names and shapes of the reference."""
     skip_without("timm" if REFERENCES[name].model else "keras")
     image_size = pretrained_cfg(name).preprocessing.image_size
     shapes, outputs = timm_outputs(name, image_size) if REFERENCES[name].model else keras_outputs(image_size)
@@ -165,7 +165,7 @@ def check_gradients(model, variables, image_size):
 
 @pytest.fixture
 def short_efficientnet():
-    """The stem, one block of either kind and the head of EfficientNet: its variables."""
+    """Variables of EfficientNet's stem, one block of each kind and the head."""
     with unittest.mock.patch.object(efficientnet, "STAGES", ((1, 3, 1, 1, 16), (1, 5, 2, 6, 24))):
         yield init_variables(create_model("tf_efficientnet_b0", num_classes={"identity": CLASSES}), 0, 33)
 

@@ -12,7 +12,7 @@ from facejax.models.depthwise import DepthwiseConv, depthwise_conv, resolve, shi
 
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
 
-# Output heights that the weight gradient's blocks of rows divide, and others (17, where the last block is filled up).
+# Output heights divisible by the weight gradient's blocks of rows, and others (17, where the last block is padded).
 GRID = [
     *[(k, stride, (17, 6), "same") for k in (3, 5) for stride in (1, 2)],
     (3, 1, (14, 9), "same"),

@@ -22,7 +22,7 @@ from facejax.models.normalization import BatchNorm
 
 
 class Tiny(Backbone):
-    """One convolution with BatchNorm: what a backbone is, at a millionth of the cost."""
+    """One convolution with BatchNorm: a backbone at a millionth of the cost."""
 
     @property
     def num_features(self) -> int:
@@ -88,7 +88,7 @@ def test_shapes_are_their_caller_s_own_and_the_model_may_count_classes_in_any_ma
 
 
 def test_heads_train_on_cached_features(images):
-    """The heads alone, without the backbone's variables, give what the whole model gives."""
+    """The heads alone, without the backbone's variables, give the same outputs as the whole model."""
     model = tiny(dropout_rate=0.5)
     variables = init_variables(model, 1, 10)
     rngs = {"dropout": jax.random.key(7)}

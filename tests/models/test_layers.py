@@ -11,7 +11,7 @@ from facejax.models.layers import SqueezeExcite, gated
 def test_gradients_of_the_gate_are_those_of_the_plain_product():
     rng = np.random.default_rng(0)
     x, dy = (jnp.asarray(rng.normal(size=(3, 4, 5, 6)), jnp.float32) for _ in range(2))
-    # Some so low that the gate is 0 in float32: nothing may be divided by it.
+    # Some are so low that the gate is 0 in float32, so dividing by it is not allowed.
     logits = jnp.asarray(rng.choice([-200.0, -2.0, 0.5, 40.0], (3, 1, 1, 6)), jnp.float32)
     y, pull = jax.vjp(gated, x, logits)
     expected, expected_pull = jax.vjp(lambda x, logits: x * nn.sigmoid(logits), x, logits)

@@ -1,4 +1,4 @@
-"""Batch normalisation against Flax's layer: values, statistics and gradients, those of the statistics too."""
+"""Batch normalisation against Flax's layer: values, statistics and gradients, including those of the statistics."""
 
 import flax.linen as nn
 import jax
@@ -38,7 +38,7 @@ class Ours(nn.Module):
 def draw(shape, seed=0):
     rng = np.random.default_rng(seed)
     channels = shape[-1]
-    # Means far from 0 beside the deviations, as after a biased convolution.
+    # Means that are large compared with the deviations, as after a convolution with bias.
     x = rng.normal(rng.uniform(-3, 3, channels), rng.uniform(0.2, 2, channels), shape)
     params = {"scale": rng.uniform(0.5, 2, channels), "bias": rng.normal(size=channels)}
     stats = {"mean": rng.normal(size=channels), "var": rng.uniform(0.5, 2, channels)}
@@ -65,7 +65,7 @@ def backend(request, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: request.param)
 
 
-# The last two have photos of more rows than one block of a GPU sums, and several photos to a block.
+# The last two have photos with more rows than one GPU block sums, and several photos per block.
 @pytest.mark.parametrize("use_running_average", [False, True])
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("shape", [(4, 5, 3, 7), (6, 2), (2, 65, 65, 3), (6, 9, 9, 4)])
@@ -74,7 +74,7 @@ def test_values_statistics_and_gradients_are_those_of_flax(shape, name, use_runn
     x, variables = draw(shape)
     expected = pulled(Plain(use_running_average, ACTIVATIONS[name]), x, variables)
     got = pulled(Ours(use_running_average, ACTIVATIONS[name]), x, variables)
-    # Each entry of dx is the difference of far larger sums where photos are many rows.
+    # Each entry of dx is the difference of far larger sums if photos have many rows.
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5 * max(1, np.abs(b).max())), got, expected
     )

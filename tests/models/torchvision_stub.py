@@ -1,4 +1,4 @@
-"""Lets timm import beside a CPU-only PyTorch."""
+"""Makes timm importable with a CPU-only PyTorch."""
 
 import importlib.util
 from types import ModuleType
@@ -7,7 +7,7 @@ import pytest
 
 
 def skip_without(*packages: str) -> None:
-    """Skips the test where a package is not installed. Importing timm to find out would fail without the stub."""
+    """Skips the test if a package is not installed. Importing timm to find out would fail without the stub."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"needs {package}")

@@ -7,12 +7,12 @@ from . import prepared
 
 @pytest.fixture(scope="module")
 def toy_net():
-    """The registered name `toy_net`, while a file's tests run."""
+    """Registers `toy_net` while the tests of a file run."""
     with prepared.registered_toy_net():
         yield
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """Prepared coloured squares in place of faces."""
+    """Prepared coloured squares instead of faces."""
     return prepared.prepare_squares(tmp_path_factory.mktemp("squares"))

@@ -1,4 +1,4 @@
-"""A prepared set of coloured squares whose colour tells the class, and a network of toy size for it."""
+"""A prepared dataset of coloured squares whose colour encodes the class, and a toy network for it."""
 
 import contextlib
 import pathlib
@@ -28,7 +28,7 @@ class ToyNet(Backbone):
 
 @contextlib.contextmanager
 def registered_toy_net():
-    """The registry with `toy_net` in it, for as long as a test runs."""
+    """Adds `toy_net` to the registry while a test runs."""
 
     def toy_net(**kwargs):
         return ToyNet(**kwargs)

@@ -15,7 +15,7 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 def start(data_dir, workdir, processes=1, devices=1, pause=0.0, **changes) -> list[subprocess.Popen]:
     """Starts the processes of a run; their output goes to ``WORKDIR/log_<process>.txt``.
 
-    `pause` holds each batch of the full stage back by so many seconds.
+    `pause` delays each batch of the full stage by so many seconds.
     """
     workdir.mkdir(exist_ok=True)
     with socket.socket() as probe:
@@ -47,7 +47,7 @@ def start(data_dir, workdir, processes=1, devices=1, pause=0.0, **changes) -> li
 
 
 def finish(started, timeout=300) -> list[int]:
-    """Exit codes, when all have ended; none is left running."""
+    """Exit codes once all processes have ended; none is left running."""
     try:
         return [process.wait(timeout) for process in started]
     finally:
@@ -63,19 +63,19 @@ def run(data_dir, workdir, processes=1, devices=1, **changes) -> None:
 
 
 def count_lines(workdir) -> int:
-    """Lines of metrics.jsonl, none where there is no such file."""
+    """Lines of metrics.jsonl; empty if there is no such file."""
     path = workdir / "metrics.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def wait_for_lines(workdir, lines, started) -> None:
-    """Waits until metrics.jsonl has so many lines, or a process has ended."""
+    """Waits until metrics.jsonl has the given number of lines, or a process has ended."""
     while all(process.poll() is None for process in started) and count_lines(workdir) < lines:
         time.sleep(0.005)
 
 
 def order(workdir, processes) -> dict[int, list[int]]:
-    """Records of each step of the stage in the order of the global batch, as the processes wrote them last."""
+    """Records of each step of the stage in the order of the global batch, as last written by the processes."""
     parts: list[dict[int, list[int]]] = []
     for process in range(processes):
         lines = (workdir / f"order_{process}.txt").read_text().splitlines()

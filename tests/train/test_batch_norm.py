@@ -23,7 +23,7 @@ def source(tmp_path_factory):
 
 
 def folded_variables(model, size):
-    """Random weights whose BatchNorm is a bias alone, as a frozen graph's."""
+    """Random weights whose BatchNorm is only a bias, as in a frozen graph."""
     variables, rng = init_variables(model, 0, size), np.random.default_rng(0)
 
     def fold(path, leaf):
@@ -72,7 +72,7 @@ def test_restored_network_computes_the_same_and_trains_on_batches(source):
             variables, images, train=True, use_running_average=False, mutable=["batch_stats"], method="features"
         )[0]
 
-    # The whole set as one batch has nearly the statistics that were measured; folded, it computes something else.
+    # The whole dataset as one batch has nearly the measured statistics; with folded BatchNorm the result would differ.
     scale = float(jnp.abs(before).mean())
     assert float(jnp.abs(on_the_batch(restored) - before).mean()) < 0.1 * scale
     assert float(jnp.abs(on_the_batch(folded) - before).mean()) > 0.3 * scale

@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, cut off, or find no space."""
+"""Checkpoints that are damaged, interrupted, or run out of disk space."""
 
 import errno
 import json
@@ -35,7 +35,7 @@ def saved(tmp_path_factory):
 
 
 def put(step, devices=8, sharing="none"):
-    """A toy state that tells its step, on some devices."""
+    """A toy state that encodes its step, on some devices."""
     functions, state = toy.setup()
     params = jax.tree.map(lambda leaf: leaf + step, state.params)
     placement = parallel.place(functions, "jit", parallel.data_mesh(jax.devices()[:devices]), sharing)
@@ -98,18 +98,18 @@ def test_damaged_checkpoint_is_set_aside_loudly_and_the_one_before_it_used(saved
         assert (tmp_path / str(attempt) / "checkpoints_damaged" / "8").is_dir()
     checkpointer = Checkpointer(directory)
     assert same(checkpointer.restore_latest(put(0)), saved[1][4])
-    # The run comes to step 8 again and can save it.
+    # The run reaches step 8 again and can save it.
     checkpointer.save(8, saved[1][8], {"step": 8})
     checkpointer.close()
     assert integrity.damage(directory / "8") is None
 
 
 def test_steps_are_numbers_and_may_be_damaged_again(saved, tmp_path, caplog):
-    """Of 8 and 12 the newer one is 12, though its name sorts before."""
+    """Step 12 is newer than step 8, although its name sorts first."""
     directory = tmp_path / "checkpoints"
     for step in (8, 12):
         shutil.copytree(saved[0] / "8", directory / str(step))
-    for _ in range(2):  # the run goes on from 8, saves 12 anew, and that is damaged too
+    for _ in range(2):  # the run resumes from 8, saves 12 again, and that is damaged too
         truncate(directory / "12" / "state" / "manifest.ocdbt", random.Random(0))
         with pytest.raises(DiskFullError, match="step 12 is complete"), explain_full_disk(directory):
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -171,7 +171,7 @@ def test_restores_on_other_devices_and_another_sharding(saved, tmp_path, monkeyp
 
 @pytest.mark.parametrize("step", [4, 8])
 def test_a_step_is_saved_once_and_stays_whole(saved, tmp_path, step):
-    """To replace it would leave none for a while."""
+    """Replacing it would leave no checkpoint for a while."""
     checkpointer = Checkpointer(shutil.copytree(saved[0], tmp_path / "checkpoints"))
     with pytest.raises(ValueError, match=rf"step {step} is already saved; the newest checkpoint is 8"):
         checkpointer.save(step, saved[1][8], {"step": step, "again": True})
@@ -197,7 +197,7 @@ def test_no_space_left_is_explained_whatever_raises_it(saved):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 3 MiB, where the test may mount one."""
+    """A disk of 3 MiB, if the test is allowed to mount one."""
     directory = tmp_path / "disk"
     directory.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(directory)]
@@ -212,14 +212,14 @@ def test_full_disk_leaves_the_last_checkpoint_whole(small_disk):
     directory = small_disk / "checkpoints"
     checkpointer = Checkpointer(directory)
     state = put(4)
-    noise = np.random.default_rng(0).standard_normal(500_000, np.float32)  # 2 MB that do not compress
+    noise = np.random.default_rng(0).standard_normal(500_000, np.float32)  # 2 MB of incompressible data
     checkpointer.save(4, state.replace(params={"noise": noise}), {"step": 4})
     checkpointer.wait()
     with pytest.raises(DiskFullError, match=r"step 4 is complete"):
         checkpointer.save(8, state.replace(params={"noise": noise[::-1].copy()}), {"step": 8})
         checkpointer.wait()
     checkpointer.close()
-    # With more room (the file that filled the disk is the unfinished checkpoint itself) the run goes on.
+    # With more space (the file that filled the disk is the unfinished checkpoint itself) the run continues.
     assert integrity.damage(directory / "4") is None
     again = Checkpointer(directory)
     assert again.latest_progress() == {"step": 4}

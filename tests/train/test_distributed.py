@@ -24,7 +24,7 @@ except FileNotFoundError as error:
 
 
 def run(work):
-    """What process 0 and process 1 say."""
+    """Output of process 0 and process 1."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         coordinator = f"localhost:{probe.getsockname()[1]}"
@@ -44,7 +44,7 @@ def run(work):
 
 
 def test_an_error_of_process_0_holds_nobody():
-    """The other goes on, to find the same for itself."""
+    """The other process continues, and finds the same error itself."""
     first, second = run("raise FileNotFoundError('no prepared set')")
     assert first == "no prepared set"
     assert second.startswith("passed")
@@ -52,7 +52,7 @@ def test_an_error_of_process_0_holds_nobody():
 
 @pytest.mark.slow
 def test_the_others_wait_longer_than_a_device_would():
-    """Gloo gives up after 30 seconds; rendering a set takes minutes."""
+    """Gloo times out after 30 seconds; rendering a dataset takes minutes."""
     first, second = run("time.sleep(40)")
     assert first.startswith("passed")
     assert int(second.split()[1]) >= 35

@@ -29,7 +29,7 @@ def test_steps_work_and_memory_of_the_stages():
     assert head.trainable == 1024 * 8 + 8
     assert full.trainable == sum(found.parameters.values()) == 3206976 + head.trainable
     assert full.step_flops == 6 * head.step_flops == pytest.approx(6 * 16 * found.forward_flops)
-    # Of eight devices, each of which does an eighth of the work.
+    # On eight devices, each of which does an eighth of the work.
     assert head.seconds == pytest.approx(30 * head.step_flops / (8 * 0.3 * 1e12))
     assert full.seconds == pytest.approx(20 * full.step_flops / (8 * 0.3 * 1e12))
     assert full.memory_bytes > head.memory_bytes
@@ -74,7 +74,7 @@ def test_every_config_has_a_plan_at_its_full_size(name):
 
 
 def test_every_network_of_a_config_has_a_plan_at_a_small_size():
-    """As above, at the CPU profile's size and so quick: each backbone once, with all its configs' heads."""
+    """As above, but fast, at the CPU profile's size: each backbone once, with the heads of all its configs."""
     networks = {}
     for name in TRAINED:
         config = run.resolve(name, [("profile", "cpu")])

@@ -1,4 +1,4 @@
-"""Runs that are killed or stopped at random instants, again and again, must end as if nothing had happened."""
+"""Runs that are repeatedly killed or stopped at random times must end as if nothing had happened."""
 
 import multiprocessing
 import os
@@ -25,7 +25,7 @@ CHANGES = {"checkpoint.every_steps": "2", "model.dropout_rate": "0.2", "data.aug
 
 
 def in_child(options: dict) -> None:
-    """Runs the worker, its output in a file."""
+    """Runs the worker, with its output in a file."""
     log = os.open(pathlib.Path(options["workdir"]) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)

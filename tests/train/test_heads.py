@@ -1,4 +1,4 @@
-"""Several heads on one pass: losses add up, a record without a label does not move that label's head."""
+"""Several heads in one pass: losses add up, and a record without a label does not update that label's head."""
 
 import jax
 import jax.numpy as jnp

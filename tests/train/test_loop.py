@@ -184,7 +184,7 @@ def test_non_finite_loss_stops_with_its_step_and_keeps_the_last_good_checkpoint(
 
     def loader(*args, start_step=0, **kwargs):
         for step, batch in enumerate(make(*args, start_step=start_step, **kwargs), start_step):
-            # A label that is in range but a weight of the mask that is not a number.
+            # The label is in range, but the mask weight is NaN.
             yield {**batch, "mask": batch["mask"] * (np.nan if step == poisoned else 1)}
 
     stages = StagesConfig(StageConfig(epochs=0), StageConfig(epochs=1, lr=1e-2))
@@ -199,7 +199,7 @@ def test_non_finite_loss_stops_with_its_step_and_keeps_the_last_good_checkpoint(
 
 
 def test_a_network_that_says_nothing_of_photos_that_can_be_read_stops_the_run(data_dir, tmp_path, monkeypatch):
-    """Its rows are not taken for those of unreadable photos: neither in the features that are kept, nor in an epoch."""
+    """Its rows are not mistaken for those of unreadable photos: neither in the kept features, nor in an epoch."""
     config = prepared.toy_config()
     setup = set_up(config, data_dir, tmp_path)
     variables = jax.tree.map(np.copy, loop.initial_variables(setup))
@@ -215,7 +215,7 @@ def test_a_network_that_says_nothing_of_photos_that_can_be_read_stops_the_run(da
 
 
 def test_a_weight_that_is_not_finite_is_not_kept(data_dir, tmp_path, monkeypatch):
-    """The network may still say numbers: here statistics are moved, and read by nobody."""
+    """The network's output may still be finite: here the statistics are updated but not read."""
     stages = StagesConfig(StageConfig(epochs=0), StageConfig(epochs=1))
     setup = set_up(prepared.toy_config(stages=stages), data_dir, tmp_path)
     variables = jax.tree.map(np.copy, loop.initial_variables(setup))
@@ -249,7 +249,7 @@ def test_a_stage_that_is_all_warm_up_is_told(data_dir, tmp_path, caplog):
 
 
 def test_a_gradient_that_is_not_finite_is_in_no_checkpoint(data_dir, tmp_path):
-    """The loss is that of the weights before the step: it is finite where SAM's second pass is not."""
+    """The loss is that of the weights before the step: it is finite even if SAM's second pass is not."""
     changes = {"sam": SamConfig(rho=1e38), "stages": StagesConfig(StageConfig(epochs=0), StageConfig(epochs=1))}
     checkpoint = dataclasses.replace(prepared.toy_config().checkpoint, every_steps=1)
     with pytest.raises(loop.NonFiniteLossError, match=r"norm of the gradient is nan at step 1 .* another --workdir"):
@@ -367,7 +367,7 @@ def test_clear_errors(data_dir, tmp_path):
 
 
 def test_head_stage_leaves_out_a_record_that_cannot_be_read(tmp_path, monkeypatch):
-    """Its features are unknown; in place of nan, which no mask stops, stand zeros."""
+    """Its features are unknown; they are zeros instead of NaN, which masking does not remove."""
     data_dir = prepared.prepare_squares(tmp_path)
     shard = min(data_dir.rglob("*train.tfrecord*"), key=lambda path: (path.suffix == ".index", path.name))
     damaged = bytearray(shard.read_bytes())

@@ -98,7 +98,7 @@ def test_concordance_is_the_closed_form_of_numpy():
 
 
 def test_concordance_beside_the_published_code_s():
-    """Its variances divide by n - 1 (torch.var); its two losses, (1 - CCC) / 2 each, are one minus the mean of both."""
+    """Its variances divide by n - 1 (torch.var); its two losses, (1 - CCC) / 2 each, add up to 1 minus the mean CCC."""
     n = 48
     x, y = np.random.default_rng(1).normal(size=(2, n, 2)).astype(np.float32)
     y = 0.5 * y + x + 0.3

@@ -1,4 +1,4 @@
-"""What was freed goes back to the system."""
+"""Freed memory is returned to the system."""
 
 import pathlib
 import sys
@@ -17,7 +17,7 @@ def resident_mib() -> float:
 
 
 def test_freed_memory_goes_back_to_the_system():
-    pieces = [bytes([1]) * 4096 for _ in range(20_000)]  # 78 MiB; the last one holds the heap's top where it is
+    pieces = [bytes([1]) * 4096 for _ in range(20_000)]  # 78 MiB; the last one keeps the top of the heap in place
     kept = pieces[-1]
     del pieces
     before = resident_mib()

@@ -7,7 +7,7 @@ from facejax.train.metrics_log import MetricsLog, read_metrics
 
 
 def events(workdir):
-    """{(tag, step): value}, as TensorBoard reads the files: a start at a step outdates what lies from there on."""
+    """{(tag, step): value}, as TensorBoard reads the files: a start event supersedes events from its step on."""
     found = {}
     for path in sorted((workdir / "tensorboard").glob("*tfevents*")):
         content = path.read_bytes()
@@ -25,7 +25,7 @@ def test_a_killed_run_leaves_as_much_in_tensorboard_as_in_its_log(tmp_path):
     for step in range(1, 6):
         first.write(step, phase="train", stage="head", loss=1 / step, accuracy=step / 8)
     first.write(4, phase="eval", stage="head", epoch=1, mae=float("nan"), n=3)
-    # It is not closed, as of a process that was killed; the checkpoint is of step 4, after the evaluation.
+    # It is not closed, as if the process was killed; the checkpoint is of step 4, after the evaluation.
     second = MetricsLog(tmp_path, 4, 1)
     second.write(5, phase="train", stage="full", loss=8.0)
     found, lines = events(tmp_path), read_metrics(tmp_path)
@@ -48,7 +48,7 @@ def test_a_killed_run_leaves_as_much_in_tensorboard_as_in_its_log(tmp_path):
 
 
 def test_an_evaluation_after_the_checkpoint_of_its_step_is_done_and_logged_again(tmp_path):
-    """SIGTERM came before it: the checkpoint of step 2 is of no epoch yet."""
+    """SIGTERM came before the evaluation: the checkpoint of step 2 has no evaluated epoch yet."""
     log = MetricsLog(tmp_path, 0, 0)
     log.write(1, phase="train", stage="head", loss=1.0)
     log.write(2, phase="train", stage="head", loss=1.0)

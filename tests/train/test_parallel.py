@@ -1,6 +1,6 @@
 """One step, several placements: what must be equal and what must differ, on 8 simulated devices.
 
-Plain gradient descent stands in for Adam where the size of a gradient is at stake: Adam divides it away.
+Plain gradient descent replaces Adam where the magnitude of a gradient matters, since Adam normalises it.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ STEPS = 4
 ALL = StageConfig(lr=1e-2)
 RUNNING = StageConfig(lr=1e-2, batch_norm="running")
 HEADS = StageConfig(lr=1e-2, trainable="heads", batch_norm="running")
-# Normalised by records and not by their weights, the loss is the mean of the parts' losses.
+# Normalised by records instead of their weights, the loss is the mean of the parts' losses.
 BY_RECORD = LossConfig(class_weights="example")
 
 
@@ -117,7 +117,7 @@ def test_per_device_batch_norm_differs_from_that_of_the_batch():
     ],
 )
 def test_parts_on_few_devices_are_pmap_on_eight(stage, devices, perturbation):
-    """m-SAM needs no m devices; dropout, BatchNorm and the normalisation of the loss are by part too."""
+    """m-SAM does not need m devices; dropout, BatchNorm and the loss normalisation are per part too."""
     # Part j holds records j, j + 8, ...; device j of pmap the j-th pair of neighbours.
     same = {"stage": stage, "dropout_rate": 0.3, "tx": SGD}
     pmap = train("pmap", order=PARTS, sam=SamConfig(rho=0.5, perturbation=perturbation), **same)
@@ -155,7 +155,7 @@ def test_accumulation_under_batch_norm_moves_the_statistics_by_every_microbatch(
 @pytest.mark.parametrize(("rho", "moves", "passes"), [(0.05, "both", 2), (0.05, "second", 1), (0.0, "both", 1)])
 @pytest.mark.parametrize(("parts", "accumulate"), [(4, 1), (1, 2), (2, 2)])
 def test_statistics_of_a_frozen_base_are_the_mean_of_those_of_the_parts(parts, accumulate, rho, moves, passes):
-    """Moved by every pass that moves them, though both see the features that are computed once."""
+    """Updated by every pass that should, although both use the features that are computed only once."""
     stage = StageConfig(lr=1e-2, trainable="heads", batch_norm="batch")
     functions, state = toy.setup(stage=stage, sam=SamConfig(rho, moves, parts=parts), accumulate=accumulate)
     batch = toy.make_batch(16)
@@ -230,7 +230,7 @@ def test_flops_of_loops_groups_and_branches():
         image,
     )
     assert grouped == 2 * (2 * 4 * 4 * 10) * (3 * 3 * 2)
-    spread = count_flops(  # as the gradient of a stride of 2: of the 36 places under the filters 9 hold a number
+    spread = count_flops(  # like the gradient of stride 2: 9 of the 36 positions under the filters are non-zero
         lambda x: jax.lax.conv_general_dilated(
             x, kernel, (1, 1), [(0, 0)] * 2, (2, 2), dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=2
         ),

@@ -1,4 +1,4 @@
-"""bfloat16 computation against float32: what stays float32, and how far the two may part."""
+"""bfloat16 computation against float32: what stays float32, and how far the two may differ."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from facejax.train.state import TrainState
 
 SIZE, BATCH, STEPS = 64, 16, 16
 FAST = "mobilenet_v1"
-# Residual branches that start at nothing: a network without them enlarges rounding within a few steps.
+# Residual branches that start at zero: without them a network amplifies rounding errors within a few steps.
 STEADY = "tf_efficientnet_b0"
 
 
@@ -62,7 +62,7 @@ def test_parameters_statistics_moments_gradients_and_the_sam_norm_stay_float32(n
 
     original = step.sam.sam_gradient
     monkeypatch.setattr(step.sam, "sam_gradient", sam_gradient)
-    tx, size = optax.adam(1e-3), 224 if name == "vgg16" else 96  # VGG-16 takes nothing smaller
+    tx, size = optax.adam(1e-3), 224 if name == "vgg16" else 96  # the smallest size that VGG-16 supports
     model, functions = functions_of(name, "bfloat16", tx, size)
     state = jax.eval_shape(lambda v: state_of(v, tx), abstract_variables(model, size))
     image = jax.ShapeDtypeStruct((4, size, size, 3), jnp.uint8)
@@ -72,12 +72,12 @@ def test_parameters_statistics_moments_gradients_and_the_sam_norm_stay_float32(n
     assert {leaf.dtype for leaf in jax.tree.leaves(metrics)} == {jnp.dtype("float32")}
     assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(lambda leaf: leaf.dtype, state)
     assert {leaf.dtype for leaf in jax.tree.leaves((after.params, after.batch_stats))} == {jnp.dtype("float32")}
-    assert "bf16" in str(jax.make_jaxpr(functions.train)(state, batch))  # the products are not quietly done in float32
+    assert "bf16" in str(jax.make_jaxpr(functions.train)(state, batch))  # products are not silently in float32
 
 
 def curve(dtype):
     """(functions, losses, last state) of a few steps of SAM and Adam from the same weights."""
-    tx = optax.adam(3e-4)  # At 1e-3 the steps enlarge rounding: by the twelfth it is chance how far the two are apart.
+    tx = optax.adam(3e-4)  # At 1e-3 the steps amplify rounding errors: by the twelfth step the difference is random.
     model, functions = functions_of(STEADY, dtype, tx)
     state = state_of(jax.tree.map(jnp.asarray, init_variables(model, 0, SIZE)), tx)
     train, losses = jax.jit(functions.train), []

@@ -1,4 +1,4 @@
-"""SIGTERM, timing lines, the profile: what a run says about itself, in this process."""
+"""SIGTERM, timing lines and the profile of a run, in this process."""
 
 import contextlib
 import logging
@@ -54,7 +54,7 @@ def test_handler_is_there_during_the_run_only():
 
 @pytest.mark.parametrize("batches", [0, 1])
 def test_sigterm_in_the_evaluation_saves_and_evaluates_again(data_dir, whole, tmp_path, monkeypatch, batches):
-    """Also where it comes at the very end, and twice."""
+    """Also at the very end, and twice."""
     make = loop.eval_batches
 
     def terminated(*args, **kwargs):
@@ -68,7 +68,7 @@ def test_sigterm_in_the_evaluation_saves_and_evaluates_again(data_dir, whole, tm
         with pytest.raises(PreemptedError, match=r"SIGTERM"):
             run(data_dir, tmp_path / "run")
     monkeypatch.setattr(loop, "eval_batches", make)
-    for _ in range(2):  # a finished run, too, is as it was
+    for _ in range(2):  # a finished run is unchanged, too
         progress = run(data_dir, tmp_path / "run")
         assert progress.epoch == 2
         assert read_metrics(tmp_path / "run") == read_metrics(whole)
@@ -107,7 +107,7 @@ def test_timing_is_logged_beside_the_metrics(whole):
         assert line["device_seconds"] > 0
         assert 0 < line["input_seconds"] < line["step_seconds"]
         assert line["host_peak_bytes"] > 1 << 20
-        assert "mfu" not in line  # no peak is known for a CPU
+        assert "mfu" not in line  # the peak of a CPU is unknown
 
 
 def test_mfu_is_work_over_peak(monkeypatch):
@@ -137,7 +137,7 @@ def test_a_profile_says_what_was_traced(tmp_path, caplog):
             profile.before_step(jnp.zeros(()))
         profile.stop(jnp.zeros(()))
     assert "profile of 2 steps written" in caplog.text
-    with contextlib.closing(Profile(tmp_path / "ended", 100)) as profile:  # by an error amid the traced steps
+    with contextlib.closing(Profile(tmp_path / "ended", 100)) as profile:  # by an error during the traced steps
         for _ in range(STEPS_BEFORE + 3):
             profile.before_step(jnp.zeros(()))
     assert "profile of 3 steps written" in caplog.text

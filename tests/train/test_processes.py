@@ -1,4 +1,4 @@
-"""Two and four real processes (CPU, Gloo) must train as one, and continue each other's runs."""
+"""Two and four real processes (CPU, Gloo) must train as one, and resume each other's runs."""
 
 import signal
 
@@ -14,7 +14,7 @@ from .prepared import prepare_squares
 pytestmark = pytest.mark.slow
 
 STEPS = 20  # of the full stage, whose records are read from the shards
-# At the toy's own rates SAM and Adam enlarge the rounding of sums over other numbers of devices beyond any bound.
+# At the toy's own learning rates SAM and Adam amplify the rounding of sums over other numbers of devices without bound.
 SLOW = {"stages__head__lr": 1e-3, "stages__full__lr": 2e-3}
 
 
@@ -32,7 +32,7 @@ def whole(data_dir, tmp_path_factory):
 
 
 def assert_same_run(workdir, other):
-    """Line by line the same log, but for the rounding of sums over other numbers of devices."""
+    """The same log line by line, except for the rounding of sums over other numbers of devices."""
     ours, theirs = read_metrics(workdir), read_metrics(other)
     assert [(line["phase"], line["step"]) for line in ours] == [(line["phase"], line["step"]) for line in theirs]
     for a, b in zip(ours, theirs, strict=True):
@@ -77,11 +77,11 @@ def test_pmap_on_two_processes_is_pmap_on_one(data_dir, tmp_path):
 
 
 def test_sigterm_to_one_of_them_stops_all_and_other_numbers_continue(data_dir, whole, tmp_path):
-    """2 processes x 2 devices, then 4 x 1, then 1 x 2: the global order of the data never notices."""
+    """2 processes x 2 devices, then 4 x 1, then 1 x 2: the global order of the data does not change."""
     workdir = tmp_path / "run"
     orders = {}
     for lines, count, devices in ((14, 2, 2), (3, 4, 1)):
-        # More lines than the stopped run has left: a process that is still starting would die of the signal.
+        # More lines than the stopped run has left: the signal would kill a process that is still starting.
         lines += processes.count_lines(workdir)
         started = processes.start(data_dir, workdir, count, devices, pause=1.0, **SLOW)
         processes.wait_for_lines(workdir, lines, started)

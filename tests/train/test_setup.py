@@ -1,4 +1,4 @@
-"""What a run needs before its first step: labels, classes, the network and what it starts from."""
+"""Setup of a run before its first step: labels, classes, the network and its initial weights."""
 
 import dataclasses
 import functools
@@ -118,7 +118,7 @@ def test_heads_and_layers_that_cannot_be_kept_are_refused(tmp_path):
         build_model(prepared.toy_config(model=dataclasses.replace(kept, init_from=str(tmp_path / "damaged"))), tmp_path)
     made = build_model(prepared.toy_config(model=kept), tmp_path)[1]
     assert made.shared_hidden == ("gender", "age")
-    assert made.preprocessing == dataclasses.replace(fed, image_size=16)  # what they were fed, in the size asked for
+    assert made.preprocessing == dataclasses.replace(fed, image_size=16)  # with the requested size
     assert made.training_data == ("vggface2", "facial_expressions")
     both = dataclasses.replace(kept, shared_hidden=("emotion8",))
     with pytest.raises(ConfigError, match=r"gender, age of .*first share a hidden layer and are kept"):
@@ -172,7 +172,7 @@ def test_a_network_pools_as_the_one_that_it_starts_from_unless_told_otherwise(tm
 
 
 def test_a_run_that_goes_on_is_fed_as_it_began(data_dir, tmp_path):
-    """Runs from ImageNet's weights that were begun when these were fed bicubic crops; its config.json does not say."""
+    """Runs from ImageNet weights that were started when these used bicubic crops, which config.json does not record."""
     config = prepared.toy_config()
     made = set_up(config, data_dir, tmp_path)
     begun = dataclasses.replace(made.cfg.preprocessing, interpolation="bicubic")
@@ -186,7 +186,7 @@ def test_a_run_that_goes_on_is_fed_as_it_began(data_dir, tmp_path):
 
 
 def test_random_resized_crops_are_cut_as_in_the_published_training():
-    """Resized to 256, of which 224 are cut (official code); other sizes likewise."""
+    """Resized to 256 and cropped to 224 (official code); other sizes in proportion."""
     config = DataConfig(augmentation="random_resized_crop")
     assert augmentation(config, 224) == (Resize(256), RandomResizedCrop(224), RandomHorizontalFlip())
     assert augmentation(config, 112)[0] == Resize(128)

@@ -33,7 +33,7 @@ def largest_difference(a, b):
 
 
 def plain_loss(params, batch_stats, batch):
-    """The toy step's loss, written without the step."""
+    """The loss of the toy step, computed without the step."""
     outputs, updates = toy.ToyModel().apply(
         {"params": params, "batch_stats": batch_stats},
         toy.PREPROCESSING.normalize(batch["image"]),
@@ -120,7 +120,7 @@ def test_sam_step_is_the_two_pass_rule(passes, join):
 
 
 def test_sam_differs_from_adam():
-    # Were the perturbation lost, the test above would be the only one to see it.
+    # If the perturbation were lost, only the test above would notice.
     assert largest_difference(run(sam=SamConfig(rho=0.5))[0].params, run(sam=SamConfig(rho=0.0))[0].params) > 1e-4
 
 
@@ -243,7 +243,7 @@ def test_dropout_follows_the_step_and_the_key():
     without, _ = run()
     assert leaves_equal(first.params, again.params)
     assert not leaves_equal(first.params, without.params)
-    functions, state = toy.setup(dropout_rate=0.5, tx=optax.sgd(0.0))  # the weights stay, so that dropout alone tells
+    functions, state = toy.setup(dropout_rate=0.5, tx=optax.sgd(0.0))  # fixed weights: only dropout differs
     train, batch = jax.jit(functions.train), toy.make_batch()
     after, metrics = train(state, batch)
     later, keyed = train(after, batch)[1], train(state.replace(rng=jax.random.key(4)), batch)[1]
@@ -252,7 +252,7 @@ def test_dropout_follows_the_step_and_the_key():
 
 @pytest.mark.parametrize("dropout", [0.5, 0.0])
 def test_each_pass_of_sam_drops_others(dropout):
-    """Next to the weights themselves the second pass has the first one's gradient, but for what is dropped."""
+    """Very close to the weights the second pass has the first one's gradient, except for the dropout."""
     same = {"steps": 1, "dropout_rate": dropout, "tx": optax.sgd(1.0)}
     first, second = (run(sam=SamConfig(rho=rho), **same)[0].params for rho in (0.0, 1e-9))
     assert (largest_difference(first, second) > 1e-2) == (dropout > 0)

@@ -1,4 +1,4 @@
-"""A face model of toy size with the interface of `FaceModel`: convolution, BatchNorm, pooling and one head."""
+"""A toy model with the interface of `FaceModel`: convolution, BatchNorm, pooling and one head."""
 
 import functools
 

@@ -22,7 +22,7 @@ from . import prepared
 
 
 def note_order(workdir: pathlib.Path, pause: float) -> None:
-    """Makes the loop's loader write down what it gives, and give it slowly."""
+    """Makes the loop's loader record its batches, and slows it down."""
     make = loop.train_loader
     path = workdir / f"order_{jax.process_index()}.txt"
 
@@ -38,7 +38,7 @@ def note_order(workdir: pathlib.Path, pause: float) -> None:
 
 
 def main(options: dict) -> None:
-    """Trains; exits with the code of a preempted run where it was one."""
+    """Trains; exits with the exit code of a preempted run if it was preempted."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     jax.config.update("jax_num_cpu_devices", options["devices"])
     if "num_processes" in options:

@@ -1,4 +1,4 @@
-"""Inference checkpoints: what is saved comes back, bit for bit, or the error says what does not fit."""
+"""Inference checkpoints: what is saved is loaded bit for bit, or the error says what does not fit."""
 
 import dataclasses
 import json
@@ -81,7 +81,7 @@ def test_files_of_others_stay_in_a_folder_that_is_replaced(tmp_path):
 
 @pytest.mark.parametrize("text", ['{"modelTopology": {}, "weightsManifest": []}', "[]", "{", None])
 def test_a_folder_of_another_kind_is_not_replaced(tmp_path, text):
-    """A file of the marker's name makes no folder ours: TensorFlow.js has a model.json too."""
+    """A file with the marker's name is not enough: TensorFlow.js has a model.json too."""
     fill(tmp_path / "a", {"group1-shard1of1.bin": "1", **({} if text is None else {"model.json": text})})
     before = {path: path.read_text() for path in (tmp_path / "a").iterdir()}
     with (
@@ -97,7 +97,7 @@ def test_of_two_writers_at_once_the_second_to_end_is_refused(there, tmp_path):
     if there:
         fill(tmp_path / "a", {"model.json": '{"architecture": 0}'})
     with (
-        pytest.raises(FileExistsError, match=r"another process has replaced .*/a meanwhile: choose another folder"),
+        pytest.raises(FileExistsError, match=r"another process has written to .*/a meanwhile: choose another folder"),
         whole_folder(tmp_path / "a", "model.json", "architecture") as second,
     ):
         fill(second, {"model.json": '{"architecture": 2}', "second": "2"})

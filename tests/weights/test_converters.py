@@ -1,4 +1,4 @@
-"""Foreign files to Flax variables: strict, and equal to what the publisher's own format computes."""
+"""Conversion of third-party files to Flax variables: strict, and equal to the outputs of the original model."""
 
 import concurrent.futures
 import dataclasses
@@ -192,13 +192,13 @@ def test_graph_reader_on_hand_written_bytes(tmp_path):
         read_graph(tmp_path / "broken.pb")
     pair = field(2, field(2, field(1, b"\x02", 0)))
     for wrong in (
-        field(1, b"\x01", 0) + pair + field(5, struct.pack("<3f", 1, 2, 3)),  # three values for two places
+        field(1, b"\x01", 0) + pair + field(5, struct.pack("<3f", 1, 2, 3)),  # three values for two elements
         field(1, b"\x04", 0) + pair + field(7, b"\xac\x02"),  # 300, as uint8
     ):
         (tmp_path / "wrong.pb").write_bytes(const(b"a", wrong))
         with pytest.raises(ValueError, match="not a frozen TensorFlow graph"):
             read_graph(tmp_path / "wrong.pb")
-    # A number without an end is not read to the end of the file, with work that grows by its square.
+    # A varint that never ends is not read to the end of the file, in quadratic time.
     (tmp_path / "broken.pb").write_bytes(b"\xff" * 1000)
     with pytest.raises(ValueError, match="not a frozen TensorFlow graph"):
         read_graph(tmp_path / "broken.pb")
@@ -244,7 +244,7 @@ def test_official_graph_becomes_a_checkpoint(shared_dir, tmp_path):
 
 
 def test_8_bit_weights_are_read_as_tensorflow_reads_them():
-    """MIN_FIRST: evenly spaced, 0 among them, each at most half a step from where its code lies in the range."""
+    """MIN_FIRST: evenly spaced, including 0, each at most half a step from the position of its code in the range."""
     codes = np.arange(256, dtype=np.uint8)
     for low, high in ((-1.01, 2.0), (-0.3, 0.1), (0.0, 1.0)):
         nodes = {"codes": codes, "low": np.float32(low), "high": np.float32(high)}
@@ -317,7 +317,7 @@ def test_a_conversion_is_kept_while_its_configuration_is_the_same(tmp_path):
     assert found == cfg
     assert jax.tree.all(jax.tree.map(np.array_equal, variables, dict(model.variables)))
     assert convert._kept(tmp_path / "converted", dataclasses.replace(cfg, sha256="")) is not None  # none is published
-    # What only the file tells.
+    # Known only from the file.
     assert convert._kept(tmp_path / "converted", dataclasses.replace(cfg, global_pool="max"))[1].global_pool == "avg"
     for changed in ({"sha256": "1" * 64}, {"licence": "corrected"}, {"preprocessing": Preprocessing(48)}):
         assert convert._kept(tmp_path / "converted", dataclasses.replace(cfg, **changed)) is None
@@ -354,7 +354,7 @@ def test_fetch_checks_the_hash_and_leaves_nothing_behind(tmp_path):
 
 
 class BreaksOff(http.server.BaseHTTPRequestHandler):
-    """Sends the beginning of a body and hangs up: one of a length that is told, or (/chunked/) in chunks."""
+    """Sends the beginning of a body and hangs up: with a Content-Length, or (/chunked/) in chunks."""
 
     def do_GET(self):
         chunked = self.path.startswith("/chunked/")
@@ -405,14 +405,14 @@ def test_a_damaged_file_in_the_cache_is_named(tmp_path, name):
 
 
 def test_published_weights_by_name_from_a_file_in_the_cache(shared_dir, tmp_path):
-    """A file brought by hand is converted once; a wrong one is refused by its hash."""
+    """A file copied there by hand is converted once; a wrong one is rejected by its hash."""
     place = tmp_path / "cache" / MOBILENET / GRAPH.rsplit("/", 1)[-1]
     place.parent.mkdir(parents=True)
     place.write_bytes((shared_dir / GRAPH).read_bytes())
     variables, cfg = load_published(MOBILENET, tmp_path / "cache")
     assert cfg.tasks == ("age", "gender")
     place.unlink()
-    again, _ = load_published(MOBILENET, tmp_path / "cache")  # needs the file no more
+    again, _ = load_published(MOBILENET, tmp_path / "cache")  # no longer needs the file
     assert jax.tree.all(jax.tree.map(np.array_equal, variables, again))
     place.parent.joinpath("converted").rename(tmp_path / "moved")
     place.write_bytes(b"something else")
@@ -434,7 +434,7 @@ def test_a_conversion_is_made_anew_where_its_configuration_changed_or_it_is_dama
 
 
 def test_weights_that_several_ask_for_at_once_are_converted_once(shared_dir, tmp_path, monkeypatch):
-    """Of several that convert side by side, each replaces the folder that another one writes or reads."""
+    """Of several concurrent conversions, each replaces the folder that another one writes or reads."""
     place = tmp_path / MOBILENET
     place.mkdir()
     shutil.copy(shared_dir / GRAPH, place)
@@ -470,11 +470,11 @@ def test_the_tool_converts_and_says_what_came_out(shared_dir, tmp_path):
     failed = subprocess.run(bad, check=False, capture_output=True, text=True, cwd=REPOSITORY)
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: ")
-    assert load_inference_checkpoint(out)[1].name == MOBILENET  # what was there is still there
+    assert load_inference_checkpoint(out)[1].name == MOBILENET  # the previous content is still there
 
 
 def efficientnet_b0_file(path, pool="GlobalAveragePool", pool_at=-1, stem_pads=(0, 0, 1, 1), epsilon=1e-3, trans_b=1):
-    """An ONNX file of the network's layers, all weights 0; nodes that have none are left out, but the pooling."""
+    """An ONNX file of the network's layers with zero weights; nodes without weights are omitted, except the pooling."""
     nodes, arrays, size = [], {}, 224
 
     def node(operation, *shapes, **attributes):

@@ -1,4 +1,4 @@
-"""Strict merge: nothing is left at its initial value, and nothing is dropped, without being asked to."""
+"""Strict merging: no leaf keeps its initial value and none is dropped, unless requested."""
 
 import numpy as np
 import pytest
