@@ -12,7 +12,7 @@ import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
 
-MAX_PIXELS = 1 << 27  # 134 megapixels; more than the largest cameras have, but not decompression bombs
+MAX_PIXELS = 1 << 27  # 134 megapixels; the largest cameras have fewer, decompression bombs more
 _JPEG = b"\xff\xd8"  # start of image
 _ORIENTATION = 274  # EXIF tag; its values 1 to 8 encode the rotation or mirroring that makes a photo upright
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}

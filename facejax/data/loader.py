@@ -164,7 +164,7 @@ def train_loader(
 def array_loader(
     arrays: Batch, batch_size: int, seed: int, *, start_step: int = 0, process_index: int = 0, process_count: int = 1
 ) -> grain.IterDataset:
-    """Endless shuffled batches of arrays in memory (the cached features of a frozen base); order as in `train_loader`.
+    """Endless shuffled batches of in-memory arrays (cached features of a frozen backbone); order as in `train_loader`.
 
     Args:
         arrays: Arrays by name, each (records, ...).

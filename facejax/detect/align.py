@@ -67,7 +67,7 @@ def crop_face(
     left, top = int(max(x1 - extra_x, 0)), int(max(y1 - extra_y, 0))
     right, bottom = int(min(x2 + extra_x, width)), int(min(y2 + extra_y, height))
     if left >= right or top >= bottom:
-        raise ValueError(f"expected a box with pixels in the photo of {width}x{height}, got {[x1, y1, x2, y2]}")
+        raise ValueError(f"expected a box that overlaps the photo of {width}x{height}, got {[x1, y1, x2, y2]}")
     crop = image[top:bottom, left:right]
     if landmarks is None or not align:
         return np.ascontiguousarray(crop)

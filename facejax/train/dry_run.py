@@ -27,9 +27,9 @@ class StagePlan:
         steps: Steps over all epochs.
         trainable: Number of trainable parameters.
         keeps_features: Whether the frozen backbone sees each photo only once, and later epochs only train the heads.
-        step_flops: Estimated floating-point operations of a step in which the backbone runs: a forward pass, or three
-            times that if the backbone is trained (the backward pass costs two forward passes; microbatches cost one
-            more); doubled by SAM.
+        step_flops: Estimated floating-point operations of a step in which the backbone runs: a forward pass; or, if the
+            backbone is trained, three times that (the backward pass costs two forward passes; microbatches cost one
+            more), doubled by SAM.
         memory_bytes: Estimated memory on each device: parameters, their gradient, Adam's moments and update,
             SAM's perturbed copy, and the outputs of all layers for what is computed at a time, before any fusion.
         seconds: Estimated time at `ASSUMED_UTILISATION` of the measured rate of a matrix product, on each device.
