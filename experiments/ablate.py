@@ -31,7 +31,8 @@ from experiments.workdir import has_begun  # noqa: E402
 from facejax.atomic import write_atomically  # noqa: E402
 from facejax.config import Config, ConfigError, override  # noqa: E402
 from facejax.tasks import Task  # noqa: E402
-from facejax.train.setup import load_initial, saved_model, trained_tasks  # noqa: E402
+from facejax.train.initial import load_initial, saved_model  # noqa: E402
+from facejax.train.setup import trained_tasks  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)

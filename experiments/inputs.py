@@ -49,7 +49,7 @@ def choose_start(config: Config, overrides: list[tuple[str, str]], workdir: path
         FileNotFoundError: They were named on the command line and are not there.
     """
     from facejax.models import list_models
-    from facejax.train.setup import load_initial
+    from facejax.train.initial import load_initial
 
     # Then there is no head to keep either; where some were named, `build_model` says so.
     alone = {"init_from": ""} if "model.keep_heads" in dict(overrides) else {"init_from": "", "keep_heads": ()}

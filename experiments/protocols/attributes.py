@@ -28,7 +28,7 @@ from facejax.inference.model import LoadedModel
 from facejax.naming import nearest
 from facejax.protocol_config import AttributesConfig, FacesConfig
 from facejax.tasks import EMOTION8, ETHNICITY, GENDER, TASKS
-from facejax.train.setup import class_labels
+from facejax.train.labels import class_labels
 from facejax.video.classifiers import Recipe, fit
 
 logger = logging.getLogger("facejax")

@@ -10,7 +10,7 @@ from facejax.models import create_model, list_models, pretrained_cfg
 from facejax.models.face_model import init_variables
 from facejax.naming import nearest
 from facejax.protocol_config import NetworkConfig
-from facejax.train.setup import load_initial
+from facejax.train.initial import load_initial
 
 logger = logging.getLogger("facejax")
 RANDOM = "RANDOM weights"

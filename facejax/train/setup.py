@@ -15,16 +15,15 @@ from facejax.data.mixture import open_source
 from facejax.data.source import FaceSource
 from facejax.data.transforms import RandomHorizontalFlip, RandomResizedCrop, Resize, Transform
 from facejax.datasets.registry import get_dataset
-from facejax.models import list_models
 from facejax.models.face_model import FaceModel, abstract_variables, create_model, init_variables
 from facejax.models.pretrained import PretrainedCfg, pretrained_cfg
 from facejax.naming import nearest
 from facejax.preprocessing import Preprocessing
 from facejax.tasks import TASKS, Task
-from facejax.train import losses
 from facejax.train.batch_norm import is_folded, restore_batch_norm
-from facejax.weights.checkpoint import CFG, load_cfg, load_inference_checkpoint
-from facejax.weights.convert import load_published
+from facejax.train.initial import load_initial
+from facejax.train.labels import class_weights, labelled
+from facejax.weights.checkpoint import CFG, load_cfg
 from facejax.weights.merge import merge_variables
 
 logger = logging.getLogger(__name__)
@@ -58,28 +57,6 @@ class Setup:
     eval_labels: dict[str, np.ndarray]
     class_weights: dict[str, jax.Array]
     initial: tuple[dict[str, Any], PretrainedCfg] | None
-
-
-def class_labels(source: FaceSource, task: Task) -> np.ndarray:
-    """The task's label for every record of a source.
-
-    Class indices, int64, -1 where missing (age: years); or (records, outputs) float32, NaN where missing.
-
-    Raises:
-        KeyError: The dataset has no such label.
-    """
-    labels = source.labels(task.label_key)
-    if task.kind == "regression":
-        return labels
-    labels = np.rint(np.where(np.isfinite(labels), labels, -1)).astype(np.int64)
-    return np.where(labels >= 0, np.asarray(task.label_map)[labels], -1) if task.label_map else labels
-
-
-def labelled(source: FaceSource, tasks: Sequence[Task]) -> tuple[FaceSource, dict[str, np.ndarray]]:
-    """The records that have a label for at least one of the tasks, and their labels by task."""
-    labels = {task.name: class_labels(source, task) for task in tasks}
-    known = np.any([np.isfinite(v).all(axis=1) if v.ndim > 1 else v >= 0 for v in labels.values()], axis=0)
-    return source.select(known), {name: values[known] for name, values in labels.items()}
 
 
 def open_split(config: Config, data_dir: pathlib.Path, split: str) -> tuple[FaceSource, dict[str, np.ndarray]]:
@@ -131,7 +108,7 @@ def set_up(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> Set
     cfg = dataclasses.replace(cfg, preprocessing=_fed_as_before(workdir, cfg.preprocessing))
     weights = {}
     for task in tasks:
-        weights[task.name], line = _class_weights(task, train_labels[task.name])
+        weights[task.name], line = class_weights(task, train_labels[task.name])
         logger.info("%s of %s: %s", task.name, train_source.name, line)
     eval_source, eval_labels = sources[data.eval_split], labels[data.eval_split]
     return Setup(config, workdir, tasks, cfg, model, train_source, eval_source, eval_labels, weights, initial)
@@ -292,57 +269,6 @@ def _fed_as_before(workdir: pathlib.Path, now: Preprocessing) -> Preprocessing:
     if before != now:
         logger.info("resuming with the preprocessing that the run began with: %s; a new run would use %s", before, now)
     return before
-
-
-def saved_model(init_from: str, workdir: pathlib.Path) -> pathlib.Path | None:
-    """The folder that ``init_from`` refers to: itself, its best model, or that of the run next to `workdir`."""
-    named = pathlib.Path(init_from)
-    places = (named, named / "best", workdir.parent / named / "best")
-    return next((directory.resolve() for directory in places if (directory / CFG).is_file()), None)
-
-
-def load_initial(init_from: str, workdir: pathlib.Path) -> tuple[dict[str, Any], PretrainedCfg]:
-    """Variables and configuration that a run starts from; see `facejax.config.ModelConfig.init_from`.
-
-    Raises:
-        FileNotFoundError: There is no such folder, run, or downloaded file; the message says what was looked for.
-        ConfigError: The saved model is damaged.
-    """
-    try:
-        if directory := saved_model(init_from, workdir):
-            return load_inference_checkpoint(directory)
-        if init_from in list_models(pretrained=True):
-            return load_published(init_from)
-    except ConnectionError as error:
-        raise FileNotFoundError(str(error)) from error
-    except ValueError as error:
-        raise ConfigError(f"--config.model.init_from={init_from}: {error}") from error
-    is_name = init_from.isidentifier()  # like the name of a config
-    train = f"Train it first (python experiments/run.py --config {init_from}), or start" if is_name else "Start"
-    raise FileNotFoundError(
-        f"--config.model.init_from={init_from} is neither a folder with a saved model, nor a finished run "
-        f"({workdir.parent / init_from / 'best'}), nor published weights. {train} from random weights: "
-        "--config.model.init_from="
-    )
-
-
-def _class_weights(task: Task, labels: np.ndarray) -> tuple[jax.Array, str]:
-    """Weights of the task's classes, and a description of how many records there are."""
-    if task.kind == "regression":
-        return jnp.ones(task.num_outputs), f"{np.isfinite(labels).all(axis=1).sum()} labelled records"
-    known = labels[labels >= 0]
-    if not len(known):
-        raise ConfigError(f"no record has a label for task {task.name}")
-    if task.kind == "identity":
-        return jnp.ones(1), f"{len(known)} records of {len(np.unique(known))} people"
-    if task.kind == "age":
-        return jnp.ones(task.num_outputs), f"{len(known)} records, aged {known.min()} to {known.max()} years"
-    if known.max() >= len(task.labels):
-        raise ConfigError(f"task {task.name} has {len(task.labels)} classes, but a record has class {known.max()}")
-    counts = np.bincount(known, minlength=len(task.labels))
-    words = ", ".join(f"{label} {count}" for label, count in zip(task.labels, counts, strict=True))
-    weights = losses.class_weights(counts) if task.weighted else np.ones(len(counts), np.float32)
-    return jnp.asarray(weights), f"{len(known)} records: {words}"
 
 
 def _licence(config: Config, initial: tuple[dict[str, Any], PretrainedCfg] | None) -> str:

@@ -272,7 +272,7 @@ def test_init_from_takes_the_backbone_only(data_dir, finished, tmp_path):
 
 
 def test_init_from_takes_a_run_or_its_best_model_by_name_and_by_folder(finished, tmp_path, monkeypatch):
-    from facejax.train.setup import load_initial
+    from facejax.train.initial import load_initial
 
     run, elsewhere = finished[1], tmp_path / "run"
     monkeypatch.chdir(run.parent)

@@ -19,7 +19,8 @@ from facejax.models import create_model, pretrained_cfg
 from facejax.models.face_model import init_variables
 from facejax.preprocessing import Preprocessing
 from facejax.tasks import TASKS
-from facejax.train.setup import augmentation, build_model, class_labels, labelled, set_up
+from facejax.train.labels import class_labels, labelled
+from facejax.train.setup import augmentation, build_model, set_up
 from facejax.weights.checkpoint import save_inference_checkpoint
 
 from . import prepared

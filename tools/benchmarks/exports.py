@@ -131,7 +131,7 @@ def _faces(data_dir: str | None, name: str, split: str, task: str, count: int) -
     if data_dir is None:
         return list(rng.integers(0, 256, (min(count, 32), 64, 64, 3), np.uint8)), np.full(min(count, 32), -1)
     from facejax.data.source import FaceSource
-    from facejax.train.setup import class_labels
+    from facejax.train.labels import class_labels
 
     source = FaceSource(data_dir, name, split)
     labels = class_labels(source, TASKS[task])
