@@ -8,11 +8,12 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "facejax"
-BASE = {"config", "naming", "locks", "atomic", "tasks", "preprocessing", "decoding"}
+BASE = {"config", "naming", "locks", "atomic", "integrity", "tasks", "preprocessing", "decoding"}
 ALLOWED = {
     "naming": set(),
     "locks": set(),
     "atomic": set(),
+    "integrity": set(),
     "config": {"naming"},
     "protocol_config": {"config"},
     "tasks": set(),

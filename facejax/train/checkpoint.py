@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -11,9 +12,15 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from facejax.train import integrity
+from facejax.integrity import find_damage, write_manifest
 from facejax.train.distributed import first_process_first
 from facejax.train.state import TrainState
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointError(RuntimeError):
+    """There are checkpoints, but none of them can be used."""
 
 
 class DiskFullError(OSError):
@@ -42,7 +49,7 @@ class Checkpointer:
         self._directory = directory.absolute()
         with first_process_first("checkpoints are verified"):
             if jax.process_index() == 0:
-                integrity.set_damaged_aside(self._directory)
+                quarantine_damaged(self._directory)
         options = ocp.CheckpointManagerOptions(
             enable_async_checkpointing=True,
             cleanup_tmp_directories=True,
@@ -55,7 +62,7 @@ class Checkpointer:
     def _seal(self) -> None:
         """Called by Orbax, in the process that finishes a checkpoint, after everything is written, before renaming."""
         (unfinished,) = self._directory.glob("*.orbax-checkpoint-tmp*")
-        integrity.write_manifest(unfinished)
+        write_manifest(unfinished)
 
     def save(self, step: int, state: TrainState, progress: dict[str, Any]) -> None:
         """Starts saving; returns once the state is copied off the devices, so that its buffers may be donated.
@@ -104,6 +111,41 @@ class Checkpointer:
 
     def _space_needed(self):
         return explain_full_disk(self._directory)
+
+
+def quarantine_damaged(directory: pathlib.Path) -> None:
+    """Moves the checkpoints newer than the newest undamaged one to ``DIRECTORY_damaged``, with a warning for each.
+
+    Args:
+        directory: Contains one folder per checkpoint, named by its step.
+
+    Raises:
+        CheckpointError: There are checkpoints and all are damaged; they are left where they are.
+    """
+    folders = sorted((path for path in directory.glob("*") if path.name.isdigit()), key=lambda path: -int(path.name))
+    found: list[tuple[pathlib.Path, str]] = []
+    for folder in folders:
+        if not (reason := find_damage(folder)):
+            break
+        found.append((folder, reason))
+    if found and len(found) == len(folders):
+        reasons = "; ".join(f"{folder.name}: {reason}" for folder, reason in found)
+        raise CheckpointError(
+            f"every checkpoint in {directory} is damaged ({reasons}). Restore the folder from a backup, "
+            "or remove it and run again to train from scratch"
+        )
+    for folder, reason in found:
+        aside = directory.with_name(f"{directory.name}_damaged") / folder.name
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.parent.mkdir(exist_ok=True)
+        folder.rename(aside)
+        logger.warning(
+            "CHECKPOINT %s IS DAMAGED (%s). It was moved to %s; the run resumes from checkpoint %s",
+            folder.name,
+            reason,
+            aside,
+            folders[len(found)].name,
+        )
 
 
 @contextlib.contextmanager

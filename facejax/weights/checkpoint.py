@@ -10,6 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from facejax.cards.card import CARD, PARTIAL_CARD, model_card, write_card
+from facejax.integrity import MANIFEST, find_damage, write_manifest
 from facejax.models import PretrainedCfg, abstract_variables, model_from_cfg
 from facejax.naming import nearest
 from facejax.tasks import TASKS
@@ -22,7 +23,7 @@ VARIABLES, CFG = "checkpoint", "model.json"
 def save_inference_checkpoint(
     directory: pathlib.Path | str, variables: Mapping[str, Any], cfg: PretrainedCfg, card: str | None = None
 ) -> None:
-    """Writes ``DIRECTORY/checkpoint`` (Orbax), ``model.json`` (`PretrainedCfg`) and ``MODEL_CARD.md``.
+    """Writes ``DIRECTORY/checkpoint`` (Orbax), ``sha256.json``, ``model.json`` (`PretrainedCfg`), ``MODEL_CARD.md``.
 
     The folder appears complete or not at all; an existing inference checkpoint is replaced. If `card` is None it is
     generated from `cfg`, without any evaluation results.
@@ -33,10 +34,11 @@ def save_inference_checkpoint(
     """
     _check(cfg)
     variables = _fitted(variables, cfg, "variables to be saved")
-    with whole_folder(pathlib.Path(directory), CFG, "architecture", VARIABLES, CARD, PARTIAL_CARD) as folder:
+    with whole_folder(pathlib.Path(directory), CFG, "architecture", VARIABLES, MANIFEST, CARD, PARTIAL_CARD) as folder:
         with _checkpointer() as checkpointer:
             # Orbax cannot store empty dicts, such as the batch_stats of a network without BatchNorm.
             checkpointer.save(folder / VARIABLES, {key: tree for key, tree in variables.items() if tree})
+        write_manifest(folder, VARIABLES)
         (folder / CFG).write_text(json.dumps(cfg.to_dict(), indent=2) + "\n")
         write_card(folder, model_card(cfg) if card is None else card)
 
@@ -47,10 +49,12 @@ def load_inference_checkpoint(directory: pathlib.Path | str) -> tuple[dict[str, 
     Raises:
         FileNotFoundError: If the folder has none; the message gives the commands that create one.
         ValueError: If the variables are not those of the model that ``model.json`` describes, or the folder is
-            incomplete.
+            incomplete or damaged.
     """
     directory = pathlib.Path(directory).absolute()
     cfg, path = load_cfg(directory), directory / VARIABLES
+    if (directory / MANIFEST).exists() and (reason := find_damage(directory, VARIABLES)):  # older versions wrote none
+        raise ValueError(f"{path} is damaged or incomplete: copy or create the folder again ({reason})")
     try:
         with _checkpointer() as checkpointer:
             tree = checkpointer.metadata(path).item_metadata.tree

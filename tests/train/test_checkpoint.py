@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from facejax.train import integrity, parallel
-from facejax.train.checkpoint import Checkpointer, DiskFullError, explain_full_disk
+from facejax import integrity
+from facejax.train import parallel
+from facejax.train.checkpoint import Checkpointer, CheckpointError, DiskFullError, explain_full_disk, quarantine_damaged
 
 from . import toy
 
@@ -90,7 +91,7 @@ def test_damaged_checkpoint_is_set_aside_loudly_and_the_one_before_it_used(saved
         harm(path, draw)
         caplog.clear()
         with caplog.at_level(logging.WARNING, "facejax"):
-            integrity.set_damaged_aside(directory)
+            quarantine_damaged(directory)
         assert "CHECKPOINT 8 IS DAMAGED" in caplog.text, path
         assert path.relative_to(directory / "8").as_posix() in caplog.text
         assert "resumes from checkpoint 4" in caplog.text
@@ -101,7 +102,7 @@ def test_damaged_checkpoint_is_set_aside_loudly_and_the_one_before_it_used(saved
     # The run reaches step 8 again and can save it.
     checkpointer.save(8, saved[1][8], {"step": 8})
     checkpointer.close()
-    assert integrity.damage(directory / "8") is None
+    assert integrity.find_damage(directory / "8") is None
 
 
 def test_steps_are_numbers_and_may_be_damaged_again(saved, tmp_path, caplog):
@@ -113,7 +114,7 @@ def test_steps_are_numbers_and_may_be_damaged_again(saved, tmp_path, caplog):
         truncate(directory / "12" / "state" / "manifest.ocdbt", random.Random(0))
         with pytest.raises(DiskFullError, match="step 12 is complete"), explain_full_disk(directory):
             raise OSError(errno.ENOSPC, "No space left on device")
-        integrity.set_damaged_aside(directory)
+        quarantine_damaged(directory)
         assert [folder.name for folder in directory.iterdir()] == ["8"]
         assert "resumes from checkpoint 8" in caplog.text
         assert [folder.name for folder in (tmp_path / "checkpoints_damaged").iterdir()] == ["12"]
@@ -136,14 +137,14 @@ def test_damaged_manifest_counts_as_damage(saved, tmp_path):
     directory = shutil.copytree(saved[0], tmp_path / "checkpoints")
     for text in ("", "{", "[]", '{"state/x": "00"}'):
         (directory / "8" / integrity.MANIFEST).write_text(text)
-        assert integrity.damage(directory / "8"), text
+        assert integrity.find_damage(directory / "8"), text
 
 
 def test_all_damaged_is_an_error_and_nothing_is_moved(saved, tmp_path):
     directory = shutil.copytree(saved[0], tmp_path / "checkpoints")
     for step in ("4", "8"):
         truncate(directory / step / "state" / "manifest.ocdbt", random.Random(0))
-    with pytest.raises(integrity.CheckpointError, match=r"every checkpoint.*is damaged.*remove it"):
+    with pytest.raises(CheckpointError, match=r"every checkpoint.*is damaged.*remove it"):
         Checkpointer(directory)
     assert sorted(folder.name for folder in directory.iterdir()) == ["4", "8"]
 
@@ -220,7 +221,7 @@ def test_full_disk_leaves_the_last_checkpoint_whole(small_disk):
         checkpointer.wait()
     checkpointer.close()
     # With more space (the file that filled the disk is the unfinished checkpoint itself) the run continues.
-    assert integrity.damage(directory / "4") is None
+    assert integrity.find_damage(directory / "4") is None
     again = Checkpointer(directory)
     assert again.latest_progress() == {"step": 4}
     template = state.replace(params={"noise": jax.device_put(noise)})

@@ -166,6 +166,28 @@ def test_a_damaged_folder_is_named(cfg, variables, tmp_path, damage, message):
         load_inference_checkpoint(tmp_path / "model")
 
 
+def test_a_single_flipped_bit_in_any_file_is_detected(cfg, variables, tmp_path):
+    save_inference_checkpoint(tmp_path / "model", variables, cfg)
+    files = [path for path in (tmp_path / "model/checkpoint").rglob("*") if path.is_file() and path.stat().st_size]
+    assert len(files) > 3
+    for path in files:
+        whole = path.read_bytes()
+        damaged = bytearray(whole)
+        damaged[len(whole) // 2] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"damaged or incomplete.*{path.name} has changed since it was written"):
+            load_inference_checkpoint(tmp_path / "model")
+        path.write_bytes(whole)
+    load_inference_checkpoint(tmp_path / "model")
+
+
+def test_a_checkpoint_without_hashes_is_loaded(cfg, variables, tmp_path):
+    save_inference_checkpoint(tmp_path / "model", variables, cfg)
+    (tmp_path / "model/sha256.json").unlink()  # older versions of facejax wrote none
+    loaded, _ = load_inference_checkpoint(tmp_path / "model")
+    jax.tree.map(np.testing.assert_array_equal, loaded, variables)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
