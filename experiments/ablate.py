@@ -1,15 +1,15 @@
-r"""Asks what each part of the paper's recipe brings: ``python experiments/ablate.py sam --seeds 0,1,2``.
+r"""Measures what each part of the paper's recipe contributes: ``python experiments/ablate.py sam --seeds 0,1,2``.
 
     python experiments/ablate.py all --config emotion_mobilenet --data_dir data --workdir workdirs/ablations \
         --config.data.name=facial_expressions --config.model.init_from=weights/age_gender
 
-Every ablation trains the config as it is and with one thing changed, for each seed, through ``experiments/run.py`` (so
-that a run that was stopped continues, and a finished one is not repeated), and tells the last epoch's result: mean over
-the seeds, 95 % interval by Student's t, and the interval of the difference within a seed. Overrides
-(``--config.field=value``) hold for all runs. `people` shows all expressions equally often; of class weights it can tell
-something with ``--config.data.people_imbalance=affectnet`` only. Centre crops of another set must be prepared
-beforehand, in ``DATA_DIR/centre`` (tools/prepare_dataset.py NAME --crop centre --out DATA_DIR/centre). The run that the
-config starts from is looked for beside the folder of the ablations, as it is beside any workdir.
+Every ablation trains the config as it is and with one change, for each seed, through ``experiments/run.py`` (so that an
+interrupted run resumes, and a finished one is not repeated). It reports the last epoch's result: mean over the seeds,
+95 % interval by Student's t, and the interval of the difference within a seed. Overrides (``--config.field=value``)
+apply to all runs. `people` shows all expressions equally often, so it says something about class weights only with
+``--config.data.people_imbalance=affectnet``. Centre crops of another dataset must be prepared beforehand, in
+``DATA_DIR/centre`` (tools/prepare_dataset.py NAME --crop centre --out DATA_DIR/centre). The run that the config starts
+from is looked for next to the folder of the ablations, as it is next to any workdir.
 """
 
 import argparse
@@ -37,16 +37,16 @@ from facejax.train.setup import trained_tasks  # noqa: E402
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-    """One question.
+    """One ablation.
 
     Attributes:
-        question: In words.
+        question: The question that it answers.
         baseline: What the recipe does, in a few words.
         variant: What the changed run does.
         changes: Overrides of the changed run.
-        crop: Folder of the changed run's photos within the data folder, where they are cut otherwise.
-        figures: Paths in report.json's ``last`` of the baseline and of the changed run; ``{first}`` is the config's
-            first task.
+        crop: Subfolder of the data folder with the changed run's photos, if they are cropped differently.
+        figures: Where the metrics are in ``last`` of report.json, for the baseline and for the changed run;
+            ``{first}`` is the config's first task.
     """
 
     question: str
@@ -87,9 +87,9 @@ METRICS = ("accuracy", "balanced_accuracy")
 
 
 def run(arguments: argparse.Namespace, overrides: list[str], arm: str, seed: int, crop: str, changes: tuple[str, ...]):
-    """Trains one arm with one seed unless it is done; returns ``last`` of its report.
+    """Trains one arm with one seed unless that is done; returns ``last`` of its report.
 
-    What was asked for lies beside the workdir: the run of another command is refused rather than told or continued.
+    The arguments are recorded next to the workdir: a run of another command is refused, not reported or continued.
     """
     workdir = arguments.workdir / f"{arm}_{seed}"
     asked = ["--config", arguments.config, "--data_dir", str((arguments.data_dir / crop).resolve())]
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace, overrides: list[str], arm: str, seed: int
     before = json.loads(note.read_text()) if note.exists() else None
     if before != asked and workdir.exists() and has_begun(workdir):
         of = shlex.join(before) if before else "something else"
-        sys.exit(f"error: {workdir} holds the run of {of}; choose another --workdir")
+        sys.exit(f"error: {workdir} contains the run of {of}; choose another --workdir")
     if not (workdir / "report.json").exists():
         print(f"{arm}, seed {seed}: {workdir}", flush=True)
         command = [sys.executable, str(EXPERIMENTS / "run.py"), *asked, "--workdir", str(workdir)]
@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace, overrides: list[str], arm: str, seed: int
 
 
 def overridden(config_name: str, overrides: list[str]) -> Config:
-    """The config that is ablated.
+    """The config to ablate.
 
     Raises:
         ConfigError: There is no such config or field.
@@ -124,11 +124,11 @@ def overridden(config_name: str, overrides: list[str]) -> Config:
 
 
 def from_start(arguments: argparse.Namespace, overrides: list[str], names: list[str]) -> list[str]:
-    """The overrides, with the folder of the run that the config starts from, which lies beside no arm.
+    """The overrides, with the folder of the run that the config starts from, which is not next to the arms.
 
     Raises:
-        ConfigError: `init` is asked for and there are no weights: both of its arms would start from random ones.
-        FileNotFoundError: They were named on the command line and are not there.
+        ConfigError: `init` is requested but there are no weights: both of its arms would start from random ones.
+        FileNotFoundError: Weights named on the command line do not exist.
     """
     start = overridden(arguments.config, overrides).model.init_from
     if directory := saved_model(start, arguments.workdir) if start else None:
@@ -143,21 +143,21 @@ def from_start(arguments: argparse.Namespace, overrides: list[str], names: list[
         print(f"{error}\nAll arms start from RANDOM WEIGHTS.", flush=True)
     if "init" in names:
         raise ConfigError(
-            "`init` compares weights with random ones, and there are none: name some, "
-            "--config.model.init_from=FOLDER_OR_NAME, train what the config starts from, or name one other ablation"
+            "`init` compares weights with random ones, and there are none: give some with "
+            "--config.model.init_from=FOLDER_OR_NAME, train what the config starts from, or choose another ablation"
         )
     return overrides
 
 
 def first_task(config_name: str, overrides: list[str]) -> Task:
-    """The task whose figures are compared.
+    """The task whose metrics are compared.
 
     Raises:
-        ConfigError: No such config, field or task, or its result is no accuracy of classes.
+        ConfigError: There is no such config, field or task, or the task is not a classification.
     """
     task = trained_tasks(overridden(config_name, overrides))[0]
     if task.kind not in ("categorical", "binary"):
-        raise ConfigError(f"{config_name} learns {task.name} first; ablations compare accuracies of classes")
+        raise ConfigError(f"{config_name} learns {task.name} first, but ablations compare classification accuracies")
     return task
 
 
@@ -165,7 +165,7 @@ def check_arms(arguments: argparse.Namespace, overrides: list[str], names: list[
     """Refuses to compare a run with itself.
 
     Raises:
-        ConfigError: What an ablation changes is so in the config already.
+        ConfigError: The config already has what an ablation changes.
     """
     config = overridden(arguments.config, overrides)
     for name in names:
@@ -173,7 +173,7 @@ def check_arms(arguments: argparse.Namespace, overrides: list[str], names: list[
         other_photos = ablation.crop and config.data.name != "people"
         if not other_photos and overridden(arguments.config, [*overrides, *ablation.changes]) == config:
             raise ConfigError(
-                f"`{name}` changes nothing: {arguments.config} has {' '.join(ablation.changes)} already; name another"
+                f"`{name}` changes nothing: {arguments.config} has {' '.join(ablation.changes)} already; choose another"
             )
 
 
@@ -186,7 +186,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def ablate(arguments: argparse.Namespace, overrides: list[str], name: str) -> dict:
-    """Result of one ablation: by metric, percent of both arms for each seed."""
+    """Result of one ablation: each metric of both arms, in percent for each seed."""
     ablation, by_arm, sets = ABLATIONS[name], {}, {}
     first = first_task(arguments.config, overrides).name
     is_people = any(override == "--config.data.name=people" for override in overrides)
@@ -205,7 +205,7 @@ def ablate(arguments: argparse.Namespace, overrides: list[str], name: str) -> di
             by_arm[arm]["n"] = figures["n"]
     if len(sets) > 1:
         told = ", ".join(f"{arm} on {dataset}" for dataset, arm in sets.items())
-        sys.exit(f"error: {name}: the two arms were not trained on the same set ({told})")
+        sys.exit(f"error: {name}: the two arms were not trained on the same dataset ({told})")
     return {"question": ablation.question, "baseline": by_arm["baseline"], "variant": by_arm[name]}
 
 
@@ -237,18 +237,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("name", choices=(*ABLATIONS, "all"), help="what is changed")
-    parser.add_argument("--config", default="emotion_mobilenet", help="what is ablated (default: %(default)s)")
+    parser.add_argument("name", choices=(*ABLATIONS, "all"), help="the ablation to run")
+    parser.add_argument("--config", default="emotion_mobilenet", help="the config to ablate (default: %(default)s)")
     parser.add_argument(
         "--seeds", type=lambda text: tuple(map(int, text.split(","))), default=(0, 1, 2), help="(default: 0,1,2)"
     )
     data_dir, workdir = EXPERIMENTS.parent / "data", EXPERIMENTS.parent / "workdirs" / "ablations"
-    parser.add_argument("--data_dir", type=pathlib.Path, default=data_dir, help="of prepared sets (default: data)")
+    parser.add_argument("--data_dir", type=pathlib.Path, default=data_dir, help="prepared datasets (default: data)")
     parser.add_argument("--workdir", type=pathlib.Path, default=workdir, help="(default: workdirs/ablations)")
     parser.add_argument("--out", type=pathlib.Path, metavar="PATH", help="also write PATH.json and PATH.md")
     arguments, overrides = parser.parse_known_args()
     if len(set(arguments.seeds)) < len(arguments.seeds):
-        parser.error(f"--seeds {','.join(map(str, arguments.seeds))}: a seed is named twice")
+        parser.error(f"--seeds {','.join(map(str, arguments.seeds))}: a seed is given twice")
     wrong = [override for override in overrides if not override.startswith("--config.")]
     if wrong:
         parser.error(f"unknown arguments: {' '.join(wrong)} (overrides are written --config.field=value)")
@@ -257,7 +257,7 @@ def main() -> None:
         task = first_task(arguments.config, overrides)
         if "seven" in names and task.name != "emotion8":
             raise ConfigError(
-                f"`seven` compares 7 of 8 classes, {arguments.config} learns {task.name}; name one other ablation"
+                f"`seven` compares 7 of 8 classes, but {arguments.config} learns {task.name}; choose another ablation"
             )
         check_arms(arguments, overrides, names)
         overrides = from_start(arguments, overrides, names)
@@ -275,4 +275,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on with the run that was under way")
+        sys.exit("interrupted; run the same command again to resume")

@@ -1,4 +1,4 @@
-"""Memory settings that must be made before the process starts."""
+"""Memory settings that must be in place before the process starts."""
 
 import os
 import sys
@@ -7,9 +7,9 @@ HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 def use_huge_pages() -> None:
-    """Starts this program again with glibc's transparent huge pages, once, on Linux.
+    """Restarts this program once with glibc's transparent huge pages, on Linux.
 
-    XLA on CPU takes and returns its large buffers through malloc at every step; with small pages most of a step's
+    XLA on CPU allocates and frees its large buffers through malloc at every step; with small pages most of a step's
     system time is page faults (docs/performance_log.md). The setting is read when a process starts, hence the restart.
     """
     if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ:

@@ -1,4 +1,4 @@
-"""The data set and the weights that a training begins with: its config's, or what takes their place."""
+"""The dataset and the initial weights of a run: the config's, or what is used instead."""
 
 import dataclasses
 import logging
@@ -14,10 +14,10 @@ logger = logging.getLogger("facejax")
 def choose_data(
     config: Config, overrides: list[tuple[str, str]], data_dir: pathlib.Path
 ) -> tuple[Config, pathlib.Path, str]:
-    """The config with the data set that is there, the folder it is in, and its name in words.
+    """The config with a dataset that is available, the data folder with it, and its name in words.
 
     Raises:
-        FileNotFoundError: The set was named on the command line and is not prepared; says how to prepare it.
+        FileNotFoundError: The dataset was named on the command line and is not prepared; says how to prepare it.
     """
     if config.data.name != "people":
         try:
@@ -28,8 +28,8 @@ def choose_data(
             if "data.name" in dict(overrides):
                 raise
             logger.info("%s", error)
-            logger.info("Its place is taken by the built-in set `people`: rendered heads, not photos of real people.")
-    # What was named for people holds; what was meant for another set does not.
+            logger.info("Using the built-in dataset `people` instead: rendered heads, not photos of real people.")
+    # Overrides meant for `people` are kept; those meant for another dataset are not.
     named = dict(overrides) if config.data.name == "people" else {}
     splits = {"train_split": "train", "eval_split": "validation"}
     splits = {field: split for field, split in splits.items() if f"data.{field}" not in named}
@@ -43,15 +43,15 @@ def choose_data(
 
 
 def choose_start(config: Config, overrides: list[tuple[str, str]], workdir: pathlib.Path) -> Config:
-    """The config with the weights to start from that are there.
+    """The config with its initial weights if they are available, else with random ones.
 
     Raises:
-        FileNotFoundError: They were named on the command line and are not there.
+        FileNotFoundError: They were named on the command line and do not exist.
     """
     from facejax.models import list_models
     from facejax.train.initial import load_initial
 
-    # Then there is no head to keep either; where some were named, `build_model` says so.
+    # Without weights there is no head to keep either; if some were named, `build_model` reports it.
     alone = {"init_from": ""} if "model.keep_heads" in dict(overrides) else {"init_from": "", "keep_heads": ()}
     if not config.model.init_from:
         return dataclasses.replace(config, model=dataclasses.replace(config.model, **alone))
@@ -62,18 +62,18 @@ def choose_start(config: Config, overrides: list[tuple[str, str]], workdir: path
         if "model.init_from" in dict(overrides):
             raise
         logger.info("%s", error)
-        logger.info("It starts from RANDOM WEIGHTS: do not expect the numbers of the paper.")
+        logger.info("Starting from RANDOM WEIGHTS: do not expect the paper's numbers.")
         base = f"{config.model.backbone}.vggface2"
         if base in list_models(pretrained=True):
-            logger.info("The paper's authors publish such a base: --config.model.init_from=%s (docs/weights.md)", base)
+            logger.info("The paper's authors publish such weights: --config.model.init_from=%s (docs/weights.md)", base)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **alone))
 
 
 def prepare_people(config: Config, data_dir: pathlib.Path) -> pathlib.Path:
-    """Renders and prepares the built-in set at the config's size, once; returns the folder that holds it.
+    """Renders and prepares the built-in dataset at the config's size, once; returns the data folder with it.
 
     Raises:
-        ConfigError: Another version of facejax, or of what it builds on, has begun it; says what to delete.
+        ConfigError: Another version of facejax, or of its dependencies, has begun it; says what to delete.
     """
     from facejax.datasets import get_dataset
     from facejax.datasets.prepare import is_prepared, prepare_dataset
@@ -84,10 +84,10 @@ def prepare_people(config: Config, data_dir: pathlib.Path) -> pathlib.Path:
         "num_validation": data.people_validation,
         "photos_per_person": data.people_photos_each,
         "imbalance": data.people_imbalance,
-        # Persons are recognised among those of the training photos; all else is tested on people never seen.
+        # Identity is evaluated on the people of the training photos, all other tasks on unseen people.
         "same_people": "identity" in config.model.tasks,
     }
-    # The edition is in the name, so that photos of a former one are not trained on but rendered anew.
+    # The edition is in the name, so that photos of an earlier one are not reused but rendered again.
     edition, sizes = get_dataset("people").edition, (data.people_train, data.people_validation)
     name = "people{}_{}_{}x{}".format(edition, *sizes, data.people_photos_each)
     name += "_same" if options["same_people"] else ""
@@ -104,12 +104,12 @@ def prepare_people(config: Config, data_dir: pathlib.Path) -> pathlib.Path:
 
 
 def is_comparable(config: Config, data_dir: pathlib.Path) -> bool:
-    """Whether a run is evaluated on what the paper's row is about: that set or mixture, not a part of its split."""
+    """Whether a run is evaluated on the data of the paper's row: that dataset or mixture, with its complete split."""
     from facejax.datasets import is_whole
 
     split = config.data.eval_split
-    if (config.data.name, split) != (config.paper.dataset, DataConfig.eval_split):  # which all configs leave as it is
+    if (config.data.name, split) != (config.paper.dataset, DataConfig.eval_split):  # which no config changes
         return False
     photos = {name: count_records(find_set(data_dir, name)) for name in config.data.name.split("+")}
-    # One set of a mixture, Adience, has no such split.
+    # One dataset of the mixture, Adience, has no such split.
     return all(is_whole(name, split, counts) for name, counts in photos.items() if split in counts)

@@ -1,12 +1,12 @@
-"""What the built-in set is worth: a linear probe, a trained network, and both on real photos.
+"""Measures what the built-in dataset is worth: a linear probe, a trained network, and both on real photos.
 
     python experiments/run.py --config people_b0 --data_dir data
     python experiments/people_study.py --people data/people2_18000_1200x3 --model workdirs/people_b0/best --real data
 
-The probe is scikit-learn's logistic (ages and values: ridge) regression on the pixels of 48 px grey crops, fitted on
-the train split of `people`; the network's figures are those of the same records. Both see the validation split's
-people for the first time. On the real photos (`facial_expressions`, prepared in the folder that ``--real`` names) both
-say what they learnt from rendered people alone. Prints the two tables of docs/people.md.
+The probe is scikit-learn's logistic regression (ridge for ages and values) on the pixels of 48 px grey crops, fitted on
+the train split of `people`; the network is evaluated on the same records. Neither has seen the people of the validation
+split. On the real photos (`facial_expressions`, prepared in the folder given by ``--real``) both predict from what they
+learnt on rendered people alone. Prints the two tables of docs/people.md.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from facejax.preprocessing import Preprocessing  # noqa: E402
 from facejax.tasks import EMOTION8, TASKS, Task  # noqa: E402
 
 PIXELS = Preprocessing(image_size=48)
-# Real photos: subsets of the expressions, and what every one of them is called.
+# Real photos: title and expressions of each subset.
 EXPRESSIONS = {
     "happiness, neutral": ("happiness", "neutral"),
     "and surprise": ("happiness", "neutral", "surprise"),
@@ -52,7 +52,7 @@ def grey_pixels(source: FaceSource) -> np.ndarray:
 
 
 def score(task: Task, predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Balanced accuracy in percent; for ages the mean absolute error in years; for values the mean concordance."""
+    """Balanced accuracy in percent; mean absolute error in years for ages; mean concordance for values."""
     if task.kind == "age":
         return float(np.abs(predicted - labels).mean())
     if task.kind == "regression":
@@ -70,9 +70,9 @@ def network_says(task: Task, predictions: dict[str, np.ndarray]) -> np.ndarray:
 def main() -> None:
     """Runs the study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--people", type=pathlib.Path, required=True, help="folder that holds the prepared `people`")
+    parser.add_argument("--people", type=pathlib.Path, required=True, help="folder with the prepared `people`")
     parser.add_argument("--model", type=pathlib.Path, required=True, help="folder of the network trained on it")
-    parser.add_argument("--real", type=pathlib.Path, help="folder that holds the prepared `facial_expressions`")
+    parser.add_argument("--real", type=pathlib.Path, help="folder with the prepared `facial_expressions`")
     arguments = parser.parse_args()
     model = load_model(arguments.model)
     train, validation = (FaceSource(arguments.people, "people", split) for split in ("train", "validation"))
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def print_transfer(data_dir: pathlib.Path, model, probes: dict) -> None:
-    """The table of both on real photos, of both splits, since neither was trained on any."""
+    """Prints the table of both on real photos, from both splits, since neither was trained on any."""
     sources = [FaceSource(data_dir, "facial_expressions", split) for split in ("train", "validation")]
     pixels = np.concatenate([grey_pixels(source) for source in sources])
     parts = [model.predict(crops(source)) for source in sources]

@@ -1,7 +1,7 @@
 """Runs an experiment: ``python experiments/run.py --config emotion_b2``.
 
-Rerunning the same command continues where the last one stopped. Where the config's data set is not prepared, the
-built-in set `people` (rendered heads, made on the spot) takes its place, and every report says so.
+Running the same command again resumes where the last run stopped. If the config's dataset is not prepared, the built-in
+dataset `people` (rendered heads, made on the spot) is used instead, and every report says so.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def load_config(name: str) -> Any:
     """The config of a file in experiments/configs: a `Config`, or one of `facejax.protocol_config`.
 
     Raises:
-        ConfigError: There is none of this name; the message has the nearest.
+        ConfigError: There is none of this name; the message suggests the nearest.
     """
     if name not in list_configs():
         raise ConfigError(f"no config {name!r} in experiments/configs{nearest(name, list_configs())}")
@@ -77,7 +77,7 @@ def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
 
 
 def resolve(name: str, overrides: list[tuple[str, str]]) -> Any:
-    """The config with the profile of this machine (where it trains a network) and then the overrides applied."""
+    """The config with this machine's profile (if it trains a network) and then the overrides applied."""
     config = load_config(name)
     if isinstance(config, Config):
         of_profile = [(path, text) for path, text in overrides if path == "profile" or path.startswith("cpu.")]
@@ -89,7 +89,7 @@ def resolve(name: str, overrides: list[tuple[str, str]]) -> Any:
     for path, text in overrides:
         config = config_lib.override(config, path, text)
     if isinstance(config, Config) and config.model.tasks[:1] != load_config(name).model.tasks[:1]:
-        config = dataclasses.replace(config, paper=PaperResult())  # whose numbers are of another task
+        config = dataclasses.replace(config, paper=PaperResult())  # the paper's numbers are for another task
     if isinstance(config, AttributesConfig) and config.fit != load_config(name).fit:
         paper = dataclasses.replace(config.paper, logistic=0.0, random_forest=0.0, svc_rbf=0.0, linear_svc=0.0)
         config = dataclasses.replace(config, paper=paper)
@@ -106,18 +106,18 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[tupl
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="NAME", help=f"one of: {', '.join(list_configs())}")
-    parser.add_argument("--workdir", type=pathlib.Path, help="where the run is written (default: workdirs/NAME)")
+    parser.add_argument("--workdir", type=pathlib.Path, help="folder to write the run to (default: workdirs/NAME)")
     parser.add_argument(
-        "--data_dir", type=pathlib.Path, default=REPOSITORY / "data", help="of prepared sets (default: data)"
+        "--data_dir", type=pathlib.Path, default=REPOSITORY / "data", help="folder of prepared datasets (default: data)"
     )
-    parser.add_argument("--dry_run", action="store_true", help="say what the run would be, and exit; needs no data")
+    parser.add_argument("--dry_run", action="store_true", help="describe the run and exit; needs no data")
     parser.add_argument("--list", action="store_true", help="list the configs, or with --config its fields, and exit")
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="write an XProf trace of N steps")
     several = parser.add_argument_group("several processes (docs/devices.md)")
-    several.add_argument("--distributed", action="store_true", help="join the processes that JAX finds by itself")
-    several.add_argument("--coordinator", metavar="HOST:PORT", help="process 0, where JAX cannot find it")
-    several.add_argument("--num_processes", type=int, metavar="N", help="of the whole run")
-    several.add_argument("--process_id", type=int, metavar="I", help="of this one, from 0")
+    several.add_argument("--distributed", action="store_true", help="join the processes that JAX detects automatically")
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0, if JAX cannot detect it")
+    several.add_argument("--num_processes", type=int, metavar="N", help="number of processes of the whole run")
+    several.add_argument("--process_id", type=int, metavar="I", help="number of this process, from 0")
     known, rest = parser.parse_known_args(arguments)
     if not known.config and not known.list:
         parser.error(f"--config NAME is missing; there are: {', '.join(list_configs())}")
@@ -141,10 +141,10 @@ def print_list(name: str | None, overrides: list[tuple[str, str]]) -> None:
 
 
 def print_plan(name: str, config: Config, data_dir: pathlib.Path) -> None:
-    """Says what a run would be: shapes, parameters, work, memory, steps, time.
+    """Prints what a run would be: shapes, parameters, compute, memory, steps, time.
 
     Raises:
-        ConfigError: A prepared set has no such train split, or no label of a task.
+        ConfigError: A prepared dataset has no such train split, or no label for a task.
     """
     from facejax.data.metadata import find_set
     from facejax.train import dry_run
@@ -152,16 +152,16 @@ def print_plan(name: str, config: Config, data_dir: pathlib.Path) -> None:
 
     data, prepared = config.data, data_dir
     try:
-        for part in data.name.split("+") if data.name != "people" else ():  # which is rendered when a run begins
+        for part in data.name.split("+") if data.name != "people" else ():  # `people` is rendered when a run begins
             find_set(data_dir, part)
     except FileNotFoundError:
         prepared = None
     if data.name != "people" and prepared:
         num_train, of = len(open_split(config, prepared, data.train_split)[0]), f"{data.name}, prepared"
     elif data.name == "people" or config.profile == "cpu":
-        num_train, of = data.people_train, "the built-in set `people`"
+        num_train, of = data.people_train, "the built-in dataset `people`"
         of += "" if data.name == "people" else f", as {data.name} is not prepared in {data_dir}"
-        of += "; those without a label of the tasks are left out" if "emotion7" in config.model.tasks else ""
+        of += "; those without a label for the tasks are left out" if "emotion7" in config.model.tasks else ""
     else:
         num_train, of = data.num_train, f"{data.name}, as published"
     rate = dry_run.matmul_rate(config.model.dtype)
@@ -170,7 +170,7 @@ def print_plan(name: str, config: Config, data_dir: pathlib.Path) -> None:
 
 
 def print_header(name: str, config: Config, data: str, workdir: pathlib.Path) -> None:
-    """Says what is trained, on what, at which size, and why."""
+    """Logs what is trained, on what, at which size, and why."""
     device = jax.devices()[0]
     logger.info("config %s on %d x %s (%s)", name, jax.device_count(), device.device_kind, device.platform)
     logger.info("trains on: %s; writes to %s", data, workdir)
@@ -192,10 +192,10 @@ def _stages_in_words(stages: StagesConfig) -> str:
 
 
 def check(config: Any, named: argparse.Namespace) -> None:
-    """Refuses what can be seen to be wrong before any work.
+    """Rejects invalid settings before any work.
 
     Raises:
-        ConfigError: The option is of trainings only, there is no such network or data set, or settings do not go
+        ConfigError: The option is for training only, there is no such network or dataset, or settings do not fit
             together.
     """
     from facejax.datasets import list_datasets
@@ -205,19 +205,19 @@ def check(config: Any, named: argparse.Namespace) -> None:
     if not isinstance(config, Config):
         if named.dry_run or named.profile:
             option = "--dry_run" if named.dry_run else "--profile"
-            raise ConfigError(f"{option} is of trainings, {named.config} trains no network; --list shows its fields")
+            raise ConfigError(f"{option} is for training, and {named.config} trains none; --list shows its fields")
     elif config.model.backbone not in list_models():
         wrong = config.model.backbone
         raise ConfigError(f"--config.model.backbone={wrong}: no such network{nearest(wrong, list_models())}")
     else:
         for name in config.data.name.split("+"):
             if name not in list_datasets():
-                raise ConfigError(f"--config.data.name={name}: no such data set{nearest(name, list_datasets())}")
+                raise ConfigError(f"--config.data.name={name}: no such dataset{nearest(name, list_datasets())}")
         check_settings(config)
 
 
 def run_protocol(config: Any, workdir: pathlib.Path, data_dir: pathlib.Path) -> None:
-    """Runs a protocol that trains no network: the one whose config it is."""
+    """Runs the protocol of a config that trains no network."""
     from experiments.protocols import attributes, lfw, video
 
     protocols = {VideoConfig: video.run, LfwConfig: lfw.run, AttributesConfig: attributes.run}
@@ -234,7 +234,7 @@ def main(arguments: list[str]) -> None:
     from facejax.train import distributed
 
     started = time.monotonic()
-    # By force: Orbax has set a handler of its own when it was imported.
+    # Forced, since Orbax set a handler of its own when it was imported.
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout, force=True)
     logger.setLevel(logging.INFO)
     logging.captureWarnings(True)
@@ -271,7 +271,7 @@ def main(arguments: list[str]) -> None:
 
 
 def train_network(config: Config, data_dir: pathlib.Path, data: str, workdir: pathlib.Path, profile: int) -> None:
-    """Trains, and writes the report and the cards; `data` says in words what it is trained on."""
+    """Trains, and writes the report and the cards; `data` describes what it is trained on."""
     from experiments.protocols.results import command
     from facejax.cards.card import model_card, write_card
     from facejax.data.tfrecord import CorruptRecordError
@@ -313,8 +313,8 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except (ConfigError, OSError) as error:
         refused = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-        mend = "; --workdir and --data_dir name folders that can be written" if refused else ""
+        mend = "; choose writable folders with --workdir and --data_dir" if refused else ""
         sys.exit(f"error: {error}{mend}")
     except KeyboardInterrupt:
-        logger.warning("interrupted; the same command goes on from the last checkpoint, or with what is kept")
+        logger.warning("interrupted; the same command resumes from the last checkpoint or from cached results")
         sys.exit(128 + signal.SIGINT)

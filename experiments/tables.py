@@ -1,8 +1,8 @@
-"""Prints every table of the paper beside what was measured here: ``python experiments/tables.py [--results DIR ...]``.
+"""Prints every table of the paper next to our results: ``python experiments/tables.py [--results DIR ...]``.
 
-Each cell of ours has its data, n and 95 % interval, and the command. A result is a ``report.json``: of a workdir
-(workdirs/NAME/report.json) or kept in experiments/results (NAME.json, or NAME@what.json for several of one config).
-Numbers on other data than the paper's, or on a part of it, stand in the table with "not comparable".
+Each of our cells has its data, n, 95 % interval and command. A result is a ``report.json``: in a workdir
+(workdirs/NAME/report.json) or stored in experiments/results (NAME.json, or NAME@what.json for several of one config).
+Numbers on data other than the paper's, or on a part of it, are marked "not comparable" in the table.
 """
 
 import argparse
@@ -25,13 +25,13 @@ from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig  # 
 TITLES = {
     "Table 1": "LFW, rank-1 identification %, mean ± std of 10 repeats",
     "Table 2": "AffectNet, accuracy % of 8 classes / 7 classes",
-    "Table 3": "Size and time of one face",
+    "Table 3": "Size, and time for one face",
     "Table 4": "AFEW, accuracy % on all validation clips / on those with faces",
     "Table 5": "VGAF, accuracy % on all validation clips / on those with faces",
     "Table 6": "UTKFace in the wild, gender accuracy % / age error in years (all; aged 21-60)",
     "Table 7": "UTKFace aligned, ethnicity accuracy %",
-    "section 3": "Networks of the text",
-    "EmotiEffLib": "The successor, not in the paper: its authors' figures",
+    "section 3": "Networks mentioned in the text",
+    "EmotiEffLib": "The successor, not in the paper: its authors' numbers",
 }
 GATED = {
     "lfw": "needs LFW",
@@ -53,21 +53,21 @@ SIZES = (
     ("EfficientNet-B0", 54.8, 4.3, "tf_efficientnet_b0"),
     ("RexNet-150", 104.0, 8.3, "rexnet_150"),
 )
-# Those of them whose time for one face is in docs/performance.md.
+# Networks whose time for one face is in docs/performance.md.
 TIMED = ("mobilenet_v1", "tf_efficientnet_b0", "rexnet_150")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One number of ours.
+    """One of our numbers.
 
     Attributes:
-        row: Of the table, with what the number is of where a row has several.
+        row: Row of the table, and which number it is if the row has several.
         paper: The paper's number, with its unit.
-        ours: Ours with its interval, or why there is none.
-        n: Records, clips or photos.
+        ours: Our number with its interval, or why there is none.
+        n: Number of records, clips or photos.
         data: What it was measured on.
-        command: That measures it.
+        command: The command that measures it.
     """
 
     row: str
@@ -79,7 +79,7 @@ class Cell:
 
 
 def find_reports(folders: Iterable[pathlib.Path]) -> dict[str, list[dict[str, Any]]]:
-    """Reports by name of their config."""
+    """Reports by config name."""
     found: dict[str, list[dict[str, Any]]] = {}
     for folder in folders:
         for path in sorted([*folder.glob("*/report.json"), *folder.glob("*.json")]):
@@ -91,23 +91,23 @@ def find_reports(folders: Iterable[pathlib.Path]) -> dict[str, list[dict[str, An
 
 
 def cells(name: str, config: Any, reports: list[dict[str, Any]]) -> Iterator[Cell]:
-    """The cells of a config: the paper's numbers, each beside ours of every report, or why there is none."""
+    """The cells of a config: the paper's numbers, each next to ours from every report, or why there is none."""
     numbers, told = dict(_paper_numbers(config)), set()
     for report in reports:
         with_what = report["network"] if "network" in report else f"{report.get('profile', 'unknown')} profile"
-        command = f"`{report['command']}`" if report.get("command") else "not kept"
+        command = f"`{report['command']}`" if report.get("command") else "not recorded"
         for what, (ours, n) in _our_numbers(config, report).items():
             told.add(what)
             on = f"{report['data']}; {with_what}" + ("" if _is_comparable(report) else "; not comparable")
             yield Cell(_row(config, what), numbers.get(what, "-"), ours, str(n), on, command)
     why = "in no report" if reports else f"not run: {GATED.get(config.paper.dataset, f'needs {config.paper.dataset}')}"
-    for what, number in (numbers or {"": "-"}).items():  # some configs fill a gap of the paper
+    for what, number in (numbers or {"": "-"}).items():  # some configs have no number in the paper
         if what not in told and (what or not reports):
             yield Cell(_row(config, what), number, why, command=f"`--config {name}`")
 
 
 def _is_comparable(report: dict[str, Any]) -> bool:
-    """Whether a run was evaluated on all that the paper's row is about; reports of older versions do not say."""
+    """Whether a run was evaluated on the complete data of the paper's row; reports of older versions do not say."""
     return report["comparable"] if "comparable" in report else report.get("paper", {}).get("comparable", False)
 
 
@@ -141,7 +141,7 @@ def _paper_numbers(config: Any) -> Iterator[tuple[str, str]]:
 
 
 def _our_numbers(config: Any, report: dict[str, Any]) -> dict[str, tuple[str, int]]:
-    """(number with interval, n) by what it is of."""
+    """(number with interval, n), by what the number measures."""
     if isinstance(config, LfwConfig):
         found = {}
         for crop, label in (("centre", "centre crop"), ("mtcnn", "MTCNN crop"), ("whole", "photo as it is")):
@@ -149,11 +149,11 @@ def _our_numbers(config: Any, report: dict[str, Any]) -> dict[str, tuple[str, in
                 one = report["crops"][crop]["identification"]
                 low, high = (100 * side for side in one["interval95"])
                 ours = f"{100 * one['accuracy']:.2f} ± {100 * one['std']:.2f} [{low:.2f}, {high:.2f}]"
-                found[label] = (f"{ours}, {one['persons']} persons", one["n"])
+                found[label] = (f"{ours}, {one['persons']} people", one["n"])
         return found
     if isinstance(config, VideoConfig):
-        # The paper's rows are the best of its classifiers on the validation clips. Of ours none is chosen by these:
-        # linear_svc stands beside the paper's number, the others stand below it.
+        # The paper's rows are the best of its classifiers on the validation clips. None of ours is chosen on these:
+        # linear_svc is shown next to the paper's number, the others below it.
         return {
             f"{label} ({name})" if name != "linear_svc" else label: (accuracy(result[part]) + flaw, result[part]["n"])
             for name, result in report["results"].items()
@@ -168,10 +168,10 @@ def _our_numbers(config: Any, report: dict[str, Any]) -> dict[str, tuple[str, in
             ages = report["ages"].get(key, {"n": 0})
             if ages["n"]:
                 low, high = ages["interval95"]
-                interval = "" if low is None else f" [{low:.2f}, {high:.2f}]"  # one person has none
+                interval = "" if low is None else f" [{low:.2f}, {high:.2f}]"  # a single person has no interval
                 found[label] = (f"{ages['mae']:.2f}{interval}", ages["n"])
         of = report.get("fit", config.fit)
-        label = "" if of == config.fit else f"{of}, "  # not what the row is of
+        label = "" if of == config.fit else f"{of}, "  # not the task of the row
         return found | {label + name: (accuracy(result), result["n"]) for name, result in report["fitted"].items()}
     found = {}
     for task, result in report["last"]["tasks"].items():
@@ -216,7 +216,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = [REPOSITORY / "experiments" / "results", REPOSITORY / "workdirs"]
     parser.add_argument("--results", type=pathlib.Path, nargs="*", default=default, help="folders with reports")
-    parser.add_argument("--table", choices=TITLES, help='only this one, e.g. "Table 4"')
+    parser.add_argument("--table", choices=TITLES, help='print only this one, e.g. "Table 4"')
     named = parser.parse_args(arguments)
     missing = [str(folder) for folder in named.results if not folder.is_dir()]
     if missing and named.results is not default:

@@ -1,4 +1,4 @@
-"""The workdir of a run: of one config and one set of photos."""
+"""The workdir of a run, which belongs to one config and one set of photos."""
 
 import dataclasses
 import hashlib
@@ -11,7 +11,7 @@ from facejax.config import Config, ConfigError
 from facejax.data.metadata import find_set
 from facejax.locks import LOCK
 
-# Fields that decide how a run goes, or what --dry_run says, not what comes out of it: others may go on with a run.
+# Fields that affect how a run proceeds, or what --dry_run prints, but not its results: a run may resume with others.
 OPERATIONAL = (
     "checkpoint.",
     "data.on_corrupt",
@@ -23,47 +23,47 @@ OPERATIONAL = (
 
 
 def check_config(config: Any, workdir: pathlib.Path) -> None:
-    """Writes config.json; a workdir where a run of another config has begun is refused rather than continued.
+    """Writes config.json; refuses a workdir in which a run of another config has begun.
 
-    A field that is newer than the run has its default, which is what was done without it.
+    A field that is newer than the run takes its default, which is how runs behaved before it existed.
 
     Raises:
-        ConfigError: Names the fields that differ.
+        ConfigError: The workdir has a run of another config; the message names the fields that differ.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     differ = _keep(workdir / "config.json", _plain(config), _plain(type(config)()))
     if differ:
-        raise ConfigError(f"{workdir} holds a run of another config (differs in {differ}); choose another --workdir")
+        raise ConfigError(f"{workdir} contains a run of another config (differs in {differ}); choose another --workdir")
 
 
 def check_data(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> None:
-    """Writes data.json, which tells the prepared sets apart; a workdir of other photos is refused.
+    """Writes data.json, which identifies the prepared datasets; refuses a workdir of other photos.
 
     Raises:
-        ConfigError: Names the sets that were prepared otherwise when the run began.
+        ConfigError: The run began on other photos; the message names the datasets that differ.
     """
     now = {name: _set_digest(find_set(data_dir, name)) for name in config.data.name.split("+")}
     differ = _keep(workdir / "data.json", now)
     if differ:
         raise ConfigError(
-            f"{workdir} holds a run on other photos ({differ} in {data_dir} is prepared otherwise); "
-            "name the --data_dir of that run, or choose another --workdir"
+            f"{workdir} contains a run on other photos ({differ} in {data_dir} is different); "
+            "give the --data_dir of that run, or choose another --workdir"
         )
 
 
 def _set_digest(directory: pathlib.Path) -> str:
-    """Short name of a prepared set: of its counts and sizes, and of the records and settings that it was made from.
+    """Digest of a prepared dataset: its counts and sizes, and the records and settings that it was made from.
 
     Raises:
         ConfigError: Its summary is damaged.
     """
     told = (directory / "dataset_info.json").read_bytes()
     summary = directory / "summary.json"
-    if summary.is_file():  # which sets that others prepared lack
+    if summary.is_file():  # absent from datasets prepared by other tools
         try:
             told += json.dumps(json.loads(summary.read_text())["plan"], sort_keys=True).encode()
         except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{summary} is damaged ({error!r}): prepare the set again") from error
+            raise ConfigError(f"{summary} is damaged ({error!r}): prepare the dataset again") from error
     return hashlib.sha256(told).hexdigest()[:12]
 
 
@@ -72,7 +72,7 @@ def _plain(config: Any) -> dict:
 
 
 def _keep(path: pathlib.Path, now: dict, defaults: dict | None = None) -> str:
-    """Writes a file that tells what a workdir's run is of; where one of something else has begun, says what differs."""
+    """Writes a file that identifies a workdir's run; if another one has begun there, returns what differs instead."""
     try:
         before = json.loads(path.read_text()) if path.exists() else {}
     except ValueError as error:
@@ -89,7 +89,7 @@ def _keep(path: pathlib.Path, now: dict, defaults: dict | None = None) -> str:
 
 
 def _filled(values: dict, defaults: dict) -> dict:
-    """The values, with the defaults of those that are missing, also within groups."""
+    """The values, with defaults for those that are missing, also within groups."""
     within = {
         key: _filled(values[key], group) for key, group in defaults.items() if isinstance(group, dict) and key in values
     }
@@ -97,7 +97,7 @@ def _filled(values: dict, defaults: dict) -> dict:
 
 
 def has_begun(workdir: pathlib.Path) -> bool:
-    """Whether there is more than a run leaves that was refused, or stopped before its first checkpoint."""
+    """Whether there is more than what a run leaves that was refused or stopped before its first checkpoint."""
     of_a_start = {"config.json", "data.json", LOCK, "metrics.jsonl", "tensorboard", "profile", "checkpoints"}
     if any((workdir / "checkpoints").glob("*")):
         return True

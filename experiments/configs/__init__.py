@@ -1,1 +1,1 @@
-"""One file a row of the paper; each opens with what it reproduces, the number and the command."""
+"""One file per row of the paper; each starts with what it reproduces, the number and the command."""

@@ -1,4 +1,4 @@
-"""The recipe that the rows of Table 2 share; what differs stands in each config's own file."""
+"""The recipe shared by the rows of Table 2; what differs is in each config's own file."""
 
 from typing import Literal
 
@@ -17,7 +17,7 @@ def affectnet_run(
     dropout_rate: float = 0.0,
     global_pool: Literal["", "avg", "max"] = "",
 ) -> Config:
-    """Fine-tuning on AffectNet's manually labelled photos: head 3 epochs, then all weights 10 (paper section 3)."""
+    """Fine-tuning on AffectNet's manually labelled photos: 3 epochs of the head, then 10 of all weights (section 3)."""
     without_contempt = DataConfig(num_train=283901)
     return Config(
         data=without_contempt if task == "emotion7" else DataConfig(),

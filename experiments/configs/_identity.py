@@ -1,6 +1,6 @@
 """The recipe of the identity networks (paper section 3, stage "identity").
 
-Where the published code differs: its frozen base still moves BatchNorm statistics in the head's stage
+The published code differs: its frozen base still updates BatchNorm statistics in the head's stage
 (--config.stages.head.batch_norm=batch).
 """
 
@@ -8,7 +8,7 @@ from facejax.config import Config, CpuProfile, DataConfig, ModelConfig, PaperRes
 
 
 def vggface2_run(backbone: str, init_from: str, paper: PaperResult, *, dropout_rate: float = 0.0) -> Config:
-    """9131 persons of VGGFace2, a random tenth of each one's photos held out; head 1 epoch, then all weights 10."""
+    """9131 people of VGGFace2, a random tenth of each one's photos held out; 1 epoch of the head, 10 of all weights."""
     return Config(
         batch_size=48,
         data=DataConfig(

@@ -1,4 +1,4 @@
-"""What the rows of Table 5 share; what differs stands in each config's own file."""
+"""The recipe shared by the rows of Table 5; what differs is in each config's own file."""
 
 from facejax.protocol_config import (
     ClipsConfig,
@@ -11,7 +11,7 @@ from facejax.protocol_config import (
 
 
 def vgaf_run(backbone: str, paper: VideoPaper) -> VideoConfig:
-    """All faces from 64 px (the published code) on ArcFace's five points; mean, std over them, then over the frames."""
+    """Faces from 64 px (as published) warped to ArcFace's five points; mean and std over faces, then over frames."""
     return VideoConfig(
         clips=ClipsConfig("vgaf", label="group_emotion", people_kind="group"),
         detection=DetectionConfig(min_face=64.0, choose="all", cut="five_points"),

@@ -2,16 +2,16 @@
 
     python experiments/run.py --config attributes_mobilenet
 
-IMDB-Wiki's frontal photos and all of Adience, mixed; a hidden layer of 256 with dropout that both heads share; softmax
-over 100 ages (read by eq. 1), sigmoid for gender; Adam 1e-3 (no SAM, as the published Keras code has it), batch 80, 3
-epochs. Table 6 measures this network on UTKFace (experiments/tables.py). Starts from `identity_mobilenet`.
+Trains on IMDB-Wiki's frontal photos and all of Adience, mixed. Both heads share a hidden layer of 256 with dropout;
+softmax over 100 ages (decoded by eq. 1), sigmoid for gender; Adam at 1e-3 (no SAM, as in the published Keras code),
+batch 80, 3 epochs. Table 6 measures this network on UTKFace (experiments/tables.py). Starts from `identity_mobilenet`.
 
-The paper does not say on which photos it measured; here it is a tenth of IMDB-Wiki's people, whom no training photo of
-that set shows. Age class: the most probable year is the true one.
+The paper does not say on which photos it measured. Here it is a tenth of IMDB-Wiki's people, who are in none of that
+dataset's training photos. Age class accuracy: the most probable year is the true one.
 
-Not in the recipe: the published code's weight decay of 4e-5 on the dense layers, its augmentation (shear, turns, zoom,
-shifts, flips), and that it takes one step by the ages of a batch, the next by the gender of another. Not run in full
-here: the sets are licence-gated or not at hand.
+Not reproduced from the published code: weight decay of 4e-5 on the dense layers, augmentation (shear, rotation, zoom,
+shifts, flips), and alternating steps, one on the ages of a batch and the next on the gender of another. Not run in full
+here: the datasets are licence-gated or not available.
 """
 
 from facejax.config import (

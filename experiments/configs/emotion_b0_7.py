@@ -2,9 +2,8 @@
 
     python experiments/run.py --config emotion_b0_7
 
-The recipe of `emotion_b2`, whose file says where the published code differs; input 224 px.
-Starts from the best model of `identity_b0`; without one, from random weights, and says so.
-Trained on the 283,901 photos of 7 classes.
+The recipe of `emotion_b2` (see there for differences from the published code); input 224 px. Starts from the best model
+of `identity_b0`; if there is none, from random weights, with a message. Trained on the 283,901 photos of 7 classes.
 
 Not run in full here: AffectNet is licence-gated.
 """

@@ -1,8 +1,8 @@
-"""Expression, 8 classes, EfficientNet-B0, the head alone, on AffectNet (paper Table 2: 49.15 %, 55.87 % for 7 from 8).
+"""Expression, 8 classes, EfficientNet-B0, head only, on AffectNet (paper Table 2: 49.15 %, 55.87 % for 7 from 8).
 
     python experiments/run.py --config emotion_b0_head_only
 
-The first stage of `emotion_b2` alone: the head learns for 3 epochs on the frozen base of `identity_b0`.
+Only the first stage of `emotion_b2`: 3 epochs of the head on the frozen base of `identity_b0`.
 
 Not run in full here: AffectNet is licence-gated.
 """

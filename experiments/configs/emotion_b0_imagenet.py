@@ -2,9 +2,9 @@
 
     python experiments/run.py --config emotion_b0_imagenet
 
-The recipe of `emotion_b2`, whose file says where the published code differs; input 224 px.
-Starts from published ImageNet weights, `tf_efficientnet_b0.ns_jft_in1k` (docs/weights.md says where they are and how
-to bring the file to a machine without a network).
+The recipe of `emotion_b2` (see there for differences from the published code); input 224 px. Starts from published
+ImageNet weights, `tf_efficientnet_b0.ns_jft_in1k` (docs/weights.md says where to get them and how to use the file on an
+offline machine).
 
 Not run in full here: AffectNet is licence-gated.
 """

@@ -2,16 +2,17 @@
 
     python experiments/run.py --config emotion_b2
 
-Head 3 epochs at 1e-3 on the frozen base, then all weights 10 epochs at 1e-4; SAM (rho 0.05) over Adam, batch 32,
-class-weighted softmax (eq. 2), no augmentation; 260 px. It starts from the best model of `identity_b2`, as in the
-paper; where that was not run, from random weights: the run says so, and the paper's number is not to be expected.
+3 epochs of the head at 1e-3 on the frozen base, then 10 epochs of all weights at 1e-4; SAM (rho 0.05) over Adam, batch
+32, class-weighted softmax (eq. 2), no augmentation; input 260 px. Starts from the best model of `identity_b2`, as in
+the paper. If there is none, it starts from random weights: the run says so, and the paper's number should not be
+expected.
 
-Where the published code differs from the paper: it trains all weights for 6 epochs (--config.stages.full.epochs=6), and
-its frozen base still moves BatchNorm statistics (--config.stages.head.batch_norm=batch, which forgoes computing the
-features once). Its weighted mean is the default here; --config.loss.class_weights=example is eq. 2 as printed.
+The published code differs from the paper: it trains all weights for 6 epochs (--config.stages.full.epochs=6), and its
+frozen base still updates BatchNorm statistics (--config.stages.head.batch_norm=batch, which rules out computing the
+features only once). Its weighted mean is the default here; --config.loss.class_weights=example is eq. 2 as printed.
 
-Time: without an accelerator and without AffectNet the CPU profile trains on the built-in set (rendered faces) in
-9 to 14 minutes on 2 idle cores (experiments/results/README.md). The full recipe was not run here: AffectNet is
+Time: without an accelerator and without AffectNet, the CPU profile trains on the built-in dataset (rendered faces) in 9
+to 14 minutes on 2 idle cores (experiments/results/README.md). The full recipe was not run here: AffectNet is
 licence-gated.
 """
 

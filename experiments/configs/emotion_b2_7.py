@@ -2,10 +2,10 @@
 
     python experiments/run.py --config emotion_b2_7
 
-The recipe of `emotion_b2`, whose file says where the published code differs; input 260 px.
-Starts from the best model of `identity_b2`; without one, from random weights, and says so.
-Its features are the maximum over the pixels instead of the mean, as in the published code, which does so for this row
-alone; the paper does not say it (--config.model.global_pool=avg is as in the other rows).
+The recipe of `emotion_b2` (see there for differences from the published code); input 260 px. Starts from the best model
+of `identity_b2`; if there is none, from random weights, with a message. It uses global max pooling instead of average
+pooling, as the published code does for this row only; the paper does not mention it (--config.model.global_pool=avg is
+as in the other rows).
 
 Not run in full here: AffectNet is licence-gated.
 """

@@ -2,11 +2,11 @@
 
     python experiments/run.py --config emotion_inception_imagenet
 
-The recipe of `emotion_b2`, whose file says where the published code differs; input 299 px.
-Starts from published ImageNet weights, `inception_v3.tf_in1k` (docs/weights.md says where they are and how to bring
-the file to a machine without a network).
+The recipe of `emotion_b2` (see there for differences from the published code); input 299 px. Starts from published
+ImageNet weights, `inception_v3.tf_in1k` (docs/weights.md says where to get them and how to use the file on an offline
+machine).
 
-The CPU profile has 75 px, below which this network leaves nothing of a photo.
+The CPU profile uses 75 px; with smaller inputs, no pixels are left in this network's last feature maps.
 
 Not run in full here: AffectNet is licence-gated.
 """

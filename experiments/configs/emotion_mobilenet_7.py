@@ -2,11 +2,10 @@
 
     python experiments/run.py --config emotion_mobilenet_7
 
-The recipe of `emotion_b2`, whose file says where the published code differs; input 224 px.
-Starts from the best model of `identity_mobilenet`; without one, from random weights, and says so.
-The paper has no number for it, but its authors give 64.71 %, and Tables 4 and 5, to a network trained so
-(mobilenet_7.h5).
-(The published code trains this network in Keras: a hidden layer of 256, Adam without SAM, batch 80.)
+The recipe of `emotion_b2` (see there for differences from the published code); input 224 px. Starts from the best model
+of `identity_mobilenet`; if there is none, from random weights, with a message. The paper has no number for it, but its
+authors attribute 64.71 %, and Tables 4 and 5, to a network trained this way (mobilenet_7.h5). (The published code
+trains this network in Keras: a hidden layer of 256, Adam without SAM, batch 80.)
 
 Not run in full here: AffectNet is licence-gated.
 """

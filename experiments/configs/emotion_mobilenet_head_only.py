@@ -1,8 +1,8 @@
-"""Expression, 8 classes, MobileNet-v1, the head alone, on AffectNet (paper Table 2: 40.58 %, 45.17 % for 7 from 8).
+"""Expression, 8 classes, MobileNet-v1, head only, on AffectNet (paper Table 2: 40.58 %, 45.17 % for 7 from 8).
 
     python experiments/run.py --config emotion_mobilenet_head_only
 
-The first stage of `emotion_b2` alone: the head learns for 3 epochs on the frozen base of `identity_mobilenet`.
+Only the first stage of `emotion_b2`: 3 epochs of the head on the frozen base of `identity_mobilenet`.
 
 Not run in full here: AffectNet is licence-gated.
 """

@@ -2,11 +2,10 @@
 
     python experiments/run.py --config emotion_mobilenet_imagenet
 
-The recipe of `emotion_b2`, whose file says where the published code differs; input 224 px.
-Starts from published ImageNet weights, `mobilenet_v1.keras_in1k` (docs/weights.md says where they are and how to
-bring the file to a machine without a network).
-(The published code trains this network in Keras: a hidden layer of 256, Adam without SAM, batch 80; and feeds it in
-"caffe" mode, here RGB in -1 to 1: see `identity_mobilenet`.)
+The recipe of `emotion_b2` (see there for differences from the published code); input 224 px. Starts from published
+ImageNet weights, `mobilenet_v1.keras_in1k` (docs/weights.md says where to get them and how to use the file on an
+offline machine). (The published code trains this network in Keras: a hidden layer of 256, Adam without SAM, batch 80,
+with input in "caffe" mode. Here the input is RGB in -1 to 1: see `identity_mobilenet`.)
 
 Not run in full here: AffectNet is licence-gated.
 """

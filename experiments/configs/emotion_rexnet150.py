@@ -2,10 +2,9 @@
 
     python experiments/run.py --config emotion_rexnet150
 
-The recipe of `emotion_b2`, whose file says where the published code differs; input 224 px.
-Starts from the best model of `identity_rexnet150`; without one, from random weights, and says so.
-Dropout of 0.2 before the head, as in `identity_rexnet150`.
-The paper has no number for it.
+The recipe of `emotion_b2` (see there for differences from the published code); input 224 px. Starts from the best model
+of `identity_rexnet150`; if there is none, from random weights, with a message. Dropout of 0.2 before the head, as in
+`identity_rexnet150`. The paper has no number for it.
 
 Not run in full here: AffectNet is licence-gated.
 """

@@ -1,9 +1,9 @@
-"""Expression, 8 classes, RexNet-150, the head alone, on AffectNet (paper Table 2: 48.88 %, 56.95 % for 7 from 8).
+"""Expression, 8 classes, RexNet-150, head only, on AffectNet (paper Table 2: 48.88 %, 56.95 % for 7 from 8).
 
     python experiments/run.py --config emotion_rexnet150_head_only
 
-The first stage of `emotion_b2` alone: the head learns for 3 epochs on the frozen base of `identity_rexnet150`,
-with its dropout of 0.2 before the head.
+Only the first stage of `emotion_b2`: 3 epochs of the head on the frozen base of `identity_rexnet150`, with its dropout
+of 0.2 before the head.
 
 Not run in full here: AffectNet is licence-gated.
 """

@@ -2,8 +2,8 @@
 
     python experiments/run.py --config emotion_senet50
 
-The recipe of `emotion_b2`, whose file says where the published code differs; input 224 px.
-Starts from the best model of `identity_senet50`; without one, from random weights, and says so.
+The recipe of `emotion_b2` (see there for differences from the published code); input 224 px. Starts from the best model
+of `identity_senet50`; if there is none, from random weights, with a message.
 
 Not run in full here: AffectNet is licence-gated.
 """

@@ -1,8 +1,8 @@
-"""Expression, 8 classes, SENet-50, the head alone, on AffectNet (paper Table 2: 40.87 %, 44.76 % for 7 from 8).
+"""Expression, 8 classes, SENet-50, head only, on AffectNet (paper Table 2: 40.87 %, 44.76 % for 7 from 8).
 
     python experiments/run.py --config emotion_senet50_head_only
 
-The first stage of `emotion_b2` alone: the head learns for 3 epochs on the frozen base of `identity_senet50`.
+Only the first stage of `emotion_b2`: 3 epochs of the head on the frozen base of `identity_senet50`.
 
 Not run in full here: AffectNet is licence-gated.
 """

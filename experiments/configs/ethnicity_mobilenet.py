@@ -1,12 +1,12 @@
-"""Ethnicity, MobileNet-v1, a new head beside age and gender on one base (paper Table 7: 87.6 % with a new FC layer).
+"""Ethnicity, MobileNet-v1, a new head next to age and gender on one base (paper Table 7: 87.6 % with a new FC layer).
 
     python experiments/run.py --config ethnicity_mobilenet
 
-UTKFace, aligned and cropped, 20,149 photos to train and 3,559 to test; five classes with class weights (eq. 2); the
-base and the heads of `attributes_mobilenet` stay as they are, so that one pass gives all three. Head 3 epochs at 1e-3:
-the paper does not say how long; this is what it takes for the other heads.
+UTKFace, aligned and cropped, 20,149 photos for training and 3,559 for testing; five classes with class weights (eq. 2);
+the base and the heads of `attributes_mobilenet` are frozen, so that one pass gives all three. The head is trained for 3
+epochs at 1e-3: the paper does not say how long; this is what the other heads take.
 
-Not run in full here: UTKFace is not at hand.
+Not run in full here: UTKFace is not available.
 """
 
 from facejax.config import Config, CpuProfile, DataConfig, ModelConfig, PaperResult, StageConfig, StagesConfig

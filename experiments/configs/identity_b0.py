@@ -1,12 +1,12 @@
-"""Identity, 9131 persons, EfficientNet-B0, on VGGFace2 (paper section 3: 95.4 % of the held-out photos).
+"""Identity, 9131 people, EfficientNet-B0, on VGGFace2 (paper section 3: 95.4 % of the held-out photos).
 
     python experiments/run.py --config identity_b0
 
-Batch 48, SAM over Adam, RandomResizedCrop and flip; head 1 epoch at 1e-3 on the frozen base, all weights 10 epochs at
-1e-4; input 224 px. Starts from the ImageNet weights `tf_efficientnet_b0.ns_jft_in1k`.
+Batch 48, SAM over Adam, RandomResizedCrop and flip; 1 epoch of the head at 1e-3 on the frozen base, then 10 epochs of
+all weights at 1e-4; input 224 px. Starts from the ImageNet weights `tf_efficientnet_b0.ns_jft_in1k`.
 
-Not run in full here: VGGFace2 is licence-gated. Without it, on a CPU, the profile learns 30 persons of the
-built-in set from 40 photos each.
+Not run in full here: VGGFace2 is licence-gated. Without it, the CPU profile learns 30 people of the built-in dataset
+from 40 photos each.
 """
 
 from experiments.configs._identity import vggface2_run

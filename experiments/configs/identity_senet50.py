@@ -1,12 +1,13 @@
-"""Identity, 9131 persons, SENet-50, on VGGFace2 (the paper takes it ready-made from VGGFace2).
+"""Identity, 9131 people, SENet-50, on VGGFace2 (the paper takes its published VGGFace2 weights).
 
     python experiments/run.py --config identity_senet50
 
-Batch 48, SAM over Adam, RandomResizedCrop and flip; head 1 epoch at 1e-3 on the frozen base, all weights 10 epochs at
-1e-4; input 224 px. Starts from random weights: no ImageNet file of this layout is listed in docs/weights.md.
+Batch 48, SAM over Adam, RandomResizedCrop and flip; 1 epoch of the head at 1e-3 on the frozen base, then 10 epochs of
+all weights at 1e-4; input 224 px. Starts from random weights: no ImageNet file of this layout is listed in
+docs/weights.md.
 
-Not run in full here: VGGFace2 is licence-gated. Without it, on a CPU, the profile learns 30 persons of the
-built-in set from 40 photos each.
+Not run in full here: VGGFace2 is licence-gated. Without it, the CPU profile learns 30 people of the built-in dataset
+from 40 photos each.
 """
 
 from experiments.configs._identity import vggface2_run

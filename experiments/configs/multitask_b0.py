@@ -2,9 +2,9 @@
 
     python experiments/run.py --config multitask_b0
 
-The successor of `emotion_b0`: two heads on one pass of the backbone, class-weighted softmax for the 8 expressions and
-one minus the mean concordance coefficient for valence and arousal; batch 48, else the recipe of `emotion_b2`, of which
-the published code again trains all weights for 6 epochs. The numbers are those that the EmotiEffLib repository states
+The successor of `emotion_b0`: two heads on one pass of the backbone, with class-weighted softmax for the 8 expressions
+and one minus the mean concordance coefficient for valence and arousal; batch 48, otherwise the recipe of `emotion_b2`
+(the published code again trains all weights for 6 epochs). The numbers are those that the EmotiEffLib repository states
 for its model of this kind.
 
 Not run in full here: AffectNet is licence-gated.

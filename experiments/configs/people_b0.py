@@ -1,12 +1,12 @@
-"""Expression, age, gender, ethnicity, valence and arousal at once, EfficientNet-B0, on the built-in set `people`.
+"""Expression, age, gender, ethnicity, valence and arousal at once, EfficientNet-B0, on the built-in dataset `people`.
 
     python experiments/run.py --config people_b0
 
 Five heads on one pass, all trained from random weights on rendered photos with exact labels. Not a row of the paper: it
-shows that the set can be learnt (docs/people.md has its results beside those of a linear classifier on pixels), and
-`init_from=people_b0` is what its pre-training is worth for real photos (experiments/people_study.py).
+shows that the dataset can be learnt (docs/people.md compares its results with a linear classifier on pixels), and
+`init_from=people_b0` measures what pre-training on it is worth for real photos (experiments/people_study.py).
 
-Time: on one CPU core, beside other work, the CPU profile took 57 minutes after 16 for rendering the photos
+Time: on one CPU core, alongside other work, the CPU profile took 57 minutes, after 16 for rendering the photos
 (experiments/results/README.md); the full recipe was not run.
 """
 

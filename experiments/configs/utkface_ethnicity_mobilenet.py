@@ -3,10 +3,10 @@
     python tools/prepare_dataset.py utkface --raw UTKFACE --out data
     python experiments/run.py --config utkface_ethnicity_mobilenet --config.network.init_from=identity_mobilenet
 
-UTKFace aligned and cropped, 20,149 photos to fit and 3,559 to test; L2-normed features, classes weighted, C by
-cross-validation on the training photos. ``logistic`` is a new softmax layer trained to the optimum; the same layer by
-SAM, as every head is trained here, is `ethnicity_mobilenet`. Every accuracy also by group. Where UTKFace is not
-prepared, rendered photos of `people` take its place; without `init_from` the weights are random.
+UTKFace aligned and cropped, 20,149 photos for fitting and 3,559 for testing; L2-normed features, classes weighted, C by
+cross-validation on the training photos. ``logistic`` is a new softmax layer trained to the optimum;
+`ethnicity_mobilenet` trains the same layer with SAM, like every head here. Every accuracy is also reported by group. If
+UTKFace is not prepared, rendered photos of `people` are used instead; without `init_from`, the weights are random.
 """
 
 from facejax.protocol_config import AttributesConfig, AttributesPaper, NetworkConfig

@@ -5,13 +5,14 @@ r"""Age and gender on photos in the wild, MobileNet-v1 (paper Table 6: gender 93
     python experiments/run.py --config utkface_mobilenet --data_dir data_wild \
         --config.network.init_from=attributes_mobilenet
 
-The folder is its own, since `utkface_ethnicity_mobilenet` has the aligned photos in ``data``. On 3,287 listed photos of
-people aged 21 to 60 the paper has 97.5 % and 5.39 years; ours are all photos of that age, unless the set is prepared
-with ``--option listing=utk_test.csv``. Nothing is trained. All photos with one face, by the thresholds and the smallest
-face of the published code; MTCNN box with margin 0.4; age by eq. 1. Every metric also by gender, ethnicity, both
-together and age, with the gap and who is served worst. Where UTKFace is not prepared, rendered photos of `people` take
-its place; without `init_from` the network has no heads and nothing to say. (The published programme widens boxes by
-10 px on every side, and calls male what gets 0.6 or more, here 0.5; the paper says neither.)
+It has a data folder of its own, since `utkface_ethnicity_mobilenet` has the aligned photos in ``data``. On 3,287 listed
+photos of people aged 21 to 60, the paper has 97.5 % and 5.39 years; ours are all photos of that age, unless the dataset
+is prepared with ``--option listing=utk_test.csv``. Nothing is trained. Uses all photos with one face, with the
+thresholds and the smallest face of the published code; MTCNN box with margin 0.4; age by eq. 1. Every metric is also
+reported by gender, ethnicity, both together and age, with the gap and the worst-served group. If UTKFace is not
+prepared, rendered photos of `people` are used instead; without `init_from`, the network has no heads and predicts
+nothing. (The published program widens boxes by 10 px on every side, and predicts male from 0.6 on, here 0.5; the paper
+says neither.)
 """
 
 from facejax.protocol_config import AttributesConfig, AttributesPaper, FacesConfig, NetworkConfig

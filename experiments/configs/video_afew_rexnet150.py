@@ -4,11 +4,10 @@ r"""AFEW, emotion of a clip with RexNet-150 (paper Table 4: 57.27 %).
         --config.network.init_from=emotion_rexnet150_7
 
 The largest face of every frame; mean, max, min and std of the features over the frames, L2-normed; linear SVM, RBF SVM
-and random forest, with C chosen by cross-validation on the training clips
-(--config.classifier.choose_by=peeking_at_validation is what the published constants come from). Training clips without
-a face are dropped, validation clips without one get zeros. The one RexNet-150 that Table 2 has with all weights trained
-is of 7 expressions. Without AFEW (licence-gated) rendered clips of `people` take its place; without `init_from` the
-weights are random.
+and random forest, with C chosen by cross-validation on the training clips (the published constants come from
+--config.classifier.choose_by=peeking_at_validation). Training clips without a face are dropped, validation clips
+without one get zeros. The only RexNet-150 in Table 2 with all weights trained is for 7 expressions. Without AFEW
+(licence-gated), rendered clips of `people` are used instead; without `init_from`, the weights are random.
 """
 
 from facejax.protocol_config import NetworkConfig, VideoConfig, VideoPaper

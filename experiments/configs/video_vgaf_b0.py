@@ -4,10 +4,10 @@ r"""VGAF, emotion of a group in a clip with EfficientNet-B0 (paper Table 5: 66.8
         --config.network.init_from=emotion_b0
 
 All faces of every frame, warped onto ArcFace's five points; mean and std over the faces of a frame, then mean and std
-over the frames, L2-normed; classifiers and rules for clips without a face as in video_afew_b0. The published row is of
-Table 2's network (enet_b0_8_best_vgaf). The published code: linear_svc with C=0.5, found on the validation clips;
-smallest face 64 px, as here. Without VGAF (licence-gated) rendered clips of `people` take its
-place; without `init_from` the weights are random.
+over the frames, L2-normed; classifiers and handling of clips without a face as in video_afew_b0. The published row is
+from Table 2's network (enet_b0_8_best_vgaf). The published code uses linear_svc with C=0.5, chosen on the validation
+clips, and a smallest face of 64 px, as here. Without VGAF (licence-gated), rendered clips of `people` are used instead;
+without `init_from`, the weights are random.
 """
 
 from experiments.configs._video import vgaf_run

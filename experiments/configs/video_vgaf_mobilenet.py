@@ -4,10 +4,10 @@ r"""VGAF, emotion of a group in a clip with MobileNet-v1 (paper Table 5: 68.92 %
         --config.network.init_from=emotion_mobilenet_7
 
 All faces of every frame, warped onto ArcFace's five points; mean and std over the faces of a frame, then mean and std
-over the frames, L2-normed; classifiers and rules for clips without a face as in video_afew_mobilenet. The published row
-is of the network trained on 7 expressions (mobilenet_7.h5). The published code: svc_rbf with C=1, found on the
-validation clips; smallest face 64 px, as here. Without VGAF (licence-gated) rendered clips of
-`people` take its place; without `init_from` the weights are random.
+over the frames, L2-normed; classifiers and handling of clips without a face as in video_afew_mobilenet. The published
+row is from the network trained on 7 expressions (mobilenet_7.h5). The published code uses svc_rbf with C=1, chosen on
+the validation clips, and a smallest face of 64 px, as here. Without VGAF (licence-gated), rendered clips of `people`
+are used instead; without `init_from`, the weights are random.
 """
 
 from experiments.configs._video import vgaf_run

@@ -4,9 +4,9 @@ r"""VGAF, emotion of a group in a clip with RexNet-150 (paper Table 5: 63.58 %).
         --config.network.init_from=emotion_rexnet150_7
 
 All faces of every frame, warped onto ArcFace's five points; mean and std over the faces of a frame, then mean and std
-over the frames, L2-normed; classifiers and rules for clips without a face as in video_afew_rexnet150. The one
-RexNet-150 that Table 2 has with all weights trained is of 7 expressions. Without VGAF (licence-gated) rendered clips of
-`people` take its place; without `init_from` the weights are random.
+over the frames, L2-normed; classifiers and handling of clips without a face as in video_afew_rexnet150. The only
+RexNet-150 in Table 2 with all weights trained is for 7 expressions. Without VGAF (licence-gated), rendered clips of
+`people` are used instead; without `init_from`, the weights are random.
 """
 
 from experiments.configs._video import vgaf_run

@@ -1,1 +1,1 @@
-"""Protocols that train no network: what `run.py` starts for a `VideoConfig`, `LfwConfig` or `AttributesConfig`."""
+"""Protocols that train no network, which `run.py` runs for a `VideoConfig`, `LfwConfig` or `AttributesConfig`."""

@@ -41,10 +41,10 @@ class Judged:
     """A metric that has a value for any subset of the photos.
 
     Attributes:
-        name: For reports.
-        metric: From indices to its value; photos without the label do not count.
+        name: Name for reports.
+        metric: Maps indices to its value; photos without the label do not count.
         known: (n,) bool: photos with the label.
-        higher_is_better: Of the metric.
+        higher_is_better: Whether higher values are better.
     """
 
     name: str
@@ -58,16 +58,17 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
     directory, faces, description = _open(config, data_dir)
     if config.fit and faces.train_split == faces.eval_split:
         raise ConfigError(
-            f"--config.faces.train_split={faces.train_split} is the split that is reported: what learns from it "
-            "is judged by others"
+            f"--config.faces.train_split={faces.train_split} is the evaluation split: a classifier "
+            "must be fitted on other photos"
         )
     source, left_out = _photos(directory, faces, faces.eval_split)
     model, network = load_network(config.network, config.seed, workdir)
     heads = [head for head in config.heads if head in model.cfg.tasks and TASKS[head].label_key in source.label_keys]
     if config.network.init_from and not heads and config.fit not in source.label_keys:
         raise ConfigError(
-            f"--config.network.init_from={config.network.init_from} tells {', '.join(model.cfg.tasks) or 'nothing'}: "
-            f"nothing that {source.name} has labels of and --config.heads names ({', '.join(config.heads)})"
+            f"--config.network.init_from={config.network.init_from} has heads for "
+            f"{', '.join(model.cfg.tasks) or 'nothing'}: no task that {source.name} has labels for and "
+            f"--config.heads names ({', '.join(config.heads)})"
         )
     logger.info("%d photos of %s; network: %s", len(source), source.name, network)
     outputs = _outputs(model, network, source, faces.eval_split, workdir)
@@ -100,7 +101,7 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
         task = TASKS[head]
         labels = class_labels(source, task)
         if task.kind == "age":
-            labels = source.labels(task.label_key)  # where the set has them, with fractions
+            labels = source.labels(task.label_key)  # with fractions, where the dataset has them
         labels = np.where(readable, labels, -1)
         scores = probabilities(task, outputs[head])
         report["heads"][head] = evaluate_task(task, scores, labels).to_dict()
@@ -138,11 +139,11 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
 
 
 def _open(config: AttributesConfig, data_dir: pathlib.Path) -> tuple[pathlib.Path, FacesConfig, str]:
-    """(data folder, set and splits, description): those of the config, or of `people` where it is not prepared.
+    """(data folder, dataset and splits, description): those of the config, or of `people` if it is not prepared.
 
     Raises:
-        ConfigError: There is no such set.
-        FileNotFoundError: It is not prepared, and not the set of the paper, whose place `people` takes.
+        ConfigError: There is no such dataset.
+        FileNotFoundError: It is not prepared, and is not the paper's dataset, which `people` can replace.
     """
     faces = config.faces
     if faces.name != "people":
@@ -152,11 +153,11 @@ def _open(config: AttributesConfig, data_dir: pathlib.Path) -> tuple[pathlib.Pat
         except FileNotFoundError as error:
             if faces.name not in list_datasets():
                 known = nearest(faces.name, list_datasets())
-                raise ConfigError(f"--config.faces.name={faces.name}: no such data set{known}") from error
+                raise ConfigError(f"--config.faces.name={faces.name}: no such dataset{known}") from error
             if faces.name != config.paper.dataset:
                 raise
             logger.info("%s", error)
-            logger.info("Its place is taken by the built-in set `people`: rendered heads, not photos of real people.")
+            logger.info("Using the built-in dataset `people` instead: rendered heads, not photos of real people.")
     rendered = DataConfig(people_train=faces.people_train, people_validation=faces.people_validation)
     directory = prepare_people(Config(data=rendered), data_dir)
     faces = dataclasses.replace(faces, name="people", train_split="train", eval_split="validation", person="")
@@ -164,10 +165,10 @@ def _open(config: AttributesConfig, data_dir: pathlib.Path) -> tuple[pathlib.Pat
 
 
 def _photos(directory: pathlib.Path, faces: FacesConfig, split: str) -> tuple[FaceSource, int | None]:
-    """The photos of a split that count, and how many do not since no single face is on them; None where all count.
+    """The photos of a split that are used, and how many are left out for not having a single face (None: all are used).
 
     Raises:
-        ConfigError: There is no such split, or none has a single face.
+        ConfigError: There is no such split, or no photo has a single face.
     """
     try:
         source = FaceSource(directory, faces.name, split, on_corrupt="skip")
@@ -182,16 +183,16 @@ def _photos(directory: pathlib.Path, faces: FacesConfig, split: str) -> tuple[Fa
             f"{source.name}. Prepare it with --crop mtcnn, or take all photos: --config.faces.single_face=false"
         )
     left_out = len(source) - len(kept)
-    logger.info("%s: %d of %d photos left out, not of one face", source.name, left_out, len(source))
+    logger.info("%s: %d of %d photos left out for not having exactly one face", source.name, left_out, len(source))
     return kept, left_out
 
 
 def _outputs(
     model: LoadedModel, network: str, source: FaceSource, split: str, workdir: pathlib.Path
 ) -> dict[str, np.ndarray]:
-    """Features and raw outputs of all photos of a split; read back where they were made before from the same.
+    """Features and raw outputs of all photos of a split; cached ones are reused if they were made from the same inputs.
 
-    Rows of nan stand for photos that cannot be read, since their neighbours have labels of their own.
+    Photos that cannot be read have rows of nan, so that rows and labels stay aligned.
     """
 
     def make(path: pathlib.Path) -> None:
@@ -224,7 +225,7 @@ def _outputs(
 
 
 def _readable(outputs: dict[str, np.ndarray]) -> np.ndarray:
-    """(photos,) bool: those that could be read."""
+    """(photos,) bool: whether each could be read."""
     return np.isfinite(outputs["features"][:, 0])
 
 
@@ -233,8 +234,8 @@ def _fit(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Table 7: classifiers on L2-normed features of the train split; (result, predicted classes) by classifier.
 
-    Classes weigh inversely to their frequency, as the paper has it for ethnicity. Photos whose label is negative
-    neither teach nor count; those that could not be read are among them.
+    Classes are weighted inversely to their frequency, as in the paper for ethnicity. Photos with a negative label,
+    including those that could not be read, are used neither for fitting nor for evaluation.
     """
     of, names = config.classifier, _NAMES[config.fit]
     results, predicted = {}, {}
@@ -255,7 +256,7 @@ def _fit(
 
 
 def _by_person(right: np.ndarray, known: np.ndarray, persons: np.ndarray | None, seed: int) -> dict[str, Any]:
-    """The interval of an accuracy by drawing persons, in the place of Wilson's; nothing where these are not known."""
+    """Interval of an accuracy by bootstrap over people, replacing Wilson's; empty if people are not known."""
     if persons is None:
         return {}
     return {"interval95": list(accuracy_interval(right, np.flatnonzero(known), persons[known], seed))}
@@ -268,7 +269,7 @@ def _mean(name: str, values: np.ndarray, known: np.ndarray, higher_is_better: bo
 def _by_groups(
     config: AttributesConfig, judged: Judged, source: FaceSource, persons: np.ndarray | None
 ) -> list[FairnessResult]:
-    """The metric by each attribute of the config that the set has, and by gender and ethnicity together."""
+    """The metric by each attribute of the config that the dataset has, and by gender and ethnicity together."""
     labels = {attribute: source.labels(attribute) for attribute in config.group_by if attribute in source.label_keys}
     return [
         by_group(
@@ -289,15 +290,15 @@ def _markdown(config: AttributesConfig, report: dict[str, Any], results: list[Fa
     paper = report["paper"]
     on = f"On **{report['data']}**, {report['photos']} photos."
     if report["left_out"] is not None:
-        on += f" Only those with one face; {report['left_out']} others are left out."
+        on += f" Only those with exactly one face; {report['left_out']} others are left out."
     if report["corrupt"]:
-        on += f" {report['corrupt']} of them cannot be read and count nowhere."
+        on += f" {report['corrupt']} of them cannot be read and are excluded."
     if report["draws"] == "persons":
-        on += " All intervals draw persons."
+        on += " All intervals are by bootstrap over people."
     lines = [f"# Attributes: {report['network']}", "", on, ""]
     if not report["comparable"]:
-        lines += [f"**Not on the whole of {paper['dataset']}: the paper's numbers cannot be compared.**", ""]
-    lines += ["| what | n | ours [95 % interval] | paper |", "|---|---|---|---|"]
+        lines += [f"**Not on all of {paper['dataset']}: the paper's numbers cannot be compared.**", ""]
+    lines += ["| metric | n | ours [95 % interval] | paper |", "|---|---|---|---|"]
     theirs = {"gender": paper["gender"], "gender, aged 21-60": paper["gender_21_60"]}
     for head, found in report["heads"].items():
         if "accuracy" in found:
@@ -314,9 +315,9 @@ def _markdown(config: AttributesConfig, report: dict[str, Any], results: list[Fa
         label = f"{config.fit} accuracy %, {name} on features (balanced {balanced})"
         lines.append(f"| {label} | {found['n']} | {accuracy(found)} | {paper[name] or '-'} |")
     if paper["gender_21_60"]:
-        lines += ["", "Ages 21-60: the paper has 3,287 listed photos, ours are all photos of that age in this set."]
+        lines += ["", "Ages 21-60: the paper has 3,287 listed photos, ours are all photos of that age in this dataset."]
     lines += ["", "## By group", ""]
-    lines += [f"Intervals draw {report['draws']} (1000 draws).", ""]
+    lines += [f"Intervals: bootstrap over {report['draws']} (1000 draws).", ""]
     for result in results:
         lines += [f"### {result.metric}, by {result.attribute}", ""]
         lines += [*result.markdown(percent=result.higher_is_better), ""]

@@ -1,4 +1,4 @@
-"""Detector and cropping of a `DetectionConfig`, and the faces of a set's clips on disk, found once for all networks."""
+"""Detection and cropping by a `DetectionConfig`; the faces of a dataset's clips, cached on disk for all networks."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ from facejax.video.features import Clip
 from facejax.video.frames import Frame, VideoError, array_frames, read_frames
 
 logger = logging.getLogger("facejax")
-FORMAT = 1  # raised when the same clips and settings begin to give other files
+FORMAT = 1  # incremented when the same clips and settings start to give different files
 _SECONDS_BETWEEN_LINES = 30.0
 
 
@@ -40,7 +40,7 @@ def make_detector(config: DetectionConfig) -> MTCNN:
 
 @contextlib.contextmanager
 def naming(field: str, value: str) -> Iterator[None]:
-    """A context that reads what a field of the config names; a ValueError in it becomes a ConfigError with its name."""
+    """Context for reading what a config field names; turns a ValueError into a ConfigError that names the field."""
     try:
         yield
     except ValueError as error:
@@ -49,12 +49,12 @@ def naming(field: str, value: str) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class ClipSet:
-    """The clips that a config means, and where they come from.
+    """The clips selected by a config, and where they come from.
 
     Attributes:
-        name: Name of the set that is read.
-        description: In words, for reports.
-        records: Of its clips, train before validation.
+        name: Name of the dataset that is read.
+        description: Description for reports.
+        records: Records of its clips, train before validation.
         labels: Names of the classes.
     """
 
@@ -65,11 +65,11 @@ class ClipSet:
 
 
 def open_clips(config: ClipsConfig) -> ClipSet:
-    """The set of the config, or clips of `people` in its place where no folder is given.
+    """The dataset of the config, or clips of `people` if no folder is given.
 
     Raises:
         ConfigError: Its clips have no such label.
-        FileNotFoundError: The folder is not that of the set.
+        FileNotFoundError: The folder does not contain the dataset.
     """
     labels = EMOTION7 if config.label == "emotion" else GROUP_EMOTION
     if config.raw and config.name != "people":
@@ -78,8 +78,8 @@ def open_clips(config: ClipsConfig) -> ClipSet:
         return _with_labels(config, ClipSet(config.name, config.name, records, labels))
     if config.name != "people":
         logger.info(
-            "%s is not given (--config.clips.raw=DIR; docs/datasets.md says where to get it). Its place is taken by "
-            "clips of the built-in set `people`: rendered heads, not films of real people.",
+            "%s is not given (--config.clips.raw=DIR; see docs/datasets.md for where to get it). Using clips of the "
+            "built-in dataset `people` instead: rendered heads, not videos of real people.",
             config.name,
         )
     options = {"kind": config.people_kind, "num_train": config.people_train, "num_validation": config.people_validation}
@@ -99,7 +99,7 @@ def _with_labels(config: ClipsConfig, clips: ClipSet) -> ClipSet:
 
 
 def clip_label(config: ClipsConfig, record: Record) -> int:
-    """Class of a clip among the labels of its set, -1 for none of them."""
+    """Class of a clip among the labels of its dataset, -1 for none of them."""
     label = record.labels[config.label]
     assert isinstance(label, int)
     return TASKS["emotion7"].label_map[label] if config.label == "emotion" else label
@@ -108,11 +108,11 @@ def clip_label(config: ClipsConfig, record: Record) -> int:
 def faces_of_clips(
     config: ClipsConfig, detection: DetectionConfig, clips: ClipSet, data_dir: pathlib.Path
 ) -> Iterator[tuple[Clip, ClipFaces]]:
-    """Yields each clip with its faces, from ``data_dir/clips/<set>-<digest>/`` where they were found before.
+    """Yields each clip with its faces, from ``data_dir/clips/<set>-<digest>/`` if they were found before.
 
-    One file a clip, written whole: a run that was stopped goes on where it was, and the next network starts at once.
-    A clip whose file has changed is looked at again. One that cannot be read is logged, counts as one without a frame
-    and a face, and is tried anew by the next call.
+    There is one file per clip, written atomically: an interrupted run resumes where it was, and the next network starts
+    at once. A clip whose file has changed is processed again. One that cannot be read is logged, counts as a clip
+    without frames and faces, and is tried again by the next call.
     """
     directory = data_dir / "clips" / f"{clips.name}-{_digest(config, detection, clips)}"
     directory.mkdir(parents=True, exist_ok=True)
@@ -121,21 +121,21 @@ def faces_of_clips(
     found = frames = 0
     started = last = time.monotonic()
     for number, record in enumerate(clips.records):
-        # Of rendered clips the folder's name says all.
+        # Rendered clips are fully identified by the folder's name.
         state = f"-{files_digest([record.image])}" if isinstance(record.image, pathlib.Path) else ""
         path = directory / f"{number:06d}{state}.npz"
-        if zipfile.is_zipfile(path):  # not so where its end is missing
+        if zipfile.is_zipfile(path):  # not the case for a truncated file
             faces = ClipFaces.load(path)
         else:
             detector = detector or make_detector(detection)
             faces = _faces(record, config, detection, detector, cut)
             if faces.num_frames:
                 faces.save(path)
-                faces = ClipFaces.load(path)  # crops are kept as JPEG: the same go on here as in every later run
+                faces = ClipFaces.load(path)  # crops are stored as JPEG: use the same here as in later runs
             found, frames = found + 1, frames + faces.num_frames
         if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            speed = f"; {frames / (last - started):.1f} frames a second" if found else ""
+            speed = f"; {frames / (last - started):.1f} frames per second" if found else ""
             logger.info("faces of %d/%d clips%s", number + 1, len(clips.records), speed)
         yield Clip(record.id, record.split, clip_label(config, record), faces.num_frames), faces
     if found:
@@ -158,7 +158,7 @@ def _frames(record: Record, config: ClipsConfig) -> Iterator[Frame]:
 
 
 def _digest(config: ClipsConfig, detection: DetectionConfig, clips: ClipSet) -> str:
-    """Short name of everything that the files depend on."""
+    """Digest of everything that the files depend on."""
     settings = {
         "format": FORMAT,
         "clips": [record.id for record in clips.records],

@@ -1,4 +1,4 @@
-"""Features and outputs of a workdir: made once, and again as soon as what they are made from is another."""
+"""Caches features and outputs in a workdir: they are computed once, and again when their inputs change."""
 
 import hashlib
 import json
@@ -16,23 +16,23 @@ logger = logging.getLogger("facejax")
 
 
 def keep(path: pathlib.Path, made_from: dict[str, Any], make: Callable[[pathlib.Path], None]) -> None:
-    """Calls ``make(path)``, which writes the .npz file, unless it is there, whole, and was made from the same.
+    """Calls ``make(path)``, which writes the .npz file, unless it exists, is whole, and was made from the same inputs.
 
-    What it was made from stands beside it: ``features.json`` tells it of ``features.npz``.
+    The inputs are recorded next to it: ``features.json`` has those of ``features.npz``.
     """
     told = path.with_suffix(".json")
     text = json.dumps(made_from, indent=2) + "\n"
     if zipfile.is_zipfile(path) and told.exists() and told.read_text() == text:
         return
     if path.exists():
-        logger.info("%s is damaged, or of other photos, settings or weights: made anew", path)
-    told.unlink(missing_ok=True)  # first: a run that is stopped from here on leaves a file of which nothing is told
+        logger.info("%s is damaged, or was made from other photos, settings or weights: computing it again", path)
+    told.unlink(missing_ok=True)  # first: a run that is interrupted after this leaves a file without recorded inputs
     make(path)
     write_atomically(told, text.encode())
 
 
 def files_digest(paths: Iterable[pathlib.Path]) -> str:
-    """Short name of files by their sizes and times of change: a file that was mended or replaced has another."""
+    """Digest of files by name, size and modification time: it changes if a file is repaired or replaced."""
     told = [f"{path.name} {_stamp(path)}" for path in paths]
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
 
@@ -46,7 +46,7 @@ def _stamp(path: pathlib.Path) -> str:
 
 
 def records_digest(records: Sequence[Record]) -> str:
-    """Short name of a list of records: their ids in order, their files, and the edition of those that are rendered."""
+    """Digest of a list of records: their ids in order, their files, and the edition of the rendered ones."""
     told = [str(get_dataset("people").edition), *(record.id for record in records)]
     told += [_stamp(record.image) for record in records if isinstance(record.image, pathlib.Path)]
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""LFW: identification with one training photo a person (paper Table 1), verification and 1:N search."""
+"""LFW: identification with one training photo per person (paper Table 1), verification and 1:N search."""
 
 import collections
 import contextlib
@@ -28,8 +28,8 @@ from facejax.protocol_config import LfwConfig, PhotosConfig
 
 logger = logging.getLogger("facejax")
 _PHOTOS_AT_ONCE = 64
-SUBJECTS = 596  # of the paper's list
-PERSONS = 4  # two folds of pairs, of two persons each
+SUBJECTS = 596  # in the paper's list
+PERSONS = 4  # two folds of pairs, with two people each
 
 
 def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> None:
@@ -43,10 +43,10 @@ def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> Non
         if len({pair.fold for pair in known}) < 2 or len({pair.same for pair in known}) < 2:
             raise ConfigError(
                 f"--config.photos.pairs={config.photos.pairs}: {len(known)} of {len(listed)} pairs have both photos "
-                f"in {description}; verification needs pairs of one person and of two, in two folds or more. It names "
-                "them by person and number, so it needs the published folder (--config.photos.raw=LFW, with "
-                "Name/Name_0001.jpg): TensorFlow Datasets keeps no photo numbers. Without --config.photos.pairs the "
-                "pairs are drawn"
+                f"in {description}; verification needs pairs of one person and of different people, in two folds or "
+                "more. The file names photos by person and number, so it needs the published folder "
+                "(--config.photos.raw=LFW, with Name/Name_0001.jpg): TensorFlow Datasets keeps no photo numbers. "
+                "Without --config.photos.pairs, the pairs are drawn at random"
             )
     model, network = load_network(config.network, config.seed, workdir)
     logger.info("%d photos of %s; features by %s", len(records), description, network)
@@ -55,7 +55,7 @@ def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> Non
         {},
     )
     made_from = {"data": description, "photos": records_digest(records), "network": network}
-    made_from |= {"cut": config.detection.cut}  # five_points were once cut as boxes
+    made_from |= {"cut": config.detection.cut}  # five_points used to be cropped as boxes
     for crop in config.crops:
         path = workdir / f"features_{crop}.npz"
         keep(path, made_from, functools.partial(_embed, config, crop, records, model.features))
@@ -89,28 +89,26 @@ def _check_persons(records: Sequence[Record], description: str) -> None:
     several = sum(count > 1 for count in collections.Counter(str(r.labels["person"]) for r in records).values())
     if several < PERSONS:
         raise ConfigError(
-            f"{description} has {several} persons with two photos or more; identification and drawn pairs need "
+            f"{description} has {several} people with two photos or more; identification and drawn pairs need "
             f"{PERSONS}: give more photos (--config.photos.people_photos, --config.photos.subjects)"
         )
 
 
 def open_photos(config: PhotosConfig) -> tuple[list[Record], str, bool]:
-    """Records with a ``person``, what they are in words, and whether that is what the paper measured on.
+    """Records with a ``person`` label, their description, and whether they are what the paper measured on.
 
     Raises:
-        ConfigError: There is no such set of photos, or it does not tell persons apart.
-        FileNotFoundError: The folder is not that of the set, or holds none of the subjects.
+        ConfigError: There is no such photo dataset, or it does not identify people.
+        FileNotFoundError: The folder does not contain the dataset, or has none of the subjects.
     """
     if config.name not in list_datasets():
-        raise ConfigError(
-            f"--config.photos.name={config.name}: no such data set{nearest(config.name, list_datasets())}"
-        )
+        raise ConfigError(f"--config.photos.name={config.name}: no such dataset{nearest(config.name, list_datasets())}")
     reader = get_dataset(config.name)
     if not config.raw or config.name == "people":
         if config.name != "people":
             logger.info(
-                "%s is not given (--config.photos.raw=DIR; docs/datasets.md says where to get it). Its place is taken "
-                "by the built-in set `people`: rendered heads, not photos of real people.",
+                "%s is not given (--config.photos.raw=DIR; see docs/datasets.md for where to get it). Using the "
+                "built-in dataset `people` instead: rendered heads, not photos of real people.",
                 config.name,
             )
         options = {"num_train": 0, "num_validation": 0, "num_test": config.people_photos}
@@ -126,14 +124,14 @@ def open_photos(config: PhotosConfig) -> tuple[list[Record], str, bool]:
     with naming("photos.raw", config.raw):
         records = [] if reader.kind == "video" else list(reader.records(raw))
     if reader.kind == "video" or any("person" not in record.labels for record in records):
-        raise ConfigError(f"--config.photos.name={config.name} is no set of photos that tells persons apart")
+        raise ConfigError(f"--config.photos.name={config.name} is not a photo dataset that identifies people")
     description = config.name
     if config.subjects:
         wanted = {name.lower() for name in chosen(pathlib.Path(config.subjects), Skips(reader)) or ()}
         records = [record for record in records if str(record.labels["person"]).lower() in wanted]
         description += f", subjects of {pathlib.Path(config.subjects).name}"
     if not records:
-        raise FileNotFoundError(f"{config.name} in {raw} holds no photo of the subjects in {config.subjects}")
+        raise FileNotFoundError(f"{config.name} in {raw} has no photo of the subjects in {config.subjects}")
     return records, description, False
 
 
@@ -146,11 +144,11 @@ def _embed(
 ) -> None:
     """Writes features of all readable photos.
 
-    One without a detected face, or whose face cannot be cut out, keeps its centre crop: the protocol has to answer
+    A photo without a detected face, or whose face cannot be cropped, uses its centre crop: the protocol has to score
     every photo.
 
     Raises:
-        ConfigError: Too few persons are left by the photos that can be read.
+        ConfigError: The photos that can be read show too few people.
     """
     detector = make_detector(config.detection) if crop == "mtcnn" else None
     cut = cutter(config.detection.cut)
@@ -166,14 +164,14 @@ def _embed(
                 chosen = choose_face(found.bboxes, found.scores, height, width, rule)
                 face = None
                 if chosen is not None:
-                    # No pixel of the box may lie in the photo, or all landmarks on one point.
+                    # The box may be entirely outside the photo, or all landmarks may be on one point.
                     with contextlib.suppress(ValueError):
                         face = cut(image, found.bboxes[chosen], found.landmarks[chosen])
                 missed += face is None
                 crops.append(centre_crop(image) if face is None else face)
         features.append(embed(crops))
         read += [record for record, _ in group]
-    _check_persons(read, f"what can be read of {config.photos.name}")
+    _check_persons(read, f"the readable part of {config.photos.name}")
     ids = [record.id for record in read]
     with whole_file(path) as file:
         np.savez(file, features=np.concatenate(features), ids=np.array(ids), without_face=missed)
@@ -201,9 +199,9 @@ def _groups(records: list[Record], config: LfwConfig) -> Iterator[list[tuple[Rec
 
 
 def _pairs(config: LfwConfig, records: list[Record], ids: list[str], identities: np.ndarray):
-    """(pairs of places in `ids`, same, fold, what they are): of pairs.txt, or drawn the same way."""
+    """(pairs of indices in `ids`, same, fold, description): from pairs.txt, or drawn in the same way."""
     if not config.photos.pairs:
-        # A fold of a single person would have no pair of two.
+        # A fold with a single person would have no pair of different people.
         folds = min(config.folds, int((np.bincount(identities) >= 2).sum()) // 2)
         pairs, same, fold = draw_pairs(identities, folds, config.pairs_per_fold, config.seed)
         return pairs, same, fold, f"drawn (seed {config.seed}), nobody in two folds"
@@ -236,11 +234,11 @@ def _markdown(config: LfwConfig, report: dict) -> list[str]:
     lines = [
         f"# Identification: {report['network']}",
         "",
-        f"On **{report['data']}**. One random training photo a person, all others test; 1-NN, Euclidean, L2-normed; "
-        f"{config.repeats} repeats.",
+        f"On **{report['data']}**. One random training photo per person, all others for testing; 1-NN, Euclidean, "
+        f"L2-normed; {config.repeats} repeats.",
         "",
-        "| crop | persons | test photos | rank 1 %, mean ± std of repeats [95 % interval over persons] | rank 5 % | "
-        "paper, rank 1 % | photos without a found face |",
+        "| crop | people | test photos | rank 1 %, mean ± std of repeats [95 % interval over people] | rank 5 % | "
+        "paper, rank 1 % | photos without a detected face |",
         "|---|---|---|---|---|---|---|",
     ]
     for crop, found in report["crops"].items():
@@ -253,13 +251,13 @@ def _markdown(config: LfwConfig, report: dict) -> list[str]:
             f"| {crop} | {one['persons']} | {one['n']} | {ours} | {percent(one['rank5'])} | {theirs} | {missed} |"
         )
     if unreadable := max(found["unreadable"] for found in report["crops"].values()):
-        lines += ["", f"**{unreadable} photos cannot be read** and count nowhere."]
+        lines += ["", f"**{unreadable} photos cannot be read** and are excluded."]
     if not report["comparable"]:
         lines += ["", f"**Not the paper's photos ({report['paper']['dataset']}): the numbers cannot be compared.**"]
     lines += [
         "",
         "| crop | pairs | verification accuracy %, mean ± std of folds | AUC | equal error % | true acceptance % at "
-        "false acceptance 0.1 / 1 / 10 % | search: found % at false alarm 1 / 10 % (persons enrolled) |",
+        "false acceptance 0.1 / 1 / 10 % | search: found % at false alarm 1 / 10 % (people enrolled) |",
         "|---|---|---|---|---|---|---|",
     ]
     for crop, found in report["crops"].items():

@@ -1,4 +1,4 @@
-"""The network of a `NetworkConfig`: weights of an earlier run or of a folder, or random ones, said loudly."""
+"""Loads the network of a `NetworkConfig`: weights of an earlier run or of a folder, or random ones with a warning."""
 
 import dataclasses
 import logging
@@ -17,16 +17,16 @@ RANDOM = "RANDOM weights"
 
 
 def load_network(config: NetworkConfig, seed: int, workdir: pathlib.Path) -> tuple[LoadedModel, str]:
-    """The network with its weights, and what it is in words; these hold a digest of the weights.
+    """The network with its weights, and its description, which includes a digest of the weights.
 
     Args:
-        config: Which.
-        seed: Of random weights.
-        workdir: Of this run; runs that `init_from` names are looked for beside it.
+        config: Which network.
+        seed: Seed of random weights.
+        workdir: Workdir of this run; runs named by `init_from` are looked for next to it.
 
     Raises:
-        ConfigError: No such network, or the weights are those of another one.
-        FileNotFoundError: There are no such weights; says how to get them.
+        ConfigError: There is no such network, or the weights are those of another one.
+        FileNotFoundError: There are no such weights; the message says how to get them.
     """
     if config.backbone not in list_models():
         known = list_models()
@@ -38,14 +38,14 @@ def load_network(config: NetworkConfig, seed: int, workdir: pathlib.Path) -> tup
             raise FileNotFoundError(str(error).replace("--config.model", "--config.network")) from error
         if cfg.architecture != config.backbone:
             raise ConfigError(
-                f"--config.network.init_from={config.init_from} holds a {cfg.architecture}, "
+                f"--config.network.init_from={config.init_from} contains a {cfg.architecture}, "
                 f"not a {config.backbone} (--config.network.backbone={cfg.architecture})"
             )
         description = f"{cfg.name}, weights of {config.init_from}"
     else:
         logger.warning(
-            "THE FEATURES ARE OF RANDOM WEIGHTS: no --config.network.init_from is given. Name a run (emotion_b0), or a "
-            "folder that tools/convert_weights.py wrote. The figures below say nothing about the paper's networks."
+            "THE FEATURES ARE FROM RANDOM WEIGHTS: no --config.network.init_from is given. Name a run (emotion_b0), or "
+            "a folder written by tools/convert_weights.py. The results below say nothing about the paper's networks."
         )
         cfg = pretrained_cfg(config.backbone)
         variables = init_variables(

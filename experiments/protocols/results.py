@@ -1,4 +1,4 @@
-"""The files that every protocol leaves in its workdir: report.json for `tables.py`, report.md for people."""
+"""The files that every protocol writes to its workdir: report.json for `tables.py`, report.md for people."""
 
 import datetime
 import json
@@ -21,21 +21,21 @@ def write_results(workdir: pathlib.Path, report: dict[str, Any], markdown: list[
 
 
 def command() -> str:
-    """The command that runs this, as it was typed."""
+    """The command that started this run, as it was typed."""
     arguments = [shlex.quote(argument) for argument in sys.argv[1:]]
     return " ".join(["python", "experiments/run.py", *arguments])
 
 
 def percent(value: float, interval: tuple[float, float] | list[float] | None = None) -> str:
-    """``62.42 [60.1, 64.7]``: a fraction in percent, with its interval where there is one."""
+    """``62.42 [60.1, 64.7]``: a fraction in percent, with its interval if there is one."""
     text = f"{100 * value:.2f}"
     return text if interval is None else f"{text} [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"
 
 
 def accuracy(found: dict[str, Any]) -> str:
-    """``62.42 [60.1, 64.7]`` of a result's ``accuracy`` and ``interval95``; ``-`` of no records, which have none.
+    """``62.42 [60.1, 64.7]`` from a result's ``accuracy`` and ``interval95``; ``-`` if there are no records.
 
-    One person has no interval: its ends are nan, in files null.
+    A single person gives no interval: its ends are nan (null in files).
     """
     low, high = found["interval95"]
     interval = None if low is None or math.isnan(low) else (low, high)

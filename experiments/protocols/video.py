@@ -1,4 +1,4 @@
-"""AFEW and VGAF: emotion of a clip from the features of its frames (paper section 3.3, Tables 4 and 5), and beyond."""
+"""AFEW and VGAF: emotion of a clip from features of its frames (paper section 3.3, Tables 4 and 5), with extensions."""
 
 import collections
 import dataclasses
@@ -31,14 +31,14 @@ def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> N
     """Runs the protocol.
 
     Writes ``features.npz`` and ``features.parquet``, ``<classifier>.skops`` and ``<network>.npz``, ``report.json`` and
-    ``report.md``. Features that were made before from the same clips and weights are taken.
+    ``report.md``. Features that were made before from the same clips and weights are reused.
     """
     for name in config.sequence.names:
         sequence_recipe(config, name)
     clips = open_clips(config.clips)
     least = DetectionConfig().min_face
     if clips.name != config.clips.name and config.detection.min_face > least:
-        logger.info("rendered frames are small, and so are their faces: these are looked for from %g px", least)
+        logger.info("rendered frames are small, and so are their faces: detecting faces from %g px", least)
         config = dataclasses.replace(config, detection=dataclasses.replace(config.detection, min_face=least))
     labels = np.array([clip_label(config.clips, record) for record in clips.records])
     check_classes(config, labels, np.array([record.split == "train" for record in clips.records]))
@@ -51,7 +51,7 @@ def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> N
 
     path = workdir / "features.npz"
     made_from = {"data": clips.description, "clips": records_digest(clips.records), "network": network}
-    made_from["labels"] = labels.tolist()  # they are kept with the features
+    made_from["labels"] = labels.tolist()  # they are stored with the features
     keep(path, made_from, make)
     table = FeatureTable.load(path)
     check_classes(config, np.where(table.has_faces, table.labels, -1), table.of_split("train"))
@@ -78,7 +78,7 @@ def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> N
 
 
 def as_published(clips: ClipSet) -> bool:
-    """Whether there are as many clips of each split as were published: a part of a set is answered by fewer clips."""
+    """Whether each split has as many clips as were published; a partial dataset has fewer."""
     counts = collections.Counter(record.split for record in clips.records)
     return counts == dict(get_dataset(clips.name).expected_counts)
 
@@ -87,7 +87,7 @@ def sequence_recipe(config: VideoConfig, name: str) -> SequenceRecipe:
     """The recipe of one of the config's networks over frames.
 
     Raises:
-        ConfigError: There is no such network, e.g. of this width with these heads.
+        ConfigError: There is no such network, e.g. because its width does not fit its heads.
     """
     fields = dataclasses.asdict(config.sequence) | {"name": name, "seed": config.seed}
     del fields["names"]
@@ -98,12 +98,12 @@ def sequence_recipe(config: VideoConfig, name: str) -> SequenceRecipe:
 
 
 def check_classes(config: VideoConfig, labels: np.ndarray, train: np.ndarray) -> None:
-    """Refuses before the work what would fail in its middle.
+    """Rejects up front what would fail halfway through.
 
     Args:
-        config: Of the run.
+        config: Config of the run.
         labels: (clips,) classes, -1 for clips that do not count.
-        train: (clips,) bool: those of the train split.
+        train: (clips,) bool: whether each is in the train split.
 
     Raises:
         ConfigError: A class has too few clips for what the config asks for.
@@ -112,28 +112,28 @@ def check_classes(config: VideoConfig, labels: np.ndarray, train: np.ndarray) ->
     chooses = len(of.costs) > 1 and any(name != "random_forest" for name in of.names)
     taught = np.unique(labels[train & (labels >= 0)], return_counts=True)[1]
     if len(taught) < 2:
-        raise ConfigError(f"the training clips show {len(taught)} classes, two are needed")
+        raise ConfigError(f"the training clips show {len(taught)} classes, at least two are needed")
     if chooses and of.choose_by == "cross_validation" and taught.min() < 2:
         raise ConfigError(
-            "a class has one training clip only, too few to choose C by: name one C, --config.classifier.costs=1.0"
+            "a class has only one training clip, too few to choose C: give one C, --config.classifier.costs=1.0"
         )
     if config.compare_folds:
         counts = np.unique(labels[labels >= 0], return_counts=True)[1]
         folds = min(config.compare_folds, int(counts.min()))
-        if folds < 2 or (chooses and (counts - -(-counts // folds)).min() < 2):  # left where a fold takes the most
+        if folds < 2 or (chooses and (counts - -(-counts // folds)).min() < 2):  # what is left if a fold takes the most
             raise ConfigError(
                 f"a class has {counts.min()} clips in all, too few for --config.compare_folds={config.compare_folds}: "
-                "set it to 0, which leaves the comparison out, or to more folds"
-                + (", or name one C, --config.classifier.costs=1.0" if chooses else "")
+                "set it to 0, which skips the comparison, or to more folds"
+                + (", or give one C, --config.classifier.costs=1.0" if chooses else "")
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """The rules of the paper for one table of features: which clips train, which are answered, and by what.
+    """The paper's protocol for one table of features: which clips are used for training, which are scored, and by what.
 
     Attributes:
-        config: Of the run.
+        config: Config of the run.
         table: Features of all faces of all clips.
         labels: Names of the classes.
     """
@@ -144,7 +144,7 @@ class Protocol:
 
     @property
     def descriptor(self) -> Descriptor:
-        """What a clip's vector is."""
+        """How a clip's vector is computed."""
         return Descriptor(self.config.descriptor.levels, self.config.descriptor.statistics)
 
     def names(self) -> tuple[str, ...]:
@@ -154,7 +154,7 @@ class Protocol:
     def fitted(self, name: str, train: np.ndarray, peek: np.ndarray | None = None) -> Fitted | FittedSequence:
         """A classifier or network, fitted on the clips of `train` (indices) that have a face.
 
-        With `peek`, C is what is best on those clips: the flaw of the published code, on request only.
+        With `peek`, C is chosen to be best on those clips: the flaw of the published code, only on request.
         """
         config, table = self.config, self.table
         train = train[table.has_faces[train] & (table.labels[train] >= 0)]
@@ -169,7 +169,7 @@ class Protocol:
         return fit(recipe, vectors[train], table.labels[train], len(self.labels), peek=known)
 
     def scores(self, fitted: Fitted | FittedSequence, chosen: np.ndarray) -> np.ndarray:
-        """Scores of the chosen clips; those without a face are answered too, from zeros."""
+        """Scores of the chosen clips; those without a face are scored too, from zeros."""
         clips = list(self.table.per_clip())
         some = [clips[index] for index in chosen]
         if isinstance(fitted, FittedSequence):
@@ -177,7 +177,7 @@ class Protocol:
         return fitted.scores(describe_clips(some, self.descriptor))
 
     def results(self, workdir: pathlib.Path) -> dict[str, Any]:
-        """Train on the training clips, answer the validation clips: all, and those with faces (Tables 4 and 5)."""
+        """Trains on the training clips, scores the validation clips: all, and those with faces (Tables 4 and 5)."""
         table = self.table
         train = np.flatnonzero(table.of_split("train"))
         validation = np.flatnonzero(table.of_split("validation") & (table.labels >= 0))
@@ -213,10 +213,10 @@ class Protocol:
         return found
 
     def compare(self) -> dict[str, Any]:
-        """Every classifier on the same folds of all clips with faces, against linear_svc, clip by clip.
+        """Every classifier, cross-validated on the same folds of all clips with faces, against linear_svc clip by clip.
 
         C is chosen inside each training part. ``better`` and ``worse`` count the clips on which only one of the two is
-        right; ``p`` is McNemar's exact two-sided test of them.
+        right; ``p`` is from McNemar's exact two-sided test on them.
         """
         from scipy.stats import binomtest
 
@@ -273,12 +273,12 @@ def _markdown(config: VideoConfig, report: dict[str, Any]) -> list[str]:
         )
         lines += ["", f"Paper, {paper['table']}, {paper['row']}: {paper['accuracy']:.2f} %{with_faces}."]
     if not report["comparable"]:
-        lines.append(f"**Not on {paper['dataset']} as it is published: the numbers cannot be compared.**")
+        lines.append(f"**Not on {paper['dataset']} as published: the numbers cannot be compared.**")
     if "comparison" in report:
         lines += [
             "",
             f"All clips with faces, {config.compare_folds} folds, C chosen inside each training part; against "
-            "linear_svc clip by clip (McNemar's exact test; several comparisons: read p with care):",
+            "linear_svc clip by clip (McNemar's exact test; with several comparisons, interpret p with care):",
             "",
             "| classifier | n | accuracy % [95 % interval] | only it is right | only linear_svc is right | p |",
             "|---|---|---|---|---|---|",

@@ -55,7 +55,9 @@ def test_results_of_another_command_are_refused(runs, tmp_path, config, override
     ablate.ablate(arguments(tmp_path), [], "sam")
     run_of_another = tmp_path / "runs" / "baseline_0"
     for _ in range(2):  # finished, and stopped before it was
-        with pytest.raises(SystemExit, match=r"holds the run of --config emotion_mobilenet .*choose another --workdir"):
+        with pytest.raises(
+            SystemExit, match=r"contains the run of --config emotion_mobilenet .*choose another --workdir"
+        ):
             ablate.ablate(arguments(tmp_path, config), overrides, "sam")
         (run_of_another / "report.json").unlink(missing_ok=True)
         (run_of_another / "checkpoints" / "4").mkdir(parents=True, exist_ok=True)
@@ -86,7 +88,7 @@ def test_the_figure_is_of_the_first_task(runs, tmp_path, config):
 @pytest.mark.parametrize(
     ("name", "config", "message"),
     [
-        ("all", "emotion_b2_7", "compares 7 of 8 classes, emotion_b2_7 learns emotion7"),
+        ("all", "emotion_b2_7", "compares 7 of 8 classes, but emotion_b2_7 learns emotion7"),
         ("sam", "identity_b0", "identity_b0 learns identity first"),
         ("sam", "emotion_b3", "did you mean 'emotion_b2'"),
         ("init", "emotion_mobilenet", "`init` compares weights with random ones, and there are none"),
@@ -118,7 +120,7 @@ def test_a_seed_counts_once(runs, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("sys.argv", ["ablate.py", "sam", "--workdir", str(tmp_path / "runs"), "--seeds", "0,1,0"])
     with pytest.raises(SystemExit):
         ablate.main()
-    assert "--seeds 0,1,0: a seed is named twice" in capsys.readouterr().err
+    assert "--seeds 0,1,0: a seed is given twice" in capsys.readouterr().err
 
 
 def starts(runs):
@@ -153,13 +155,13 @@ def test_where_there_are_no_weights_all_arms_are_said_to_start_from_random_ones(
 
 def test_arms_on_two_sets_are_refused(runs, tmp_path):
     with pytest.raises(
-        SystemExit, match=r"not trained on the same set \(baseline on facial_expressions, crop on people"
+        SystemExit, match=r"not trained on the same dataset \(baseline on facial_expressions, crop on people"
     ):
         ablate.ablate(arguments(tmp_path), [], "crop")
 
 
 def test_centre_crops_of_people_are_rendered_where_the_others_are(runs, tmp_path):
-    with pytest.raises(SystemExit, match="not trained on the same set"):
+    with pytest.raises(SystemExit, match="not trained on the same dataset"):
         ablate.ablate(arguments(tmp_path), [], "crop")
     assert [str(command[5]).endswith("centre") for command in runs] == [False, False, True, True]
     runs.clear()

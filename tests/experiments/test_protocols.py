@@ -199,7 +199,7 @@ def test_table_6_is_on_people_where_utkface_is_not_prepared(tmp_path, monkeypatc
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["data"], report["comparable"]) == ("people, validation (built-in, rendered)", False)
     assert report["photos"] + report["left_out"] == report["heads"]["gender"]["n"] + report["left_out"] == 12
-    assert "Intervals draw persons (" in (tmp_path / "report.md").read_text()  # two of six photos each
+    assert "Intervals: bootstrap over persons (" in (tmp_path / "report.md").read_text()  # two of six photos each
     by_gender = next(one["groups"] for one in report["fairness"] if one["attribute"] == "gender")
     assert sum(group["clusters"] for group in by_gender) == 2
 
@@ -269,7 +269,7 @@ def test_a_damaged_photo_counts_nowhere_until_it_is_mended(tmp_path, monkeypatch
     whole = shards[0].read_bytes()
     config = dataclasses.replace(table6(tmp_path / "weights"), fit="gender")
     config = dataclasses.replace(config, classifier=ClassifierConfig(("linear_svc",), costs=(1.0,)))
-    with pytest.raises(ConfigError, match="train_split=test is the split that is reported"):
+    with pytest.raises(ConfigError, match="train_split=test is the evaluation split"):
         run.run_protocol(override(config, "faces.train_split", "test"), tmp_path, tmp_path / "data")
 
     def report():
@@ -317,9 +317,9 @@ def test_lfw_features_of_other_weights_or_photos_are_not_reused(tmp_path, monkey
     caplog.set_level(logging.INFO, "facejax")
     first = features(0, 8)
     assert features(0, 8) == first
-    assert "made anew" not in caplog.text
+    assert "computing it again" not in caplog.text
     assert features(1, 8)[0] != first[0]  # other weights in the same folder
-    assert "features_whole.npz is damaged, or of other photos, settings or weights" in caplog.text
+    assert "features_whole.npz is damaged, or was made from other photos, settings or weights" in caplog.text
     features(1, 10)
 
 
@@ -357,7 +357,7 @@ def test_an_unreadable_clip_is_counted_and_tried_again_when_its_file_has_changed
     records[5].image.write_bytes(whole[:100])
     assert report() == (1, 3, True, 7)
     assert not json.loads((tmp_path / "report.json").read_text())["comparable"]  # 8 clips are not the set
-    assert "Not on afew as it is published" in (tmp_path / "report.md").read_text()
+    assert "Not on afew as published" in (tmp_path / "report.md").read_text()
     assert report() == (1, 3, True, 0)  # from the features that were kept
     (tmp_path / "features.npz").unlink()
     assert report() == (1, 3, True, 0)
@@ -452,7 +452,7 @@ def test_table_6_leaves_out_photos_without_a_single_face(tmp_path, monkeypatch, 
     assert (report["photos"], report["left_out"], report["heads"]["age"]["n"]) == (3, 3, 3)
     assert "3 others are left out" in text
     assert "3,287 listed photos" in text
-    assert "Intervals draw photos (" in text
+    assert "Intervals: bootstrap over photos (" in text
     with pytest.raises(ConfigError, match=r"faces.person: utkface/test has no 'gendre'; did you mean 'gender'"):
         run.run_protocol(override(config, "faces.person", "gendre"), tmp_path, tmp_path / "data")
     run.run_protocol(override(config, "faces.single_face", "false"), tmp_path, tmp_path / "data")
@@ -490,7 +490,7 @@ def test_lfw_says_before_it_starts_that_no_listed_pair_is_there(tmp_path, monkey
 
 def test_lfw_says_before_it_starts_that_there_are_too_few_persons(tmp_path):
     config = LfwConfig(photos=PhotosConfig(people_photos=12), network=TINY)
-    with pytest.raises(ConfigError, match=r"2 persons with two photos or more; .* need 4: give more photos"):
+    with pytest.raises(ConfigError, match=r"2 people with two photos or more; .* need 4: give more photos"):
         run.run_protocol(config, tmp_path, tmp_path)
 
 
@@ -505,7 +505,7 @@ def test_lfw_says_how_many_photos_cannot_be_read_and_whether_too_few_are_left(tm
         cv2.imwrite(str(tmp_path / "raw/images" / name), noise(40, 40))
     photos = PhotosConfig(name="facial_expressions", raw=str(tmp_path / "raw"))
     config = LfwConfig(crops=("whole",), photos=photos, network=TINY)
-    with pytest.raises(ConfigError, match="what can be read of facial_expressions has 3 persons with two photos"):
+    with pytest.raises(ConfigError, match="the readable part of facial_expressions has 3 people with two photos"):
         run.run_protocol(config, tmp_path / "work", tmp_path)
     assert "1 of 8 photos left out, the first is images/Ae_2.jpg (missing: no such file)" in caplog.text
     assert not list(tmp_path.glob("work/*.npz"))
@@ -528,13 +528,15 @@ def test_sets_that_there_are_not_or_that_lack_labels_are_refused(tmp_path):
             run.run_protocol(config, tmp_path, tmp_path)
     with pytest.raises(ConfigError, match="did you mean 'lfw'"):
         open_photos(PhotosConfig(name="lfv"))
-    with pytest.raises(ConfigError, match=r"photos.name=afew is no set of photos that tells persons apart"):
+    with pytest.raises(ConfigError, match=r"photos.name=afew is not a photo dataset that identifies people"):
         open_photos(PhotosConfig(name="afew", raw=str(tmp_path)))
     with pytest.raises(ConfigError, match=r"clips.label=group_emotion: the clips of people have emotion"):
         open_clips(ClipsConfig(label="group_emotion"))
     write_utkface(tmp_path, [1])
     config = override(table6(tmp_path / "weights"), "heads", "emotion8")
-    with pytest.raises(ConfigError, match=r"tells age, gender: nothing that utkface/test has labels of .*\(emotion8\)"):
+    with pytest.raises(
+        ConfigError, match=r"heads for age, gender: no task that utkface/test has labels for .*\(emotion8\)"
+    ):
         run.run_protocol(config, tmp_path, tmp_path)
     (tmp_path / "legend" / "data").mkdir(parents=True)
     (tmp_path / "legend" / "data" / "legend.csv").write_text("a;b\n")
@@ -616,7 +618,7 @@ def test_lfw_answers_photos_whose_face_cannot_be_cut(tmp_path, monkeypatch):
     ("counts", "changes", "message"),
     [
         ((10, 10, 0), {}, None),
-        ((10, 10, 1), {}, r"one training clip only, .* --config.classifier.costs=1.0"),
+        ((10, 10, 1), {}, r"only one training clip, .* --config.classifier.costs=1.0"),
         (
             (10, 10, 1),
             {"classifier.costs": "1.0"},
@@ -624,7 +626,7 @@ def test_lfw_answers_photos_whose_face_cannot_be_cut(tmp_path, monkeypatch):
         ),
         ((10, 10, 1), {"classifier.costs": "1.0", "compare_folds": "0"}, None),
         ((10, 10, 3), {"classifier.choose_by": "peeking_at_validation"}, None),
-        ((10, 10, 2), {"classifier.choose_by": "peeking_at_validation"}, "2 clips in all, .* or name one C"),
+        ((10, 10, 2), {"classifier.choose_by": "peeking_at_validation"}, "2 clips in all, .* or give one C"),
         ((10, 10, 1), {"classifier.names": "random_forest", "compare_folds": "0"}, None),
         ((10, 10, 5), {"compare_folds": "1"}, "compare_folds=1: set it to 0"),
         ((10, 0, 0), {"compare_folds": "0"}, "show 1 classes"),

@@ -102,8 +102,8 @@ def test_cpu_profile_leaves_out_the_stages_that_the_recipe_leaves_out(name):
         (["--config", "emotion_b2", "--config.batch_size=0"], "--config.batch_size=0: expected 1 or more"),
         (["--config", "emotion_b2", "--config.stages.full.epochs=-1"], "stages.full.epochs=-1: expected 0 or more"),
         (["--config", "emotion_b2", "--config.model.backbone=resnet5"], "did you mean 'resnet18'"),
-        (["--config", "lfw_b0", "--dry_run"], "--dry_run is of trainings, lfw_b0 trains no network"),
-        (["--config", "video_afew_b0", "--profile", "3"], "--profile is of trainings"),
+        (["--config", "lfw_b0", "--dry_run"], "--dry_run is for training, and lfw_b0 trains none"),
+        (["--config", "video_afew_b0", "--profile", "3"], "--profile is for training"),
         (["--config", "emotion_b2", "--config.model.tasks=emotion9"], "no task called 'emotion9'; did you mean"),
         (["--config", "emotion_b2", "--config.model.tasks=age,age"], "task age is named twice in --config.model.tasks"),
         (["--config", "ethnicity_mobilenet", "--config.model.tasks=age"], "task age is named twice"),
@@ -133,9 +133,9 @@ def test_cpu_profile_leaves_out_the_stages_that_the_recipe_leaves_out(name):
         (["--config", "utkface_mobilenet", "--config.group_by=gender,emotion"], "group_by=emotion: no such choice"),
         (
             ["--config", "emotion_b2", "--config.data.name=affectnt"],
-            "data.name=affectnt: no such data set; did you mean",
+            "data.name=affectnt: no such dataset; did you mean",
         ),
-        (["--config", "emotion_b2", "--config.data.name="], "data.name=: no such data set"),
+        (["--config", "emotion_b2", "--config.data.name="], "data.name=: no such dataset"),
         (["--config", "lfw_b0", "--config.repeats=0"], "repeats=0: expected 1 or more"),
         (["--config", "lfw_b0", "--config.folds=1"], "folds=1: expected 2 or more"),
         (["--config", "lfw_b0", "--config.pairs_per_fold=0"], "pairs_per_fold=0: expected 1 or more"),
@@ -157,11 +157,11 @@ def squares(tmp_path_factory):
 @pytest.mark.parametrize(
     ("config", "changes", "count"),
     [
-        ("emotion_b0", {}, "3600 on the built-in set `people`, as affectnet is not prepared in "),
+        ("emotion_b0", {}, "3600 on the built-in dataset `people`, as affectnet is not prepared in "),
         ("emotion_b0", {"profile": "full"}, "287651 on affectnet, as published"),
         ("emotion_b0_7", {"profile": "full"}, "283901 on affectnet, as published"),
-        ("emotion_b0", {"profile": "full", "data.name": "people", "data.people_train": "77"}, "77 on the built-in set"),
-        ("emotion_b0_7", {}, "3600 on the built-in set `people`, as affectnet is not prepared in "),
+        ("emotion_b0", {"profile": "full", "data.name": "people", "data.people_train": "77"}, "77 on the built-in"),
+        ("emotion_b0_7", {}, "3600 on the built-in dataset `people`, as affectnet is not prepared in "),
         ("emotion_b0", {"data.name": "facial_expressions"}, "8 on facial_expressions, prepared"),
         ("emotion_b0_7", {"data.name": "facial_expressions"}, "7 on facial_expressions, prepared"),
     ],
@@ -177,7 +177,7 @@ def test_a_dry_run_counts_the_photos_of_the_run(squares, monkeypatch, capsys, co
         train = FaceSource(squares, "facial_expressions", "train").labels("emotion")
         assert (train == EMOTION8.index("contempt")).any()
         number = len(train) if number == "8" else int((train != EMOTION8.index("contempt")).sum())
-    assert ("without a label of the tasks are left out" in first) == (config == "emotion_b0_7" and "people" in of)
+    assert ("without a label for the tasks are left out" in first) == (config == "emotion_b0_7" and "people" in of)
     assert second == f"{number} {number}"
     assert of in first
 
@@ -238,7 +238,7 @@ def test_a_run_says_what_it_does_in_plain_lines_on_its_standard_output(tmp_path)
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=run.REPOSITORY)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: ")
-    assert "holds a run of another config" in done.stderr
+    assert "contains a run of another config" in done.stderr
     lines = done.stdout.splitlines()
     assert any(line.startswith("config emotion_b2 on ") for line in lines), done.stdout
     assert any(line.startswith("trains on: facial_expressions") for line in lines)
@@ -249,7 +249,7 @@ def test_a_folder_that_cannot_be_written_is_answered_with_the_options_that_name_
     command = [sys.executable, "experiments/run.py", "--config", "emotion_b2", "--workdir", "/sys/facejax"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=run.REPOSITORY)
     assert done.returncode == 1
-    assert "'/sys/facejax'; --workdir and --data_dir name folders that can be written" in done.stderr.splitlines()[-1]
+    assert "'/sys/facejax'; choose writable folders with --workdir and --data_dir" in done.stderr.splitlines()[-1]
 
 
 def test_a_report_is_printed_under_a_locale_that_is_not_utf_8(tmp_path):

@@ -31,7 +31,7 @@ def test_a_result_stands_beside_the_paper_s_number_with_its_data(tmp_path, capsy
     (tmp_path / "lfw_b0/report.json").write_text(json.dumps(lfw_report(0.86)))
     tables.main(["--results", str(tmp_path), "--table", "Table 1"])
     printed = capsys.readouterr().out
-    ours = "85.00 ± 2.00 [80.00, 90.00], 172 persons | 480 | toy photos; toy; not comparable | `python x`"
+    ours = "85.00 ± 2.00 [80.00, 90.00], 172 people | 480 | toy photos; toy; not comparable | `python x`"
     assert f"| MobileNet-v1, MTCNN crop | 92.60 ± 4.01 | {ours} |" in printed
     assert "| EfficientNet-B0, MTCNN crop | 94.58 ± 4.58 | 86.00 ± 2.00" in printed
     assert "Table 2" not in printed

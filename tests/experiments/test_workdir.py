@@ -68,13 +68,13 @@ def test_a_set_whose_labels_were_changed_is_another(tmp_path, relabelled):
     config = dataclasses.replace(Config(), data=DataConfig(name="facial_expressions"))
     workdir.check_data(config, tmp_path / "data", tmp_path / "run")
     if relabelled:
-        with pytest.raises(ConfigError, match="holds a run on other photos"):
+        with pytest.raises(ConfigError, match="contains a run on other photos"):
             workdir.check_data(config, tmp_path / "other", tmp_path / "run")
     else:
         workdir.check_data(config, tmp_path / "other", tmp_path / "run")
     (summary,) = (tmp_path / "data").rglob("summary.json")
     summary.write_text("{")
-    with pytest.raises(ConfigError, match=r"summary\.json is damaged .*: prepare the set again"):
+    with pytest.raises(ConfigError, match=r"summary\.json is damaged .*: prepare the dataset again"):
         workdir.check_data(config, tmp_path / "data", tmp_path / "run")
 
 
@@ -89,6 +89,6 @@ def test_workdir_of_other_photos_is_refused(tmp_path):
     for _ in range(2):
         workdir.check_data(config, tmp_path / "data", tmp_path / "old")
     with pytest.raises(
-        ConfigError, match=r"on other photos \(adience in .*other is .* name the --data_dir of that run"
+        ConfigError, match=r"on other photos \(adience in .*other is .* give the --data_dir of that run"
     ):
         workdir.check_data(config, tmp_path / "other", tmp_path / "old")
