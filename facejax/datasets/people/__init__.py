@@ -1,4 +1,4 @@
-"""The built-in data set: rendered people with true labels. Start reading at `reader`, then `scene` and `render`."""
+"""The built-in dataset: rendered people with true labels. Start reading at `reader`, then `scene` and `render`."""
 
 from facejax.datasets.people.reader import People
 

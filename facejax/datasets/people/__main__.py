@@ -1,4 +1,4 @@
-"""Draws contact sheets of the set, one a task: python -m facejax.datasets.people --out docs/people."""
+"""Draws contact sheets of the dataset, one per task: python -m facejax.datasets.people --out docs/people."""
 
 import argparse
 import dataclasses
@@ -20,7 +20,7 @@ AGES = (2.0, 8.0, 15.0, 25.0, 38.0, 50.0, 65.0, 82.0)
 
 
 def portrait(identity: Identity, emotion: str, number: int) -> UInt8[np.ndarray, "rows columns 3"]:
-    """A photo of a person that fills the frame."""
+    """A photo in which the person fills the frame."""
     rng = np.random.default_rng([2021, number])
     expression = sample_expression(rng, EMOTION8.index(emotion))
     camera = dataclasses.replace(sample_camera(rng, 160, SETTINGS["studio"]), size=84.0, center=(80.0, 80.0))
@@ -28,7 +28,7 @@ def portrait(identity: Identity, emotion: str, number: int) -> UInt8[np.ndarray,
 
 
 def sheets() -> Iterator[tuple[str, list[list[np.ndarray]]]]:
-    """Name and rows of pictures of each sheet."""
+    """Yields name and rows of pictures of each sheet."""
     people = [sample_identity((7, n), ethnicity=n % 5, gender=n // 5 % 2) for n in range(10)]
     photos = [record.image() for record in People().records(num_train=288, num_validation=0, seed=7)][::12]  # type: ignore
     yield "photos", [photos[i : i + 8] for i in range(0, 24, 8)]
@@ -70,7 +70,7 @@ def sheets() -> Iterator[tuple[str, list[list[np.ndarray]]]]:
 def main() -> None:
     """Reads the command line and writes the sheets."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the sheets")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder to write the sheets to")
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     for name, rows in sheets():

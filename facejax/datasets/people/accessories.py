@@ -1,4 +1,4 @@
-"""What hides parts of a face: glasses that sit on the head, and hands, microphones or passers-by before it."""
+"""What hides parts of a face: glasses on the head, and hands, microphones or passers-by in front of it."""
 
 import dataclasses
 
@@ -16,10 +16,10 @@ class Glasses:
     Attributes:
         wide: Half width of a lens, units.
         high: Half height of a lens.
-        square: Exponent of the lens's outline: 2 round, larger is more of a rectangle.
+        square: Exponent of the lens's outline: 2 is round, larger is more rectangular.
         colour: Of the frame, sRGB 0 to 255.
         rim: Thickness of the frame, units.
-        tint: Share of light that the lenses take; sunglasses have much.
+        tint: Share of light that the lenses absorb; high for sunglasses.
     """
 
     wide: float
@@ -31,7 +31,7 @@ class Glasses:
 
 
 def sample_glasses(rng: np.random.Generator) -> Glasses:
-    """Draws glasses: thin or thick, round or square, now and then dark."""
+    """Draws glasses: thin or thick, round or square, occasionally dark."""
     dark = rng.random() < 0.12
     shade = rng.choice([rng.uniform(10, 50), rng.uniform(110, 190)], p=[0.75, 0.25])
     red, green, blue = (float(v) for v in np.clip(shade + rng.normal(0, 12, 3), 5, 230))
@@ -94,7 +94,7 @@ def draw_glasses(
         canvas: Changed in place.
         nearest: Depth of the head at each pixel.
         glasses: What they look like.
-        lines: Canvas position and depth of the points of each of `glasses_points`.
+        lines: Canvas position and depth of the points of each line of `glasses_points`.
         pixels_per_unit: Scale of the canvas.
     """
     rows, columns = nearest.shape
@@ -126,13 +126,13 @@ def hide(
     skin: tuple[float, float, float],
     rng: np.random.Generator,
 ) -> None:
-    """Puts a hand, a microphone or a blurred shape before a face, in place.
+    """Draws a hand, a microphone or a blurred shape in front of a face, in place.
 
     Args:
         image: sRGB 0 to 255.
-        landmarks: Of the face (MTCNN's order): what is hidden is chosen so that the expression stays readable.
+        landmarks: Landmarks of the face (MTCNN's order); what is hidden leaves the expression readable.
         skin: sRGB 0 to 255 of the face as lit in the photo.
-        rng: Source.
+        rng: Source of randomness.
     """
     eyes, mouth = landmarks[:2].mean(0), landmarks[3:].mean(0)
     down = mouth - eyes

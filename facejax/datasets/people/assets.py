@@ -1,6 +1,6 @@
-"""The head that every person is made of: mesh, shape targets and the tables derived from them.
+"""The template head of all people: mesh, shape targets and the tables derived from them.
 
-The mesh looks along +z, y is up, x grows towards the person's left (the right side of a frontal photo); one unit
+The mesh faces +z, y is up, x grows towards the person's left (the right side of a frontal photo); one unit
 is one decimetre. Skin is painted in a *chart*: the frontal view of the template, so that the chart position of a
 surface point is simply its template x and y, whatever the person or expression.
 """
@@ -22,7 +22,7 @@ CHART_SHAPE = (404, 288)  # rows, columns
 
 MOUTH_CORNERS = ((-0.245, 6.612, 1.415), (0.245, 6.612, 1.415))  # the person's right, left
 
-# Material of a triangle; the mouth's inside is part of the body mesh but painted apart.
+# Material of a triangle; the inside of the mouth is part of the body mesh but painted separately.
 MATERIALS = ("skin", "left_eye", "right_eye", "upper_teeth", "lower_teeth", "tongue", "lashes", "mouth")
 
 
@@ -37,7 +37,7 @@ def displace(
     target_index: Mapping[str, int],
     weights: Mapping[str, float],
 ) -> Float[np.ndarray, "points 3"]:
-    """`start` displaced by weighted targets, summed in sorted order so that every machine rounds alike.
+    """`start` displaced by weighted targets, summed in sorted order so that rounding is the same on every machine.
 
     Raises:
         KeyError: A target is unknown.
@@ -59,7 +59,7 @@ class Pack:
         material: Index in `MATERIALS` of each triangle.
         targets: Displacement of every vertex for each shape target.
         target_index: Row of `targets` by name.
-        openness: Share of the surroundings that each vertex sees on the template, 0 to 1.
+        openness: Share of the surroundings visible from each vertex of the template, 0 to 1.
         bent_normal: Mean unoccluded direction of each vertex, shortened by occlusion.
         lips: Lip mask in the chart, 0 to 255.
         provenance: Where the data come from and under which licence.
@@ -83,7 +83,7 @@ class Pack:
 
     @functools.cached_property
     def skin(self) -> np.ndarray:
-        """Mask of the vertices of the body's outside."""
+        """Mask of the vertices of the body's outer surface."""
         mask = np.zeros(len(self.vertices), bool)
         mask[self.triangles[self.material == 0]] = True
         return mask
@@ -123,13 +123,13 @@ class Pack:
 
     @functools.cached_property
     def contour(self) -> np.ndarray:
-        """Vertices whose projected bounding box is the face as MTCNN cuts it: hairline to chin, cheek to cheek."""
+        """Vertices whose projected bounding box is the face as MTCNN crops it: hairline to chin, cheek to cheek."""
         x, y, z = self.vertices.T
         return np.flatnonzero(self.skin & (z > 0.62) & (y > 6.22) & (y < 8.06) & (np.abs(x) < 0.72))
 
     @functools.cached_property
     def corners(self) -> Int[np.ndarray, "3 triangles"]:
-        """The first, second and third corners of all triangles, each as a row of memory."""
+        """The first, second and third corners of all triangles, each contiguous in memory."""
         return np.ascontiguousarray(self.triangles.T, np.intp)
 
     @functools.cached_property
@@ -164,10 +164,10 @@ class Pack:
 
 @functools.cache
 def load_pack() -> Pack:
-    """The package's pack, read once per process.
+    """The pack shipped with the package, read once per process.
 
     Raises:
-        FileNotFoundError: It is missing; says which tool builds it.
+        FileNotFoundError: It is missing; the message says which tool builds it.
     """
     if not PACK.exists():
         raise FileNotFoundError(

@@ -1,4 +1,4 @@
-"""What lies behind a person: rooms, streets, trees, stages and studio walls, out of focus."""
+"""Backgrounds: rooms, streets, trees, stages and studio walls, out of focus."""
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ SHARES = (0.22, 0.30, 0.22, 0.14, 0.12)
 def sample_background(
     rng: np.random.Generator, rows: int, columns: int, kind: str | None = None
 ) -> Float[np.ndarray, "rows columns 3"]:
-    """Draws a background, sRGB 0 to 255, of one of `KINDS` or of any."""
+    """Draws a background, sRGB 0 to 255, of a given kind (one of `KINDS`) or of a random one."""
     small = 96, max(2, round(96 * columns / rows))
     drawn = KINDS[rng.choice(len(KINDS), p=SHARES)]
     kind = drawn if kind is None else kind
@@ -27,7 +27,7 @@ def sample_background(
 
 
 def _muted(rng: np.random.Generator, value: float | None = None) -> np.ndarray:
-    """A colour as walls and clothes have it: mostly near grey, now and then strong."""
+    """A colour typical of walls and clothes: mostly near grey, occasionally strong."""
     value = float(rng.beta(1.3, 1.5)) if value is None else value
     saturation = float(rng.beta(1.2, 5.0)) if rng.random() < 0.88 else float(rng.uniform(0.3, 0.8))
     hue = (
@@ -38,7 +38,7 @@ def _muted(rng: np.random.Generator, value: float | None = None) -> np.ndarray:
 
 
 def _clouds(rng: np.random.Generator, rows: int, columns: int, coarse: int = 3, octaves: int = 4) -> np.ndarray:
-    """Sum of noises from coarse to fine, mean 0 and spread about 1."""
+    """Sum of noises from coarse to fine, mean 0 and standard deviation about 1."""
     total = np.zeros((rows, columns), np.float32)
     for octave in range(octaves):
         cells = coarse * 2**octave

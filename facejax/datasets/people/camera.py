@@ -1,4 +1,4 @@
-"""Where the head is seen from: pose, perspective."""
+"""The camera: pose of the head and perspective."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ class Camera:
         roll: Tilt, anticlockwise as seen, radians.
         size: Height from forehead to chin of a frontal face, pixels.
         center: Image position of the face's middle, pixels.
-        distance: Distance of the camera, in face heights; small is a strong perspective.
+        distance: Distance of the camera, in face heights; small values give a strong perspective.
         body_yaw: Turn of the shoulders, radians.
     """
 
@@ -34,7 +34,7 @@ class Camera:
 
     @property
     def rotation(self) -> Float[np.ndarray, "3 3"]:
-        """Rotation matrix of the head; columns vectors turn by it."""
+        """Rotation matrix of the head, for column vectors."""
         return _rotation(self.yaw, self.pitch, self.roll)
 
 
@@ -48,7 +48,7 @@ def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Framing:
-    """What a camera needs to know of a head at rest: where its face is and how tall."""
+    """What a camera needs to know about a head at rest: where its face is and how tall."""
 
     middle: Float[np.ndarray, "3"]
     height: float
@@ -69,12 +69,12 @@ def place(
     frame: Framing,
     camera: Camera,
 ) -> Float[np.ndarray, "points 3"]:
-    """Points of the head in the camera's axes (x right, y up, z towards it), about the middle of the face.
+    """Points of the head in the camera's axes (x right, y up, z towards it), relative to the middle of the face.
 
     Args:
         vertices: Positions in the person's own axes.
-        template_height: Template y of the same points; says what belongs to the head and what to the shoulders.
-        frame: Of the head at rest, so that an opening jaw does not shift the photo.
+        template_height: Template y of the same points; tells the head from the shoulders.
+        frame: Framing of the head at rest, so that an opening jaw does not shift the photo.
         camera: The pose.
     """
     middle = turn(frame.middle[None], np.array([7.0], np.float32), camera)
@@ -89,12 +89,12 @@ def project(placed: Float[np.ndarray, "points 3"], frame: Framing, camera: Camer
 
 
 def turn(vertices: np.ndarray, template_height: np.ndarray, camera: Camera, *, pivot: bool = True) -> np.ndarray:
-    """Points (or, without pivot, directions) turned with the head, or the less the nearer they are to the shoulders."""
+    """Turns points (or, without pivot, directions) with the head, the less the nearer they are to the shoulders."""
     origin = PIVOT if pivot else np.zeros(3, np.float32)
     share = np.clip((template_height - NECK[0]) / (NECK[1] - NECK[0]), 0, 1).astype(np.float32)
     share = share * share * (3 - 2 * share)
     rest = 1 - share
-    # An axis at a time: long rows are fast. Not by @: BLAS may round differently with the number of threads.
+    # One axis at a time: long rows are fast. Not with @: BLAS rounding may depend on the number of threads.
     x, y, z = np.ascontiguousarray(vertices.T) - origin[:, None]
     turned = np.empty((3, len(x)), np.float32)
     shoulders = _rotation(camera.body_yaw, camera.pitch * 0.15, camera.roll * 0.2)

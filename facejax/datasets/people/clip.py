@@ -28,11 +28,11 @@ ABSENT, COMPANION = 0.05, 0.2  # share of one-person clips without anybody, and 
 
 @dataclasses.dataclass(frozen=True)
 class Actor:
-    """Someone in a clip.
+    """A person in a clip.
 
     Attributes:
-        identity: Who.
-        emotion: Index in EMOTION8 of what the face shows at its height.
+        identity: Who it is.
+        emotion: Index in EMOTION8 of the expression at its apex.
         camera: Pose in the first frame.
     """
 
@@ -46,8 +46,8 @@ class ClipMaker:
     """Renders one clip; small, picklable and independent of all others.
 
     Attributes:
-        actors: Far ones first.
-        key: Seeds of the rest.
+        actors: The people, far ones first.
+        key: Seeds of everything else.
         num_frames: Frames of the clip.
         size: Rows and columns.
     """
@@ -155,7 +155,7 @@ def sample_solo(
 def sample_group(
     rng: np.random.Generator, key: tuple[int, ...], emotion: str, size: int
 ) -> tuple[tuple[Actor, ...], tuple[int, int]]:
-    """Cast and frame size of a VGAF-like clip: three to seven people, most of whom feel alike."""
+    """Cast and frame size of a VGAF-like clip: three to seven people, most of whom show the same emotion."""
     rows, columns = size, size * 4 // 3
     count = int(rng.integers(3, 8))
     actors = []

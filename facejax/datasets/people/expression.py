@@ -1,6 +1,6 @@
-"""What a face does: the eight expressions as weights of face units, with variants, asymmetry, talking and gaze.
+"""Facial expressions: all eight as weights of face units, with variants, asymmetry, talking and gaze.
 
-Units are ARKit's 52 (the pack's ``unit/*`` targets); `ACTION_UNITS` reads them as FACS action units. The recipes
+Units are ARKit's 52 (the pack's ``unit/*`` targets); `ACTION_UNITS` maps them to FACS action units. The recipes
 follow the prototypes of Ekman and Friesen's EMFACS; every expression has several variants because real ones have.
 """
 
@@ -13,7 +13,7 @@ from facejax.tasks import EMOTION8
 
 Units = Mapping[str, float]
 
-STRONGEST = 1.4  # weight of a unit; beyond it the mesh folds
+STRONGEST = 1.4  # largest weight of a unit; beyond it the mesh folds over
 # A name without a side stands for both sides.
 SIDED = frozenset(
     (
@@ -196,7 +196,7 @@ VISEMES: tuple[Units, ...] = (
     {"mouthRollLower": 0.4, "mouthUpperUp": 0.2, "jawOpen": 0.06},
     {"mouthPress": 0.3, "mouthRollLower": 0.25, "mouthRollUpper": 0.2},
 )
-# FACS name and the unit(s) whose mean it is.
+# FACS name, and the unit whose strength (mean of both sides) it is.
 ACTION_UNITS: Mapping[str, str] = {
     "AU1": "browInnerUp",
     "AU2": "browOuterUp",
@@ -219,7 +219,7 @@ ACTION_UNITS: Mapping[str, str] = {
     "AU28": "mouthRollLower",
     "AU43": "eyeBlink",
 }
-# Where a full expression lies in Russell's circumplex (1980): valence, arousal. Intensity scales it linearly.
+# Position of a full expression in Russell's circumplex (1980): valence, arousal. Intensity scales it linearly.
 CIRCUMPLEX = {
     "anger": (-0.55, 0.65),
     "contempt": (-0.50, 0.25),
@@ -234,7 +234,7 @@ CIRCUMPLEX = {
 
 @dataclasses.dataclass(frozen=True)
 class Expression:
-    """One moment of a face.
+    """The state of a face at one moment.
 
     Attributes:
         emotion: Index in `facejax.tasks.EMOTION8`.
@@ -293,7 +293,7 @@ def sample_expression(
     Args:
         rng: Source of the variant, asymmetry, speech, blinks and gaze.
         emotion: Index in EMOTION8.
-        weakest: Least intensity, 0 to 1.
+        weakest: Minimum intensity, 0 to 1.
         talking: Probability of speech.
     """
     name = EMOTION8[emotion]
@@ -307,7 +307,7 @@ def sample_expression(
     for unit, weight in recipe.items():
         lean = 1 + tilt if unit.endswith("Left") else 1 - tilt if unit.endswith("Right") else 1.0
         units[unit] = weight * intensity * lean * float(rng.uniform(1.0, 1.4))
-    # Speech and a face's own restlessness; a shut-mouthed anger or sadness is not talked away.
+    # Speech and small random movements; neither weakens a unit of the expression, such as the closed mouth of anger.
     speaks = rng.random() < talking
     viseme = both_sides(VISEMES[rng.integers(len(VISEMES))])
     strength = float(rng.uniform(0.3, 0.9)) if speaks else 0.0

@@ -13,9 +13,9 @@ from facejax.datasets.people.light import Light
 
 STEPS = 10  # points of a strand
 SHADES, LAYERS = 8, 4  # of brightness and depth, when drawn
-SLACK = 0.04  # units by which strands may lie below the surface and still be seen
-SCALP = 7.55  # height above which the head is nothing but scalp
-MIN_REACH = 0.12  # units; shorter strands look like dots, the cap shows them better
+SLACK = 0.04  # units by which strands may be below the surface and still be visible
+SCALP = 7.55  # height above which the head is only scalp
+MIN_REACH = 0.12  # units; shorter strands look like dots, and the cap represents them better
 LOCKS = 0.5  # share of the strands that are thick
 # Template height of the hairline over depth z, from the nape to the forehead.
 HAIRLINE = ((-1.2, 0.1, 0.3, 0.45, 0.6, 0.8, 1.0, 1.5), (6.45, 6.6, 6.95, 7.35, 7.6, 7.8, 7.95, 8.02))
@@ -32,7 +32,7 @@ class HairStyle:
         parting: x of the parting.
         curl: Waviness, 0 straight to 1.
         fringe: Length of the hair over the forehead relative to what reaches the brows, 0 to 1.
-        receding: How far the hairline has gone back, units.
+        receding: How far the hairline has receded, units.
     """
 
     length: float
@@ -45,7 +45,7 @@ class HairStyle:
 
 
 def sample_style(person: Identity, rng: np.random.Generator) -> HairStyle:
-    """Draws a hair style. Lengths go with the sex, as they do, but overlap: hair alone tells neither sex nor age."""
+    """Draws a hair style. Length depends on sex, as it does, but overlaps: hair alone reveals neither sex nor age."""
     long_share = 0.80 if person.gender == 0 else 0.07
     kind = "long" if rng.random() < long_share else "short"
     if person.age < 2.5:
@@ -95,7 +95,7 @@ class Hair:
     """Grown hair of one person.
 
     Attributes:
-        style: What it was grown as.
+        style: Its style.
         cap: Share of hair on each vertex of the mesh.
         strands: Points of each strand, root first, in the person's axes.
         outward: Unit direction away from the skull at each point.
@@ -152,7 +152,7 @@ def grow(pack: Pack, rest: Float[np.ndarray, "vertices 3"], style: HairStyle, rn
 
 @functools.cache
 def _streaks() -> Float[np.ndarray, "2 256 512"]:
-    """Noise drawn out along the rows, and fine noise; mean 0 and spread 1, the columns wrap around."""
+    """Noise stretched along the rows, and fine noise; mean 0 and standard deviation 1, the columns wrap around."""
     noise = np.random.default_rng(0).standard_normal((256, 512), np.float32)
     wrapped = np.concatenate([noise, noise, noise], 1)
     smooth = cv2.GaussianBlur(wrapped, (0, 0), sigmaX=0.7, sigmaY=9)[:, 512:1024]
@@ -163,7 +163,7 @@ def _streaks() -> Float[np.ndarray, "2 256 512"]:
 def cap_colour(
     hair: Hair, at: Float[np.ndarray, "points 3"], share: Float[np.ndarray, " points"], colour: Float[np.ndarray, "3"]
 ) -> tuple[Float[np.ndarray, "points 3"], Float[np.ndarray, "points 1"]]:
-    """Linear albedo of the hair that lies on the scalp, and how much of the skin it covers.
+    """Linear albedo of the hair on the scalp, and how much of the skin it covers.
 
     Args:
         hair: Its style gives the texture: stubble, curls or combed streaks.
@@ -205,7 +205,7 @@ def _comb(
     else:
         crown = middle + radius * np.array([0.15 * np.sign(style.parting + 1e-9), 0.95, -0.25])
         wish = root - crown
-    # Neighbours lie alike: most of the disorder varies slowly over the scalp.
+    # Neighbouring strands are aligned: most of the disorder varies slowly over the scalp.
     waves = np.sin(root @ rng.normal(0, 5, (3, 3)) + rng.uniform(0, 2 * np.pi, 3))
     low = np.clip((middle[1] + 0.1 - root[:, 1:2]) / 0.3, 0, 1)
     wish = wish + low * np.array([0, -0.5, -0.9]) * _length(wish)
@@ -240,7 +240,7 @@ def _comb(
         point = np.where(
             (inside < 1) & (point[:, 1:2] > middle[1] - radius[1] * 0.9), middle + reach / inside * shell, point
         )
-        # Hair that would hang before the eyes is cut there.
+        # Hair that would hang in front of the eyes is cut there.
         blinds = (
             (point[:, 1] < brows)
             & (point[:, 2] > middle[2] + 0.4 * radius[2])
@@ -253,7 +253,7 @@ def _comb(
 
 
 def _rank(values: Float[np.ndarray, " values"], groups: int) -> Int[np.ndarray, " values"]:
-    """Which of `groups` of about equal size each value is in; the bounds are those of one value in four."""
+    """Index of each value's group, for `groups` of about equal size; bounds are estimated from every fourth value."""
     some = np.sort(values[::4])
     return np.searchsorted(some[len(some) * np.arange(1, groups) // groups], values, side="right")
 
@@ -281,7 +281,7 @@ def draw(
         outward: Direction away from the skull in the camera's axes.
         hair: Gives each strand's brightness.
         colour: Linear albedo.
-        light: Of the scene.
+        light: Light of the scene.
         thickness: Width of a lock, pixels.
     """
     rows, columns = nearest.shape
@@ -290,7 +290,7 @@ def draw(
     column, row = middle[..., 0].astype(np.int32), middle[..., 1].astype(np.int32)
     inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
     surface = nearest[row.clip(0, rows - 1), column.clip(0, columns - 1)]
-    # A long segment cuts the corner of the skull; where it faces the camera nothing but scalp can be in front of it.
+    # A long segment can cut through the skull; where it faces the camera, only scalp can be in front of it.
     on_scalp = hair.strands[:, 1:, 1] > SCALP
     slack = SLACK + (0.6 * hair.style.volume + 0.3 * np.clip(outward[:, 1:, 2], 0, 1)) * on_scalp
     strand, segment = np.nonzero(inside & (deep > surface - slack))
@@ -308,7 +308,7 @@ def draw(
     rise = 0.55 + 0.45 * (segment + 1) / (STEPS - 1)
     diffuse = (ambient + strength * facing * across_key) * rise * hair.shade[strand]
     gloss = 0.06 * strength * facing * glint * hair.shade[strand]
-    # Brightness is quantised so that all strands of a shade and width are one drawing call.
+    # Brightness is quantised so that all strands of a shade and width are drawn in one call.
     bright = diffuse + gloss * 8
     level = _rank(bright, SHADES)
     order = deep[strand, segment]

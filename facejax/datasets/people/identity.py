@@ -1,4 +1,4 @@
-"""Who a person is: sex, ancestry, age and the sliders of the head's shape, drawn from a seed."""
+"""Identities: sex, ancestry, age and the sliders of the head's shape, drawn from a seed."""
 
 import dataclasses
 import functools
@@ -45,10 +45,10 @@ EYE_SHARE = {
     "indian": (0.75, 0.22, 0.03, 0.0, 0.0),
     "latino_middle_eastern": (0.50, 0.35, 0.10, 0.03, 0.02),
 }
-# What people are born with varies less where expressions show: else a drooping mouth could not be told from a sad one.
+# Identity varies less where expressions show: otherwise a drooping mouth could not be told from a sad one.
 EXPRESSIVE = ("mouth/mouth-angles", "mouth/mouth-upperlip", "mouth/mouth-lowerlip", "eyebrows/", "eyes/eye-height")
 MOBILE = 0.5
-# Mean of the sliders that are not 0: MakeHuman's eyes and mouths are narrower, relative to MTCNN's box, than in photos.
+# Slider means other than 0: MakeHuman's eyes and mouths are narrower, relative to MTCNN's box, than in photos.
 TYPICAL = {"mouth/mouth-scale-horiz decr incr": 0.45, "eyes/eye-trans in out": 0.3}
 _OPPOSITES = (
     ("decr", "incr"),
@@ -65,7 +65,7 @@ class Identity:
     """One person. Everything that stays the same from photo to photo.
 
     Attributes:
-        key: The seed of all that is drawn for this person (skin texture, brows, hair).
+        key: Seed of everything that is drawn for this person (skin texture, brows, hair).
         gender: Index in `facejax.tasks.GENDER`.
         ethnicity: Index in `facejax.tasks.ETHNICITY`.
         age: Years. `dataclasses.replace(person, age=...)` is the same person at another age.
@@ -75,12 +75,12 @@ class Identity:
         asymmetry: Difference of the two sides of the paired sliders.
         weight: From lean (-1) to heavy (1).
         tone: Skin tone, 0 fairest to 1 darkest.
-        redness: Blood in the skin relative to the usual, about -1 to 1.
+        redness: Redness of the skin relative to the average, about -1 to 1.
         hair: Natural hair colour, sRGB 0 to 255.
         eyes: Iris colour, sRGB 0 to 255.
         greying: Age at which the hair begins to turn grey.
-        brow: Thickness of the brows relative to the usual.
-        beard: Density of the facial hair that is let grow, 0 to 1.
+        brow: Thickness of the brows relative to the average.
+        beard: Density of the grown facial hair, 0 to 1.
         wrinkling: How strongly age shows in the skin, about 1.
     """
 
@@ -181,7 +181,7 @@ def _pick(rng: np.random.Generator, colours: np.ndarray, share: Sequence[float])
 
 
 def age_shares(age: float) -> dict[str, float]:
-    """How much of MakeHuman's age stages (1, 10, 25 and 85 years) a head of this age has."""
+    """Shares of MakeHuman's age stages (1, 10, 25 and 85 years) in a head of this age."""
     stages, years = ("baby", "child", "young", "old"), (1, 10, 25, 85)
     shares = np.array([np.interp(age, years, row) for row in np.eye(4)])
     return {stage: float(share) for stage, share in zip(stages, shares, strict=True) if share > 0}

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from facejax.datasets.people.raster import rasterize
 
 SHADOW_SIZE = 96
-SHADOW_BIAS = 0.06  # units; less makes triangles shade themselves
+SHADOW_BIAS = 0.06  # units; a smaller bias makes triangles shadow themselves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def sample_light(rng: np.random.Generator, *, soft: bool = False) -> Light:
-    """Draws a light: flash, window, overcast sky, sun, ceiling lamps; warm or cold; `soft` leaves the overcast sky."""
+    """Draws a light: flash, window, overcast sky, sun, ceiling lamps; warm or cold; `soft` allows overcast only."""
     kind = rng.choice(4, p=[0, 0, 1, 0] if soft else [0.25, 0.3, 0.25, 0.2])
     if kind == 0:  # flash or a lamp near the camera
         key, strength, softness, ambient = (rng.normal(0, 0.25), rng.uniform(0.1, 0.5), 1.0), 0.75, 0.15, 0.35
@@ -102,7 +102,7 @@ def irradiance(
     """Diffuse light that reaches each point, by channel.
 
     Args:
-        light: Of the scene.
+        light: Light of the scene.
         normals: Unit normals in the camera's axes.
         bent: Mean open direction in the camera's axes, shortened by occlusion.
         lit: Share of the key light that arrives (shadows).
@@ -146,10 +146,10 @@ def key_shadow(
     """Share of the key light that reaches each point, from a small shadow map: 0 shaded, 1 lit.
 
     Args:
-        light: Of the scene.
+        light: Light of the scene.
         points: Positions in the camera's axes.
         triangles: What casts shadows.
-        receivers: Points to be looked up; the others are lit.
+        receivers: Points to look up; the others are lit.
     """
     towards = light.towards
     side = np.cross([0.0, 1.0, 0.0], towards)

@@ -1,4 +1,4 @@
-"""Ready-made noise, cut at random places: fresh normal numbers for every pixel would cost more than rendering."""
+"""Precomputed noise, cropped at random: drawing normal numbers for every pixel would cost more than rendering."""
 
 import functools
 
@@ -15,10 +15,10 @@ def _bank() -> Float[np.ndarray, "bank bank"]:
 
 
 def white(rng: np.random.Generator, rows: int, columns: int) -> Float[np.ndarray, "rows columns"]:
-    """White noise, mean 0 and spread 1: a random, perhaps mirrored cut of the bank.
+    """White noise, mean 0 and standard deviation 1: a random, possibly mirrored crop of the bank.
 
     Raises:
-        ValueError: More is asked for than the bank holds.
+        ValueError: The size is larger than the bank.
     """
     if rows > BANK or columns > BANK:
         raise ValueError(f"noise of {rows} x {columns} pixels is larger than the bank of {BANK} x {BANK}")
@@ -28,10 +28,10 @@ def white(rng: np.random.Generator, rows: int, columns: int) -> Float[np.ndarray
 
 
 def smooth(rng: np.random.Generator, rows: int, columns: int, scale: float) -> Float[np.ndarray, "rows columns"]:
-    """Noise with blobs of about `scale` pixels, mean about 0 and spread 1."""
+    """Noise with blobs of about `scale` pixels, mean about 0 and standard deviation 1."""
     step = max(1, int(scale / 1.5))
     sigma = scale / step
     coarse = cv2.GaussianBlur(white(rng, rows // step + 3, columns // step + 3), (0, 0), sigma)
-    # White noise blurred by a Gaussian keeps 1 / (2 sigma sqrt(pi)) of its spread.
+    # White noise blurred by a Gaussian keeps 1 / (2 sigma sqrt(pi)) of its standard deviation.
     coarse *= 2 * sigma * np.sqrt(np.pi)
     return cv2.resize(coarse, (columns, rows), interpolation=cv2.INTER_LINEAR)

@@ -1,4 +1,4 @@
-"""What a person wears: the colour of each point of the bust."""
+"""Clothes: the colour of each point of the bust."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ class Outfit:
         under: Colour of the shirt below a suit.
         accent: Colour of tie or stripes.
         neckline: Template height of the collar at the middle.
-        stripes: Stripes in a unit of length, 0 for none.
+        stripes: Stripes per unit of length, 0 for none.
     """
 
     kind: str
@@ -64,8 +64,8 @@ def sample_outfit(rng: np.random.Generator, skin: Float[np.ndarray, "3"]) -> Out
     """Draws clothes, mostly dark, white or muted; they do not depend on who wears them.
 
     Args:
-        rng: Source.
-        skin: Linear albedo of the wearer: clothes that look like it are drawn again.
+        rng: Source of randomness.
+        skin: Linear albedo of the wearer's skin: clothes that look like it are drawn again.
     """
 
     def muted() -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""Landmarks and face box of a person in a photo, from the few vertices that they need: no rendering."""
+"""Landmarks and face box of a person in a photo, from the few vertices that they need, without rendering."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from facejax.datasets.people.expression import Expression
 from facejax.datasets.people.identity import Identity, shape_weights
 
 LANDMARKS = ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth")  # MTCNN's order, as seen in the image
-CONTOUR_STRIDE = 7  # every so many vertices of the face's front are enough for its box
+CONTOUR_STRIDE = 7  # every n-th vertex of the face's front is enough for its box
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,7 +20,7 @@ class FacePoints:
     """The labelled points of one person's head at rest.
 
     Attributes:
-        rest: Positions, in the order of the cut-down head.
+        rest: Positions, in the order of the reduced head.
         frame: Where the face is.
     """
 

@@ -1,4 +1,4 @@
-"""Which triangle each pixel sees: a z-buffer rasteriser in NumPy whose cost is the covered pixels, not the boxes."""
+"""Which triangle each pixel sees: a z-buffer rasteriser in NumPy, with a cost by covered pixels, not by boxes."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ EDGE_SLACK = 1e-3
 
 
 class Fragments(NamedTuple):
-    """The visible surface, one entry a covered pixel.
+    """The visible surface, one entry per covered pixel.
 
     Attributes:
         pixel: Flat index ``row * width + column``, ascending.
@@ -28,7 +28,7 @@ class Fragments(NamedTuple):
     def interpolate(
         self, values: Float[np.ndarray, "vertices channels"], triangles: Int[np.ndarray, "triangles 3"]
     ) -> Float[np.ndarray, "pixels channels"]:
-        """What the visible surface has at each pixel of `values` at the corners; a channel is a row of memory."""
+        """Interpolates `values` of the vertices at each visible pixel; channels are contiguous in memory."""
         count = len(self.pixel)
         corners = np.take(triangles, self.triangle, axis=0).astype(np.int32, copy=False).ravel()
         starts = np.arange(0, 3 * count + 1, 3, dtype=np.int32)
@@ -45,7 +45,7 @@ def rasterize(
 ) -> Fragments:
     """Visible triangle and barycentric weights of every covered pixel.
 
-    Each triangle is cut into pixel rows and each row into its exact span, so only covered pixels are made.
+    Each triangle is cut into pixel rows and each row into its exact span, so only covered pixels are generated.
     Weights and depth are affine in the image (no perspective correction: head triangles are too small to show it).
 
     Args:
@@ -57,7 +57,7 @@ def rasterize(
     """
     x, y = (np.ascontiguousarray(axis, np.float32) for axis in xy.T)
     depth = depth.astype(np.float32)
-    # Indices have the machine's own width: NumPy would convert others anew at every use.
+    # Indices have the platform's native width: NumPy would convert others at every use.
     a, b, c = np.ascontiguousarray(triangles.T, np.intp)
     area = (x[b] - x[a]) * (y[c] - y[a]) - (y[b] - y[a]) * (x[c] - x[a])
     first = np.ceil(np.minimum(np.minimum(y[a], y[b]), y[c]) - 0.5 - EDGE_SLACK).clip(0, height).astype(np.int32)
@@ -108,7 +108,7 @@ def rasterize(
     covered = np.flatnonzero(winner >= 0)
     chosen = winner[covered]
     line, step = line[chosen], right_of_start[chosen]
-    weights = np.empty((3, len(covered)), np.float32)  # a corner at a time: long rows are fast
+    weights = np.empty((3, len(covered)), np.float32)  # one corner at a time: long rows are fast
     weights[1] = weight_b[line] + sx_b[line] * step
     weights[2] = weight_c[line] + sx_c[line] * step
     weights[0] = 1 - weights[1] - weights[2]

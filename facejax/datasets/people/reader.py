@@ -1,4 +1,4 @@
-"""The data set `people`: who is in photo i, and with which labels; the pixels are rendered when asked for."""
+"""The dataset `people`: who is in photo i, and with which labels; pixels are rendered on demand."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ from facejax.tasks import EMOTION7, EMOTION8, GROUP_EMOTION
 
 # Manually labelled training photos of AffectNet by expression, in the order of EMOTION8.
 AFFECTNET_COUNTS = (24882, 3750, 3803, 6378, 134415, 74874, 25459, 14090)
-# Streams of seeds, so that no two purposes ever share a person or photo.
+# Seed streams, so that no two purposes ever share a person or photo.
 PEOPLE, PHOTOS, SOLO, GROUP = 1, 2, 3, 4
 SPLITS = ("train", "validation", "test")
 # Expressions of the photos of public figures, in the order of EMOTION8.
@@ -31,13 +31,13 @@ CALM_SHARES = (0.03, 0.02, 0.01, 0.01, 0.40, 0.45, 0.04, 0.04)
 
 @dataclasses.dataclass(frozen=True)
 class PhotoMaker:
-    """Makes one photo; small, picklable and independent of all others.
+    """Renders one photo; small, picklable and independent of all others.
 
     Attributes:
-        identity: Who.
-        expression: The face.
+        identity: Who it is.
+        expression: The expression.
         camera: The pose.
-        key: Seeds of the rest.
+        key: Seeds of everything else.
         size: Side of the photo, pixels.
         setting: Name in `scene.SETTINGS`.
     """
@@ -93,21 +93,21 @@ class People(Dataset):
         same_people: bool = False,
         setting: Literal["wild", "studio"] = "wild",
     ) -> Iterator[Record]:
-        """Yields photos: first train, then validation, then test, those of a person in a row.
+        """Yields photos: first train, then validation, then test; those of a person are consecutive.
 
         Args:
-            raw: Not used: the set is made, not read.
+            raw: Not used: the dataset is rendered, not read.
             num_train: Training photos.
             num_validation: Validation photos.
             num_test: Photos for identification as in LFW: other people, mostly calm or smiling.
-            photos_per_person: Of each person in a split.
-            seed: Another seed is another world of people.
+            photos_per_person: Photos of each person in a split.
+            seed: Another seed gives entirely different people.
             size: Side of the photos, pixels.
             imbalance: ``none`` draws all expressions equally; ``affectnet`` as unequally as AffectNet's training
                 photos (the validation photos stay equal, as AffectNet's do).
             same_people: Validation shows further photos of the training people, to measure the identity head.
             setting: ``wild`` as in AffectNet; ``studio`` as in posed sets: strong expressions, frontal, evenly lit,
-                nothing before the face. A small network learns it from few photos.
+                nothing in front of the face. A small network learns it from few photos.
 
         Raises:
             ValueError: `imbalance` or `setting` is unknown, a number of photos is negative, or `photos_per_person` or
@@ -154,14 +154,14 @@ class People(Dataset):
         """Yields clips; `Record.image` makes the frames, uint8 RGB (frames, rows, columns, 3).
 
         Args:
-            raw: Not used: the set is made, not read.
+            raw: Not used: the dataset is rendered, not read.
             kind: ``solo`` as in AFEW: one main person and the seven emotions (``emotion``, an index in EMOTION8, never
                 contempt); ``group`` as in VGAF: ``group_emotion``, an index in `GROUP_EMOTION`.
             num_train: Training clips.
             num_validation: Validation clips, of other people.
-            seed: Another seed is another world of people.
+            seed: Another seed gives entirely different people.
             size: Rows of a frame, pixels.
-            num_frames: Frames of a clip, at 30 a second.
+            num_frames: Frames of a clip, at 30 per second.
 
         Raises:
             ValueError: `kind` is unknown, a number of clips is negative, or `size` or `num_frames` is less than 1.

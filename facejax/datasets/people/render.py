@@ -1,4 +1,4 @@
-"""Renders one person: shape, pose, light and hair become a layer that a scene puts over its background."""
+"""Renders one person: shape, pose, light and hair become a layer that a scene composites over its background."""
 
 import dataclasses
 import functools
@@ -19,14 +19,14 @@ from facejax.datasets.people.light import Light, irradiance, key_shadow, shine
 from facejax.datasets.people.outfit import Outfit
 from facejax.datasets.people.raster import Fragments, rasterize
 
-# Faces are rendered at about this height (pixels, forehead to chin) and then reduced, the small ones by this factor.
+# Faces below this height (pixels, forehead to chin) are rendered up to this factor larger, then reduced.
 RENDER_HEIGHT, MOST_ENLARGED = 118, 1.4
-# Share of the surroundings' light inside eyes and mouth, by material; the template's shut mouth would say none.
+# Share of the surroundings' light inside eyes and mouth, by material; the template's closed mouth would give none.
 INNER_OPENNESS = {1: 0.85, 2: 0.85, 3: 0.9, 4: 0.75, 5: 0.6, 6: 0.5, 7: 0.28}
 TEETH, TONGUE, MOUTH = np.array([0.78, 0.74, 0.66]), np.array([0.20, 0.06, 0.055]), np.array([0.14, 0.03, 0.028])
 SCLERA = np.array([0.60, 0.56, 0.53], np.float32)
 IRIS_RADIUS = 0.061
-BUST_END = 3.6  # template height below which the bust is drawn out downwards
+BUST_END = 3.6  # template height below which the bust is extended downwards
 TOOTH = 0.075  # width of a tooth, units
 TEETH_DROP = 0.03  # the mesh keeps the upper teeth too high to show in a smile
 
@@ -74,19 +74,19 @@ class Layer:
 
 @functools.lru_cache(maxsize=8)  # a group's clip has up to seven people
 def make_person(identity: Identity) -> Person:
-    """Shapes and paints a person; the last few stay ready, as photos of one come in a row."""
+    """Shapes and paints a person; the last few are cached, as photos of a person are consecutive."""
     pack = load_pack()
     rest = pack.morph(pack.vertices, shape_weights(identity))
     upper = np.unique(pack.triangles[pack.material == 3])
     rest[upper, 1] -= TEETH_DROP
-    rest[pack.vertices[:, 1] < BUST_END, 1] -= 4.0  # the bust's cut edge leaves the photo
+    rest[pack.vertices[:, 1] < BUST_END, 1] -= 4.0  # moves the bust's cut edge out of the photo
     frame = framing({name: rest[index] for name, index in pack.key_vertices.items()})
     return Person(identity, rest, frame, skins.paint(identity))
 
 
 @functools.cache
 def _static() -> dict[str, np.ndarray]:
-    """What depends on the template only."""
+    """What depends only on the template."""
     pack = load_pack()
     x, y, z = pack.vertices.T
     chart_x, chart_y = chart_xy(x, y)
@@ -125,13 +125,13 @@ def draw(
     """Renders a person for a photo.
 
     Args:
-        person: Who.
-        expression: The face.
+        person: The person.
+        expression: The expression.
         camera: The pose; its centre and size are in the photo's pixels.
-        light: Of the scene.
+        light: Light of the scene.
         look: Hair and clothes.
         size: Rows and columns of the photo.
-        exposure: Brightness that the face shall have on average, linear, 0 to 1; a dark skin stays darker.
+        exposure: Target mean brightness of the face, linear, 0 to 1; dark skin stays darker.
 
     Returns:
         The layer, or None when nothing of the person is in the photo.
@@ -171,14 +171,14 @@ def draw(
     glint = shine(light, turned, lit * crease, 20.0)
 
     colour = _shade(person, expression, camera, light, look, fragments, received, glint)
-    # The camera exposes for the face, but not fully: a dark skin stays darker.
+    # The camera exposes for the face, but not fully: dark skin stays darker.
     facing = pack.contour[turned[pack.contour, 2] > 0.2]
     mean = float((received[facing].mean(0) * person.skin.base).mean()) if len(facing) else exposure
     gain = (exposure / max(mean, 1e-3)) ** 0.6
     colour *= gain
     canvas = np.zeros((rows * columns, 4), np.uint8)
     opaque = np.full((1, len(fragments.pixel)), 255, np.uint8)
-    # Four bytes as one number: one scattered write a pixel.
+    # Four bytes as one number: one scattered write per pixel.
     canvas.view(np.uint32)[fragments.pixel] = np.stack([*_encode(colour), *opaque], 1).view(np.uint32)
     nearest = np.full(rows * columns, -np.inf, np.float32)
     nearest[fragments.pixel] = fragments.depth
@@ -210,7 +210,7 @@ def draw(
 
 
 def _crease(pack: Pack, vertices: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """Share of light that a vertex keeps in the creases of the present expression."""
+    """Share of light that a vertex keeps in the creases of the current expression."""
     hollow = ((pack.neighbour_mean(vertices) - vertices) * normals).sum(1)
     hollow = pack.neighbour_mean(hollow)
     hollow = (hollow + pack.neighbour_mean(hollow)) / 2
@@ -230,7 +230,7 @@ def _tone_curve() -> np.ndarray:
 
 
 def _sample(x: np.ndarray, y: np.ndarray, *charts: np.ndarray) -> Iterator[np.ndarray]:
-    """Bilinear samples of charts; remap wants an image, so the points are folded into rows."""
+    """Bilinear samples of charts; remap needs an image, so the points are folded into rows."""
     count = len(x)
     rows = -(-count // 1024)
     padded = np.zeros((2, rows * 1024), np.float32)
@@ -251,7 +251,7 @@ def _shade(
     received: np.ndarray,
     glint: np.ndarray,
 ) -> np.ndarray:
-    """Linear colour of every fragment, a row a channel: long rows are fast."""
+    """Linear colour of every fragment, one row per channel: long rows are fast."""
     pack, static = load_pack(), _static()
     attributes = np.concatenate(
         [static["chart"], received.T, [glint, look.hair.cap, static["front"]]], dtype=np.float32
@@ -268,7 +268,7 @@ def _shade(
     relief *= front
     for plane, channel in zip(albedo, painted.T, strict=True):
         plane += channel * relief
-    # Hair and brows do not shine like skin, pigment shines less than light skin.
+    # Hair and brows do not shine like skin, and dark skin shines less than light skin.
     lightness = np.clip((albedo[0] + albedo[1] + albedo[2]) / (3 * person.skin.base.mean()), 0.1, 1.1)
     shine_of = gloss * lightness * np.sqrt(lightness)
     capped = np.flatnonzero(cap > 0.02)
@@ -284,7 +284,7 @@ def _shade(
     albedo[:, low] = look.outfit.colour(at, albedo[:, low].T).T
     shine_of[low] *= 0.3
 
-    # Little light gets between lips that hardly part.
+    # Little light enters a mouth that is barely open.
     units = expression.units
     parted = sum(units.get(unit, 0.0) for unit in ("mouthUpperUpLeft", "mouthUpperUpRight", "mouthLowerDownLeft"))
     entrance = float(np.clip(0.3 + 1.8 * units.get("jawOpen", 0.0) + 0.6 * parted, 0, 1))

@@ -1,4 +1,4 @@
-"""A photo: a person before a background, taken by a camera that blurs, tints, adds grain and saves as JPEG."""
+"""A photo: a person in front of a background, taken by a camera that blurs, tints, adds grain and saves as JPEG."""
 
 import dataclasses
 import functools
@@ -22,16 +22,16 @@ from facejax.datasets.people.render import Layer, Look, Person, draw
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """Under which circumstances photos are taken.
+    """The circumstances under which photos are taken.
 
     Attributes:
         plain: Soft light, an even background and a clean camera.
         glasses: Share of photos with glasses.
-        hidden: Share of photos with something before the face.
+        hidden: Share of photos with something in front of the face.
         frontal: Share of people who look nearly into the camera.
         face: Smallest and largest height of a face, as a share of the photo's.
         talking: Share of faces that talk.
-        weakest: Least intensity of an expression.
+        weakest: Minimum intensity of an expression.
     """
 
     plain: bool
@@ -61,9 +61,9 @@ class Finish:
         saturation: 1 keeps the colours.
         blur: Gaussian blur, pixels.
         motion: Length and angle (radians) of a motion blur, pixels.
-        noise: Spread of the grain, 0 to 255.
-        shrink: Share of the resolution that the picture once had; below 1 it was enlarged.
-        quality: Of the JPEG.
+        noise: Standard deviation of the grain, 0 to 255.
+        shrink: Relative resolution that the picture once had; below 1 it was upscaled.
+        quality: JPEG quality.
     """
 
     grey: bool
@@ -156,7 +156,7 @@ def _colours(camera: Finish) -> Float[np.ndarray, "3 4"]:
 
 
 def put(image: Float[np.ndarray, "rows columns 3"], layer: Layer) -> None:
-    """Puts a layer over a picture, in place."""
+    """Composites a layer over a picture, in place."""
     rows, columns = layer.rgba.shape[:2]
     window = image[layer.top : layer.top + rows, layer.left : layer.left + columns]
     behind = cv2.cvtColor(255 - layer.rgba[..., 3], cv2.COLOR_GRAY2RGB)
@@ -170,15 +170,15 @@ def photo(
     """Takes a photo: draws light, hair, clothes, background and camera, and renders.
 
     Args:
-        person: Who.
-        expression: The face.
+        person: The person.
+        expression: The expression.
         camera: The pose.
-        rng: Source of all that is not the person's.
+        rng: Source of everything that does not belong to the person.
         size: Side of the photo, pixels.
         setting: The circumstances.
     """
     light = sample_light(rng, soft=setting.plain)
-    # Two days of three a person wears the usual hair.
+    # About two times in three a person wears the usual hair.
     hair = _usual_hair(person) if rng.random() < 0.65 else _hair(person, rng)
     image = sample_background(rng, size, size, "studio" if setting.plain else None)
     look = Look(
@@ -205,5 +205,5 @@ def _hair(person: Person, rng: np.random.Generator) -> hairdo.Hair:
 
 
 def sample_exposure(rng: np.random.Generator) -> float:
-    """Mean linear brightness of a well exposed face."""
+    """Mean linear brightness of a well-exposed face."""
     return float(np.clip(0.24 * np.exp(rng.normal(0, 0.28)), 0.08, 0.5))

@@ -34,7 +34,7 @@ FOLDS: Mapping[str, tuple[tuple[tuple[float, float], ...], float, float]] = {
     "cheek": (((0.42, 6.86), (0.47, 6.74), (0.46, 6.58), (0.40, 6.46)), 0.022, 0.25),
     "dimple": (((0.33, 6.66), (0.345, 6.63), (0.345, 6.59), (0.33, 6.56)), 0.018, 0.0),
 }
-# What presses a fold in, on its own side: unit (without Left or Right) and strength.
+# What deepens a fold, on its own side: unit (without Left or Right) and strength.
 PRESSED: Mapping[str, tuple[tuple[str, float], ...]] = {
     "forehead1": (("browInnerUp", 0.45), ("browOuterUp", 0.5)),
     "forehead2": (("browInnerUp", 0.5), ("browOuterUp", 0.45)),
@@ -63,7 +63,7 @@ class Skin:
 
     Attributes:
         colour: Linear albedo with brows, lips and stubble.
-        height: Pores and blemishes as relief, about 0 with a spread of 1.
+        height: Pores and blemishes as relief, mean about 0 and standard deviation about 1.
         base: Linear albedo away from the face.
     """
 
@@ -135,7 +135,7 @@ def folds(person: Identity, units: Mapping[str, float]) -> Float[np.ndarray, "ro
 
 
 def paint(person: Identity) -> Skin:
-    """Paints a person's skin; about ten milliseconds."""
+    """Paints a person's skin; takes about ten milliseconds."""
     rng = person.rng("skin")
     age, tone = person.age, person.tone
     srgb = np.array([np.interp(tone * 5, range(6), TONES[:, c]) for c in range(3)], np.float32)
@@ -149,7 +149,7 @@ def paint(person: Identity) -> Skin:
         + mottle * (0.6 * smooth(rng, *CHART_SHAPE, 18.0) + 0.5 * smooth(rng, *CHART_SHAPE, 5.0))
         + 0.02 * smooth(rng, *CHART_SHAPE, 1.1)
     )
-    colour = base[:, None, None] * shade  # a plane a channel: long rows are fast
+    colour = base[:, None, None] * shade  # one plane per channel: long rows are fast
     blush = _spot(-0.42, 6.96, 0.2, 0.2) + _spot(0.42, 6.96, 0.2, 0.2) + 0.8 * _spot(0.0, 6.92, 0.14, 0.13)
     blush *= float(rng.uniform(0.5, 1.3)) * (1.3 if age < 13 else 1.0) * (1.1 - tone)
     colour *= 1 + blush * _by_channel(0.02, -0.12, -0.11)
@@ -166,7 +166,7 @@ def paint(person: Identity) -> Skin:
     lips = load_pack().lips.astype(np.float32) / 255
     rosy = base * np.array([0.78, 0.47, 0.50], np.float32) + np.array([0.035, 0.0, 0.004], np.float32)
     grown_man = person.gender * float(np.interp(age, [12, 20], [0, 1]))
-    # A man's lips stand out less from his skin, which is the rougher one.
+    # A man's lips stand out less from his skin, which is rougher.
     lips *= float(np.interp(age, [5, 70], [0.75, 0.5])) * float(rng.uniform(0.7, 1.1)) * (1.1 - 0.4 * grown_man)
     painted = float(rng.random()) < (0.6 if person.gender == 0 and age > 15 else 0.0)
     if painted:  # lipstick, and a darker lid
@@ -208,7 +208,7 @@ def _brows(person: Identity, rng: np.random.Generator) -> np.ndarray:
         angle = np.pi / 2 - (0.25 + 1.25 * t)
         lean = np.stack([sign * np.cos(angle), np.sin(angle)], 1) * (0.03 + 0.03 * reach)[:, None]
         hairs = np.stack([root, root + lean], 1)
-        for level in range(4):  # four shades, so that the hairs of each are one call
+        for level in range(4):  # four shades, so that the hairs of each are drawn in one call
             some = hairs[(dark * 4).astype(np.int32) == level]
             _strokes(ink, some, 0.45 + 0.11 * level, 1)
     soft = cv2.GaussianBlur(ink, (0, 0), 0.7) + 0.6 * cv2.GaussianBlur(ink, (0, 0), 2.0)
