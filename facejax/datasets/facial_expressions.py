@@ -64,7 +64,7 @@ class FacialExpressions(Dataset):
     name = "facial_expressions"
     description = (
         "13,682 photos, most of them grey LFW chips, with one of eight expressions, very unbalanced. "
-        "Split by person: a fifth of the people is for validation."
+        "Split by person: a fifth of the people are held out for validation."
     )
     licence = "Apache-2.0 (the repository's; the rights of the photos are their owners')"
     commercial = "unclear"

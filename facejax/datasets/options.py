@@ -14,7 +14,7 @@ _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 
 def parse_options(reader: Dataset, texts: Mapping[str, str]) -> dict[str, object]:
-    """Keyword arguments for the reader's `records` (for a video set, `clips`).
+    """Keyword arguments for the reader's `records` (for a video dataset, `clips`).
 
     Args:
         reader: Its annotations give the type of each option: bool, int, float, text, path, one of some literals, or a

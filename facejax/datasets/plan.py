@@ -68,7 +68,7 @@ def code_of(reader: Dataset, detector: object | None) -> dict[str, str]:
 
     Args:
         reader: Its module is hashed, or its package if it has one of its own.
-        detector: Its module or package is hashed, and the libraries that it computes with are added; None for none.
+        detector: Its module or package is hashed, and the libraries that it computes with are added; None if unused.
     """
     package = pathlib.Path(__file__).parents[1]
     code = {"crops": _hash_files([package / name for name in _OWN_CODE]), "reader": _hash_of(type(reader))}

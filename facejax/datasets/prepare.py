@@ -217,7 +217,7 @@ def finished_before(preparation: Preparation) -> bool:
 
 
 def _left_out(folder: pathlib.Path) -> set[str]:
-    """Ids of the photos that could not be read when the set was prepared."""
+    """Ids of the photos that could not be read when the dataset was prepared."""
     lists = [path for path in (folder / "missing.txt", folder / "corrupt.txt") if path.exists()]
     lines = itertools.chain.from_iterable(path.read_text("utf-8").splitlines() for path in lists)
     return {line.split("\t")[0] for line in lines if "\t" in line}  # a reason may span several lines

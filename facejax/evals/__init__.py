@@ -1,1 +1,1 @@
-"""Protocols of the paper: what is measured, on which records, and how it is reported."""
+"""The paper's protocols: what is measured, on which records, and how it is reported."""

@@ -1,6 +1,6 @@
-"""Small copies of the published data sets, byte for byte in their formats: names, columns, encodings, oddities.
+"""Small copies of the published datasets, byte for byte in their formats: names, columns, encodings, oddities.
 
-Each builder fills a folder and is registered under the data set's name in `MINIATURES`; what it holds is spelt out so
+Each builder fills a folder and is registered under the dataset's name in `MINIATURES`; its contents are spelt out so
 that the tests can name each row. Photos are grey JPEGs, just large enough for the boxes; clips are a few bytes.
 """
 
@@ -49,7 +49,7 @@ def vggface2(root):
     write(
         root,
         {
-            # As published: a blank before the quote, a closing comma, and a name with a comma, where that is missing.
+            # As published: a space before the quote, a trailing comma, and a name with a comma, where that is missing.
             "meta/identity_meta.csv": (
                 "Class_ID, Name, Sample_Num, Flag, Gender,\n"
                 'n000001, "14th_Dalai_Lama",424,0, m,\n'
@@ -253,11 +253,11 @@ def lfw(root):
 
 
 def tfds_folder(root, name: str, version: str, examples: dict[str, list[tuple[np.ndarray, dict]]], **features) -> None:
-    """A set as TensorFlow Datasets prepares it: by split, photos (stored as PNG) and their other features."""
+    """A dataset as TensorFlow Datasets prepares it: by split, photos (stored as PNG) and their other features."""
     import tensorflow_datasets as tfds
 
     class Miniature(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        """The set; TFDS takes a missing docstring for a missing description."""
+        """The dataset; TFDS treats a missing docstring as a missing description."""
 
         VERSION = tfds.core.Version(version)
 

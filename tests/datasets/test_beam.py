@@ -1,4 +1,4 @@
-"""The Beam pipeline gives the same bytes as the preparation on one machine, whoever began and whoever goes on."""
+"""The Beam pipeline gives the same bytes as the preparation on one machine, whichever began and whichever continues."""
 
 import functools
 import hashlib

@@ -1,4 +1,4 @@
-"""The reader on a miniature of the published layout, and on the real part where it is at hand."""
+"""The reader on a miniature of the published layout, and on the real part where it is available."""
 
 import collections
 
@@ -67,7 +67,7 @@ def test_attributes(raw):
         "image,identity,gender,ethnicity",
         "Aaron_Peirsol_0002.jpg,x,male,",
         "José_Ramón_0001.jpg,z,,latino;caucasian",
-        "Adel_Al-Jubeir_0001.jpg,y,Female,eastasian,",  # a closing comma does no harm
+        "Adel_Al-Jubeir_0001.jpg,y,Female,eastasian,",  # a trailing comma does no harm
         "odd",
     ]
     (raw / "attributes.csv").write_text("\n".join(rows))

@@ -48,7 +48,7 @@ def test_the_subjects_of_the_paper_have_two_photos_and_a_video(raw):
 
 
 def test_the_paper_s_list_has_596_subjects(shared_dir):
-    # 596 people: made up photos and videos of exactly them give the list back.
+    # 596 people: made-up photos and videos of exactly these give the list back.
     names = (shared_dir / "data/lfw_ytf_subjects.txt").read_text().split()
     records = [Record(f"{n}/{i}", "test", shared_dir, {"person": n}) for n in [*names, "Extra"] for i in range(2)]
     assert shared_subjects(records, [*names, "Only_A_Video"]) == sorted(names)

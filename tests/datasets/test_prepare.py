@@ -1,4 +1,4 @@
-"""Preparation: what is stored, what is counted, and the same bytes however often it was killed."""
+"""Preparation: what is stored, what is counted, and the same bytes however often it is killed."""
 
 import errno
 import hashlib
@@ -36,7 +36,7 @@ SPLITS = {"train": 32, "validation": 8}
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch):
-    """The toy set is registered, chunks and contact sheets are small, for the time of a test."""
+    """Registers the toy dataset and makes chunks and contact sheets small, for the duration of a test."""
     monkeypatch.setitem(registry._registered, "toy_faces", ToyFaces())
     monkeypatch.setattr(shards, "PHOTOS_PER_CHUNK", 8)
     monkeypatch.setattr(sheets, "TILE", 16)
@@ -66,7 +66,7 @@ def whole(tmp_path_factory):
 
 
 def digest(folder: pathlib.Path) -> dict[str, str]:
-    """Hash of each file below a folder."""
+    """Hash of each file in a folder."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -94,11 +94,11 @@ def test_what_is_stored(raw, tmp_path):
     source = FaceSource(tmp_path / "data", "toy_faces", "validation")
     assert len(source) == SPLITS["validation"]
     assert sorted(source.labels("emotion")) == sorted(index % 8 for index in range(0, COUNT, 5))
-    # The columns of the index lie as the records do.
+    # The columns of the index are in the order of the records.
     assert source.labels("emotion").tolist() == [int(source.read(place)["emotion"]) for place in range(len(source))]
     assert source.labels("emotion").tolist() == [int(name[:3]) % 8 for name in source.ids()]
     assert len(list(folder.glob("toy_faces-train.tfrecord-?????-of-00002"))) == 2
-    # Neighbours in the folder are not neighbours here: neither the chunks of 8 photos nor what is in them.
+    # Neighbours in the folder are not neighbours here: neither chunks of 8 photos nor the photos in a chunk.
     order = [int(name[:3]) for name in FaceSource(tmp_path / "data", "toy_faces", "train").ids()]
     chunks = [order[start : start + 8] for start in range(0, 32, 8)]
     files = [index for index in range(COUNT) if index % 5]
@@ -138,7 +138,7 @@ def test_counts_and_lists(raw, tmp_path):
     lines = "\n".join(describe_summary(summary | drawn))
     assert "WARNING: toy_faces: 39 photos found (missing ones not counted), 45 published (-6)" in lines
     assert lines.count("WARNING") == 1
-    # Options choose photos: what is published of all of them says nothing then.
+    # Options select photos, so the published number of all photos does not apply.
     folder = run(None, tmp_path / "some", crop="none", reader_options={"count": 3})
     lines = describe_summary(json.loads((folder / "summary.json").read_text()))
     assert "train: of 3 photos" in lines[0]
@@ -146,7 +146,7 @@ def test_counts_and_lists(raw, tmp_path):
 
 
 def test_every_file_is_on_the_disk_before_it_gets_its_name(raw, tmp_path, monkeypatch):
-    """Else a power cut leaves an empty file, or half a one, of the right name."""
+    """Otherwise a power cut leaves an empty or half-written file of the right name."""
     on_disk, renamed, fsync, replace = {}, [], os.fsync, os.replace
 
     def noted_fsync(descriptor):
@@ -193,7 +193,7 @@ def test_a_contact_sheet_has_the_colours_of_its_photos_and_a_decade_its_own_peop
 
 
 def test_a_sheet_that_cannot_be_written_stops_the_preparation(raw, tmp_path, monkeypatch):
-    """And is made by the next run, as everything else."""
+    """And is made by the next run, like everything else."""
     write = sheets.write_atomically
 
     def full(path, data):
@@ -394,7 +394,7 @@ def test_begun_by_other_code(raw, tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=message):
             run(raw, tmp_path)
     run(raw, tmp_path)
-    # What is whole stays whole: newer code is no reason to refuse it.
+    # A complete dataset stays valid: newer code is no reason to refuse it.
     monkeypatch.setattr(plan, "_hash_of", lambda kind: "other")
     run(raw, tmp_path)
 
@@ -529,7 +529,7 @@ def test_clear_errors(raw, tmp_path):
     ],
 )
 def test_numbers_that_cannot_be(tmp_path, name, value, expected):
-    # Refused at once: the folder is not looked at.
+    # Refused at once, without looking at the folder.
     with pytest.raises(ValueError, match=f"^{name} must be {expected}, got {value}$"):
         run(tmp_path / "nowhere", tmp_path, **{name: value})
 
@@ -557,7 +557,7 @@ def test_a_box_beyond_the_photo_counts_as_no_face():
 
 
 def test_an_option_may_be_a_set_or_an_iterator(tmp_path):
-    """Sets are in another order in each process; an iterator is empty when the records are read again."""
+    """Sets have another order in each process; an iterator is empty when the records are read again."""
     miniatures.lfw(tmp_path / "raw")
     names = ["Abdullah_Gul", "Aaron_Sorkin", "Aaron_Eckhart"]
 

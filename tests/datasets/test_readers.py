@@ -1,4 +1,4 @@
-"""Every registered reader: is it described, has it a miniature, does it survive damaged and hostile files?"""
+"""Every registered reader: is it described, does it have a miniature, does it survive damaged and hostile files?"""
 
 import json
 import logging
@@ -168,9 +168,9 @@ ENCODINGS = ["utf-16", "utf-16-le", "utf-32", "utf-8-sig", "latin-1", "cp037"]
 
 
 def damage(root: pathlib.Path, choose: random.Random) -> None:
-    """Truncates, cuts, shuffles, re-encodes, overwrites, renames or removes a few files of a data set."""
+    """Truncates, cuts, shuffles, re-encodes, overwrites, renames or removes a few files of a dataset."""
     for _ in range(choose.randint(1, 4)):
-        # Tables and annotations are few among the photos, and it is they that are parsed.
+        # Tables and annotations are few compared with the photos, but they are what is parsed.
         files = sorted(path for path in root.rglob("*") if path.is_file())
         if not files:
             return
@@ -259,7 +259,7 @@ def test_damaged_files_cost_rows_or_give_a_clear_error(name, seed, tmp_path_fact
     ],
 )
 def test_rows_with_hostile_cells_cost_no_other_row(name, table, separator, tmp_path):
-    """Each hostile text in each cell of a good row: such rows are left out or harmless, and nothing is raised."""
+    """Each hostile text in each cell of a good row: such rows are skipped or harmless, and nothing is raised."""
     miniatures.MINIATURES[name](tmp_path)
     before = {record.id for record in read(name, tmp_path)}
     path = tmp_path / table
@@ -272,7 +272,7 @@ def test_rows_with_hostile_cells_cost_no_other_row(name, table, separator, tmp_p
     assert before <= {record.id for record in records}
     for record in records:
         check(record, tmp_path)
-    # Most of what was added says nothing; what is taken is a row whose changed cell does not matter.
+    # Most added rows are skipped; those accepted are rows whose changed cell does not matter.
     noted = get_dataset(name).skipped.values()
     assert sum(map(len, noted)) > len(HOSTILE_TEXT)
 

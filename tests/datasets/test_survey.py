@@ -1,4 +1,4 @@
-"""Records as a stream: counted exactly, cut into chunks as they come, and never held."""
+"""Records as a stream: counted exactly, cut into chunks as they come, and never all in memory."""
 
 import dataclasses
 import tracemalloc
@@ -134,7 +134,7 @@ def test_a_folder_that_changes_in_between(tmp_path):
 
 
 class Many(Given):
-    """Makes its records as they are asked for."""
+    """Makes its records on demand."""
 
     def records(self, raw, **options) -> Iterator[Record]:
         for index in range(self.given):

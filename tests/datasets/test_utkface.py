@@ -48,7 +48,7 @@ def test_a_missing_photo_moves_one_other_at_the_most(missing):
 def test_the_split_of_a_subset_is_that_of_the_whole(raw):
     whole = {record.id: record.split for record in READER.records(raw)}
     assert collections.Counter(whole.values()) == {"train": 17, "validation": 3}
-    subset = {record.id: record.split for record in READER.records(raw, ages=(21, 55))}  # both included
+    subset = {record.id: record.split for record in READER.records(raw, ages=(21, 55))}  # both inclusive
     assert subset.items() < whole.items()
     assert {int(key.split("/")[1].split("_")[0]) for key in subset} == {*range(21, 34), 24, 39, 55}
 

@@ -70,7 +70,7 @@ def test_meta_rows_with_their_published_quirks(raw):
 
 
 def test_a_meta_file_that_a_spreadsheet_wrote_reads_alike(raw):
-    # The form in which public repositories hold it: quotes doubled, no header, no closing comma.
+    # The form found in public repositories: quotes doubled, no header, no trailing comma.
     (raw / "meta/identity_meta.csv").write_text('n000001," ""14th_Dalai_Lama""",424,0, m\n')
     assert next(READER.records(raw)).labels == {"identity": 0, "person": "14th_Dalai_Lama", "gender": 1}
 

@@ -1,4 +1,4 @@
-"""A data set made for the tests of the preparation: small PNG photos whose first pixel tells the number of faces."""
+"""A dataset made for the tests of the preparation: small PNG photos whose first pixel gives the number of faces."""
 
 import functools
 import pathlib
@@ -58,7 +58,7 @@ class ToyFaces(Dataset):
 
 
 class ToyDetector:
-    """As many boxes as the photo's first pixel says; the second one is the larger and the less probable."""
+    """As many boxes as the photo's first pixel says; the second one is larger and less probable."""
 
     def __init__(self, seconds: float = 0.0):
         self._seconds = seconds

@@ -40,7 +40,7 @@ def test_honest_and_boastful_probabilities(predicted):
 
 def test_edges_and_the_worst_bin():
     halves = np.full((1, 2), 0.5)
-    assert reliability(halves, np.array([0]), bins=10).counts.argmax() == 4  # a bin holds its upper edge
+    assert reliability(halves, np.array([0]), bins=10).counts.argmax() == 4  # a bin includes its upper edge
     assert len(reliability(halves, np.array([0])).counts) == 15
     (told,) = reliability(halves, np.array([0]), bins=10).to_dict()["bins"]
     assert told == {"from": pytest.approx(0.4), "n": 1, "confidence": 0.5, "accuracy": 1}

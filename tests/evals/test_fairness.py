@@ -20,7 +20,7 @@ def test_bootstrap_of_a_mean_is_near_its_closed_form():
 
 
 def test_photos_of_one_person_count_as_one():
-    """100 persons with 10 equal photos each: the error of the mean is that of 100 values, not of 1000."""
+    """100 people with 10 equal photos each: the error of the mean is that of 100 values, not of 1000."""
     persons = np.repeat(np.arange(100), 10)
     values = np.random.default_rng(0).normal(size=100)[persons]
     order = np.random.default_rng(1).permutation(1000)
@@ -81,7 +81,7 @@ def test_a_group_of_few_persons_is_not_compared():
     alike = by_group(
         "m", lambda records: 0.5, "x", group, ("one", "nine", "ten", "twenty"), clusters=persons, samples=9
     )
-    assert (alike.gap, alike.best, alike.worst) == (0, "", "")  # nobody is served worse
+    assert (alike.gap, alike.best, alike.worst) == (0, "", "")  # no group is served worse
     assert "Gap" not in "\n".join(alike.markdown())
 
 
@@ -127,7 +127,7 @@ def test_age_errors_of_the_paper_s_ranges():
 
 
 def test_age_intervals_draw_the_persons_of_the_chosen_range():
-    """60 persons of 10 equal photos within the range, and twice as many photos outside before them."""
+    """60 people with 10 equal photos each within the range, preceded by twice as many photos outside it."""
     persons = np.concatenate([np.arange(1200) + 1000, np.repeat(np.arange(60), 10)])
     true = np.concatenate([np.full(1200, 5), np.full(600, 40)])
     errors = np.abs(np.random.default_rng(0).normal(size=60)) * 8

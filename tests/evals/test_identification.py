@@ -34,7 +34,7 @@ def test_rows_of_any_length_are_normalised():
 
 
 def test_the_interval_is_of_photos_not_of_persons():
-    """Twenty persons of two equal photos are always found, twenty of eleven photos of noise hardly ever."""
+    """Twenty people with two equal photos are always found, twenty with eleven photos of noise hardly ever."""
     rng = np.random.default_rng(0)
     identities = np.concatenate([np.repeat(np.arange(20), 2), np.repeat(np.arange(20, 40), 11)])
     features = rng.normal(size=(len(identities), 30))
@@ -67,7 +67,7 @@ def test_nearest_in_gallery_equals_a_full_sort(photos, monkeypatch, block):
 
 
 def test_open_set_search_by_hand():
-    # Three persons with two photos; features on a circle. Whoever is enrolled, photos of one person are 1 degree apart.
+    # Three people with two photos; features on a circle. Whoever is enrolled, photos of one person are 1 degree apart.
     angles = np.radians([0, 1, 120, 121, 240, 241, 60])
     features, identities = np.stack([np.cos(angles), np.sin(angles)], axis=1), np.array([0, 0, 1, 1, 2, 2, 9])
     result = search(features, identities, repeats=3, false_alarms=(0.01, 0.9))
@@ -85,7 +85,7 @@ def test_open_set_search_by_hand():
         similarity = rows[others] @ rows[gallery].T
         best, known = similarity.max(axis=1), np.isin(who[others], who[gallery])
         right = who[gallery][similarity.argmax(axis=1)] == who[others]
-        # The lowest of all thresholds by which no more strangers are named than allowed.
+        # The lowest threshold at which no more strangers are identified than allowed.
         bars = [min(bar for bar in best if (best[~known] > bar).mean() <= alarm) for alarm in alarms]
         rates.append([(right & (best > bar))[known].mean() for bar in bars])
     found = search(rows, who, repeats=2, seed=5, false_alarms=alarms)

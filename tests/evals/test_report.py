@@ -1,4 +1,4 @@
-"""The report of every kind of head, of made-up scores."""
+"""The report of every kind of head, from made-up scores."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ HISTORY = [{"phase": "train", "stage": "head", "step": 1, "loss": 1.0}]
 
 
 class Faces(FaceSource):
-    """What the report asks of an evaluation split."""
+    """What the report needs from an evaluation split."""
 
     def __init__(self, labels):
         self._labels = labels
@@ -166,7 +166,7 @@ def test_errors_in_years_are_no_percentages(labels, monkeypatch, tmp_path):
 
 
 def test_intervals_draw_persons_where_they_are_known(labels, tmp_path):
-    """Ten persons of whom each is always right or always wrong: wider than eighty photos would be."""
+    """Ten people, each always right or always wrong: wider than eighty independent photos would be."""
     persons = np.repeat(np.arange(10), RECORDS // 10)
     truth = np.arange(RECORDS) % 8
     said = np.where(persons % 2 == 0, truth, (truth + 1) % 8)

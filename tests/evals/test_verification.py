@@ -44,7 +44,7 @@ def test_rates_by_brute_force(pairs):
     for far in rates:  # 0.005: one of 200 pairs
         allowed = [t for t in similarity if (similarity[~same] >= t).mean() <= far]
         assert result.tar[far] == pytest.approx(max((similarity[same] >= t).mean() for t in allowed))
-    assert np.isnan(result.tar[0.001])  # 200 pairs of two persons cannot show one in a thousand
+    assert np.isnan(result.tar[0.001])  # 200 pairs of different people cannot show one in a thousand
     assert result.to_dict()["tar_at_far"]["0.001"] is None
     gaps = [abs((similarity[~same] >= t).mean() - (similarity[same] < t).mean()) for t in similarity]
     t = similarity[int(np.argmin(gaps))]

@@ -1,4 +1,4 @@
-"""Which finished runs `experiments/ablate.py` tells of. The runs themselves are those of `experiments/run.py`."""
+"""Which finished runs `experiments/ablate.py` reports. The runs themselves are those of `experiments/run.py`."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ from facejax.weights.checkpoint import save_inference_checkpoint
 
 @pytest.fixture
 def runs(monkeypatch):
-    """Commands that were run; each leaves a report of a set, `people` for centre crops of no other name."""
+    """Commands that were run; each leaves a report on a dataset: `people` for centre crops without another name."""
     commands = []
 
     def fake(command, **_):
@@ -64,7 +64,7 @@ def test_results_of_another_command_are_refused(runs, tmp_path, config, override
 
 
 def test_a_command_that_was_refused_holds_no_workdir(runs, monkeypatch, tmp_path):
-    """A set that is not there, say: the run ends before it begins, and leaves no more than a lock."""
+    """For example a missing dataset: the run ends before it begins, and leaves nothing but a lock."""
 
     def refuse(command, **_):
         workdir = pathlib.Path(command[command.index("--workdir") + 1])

@@ -54,7 +54,7 @@ def test_what_is_asked_of_people_by_name_holds(tmp_path, monkeypatch):
         ("emotion_b0", "affectnet", {"validation": 3880}, True),
         ("emotion_b0", "affectnet", {"validation": 40, "train": 287_651}, False),
         ("emotion_b0", "facial_expressions", {"validation": 4000}, False),
-        # Of 3,311,286 photos, of which each person's are split at random.
+        # Of 3,311,286 photos, where each person's are split at random.
         ("identity_b0", "vggface2", {"train": 2_900_000, "validation": 331_000}, True),
         ("identity_b0", "vggface2", {"train": 290_000, "validation": 33_100}, False),
     ],
@@ -79,7 +79,7 @@ def test_every_config_s_own_set_as_published_is_comparable(tmp_path, name):
         directory.mkdir(parents=True)
         splits = {split: ([count or reader.expected_total or 9], 9) for split, count in reader.expected_counts.items()}
         write_metadata(directory, part, {}, "bmp", splits, "", "", "")
-    # Which photos of IMDB-Wiki the paper chose is not published, and `people` is not the paper's.
+    # The paper's selection of IMDB-Wiki photos is not published, and `people` is not the paper's dataset.
     assert inputs.is_comparable(config, tmp_path) == (name not in ("attributes_mobilenet", "people_b0"))
     assert not inputs.is_comparable(override(config, "data.eval_split", "train"), tmp_path)
 

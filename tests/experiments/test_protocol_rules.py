@@ -1,4 +1,4 @@
-"""The rules of the protocols against scikit-learn and NumPy: who teaches, who is answered, what is told apart."""
+"""The rules of the protocols against scikit-learn and NumPy: what is trained on, what is scored, what is compared."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ TINY = NetworkConfig(backbone="mobilenet_v1", image_size=32)
 
 @pytest.fixture
 def protocol() -> video.Protocol:
-    """Ninety clips of three classes that their features hardly tell; some have no face, some no class."""
+    """Ninety clips of three classes that their features hardly separate; some have no face, some no class."""
     rng = np.random.default_rng(1)
     labels, counts = np.arange(90) % 3, rng.integers(1, 6, 90)
     counts[[4, 65, 70]], labels[[7, 30, 66]] = 0, -1
@@ -201,7 +201,7 @@ def test_subjects_of_another_set_are_named_in_any_case(tmp_path, monkeypatch):
 
 
 def test_accuracies_have_intervals_that_draw_persons():
-    """Ten persons of whom each is always right or always wrong: as ten draws of a coin, not as a thousand."""
+    """Ten people, each always right or always wrong: like ten coin tosses, not a thousand."""
     right, persons = np.repeat(np.arange(10) % 2 == 0, 100), np.repeat(np.arange(10), 100)
     known = np.ones(1000, bool)
     assert attributes._by_person(right, known, None, 0) == {}
@@ -214,7 +214,7 @@ def test_accuracies_have_intervals_that_draw_persons():
 
 
 def test_all_right_is_as_sure_as_the_number_of_persons():
-    """Ten persons of ten: Wilson's over persons, since every draw of them is the same."""
+    """Ten people out of ten: Wilson's over people, since every draw of them is the same."""
     right, persons = np.ones(1000, bool), np.repeat(np.arange(10), 100)
     low, high = attributes._by_person(right, np.ones(1000, bool), persons, 0)["interval95"]
     expected = scipy.stats.binomtest(10, 10).proportion_ci(0.95, "wilson")

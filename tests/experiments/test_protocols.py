@@ -59,7 +59,7 @@ def test_every_protocol_resolves_and_says_what_it_reproduces(name):
         assert flatten(override(config, path, text))[path] == value
 
 
-# Whose features Tables 4 and 5 are of: the authors' page has them beside mobilenet_7.h5, enet_b0_8_* and enet_b2_7.
+# Networks behind Tables 4 and 5: the authors' page lists them next to mobilenet_7.h5, enet_b0_8_* and enet_b2_7.
 CLIP_NETWORKS = {"mobilenet": "emotion_mobilenet_7", "b0": "emotion_b0", "b2": "emotion_b2_7"}
 
 
@@ -145,7 +145,7 @@ def test_video_protocol_from_pixels_to_report(tmp_path, monkeypatch):
 def test_lfw_and_attributes_protocols_on_rendered_people(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["run.py", "--config", "lfw_mobilenet"])
     photos = PhotosConfig(people_photos=24)
-    # Four persons: ten folds become two, each with pairs of two persons.
+    # Four people: ten folds become two, each with pairs of two people.
     config = LfwConfig(repeats=2, photos=photos, network=TINY, paper=run.load_config("lfw_mobilenet").paper)
     (tmp_path / "lfw").mkdir()
     run.run_protocol(config, tmp_path / "lfw", tmp_path)
@@ -166,7 +166,7 @@ def test_lfw_and_attributes_protocols_on_rendered_people(tmp_path, monkeypatch):
 
 
 def write_utkface(data_dir, num_faces, seed=0, splits=("test",)):
-    """A prepared set with splits of the same photos, as many as there are numbers of faces."""
+    """A prepared dataset whose splits have the same photos, as many as there are numbers of faces."""
     directory = data_dir / "utkface" / "1.0.0"
     directory.mkdir(parents=True)
     records = []
@@ -184,7 +184,7 @@ def write_utkface(data_dir, num_faces, seed=0, splits=("test",)):
 
 
 def table6(weights, seed=0):
-    """The config of Table 6 with a small network, whose random weights lie in the folder `weights`."""
+    """The config of Table 6 with a small network, whose random weights are in the folder `weights`."""
     model = toy_model("age", "gender", seed=seed)
     save_inference_checkpoint(weights, model.variables, model.cfg)
     network = NetworkConfig(backbone="mobilenet_v1", init_from=str(weights))
@@ -356,9 +356,9 @@ def test_an_unreadable_clip_is_counted_and_tried_again_when_its_file_has_changed
 
     records[5].image.write_bytes(whole[:100])
     assert report() == (1, 3, True, 7)
-    assert not json.loads((tmp_path / "report.json").read_text())["comparable"]  # 8 clips are not the set
+    assert not json.loads((tmp_path / "report.json").read_text())["comparable"]  # 8 clips are not the whole dataset
     assert "Not on afew as published" in (tmp_path / "report.md").read_text()
-    assert report() == (1, 3, True, 0)  # from the features that were kept
+    assert report() == (1, 3, True, 0)  # from the cached features
     (tmp_path / "features.npz").unlink()
     assert report() == (1, 3, True, 0)
     records[5].image.write_bytes(whole)
@@ -382,7 +382,7 @@ def test_a_run_that_finds_the_faces_has_those_that_later_runs_read(tmp_path, mon
         return [crop for _, of_clip in found for crop in of_clip.crops]
 
     first = crops()
-    next(iter(tmp_path.rglob("000001*.npz"))).unlink()  # as after a run that was stopped
+    next(iter(tmp_path.rglob("000001*.npz"))).unlink()  # as after an interrupted run
     damaged = next(iter(tmp_path.rglob("000002*.npz")))
     damaged.write_bytes(damaged.read_bytes()[:100])
     for again in (crops(), crops()):
@@ -434,7 +434,7 @@ def test_a_file_that_was_not_finished_is_made_again(tmp_path):
     assert made == [path] * 2
     keep(path, {"network": "b"}, make)
     assert made == [path] * 3
-    path.write_bytes(path.read_bytes()[:100])  # as a file system leaves it that lost its end
+    path.write_bytes(path.read_bytes()[:100])  # as if a file system had lost its end
     keep(path, {"network": "b"}, make)
     assert made == [path] * 4
 
@@ -446,7 +446,7 @@ def test_table_6_leaves_out_photos_without_a_single_face(tmp_path, monkeypatch, 
     monkeypatch.setattr(attributes, "is_whole", lambda *split: asked.append(split) or False)
     with caplog.at_level(logging.INFO, "facejax"):
         run.run_protocol(config, tmp_path, tmp_path / "data")
-    assert asked == [("utkface", "test", {"test": 6})]  # those that are left out are of the set too
+    assert asked == [("utkface", "test", {"test": 6})]  # those that are left out belong to the dataset too
     assert "3 of 6 photos left out" in caplog.text
     report, text = json.loads((tmp_path / "report.json").read_text()), (tmp_path / "report.md").read_text()
     assert (report["photos"], report["left_out"], report["heads"]["age"]["n"]) == (3, 3, 3)
@@ -495,7 +495,7 @@ def test_lfw_says_before_it_starts_that_there_are_too_few_persons(tmp_path):
 
 
 def test_lfw_says_how_many_photos_cannot_be_read_and_whether_too_few_are_left(tmp_path, caplog):
-    """A list of all photos beside a folder with some of them: one line, not one a photo, and no traceback."""
+    """A list of all photos next to a folder with some of them: one line, not one per photo, and no traceback."""
     (tmp_path / "raw/data").mkdir(parents=True)
     (tmp_path / "raw/images").mkdir()
     names = [f"A{person}_{number}.jpg" for person in "bcde" for number in (1, 2)]
@@ -603,7 +603,7 @@ def test_lfw_cuts_faces_as_the_config_says(tmp_path, monkeypatch):
 
 
 def test_lfw_answers_photos_whose_face_cannot_be_cut(tmp_path, monkeypatch):
-    """A box beyond the photo's edge, as the detector may find: the centre crop is kept."""
+    """A box beyond the photo's edge, which a detector may return: the centre crop is used."""
     monkeypatch.setattr("sys.argv", ["run.py"])
     monkeypatch.setattr(lfw, "make_detector", lambda detection: FixedDetector([[41, 4, 60, 36]]))
     records = [Record(f"{i}.jpg", "test", lambda i=i: noise(40, 40, i), {"person": f"A_{i // 2}"}) for i in range(8)]

@@ -1,4 +1,4 @@
-"""The main job as a user runs it: killed at random instants and run again, it must end as if nothing had happened."""
+"""The main job as a user runs it: killed at random times and run again, it must end as if nothing had happened."""
 
 import os
 import pathlib

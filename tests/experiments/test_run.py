@@ -31,8 +31,8 @@ def test_every_config_resolves_and_says_what_it_reproduces(name):
     assert dataclasses.replace(full, profile=config.profile) == config
 
 
-# Of what stands between the pooled features and the classifier in the networks that the published code takes from timm,
-# where it puts its own classifier; all others have none.
+# Dropout between the pooled features and the classifier in the networks that the published code takes from timm, where
+# it puts its own classifier; all others have none.
 TIMM_DROPOUT = {"rexnet_150": 0.2}
 
 
@@ -253,7 +253,7 @@ def test_a_folder_that_cannot_be_written_is_answered_with_the_options_that_name_
 
 
 def test_a_report_is_printed_under_a_locale_that_is_not_utf_8(tmp_path):
-    """Files are UTF-8 everywhere; under C, without Python's own way out of it, text is ASCII."""
+    """Files are UTF-8 everywhere; under the C locale, without Python's own workaround, text is ASCII."""
     code = (
         "from experiments import run\n"
         "run.run_protocol = lambda config, workdir, data_dir: (workdir / 'report.md').write_bytes(b'3 \\xc2\\xb1 1')\n"

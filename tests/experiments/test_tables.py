@@ -77,7 +77,7 @@ def test_figures_of_others_than_the_paper_have_a_table_of_their_own(capsys):
 
 
 def report_of(config):
-    """What a report of a config holds at the least."""
+    """The minimal contents of a config's report."""
     one = {"accuracy": 0.5, "interval95": [0.4, 0.6], "n": 9}
     common = {"data": "toy photos", "command": "python x"}
     if isinstance(config, LfwConfig):

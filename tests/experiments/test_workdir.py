@@ -1,4 +1,4 @@
-"""What a workdir is of, and who holds it."""
+"""What a workdir belongs to, and who has it locked."""
 
 import dataclasses
 import json
@@ -22,17 +22,17 @@ def test_workdir_of_another_config_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"another config \(differs in stages.full.lr\)"):
         workdir.check_config(other, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["stages"]["full"]["lr"] == Config().stages.full.lr
-    # What a message advises to a run that has begun.
+    # What a message advises for a run that has begun.
     data = dataclasses.replace(Config().data, on_corrupt="skip", num_train=1)
     lenient = dataclasses.replace(Config(), data=data, paper=PaperResult(row="of another name"), eval_batch_size=7)
     workdir.check_config(lenient, tmp_path)
-    # Of a version that knew one field more, of the same kind.
+    # From a version with one more field, of the same kind.
     older = dataclasses.asdict(Config())
     older["data"]["num_eval"] = 4000
     (tmp_path / "config.json").write_text(json.dumps(older))
     workdir.check_config(lenient, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["data"]["on_corrupt"] == "skip"
-    # Of one that lacked fields, and did what their defaults are.
+    # From one that lacked fields and behaved like their defaults.
     del older["seed"], older["model"]["global_pool"]
     (tmp_path / "config.json").write_text(json.dumps(older))
     model = dataclasses.replace(lenient.model, global_pool="max")
@@ -54,7 +54,7 @@ def test_a_workdir_holds_one_run_at_a_time(tmp_path):
 
 @pytest.mark.parametrize("relabelled", [False, True])
 def test_a_set_whose_labels_were_changed_is_another(tmp_path, relabelled):
-    """Counts and sizes are the same then, and all that dataset_info.json holds."""
+    """Counts and sizes are the same then, as is everything in dataset_info.json."""
     (tmp_path / "raw" / "data").mkdir(parents=True)
     (tmp_path / "raw" / "images").mkdir()
     cv2.imwrite(str(tmp_path / "raw" / "images" / "A_B_0001.png"), np.zeros((8, 8, 3), np.uint8))

@@ -16,7 +16,7 @@ RECIPE = SequenceRecipe(width=16, heads=2, epochs=30, batch_size=16, max_frames=
 
 @pytest.fixture(scope="module")
 def clips():
-    """The class shows in one frame of five only: an average over the clip's frames hides it in noise."""
+    """The class is visible in only one frame of five: an average over the clip's frames hides it in noise."""
     rng = np.random.default_rng(0)
     labels = np.arange(96) % 2
     made = []

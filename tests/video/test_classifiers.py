@@ -52,7 +52,7 @@ def test_results_equal_scikit_learn_by_hand(name, clips):
 
 
 def test_c_is_chosen_by_the_rule_that_answers():
-    """Of seven classes that are hard to tell, several often have as many votes."""
+    """Of seven classes that are hard to tell apart, several often have equally many votes."""
     rng = np.random.default_rng(0)
     vectors, labels = rng.normal(size=(700, 8)), np.arange(700) % 7
     fitted = fit(Recipe("svc_rbf", costs=(1.0,)), vectors[:350], labels[:350], 7)

@@ -72,7 +72,7 @@ def test_a_face_outside_the_frame_is_dropped_and_boxes_are_in_pixels_of_the_file
     assert [face.bbox.tolist() for face in faces] == [[0, 0, 6, 16], [20, 0, 28, 16]]
     assert (faces[0].frame, faces[0].time) == (7, 0.5)
     assert [face.landmarks[0].tolist() for face in faces] == [[0, 0], [20, 0]]
-    assert not np.shares_memory(faces[0].crop, frame.image)  # else every face would hold its whole frame
+    assert not np.shares_memory(faces[0].crop, frame.image)  # otherwise every face would keep its whole frame in memory
     ((_, (last,)),) = find_faces([frame], ToyDetector(), lambda image, *_: image, choose="largest")
     assert (last.score, last.landmarks[0].tolist()) == (pytest.approx(0.9), [40, 0])
 

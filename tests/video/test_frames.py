@@ -16,7 +16,7 @@ from tests.video.webm import write_webm
 
 
 def write_video(path, count, size=(48, 64), fps=25.0):
-    """Frames of one grey each, 10 steps apart, so that a decoded frame says its number."""
+    """Frames of one grey level each, 10 apart, so that a decoded frame reveals its number."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, size[::-1])
     for index in range(count):
         image = np.full((*size, 3), 10 * (index % 25), np.uint8)
@@ -52,7 +52,7 @@ def test_every_nth_frame_keeps_its_number_and_time(video):
 
 
 def capture_of(grabbed, image, stated=0):
-    """A `cv2.VideoCapture` of the same image again and again, which tells no times, and grabs frames as told."""
+    """A `cv2.VideoCapture` that repeats one image, reports no times, and grabs frames as instructed."""
     capture, told = mock.Mock(spec=cv2.VideoCapture), iter(grabbed)
     capture.grab.side_effect = lambda: next(told, False)
     capture.retrieve.return_value = True, image
@@ -65,7 +65,7 @@ def test_large_frames_are_reduced(video, monkeypatch):
     assert frame.image.shape == (24, 32, 3)
     assert frame.scale == 0.5
     assert next(read_frames(video, max_side=100)).scale == 1
-    stripes = np.tile(np.uint8([[[0]], [[200]]]), (24, 64, 3))  # which only a mean over the area makes grey
+    stripes = np.tile(np.uint8([[[0]], [[200]]]), (24, 64, 3))  # which only averaging over the area makes grey
     monkeypatch.setattr(cv2, "VideoCapture", capture_of([True], stripes))
     assert np.unique(next(read_frames(video, max_side=32)).image).tolist() == [100]
 
@@ -80,7 +80,7 @@ def test_the_thread_ends_with_its_consumer_and_never_runs_far_ahead(video):
 
 
 def test_a_programme_may_end_with_a_clip_half_read(video):
-    """The decoder's thread, which is in the middle of a frame, does not take it down."""
+    """The decoder's thread, which is in the middle of a frame, does not crash the process."""
     code = (
         "import pathlib, sys\n"
         "from facejax.video.frames import read_frames\n"
@@ -96,7 +96,7 @@ def test_files_that_are_no_video(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(VideoError, match=r"text\.mp4"):
         list(read_frames(tmp_path / "text.mp4"))
-    # OpenCV's other readers take a picture too, which they decode whole before they tell its size.
+    # OpenCV's other readers accept a picture too, and decode all of it before they report its size.
     stream = io.BytesIO()
     PIL.Image.new("RGB", (64, 64)).save(stream, "avif")
     damaged = b"\xff" * 4
@@ -128,7 +128,7 @@ def test_broken_frames_in_the_middle_are_left_out(video, monkeypatch):
 
 
 def test_a_long_damage_in_the_middle_does_not_end_the_clip(video, monkeypatch, caplog):
-    """As OpenCV tells of an mp4 that lacks three seconds; beyond the stated length thirty failures are the end."""
+    """As OpenCV reports an mp4 that lacks three seconds; beyond the stated length, thirty failures are the end."""
     grabbed = [True, *[False] * 90, True, *[False] * 40, True]
     capture = capture_of(grabbed, np.zeros((4, 4, 3), np.uint8), stated=95)
     monkeypatch.setattr(cv2, "VideoCapture", capture)
@@ -142,7 +142,7 @@ def test_frames_of_arrays():
     assert [(frame.index, frame.time) for frame in frames] == [(0, 0.0), (3, 0.3), (6, 0.6)]
 
 
-# A second at 25 frames a second, then three at 5, and one frame late: as a browser records where light is low.
+# A second at 25 frames per second, then three at 5, and one late frame: as a browser records in low light.
 TIMES = [*range(0, 1000, 40), *range(1000, 4000, 200), 4500]
 
 

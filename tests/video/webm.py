@@ -1,4 +1,4 @@
-"""Clips as a browser records them: a time of its own for each frame, and no rate in the header."""
+"""Clips as a browser records them: a timestamp for each frame, and no rate in the header."""
 
 import pathlib
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-# Elements of Matroska: those that hold others, the cluster's time, blocks, and the length of all frames.
+# Matroska elements: containers of others, the cluster's time, blocks, and the duration of all frames.
 _HOLDERS, _CLUSTER_TIME, _BLOCKS = (0x18538067, 0x1F43B675, 0xA0), 0xE7, (0xA1, 0xA3)
 _FRAME_LENGTH = b"\x23\xe3\x83"
 
@@ -41,7 +41,7 @@ def write_webm(path: pathlib.Path, images: Sequence[np.ndarray], milliseconds: S
 
 
 def _number(data: bytearray, place: int, *, marked: bool = False) -> tuple[int, int]:
-    """A number whose length in bytes its first bits tell, and that length; ids keep these bits."""
+    """A number whose first bits give its length in bytes, and that length; ids keep these bits."""
     length = 9 - data[place].bit_length()
     value = int.from_bytes(data[place : place + length], "big")
     return value if marked else value & ((1 << 7 * length) - 1), length

@@ -17,7 +17,7 @@ class Glasses:
         wide: Half width of a lens, units.
         high: Half height of a lens.
         square: Exponent of the lens's outline: 2 is round, larger is more rectangular.
-        colour: Of the frame, sRGB 0 to 255.
+        colour: Colour of the frame, sRGB 0 to 255.
         rim: Thickness of the frame, units.
         tint: Share of light that the lenses absorb; high for sunglasses.
     """

@@ -26,7 +26,7 @@ class HairStyle:
     """How hair is worn.
 
     Attributes:
-        length: Of a strand, units; 0 is bald or shaven.
+        length: Length of a strand, units; 0 is bald or shaven.
         volume: Lift of the hair off the scalp, units.
         comb: ``crown`` (falls all around), ``back``, ``parted`` or ``curls``.
         parting: x of the parting.

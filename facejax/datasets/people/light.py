@@ -17,12 +17,12 @@ class Light:
 
     Attributes:
         key: Direction towards the main light.
-        key_colour: Its strength by channel.
+        key_colour: Strength of the main light, by channel.
         softness: How far it reaches around the edge: 0 a point, 1 an overcast sky.
         above: Light from above, by channel.
         below: Light from below (floor, table), by channel.
         side: Direction towards a second, wide light.
-        side_colour: Its strength by channel.
+        side_colour: Strength of the second light, by channel.
         gloss: Strength of the skin's shine.
     """
 

@@ -1,7 +1,7 @@
-"""The edition that stands in `People.edition` is the one whose photos, clips and labels lie beside this file.
+"""`People.edition` is the edition whose photos, clips and labels are stored next to this file.
 
-Whoever changes what is drawn raises the edition, so that prepared photos of the former one are made anew, and writes
-the file anew: ``python -m tests.datasets.people.test_people_edition``.
+Whoever changes what is drawn increments the edition, so that photos prepared from the previous one are rendered again,
+and rewrites the file: ``python -m tests.datasets.people.test_people_edition``.
 """
 
 import pathlib
@@ -22,7 +22,7 @@ def cells(photo: np.ndarray) -> np.ndarray:
 
 
 def described() -> dict[str, np.ndarray]:
-    """Pictures in few cells, and the numbers that they are made of."""
+    """Pictures reduced to few cells, and the numbers that they are made of."""
     people = get_dataset("people")
     photos = list(people.records(num_train=12, num_validation=6, num_test=6, photos_per_person=1, size=96))
     photos += people.records(num_train=4, num_validation=0, photos_per_person=1, size=96, setting="studio", seed=1)

@@ -13,7 +13,7 @@ from facejax.datasets.people.scene import CLEAN, finish, sample_finish
 
 @pytest.fixture(scope="module")
 def bent():
-    """A head that no symmetry makes easy."""
+    """A head without any symmetry that would make it easy."""
     vertices = load_pack().vertices
     return (vertices + 0.1 * np.sin(3 * vertices[:, [1, 2, 0]])).astype(np.float32)
 

@@ -113,7 +113,7 @@ def test_action_units_read_the_expression():
 
 
 def test_landmarks_and_box_match_the_whole_mesh():
-    """The cut-down head gives the same points as projecting every vertex of the full one."""
+    """The reduced head gives the same points as projecting every vertex of the full one."""
     pack = load_pack()
     rng = np.random.default_rng(5)
     for number in range(3):

@@ -1,4 +1,4 @@
-"""The data set: labels, splits, determinism in any order and process, identity against expression."""
+"""The dataset: labels, splits, determinism in any order and process, identity against expression."""
 
 import collections
 import dataclasses
@@ -129,7 +129,7 @@ def test_attributes_are_spread():
 
 
 def test_the_person_stays_while_the_face_moves():
-    """Landmarks of one person's photos, pose undone, differ less than those of different people."""
+    """Landmarks of one person's photos, with the pose removed, differ less than those of different people."""
     records = list(get_dataset("people").records(num_train=6, num_validation=0))
     assert len({r.image.identity for r in records}) == 1
     assert len({r.labels["emotion"] for r in records}) > 1
