@@ -376,10 +376,11 @@ class _Stage:
         }
         self.log.write(step, phase="eval", stage=self.name, epoch=progress.epoch, **metrics)
         logger.info(
-            "%s epoch %d/%d: validation %s%s, evaluated in %.1f s",
+            "%s epoch %d/%d: %s %s%s, evaluated in %.1f s",
             self.name,
             progress.stage_step // self.steps_per_epoch,
             self.stage.epochs,
+            setup.config.data.eval_split,
             "; ".join(f"{task} {in_words(result)}" for task, result in results.items()),
             " (best so far)" if is_best else "",
             time.monotonic() - started,
