@@ -1,12 +1,12 @@
-"""Faces of a photo from an exported bundle, with onnxruntime, OpenCV and NumPy alone: no JAX, no facejax.
+"""Runs an exported bundle on a photo with only onnxruntime, OpenCV and NumPy: no JAX, no facejax.
 
     pip install onnxruntime opencv-python-headless numpy
     facejax export mobilenet_v1.vggface2_age_gender --to onnx --out bundles
     python examples/onnx_bundle.py bundles/onnx photo.jpg --out annotated.png
 
-This is what an app has to do around the files, in one page: MTCNN's cascade (pyramid, P-Net, R-Net, O-Net), the crop
-with level eyes, the resize. Everything else, channel order and normalisation included, is inside the files.
-(facejax reduces photos of more than 8 megapixels to that size before it looks for faces; this does not.)
+This shows all that an app has to do around the files: MTCNN's cascade (pyramid, P-Net, R-Net, O-Net), the crop with
+level eyes, and the resize. Everything else, including channel order and normalisation, is inside the files.
+(facejax downscales photos of more than 8 megapixels to that size before it detects faces; this example does not.)
 """
 
 import argparse
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import onnxruntime
 
-# The manifest's names of OpenCV's kernels.
+# Interpolation names in the manifest -> OpenCV flags.
 RESIZE = {
     "nearest": cv2.INTER_NEAREST_EXACT,
     "bilinear": cv2.INTER_LINEAR,
@@ -28,10 +28,10 @@ RESIZE = {
 
 
 class Bundle:
-    """The networks of a bundle's folder."""
+    """The networks of a bundle."""
 
     def __init__(self, folder):
-        """Opens ``manifest.json`` and every file that it names; names that lead out of the folder are refused."""
+        """Opens ``manifest.json`` and every file it names; names that point outside the folder are rejected."""
         self.folder = pathlib.Path(folder)
         manifest = json.loads((self.folder / "manifest.json").read_text())
         self.cascade = manifest["detector"]["cascade"]
@@ -40,15 +40,15 @@ class Bundle:
 
     def _open(self, entry):
         if pathlib.PurePath(entry["file"]).name != entry["file"]:
-            raise ValueError(f"a file of a bundle lies in its folder, not at {entry['file']!r}")
+            raise ValueError(f"the files of a bundle must be in its folder, not at {entry['file']!r}")
         session = onnxruntime.InferenceSession(str(self.folder / entry["file"]), providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         return lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))
 
     def analyze(self, photo):
-        """A dict for each face of a photo (uint8 RGB), best first: box, score, landmarks, each network's outputs."""
+        """Returns a dict per face of a photo (uint8 RGB), best first: box, score, landmarks, network outputs."""
         boxes, scores, landmarks = self.detect(photo)
-        # The last network may push a box out of the photo.
+        # O-Net's regression may push a box out of the photo.
         low, high = np.trunc(np.maximum(boxes[:, :2], 0)), np.trunc(np.minimum(boxes[:, 2:], photo.shape[1::-1]))
         faces = [
             {"box": box, "score": score, "landmarks": points}
@@ -65,7 +65,7 @@ class Bundle:
         return faces
 
     def detect(self, photo):
-        """Boxes [x1, y1, x2, y2], scores and five landmarks of the faces of a photo, by MTCNN."""
+        """Detects faces with MTCNN; returns boxes [x1, y1, x2, y2], scores and five landmarks each."""
         limits, suppression = self.cascade["thresholds"], self.cascade["suppression"]
         boxes = self._propose(photo, limits[0], suppression)
         boxes, out = self._look(self.rnet, photo, boxes, self.cascade["sides"][0], limits[1])
@@ -79,7 +79,7 @@ class Bundle:
         return boxes[kept], scores[kept], points[kept]
 
     def _propose(self, photo, limit, suppression):
-        """Square candidates of P-Net over the pyramid."""
+        """Square candidates from P-Net on the image pyramid."""
         window, stride = self.cascade["window"], self.cascade["stride"]
         scale = window / self.cascade["min_face"]
         found, scores = [np.zeros((0, 8))], [np.zeros(0)]
@@ -99,14 +99,14 @@ class Bundle:
         return square(move(found[kept, :4], found[kept, 4:], 0))
 
     def _look(self, network, photo, boxes, side, limit):
-        """Runs R- or O-Net on the candidates; the boxes above the limit, and their outputs."""
+        """Runs R- or O-Net on the candidates; returns the boxes above the limit and their outputs."""
         low = np.maximum(np.trunc(boxes[:, :2]).astype(int), 1) - 1
         high = np.minimum(np.trunc(boxes[:, 2:]).astype(int), photo.shape[1::-1])
         inside = (high > low).all(axis=1)
         boxes, low, high = boxes[inside], low[inside], high[inside]
         crops = [area_resize(photo[y1:y2, x1:x2], side, side) for (x1, y1), (x2, y2) in zip(low, high, strict=True)]
         out = network(np.array(crops, np.float32).reshape(-1, side, side, 3))
-        # Several candidates of a clear face reach exactly 1: of equal scores the last one wins.
+        # Several candidates of a clear face reach exactly 1: among equal scores the last one wins.
         kept = np.flatnonzero(out["probability"] > limit)[::-1]
         return boxes[kept], {name: values[kept] for name, values in out.items()}
 
@@ -142,7 +142,7 @@ def move(boxes, offsets, end):
 
 
 def square(boxes):
-    """The squares about the same centres."""
+    """Squares with the same centres and the longer sides."""
     size = boxes[:, 2:] - boxes[:, :2]
     side = size.max(axis=1, keepdims=True)
     corner = boxes[:, :2] + (size - side) / 2
@@ -150,7 +150,7 @@ def square(boxes):
 
 
 def crop(photo, box, landmarks, margin):
-    """The face cut out of a photo, `margin` of the box wider on every side, turned so that the eyes are level."""
+    """Crops a face, with a margin of this fraction of the box on every side, rotated so that the eyes are level."""
     extra = margin * (box[2:] - box[:2])
     box = np.concatenate([box[:2] - extra, box[2:] + extra])
     left, top = np.maximum(box[:2], 0).astype(int)
@@ -163,14 +163,14 @@ def crop(photo, box, landmarks, margin):
 
 
 def main():
-    """Prints what is found; draws it."""
+    """Prints the faces that were found, and draws them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle")
     parser.add_argument("photo")
     parser.add_argument("--out", help="annotated photo")
     args = parser.parse_args()
     if next(pathlib.Path(args.bundle).glob("*.onnx"), None) is None:
-        parser.error(f"{args.bundle} holds no ONNX files: give the folder that `facejax export --to onnx` wrote")
+        parser.error(f"{args.bundle} contains no ONNX files: give the folder written by `facejax export --to onnx`")
     bundle = Bundle(args.bundle)
     photo = cv2.imread(args.photo, cv2.IMREAD_COLOR_RGB)
     if photo is None:

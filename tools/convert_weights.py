@@ -1,9 +1,9 @@
-"""Converts a published file of weights to an inference checkpoint that `facejax.load_model` opens.
+"""Converts a published weight file to an inference checkpoint for `facejax.load_model`.
 
     python tools/convert_weights.py hsemotion age_gender_tf2_new-01-0.14-0.92_quantized.pb --out weights/age_gender
     python tools/convert_weights.py timm model.safetensors --name tf_efficientnet_b0.ns_jft_in1k --out weights/b0
 
-docs/weights.md lists what is published where. Which packages a format needs: safetensors or torch (timm), h5py (keras),
+docs/weights.md lists what is published where. Packages needed by format: safetensors or torch (timm), h5py (keras),
 onnx (hsemotion's .onnx), torch and timm (hsemotion's .pt); none for hsemotion's .pb.
 """
 
@@ -16,16 +16,16 @@ from facejax.weights.convert import FORMATS, convert_file
 
 
 def main() -> int:
-    """Converts; returns the exit status."""
+    """Converts the file; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("format", choices=FORMATS)
     parser.add_argument("file")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the checkpoint")
+    parser.add_argument("--out", required=True, metavar="DIR", help="output folder of the checkpoint")
     parser.add_argument("--name", help=f"architecture.tag: {', '.join(list_models(pretrained=True))}")
     parser.add_argument(
         "--unsafe_pickle",
         action="store_true",
-        help="allow a pickle of a whole model; reading one runs whatever code its author put there",
+        help="allow a pickled whole model; loading it runs whatever code its author put into it",
     )
     args = parser.parse_args()
     try:

@@ -1,10 +1,10 @@
-"""Makes tests/models/golden/NAME.npz: what a reference implementation computes from weights that a seed draws.
+"""Writes tests/models/golden/NAME.npz: outputs of reference implementations for reproducible random weights.
 
     python tools/make_goldens.py [NAME ...]
 
-The weights themselves are not stored: `random_tensors` draws each from a stream of its own, seeded by its name, so a
-test draws the same ones. Needs timm and torch, and Keras for mobilenet_v1 (an environment with TensorFlow will do; it
-need not have JAX). Keep the files when only facejax changes: they are what it is measured against.
+The weights themselves are not stored: `random_tensors` draws each from its own random stream, seeded by its name, so
+that the tests draw the same ones. Needs timm and torch, and Keras for mobilenet_v1 (an environment with TensorFlow but
+without JAX is sufficient). Keep the files when only facejax changes: it is tested against them.
 """
 
 import argparse
@@ -22,15 +22,15 @@ CLASSES = 7
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """What a network is compared with.
+    """The reference implementation of a network.
 
     Attributes:
-        model: timm's name of it; empty for Keras.
+        model: Its name in timm; empty for Keras.
         classifier: Name of its last layer.
-        image_sizes: Sides of the inputs: small and odd ones, so that the default tests stay quick and see both kinds
+        image_sizes: Sides of the inputs: small and odd ones, so that the default tests are fast and cover both kinds
             of SAME padding.
-        gain: Variance of a convolution's output over its input's. 2 suits ReLU; residual networks without small scales
-            amplify the signal, and with it the rounding errors, unless it is smaller.
+        gain: Variance of a convolution's output relative to its input. 2 suits ReLU; residual networks without small
+            scales need a smaller gain, as otherwise they amplify the signal and with it the rounding errors.
     """
 
     model: str
@@ -56,7 +56,7 @@ def random_tensors(shapes: Mapping[str, tuple[int, ...]], gain: float) -> dict[s
     """Random float32 tensors by name, with BatchNorm statistics and biases far from their initial values.
 
     Args:
-        shapes: Shapes by PyTorch's or Keras's names, in the layout that goes with them.
+        shapes: Shapes by PyTorch or Keras name, in the corresponding layout.
         gain: See `Reference`.
     """
     tensors = {}
@@ -77,7 +77,7 @@ def random_tensors(shapes: Mapping[str, tuple[int, ...]], gain: float) -> dict[s
 
 
 def random_images(image_size: int) -> np.ndarray:
-    """Two normalised photos (2, image_size, image_size, 3): coarse and fine noise together of unit variance."""
+    """Two normalised photos (2, image_size, image_size, 3): coarse plus fine noise, of unit variance in total."""
     rng = np.random.default_rng(image_size)
     side = -(-image_size // 8)
     coarse = rng.standard_normal((2, side, side, 3)).repeat(8, 1).repeat(8, 2)[:, :image_size, :image_size]
@@ -87,7 +87,7 @@ def random_images(image_size: int) -> np.ndarray:
 def timm_outputs(
     name: str, image_size: int, global_pool: str = "avg"
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, np.ndarray]]:
-    """Shapes of timm's state dict; pooled features and logits of timm's model in eval mode on random weights."""
+    """Shapes of timm's state dict; pooled features and logits of timm's model in eval mode with random weights."""
     import torch
 
     from tests.models.torchvision_stub import import_timm
@@ -97,7 +97,7 @@ def timm_outputs(
     shapes = {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
     weights = {key: torch.from_numpy(value) for key, value in random_tensors(shapes, REFERENCES[name].gain).items()}
     model.load_state_dict({**state, **weights})
-    model.double()  # what is compared are facejax's rounding errors, not PyTorch's
+    model.double()  # so that only facejax's rounding errors matter, not PyTorch's
     with torch.no_grad():
         maps = model.forward_features(torch.from_numpy(random_images(image_size).transpose(0, 3, 1, 2)).double())
         features = model.forward_head(maps, pre_logits=True)
@@ -106,7 +106,7 @@ def timm_outputs(
 
 
 def keras_outputs(image_size: int) -> tuple[dict[str, tuple[int, ...]], dict[str, np.ndarray]]:
-    """Shapes by Keras's names, and pooled features of Keras's MobileNet on random weights."""
+    """Shapes by Keras name, and pooled features of Keras's MobileNet with random weights."""
     import keras
 
     model = keras.applications.MobileNet(
@@ -128,7 +128,9 @@ def main(names: list[str]) -> None:
             _, outputs = timm_outputs(name, size) if REFERENCES[name].model else keras_outputs(size)
             arrays |= {f"{key}_{size}": value for key, value in outputs.items()}
             one, other = outputs["features"]
-            print(f"{name} at {size}: features {np.std(one):.3g}, difference of the photos {np.std(one - other):.3g}")
+            print(
+                f"{name} at {size}: features {np.std(one):.3g}, difference between the photos {np.std(one - other):.3g}"
+            )
         np.savez_compressed(GOLDEN / f"{name}.npz", **arrays)
 
 

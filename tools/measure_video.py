@@ -1,10 +1,10 @@
-"""Measures a long video: memory by frame, and frames a second beside a plain loop over single frames.
+"""Measures memory use over a long video, and its speed compared with a plain loop over single frames.
 
     python tools/measure_video.py VIDEO --model DIR [--every 30] [--max_side 640]
 
-Every frame is decoded. Every n-th goes through detection, cropping and the network, as `facejax.video` does it:
-decoded ahead in a thread, detected in groups, embedded in batches. The plain loop does the same to the same first
-frames, one at a time; both run in turn, three times, the first of which compiles. CPU is that of this process.
+Every frame is decoded. Every n-th goes through detection, cropping and the network as in `facejax.video`: decoded
+ahead in a thread, detected in groups, embedded in batches. The plain loop does the same to the same first frames, one
+at a time. Both run in turn, three times; the first run compiles. CPU time is that of this process.
 """
 
 import argparse
@@ -26,13 +26,13 @@ _EMBED_AT_ONCE = 64
 
 
 def resident() -> float:
-    """Memory of this process in MiB (Linux)."""
+    """Resident memory of this process in MiB (Linux)."""
     status = pathlib.Path("/proc/self/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 def stream(path: pathlib.Path, detector: MTCNN, model: LoadedModel, every: int, max_side: int, max_frames: int = 0):
-    """Yields (frames so far, faces so far) while the video passes through."""
+    """Yields (frames so far, faces so far) while processing the video."""
     waiting: list[Face] = []
     faces = 0
     video = read_frames(path, every=every, max_side=max_side, max_frames=max_frames)
@@ -48,7 +48,7 @@ def stream(path: pathlib.Path, detector: MTCNN, model: LoadedModel, every: int, 
 
 
 def plain_loop(path: pathlib.Path, detector: MTCNN, model: LoadedModel, every: int, max_side: int, max_frames: int):
-    """The same work on one frame after another; returns the number of faces."""
+    """Does the same work frame by frame; returns the number of faces."""
     capture, faces = cv2.VideoCapture(str(path)), 0
     for index in itertools.count():
         whole, image = capture.read()
@@ -67,7 +67,7 @@ def plain_loop(path: pathlib.Path, detector: MTCNN, model: LoadedModel, every: i
 
 
 def timed(function) -> tuple[float, float]:
-    """(wall, CPU) seconds of a call."""
+    """Returns (wall, CPU) seconds of a call."""
     wall, cpu = time.perf_counter(), time.process_time()
     function()
     return time.perf_counter() - wall, time.process_time() - cpu
@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--model", type=pathlib.Path, required=True, help="folder of a saved model")
     parser.add_argument("--every", type=int, default=30)
     parser.add_argument("--max_side", type=int, default=640)
-    parser.add_argument("--compare", type=int, default=48, help="frames of the comparison with the plain loop")
+    parser.add_argument("--compare", type=int, default=48, help="frames to compare with the plain loop")
     named = parser.parse_args(arguments)
     detector, model = MTCNN(32.0), load_model(named.model)
     work = (named.video, detector, model, named.every, named.max_side, named.compare)
@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> None:
         for name, function in (("stream", lambda: list(stream(*work))), ("plain loop", lambda: plain_loop(*work))):
             wall, cpu = timed(function)
             print(
-                f"{name}: {named.compare / wall:.2f} frames/s, {1000 * cpu / named.compare:.0f} CPU ms a frame",
+                f"{name}: {named.compare / wall:.2f} frames/s, {1000 * cpu / named.compare:.0f} CPU ms per frame",
                 flush=True,
             )
     capture = cv2.VideoCapture(str(named.video))
@@ -100,8 +100,8 @@ def main(arguments: list[str]) -> None:
             seconds = frames * named.every / capture.get(cv2.CAP_PROP_FPS)
             print(f"{seconds:6.0f} s of video, {faces} faces, {memory[-1]:.0f} MiB", flush=True)
     first, second = memory[: len(memory) // 2], memory[len(memory) // 2 :]
-    print(f"{time.perf_counter() - started:.0f} s in all, {faces} faces")
-    print(f"memory at most: {max(first):.0f} MiB in the first half, {max(second):.0f} MiB in the second")
+    print(f"{time.perf_counter() - started:.0f} s in total, {faces} faces")
+    print(f"peak memory: {max(first):.0f} MiB in the first half, {max(second):.0f} MiB in the second")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-r"""Compiles a training step for a GPU that is not there, and says what it would do: kernels, memory traffic, memory.
+r"""Compiles a training step for a GPU that is not present, and reports its kernels, memory traffic and memory use.
 
-    pip install 'jax[cuda13]'            # XLA's compiler for GPUs; it needs neither a device nor a driver
+    pip install 'jax[cuda13]'            # XLA's GPU compiler; needs neither a device nor a driver
     python tools/plan_gpu.py --model tf_efficientnet_b0 --size 224 --batch 64 --dtype bfloat16
 
-The traffic is what all kernels read and write (operands and results, a loop's as often as it runs), as if nothing
-stayed in a cache; over the device's bandwidth it is a time that the step hardly beats. No kernel is timed: how well
-cuDNN's convolutions do is not seen here, and nothing printed here is a measurement of a GPU.
+The traffic is the sum of what all kernels read and write (operands and results, multiplied by the trip count inside
+loops), assuming that nothing stays in a cache. Divided by the device's bandwidth, it gives a time that the step can
+hardly beat. No kernel is timed: the efficiency of cuDNN's convolutions is not considered, and nothing printed here is a
+measurement of a GPU.
 """
 
 import argparse
@@ -19,8 +20,8 @@ import unittest.mock
 from collections.abc import Iterator
 from typing import Any
 
-BANDWIDTH = 4.8e12  # bytes a second of an H200, by its data sheet
-# An H200 as XLA describes it (stream_executor.GpuTargetConfigProto); the versions are those of the CUDA wheels.
+BANDWIDTH = 4.8e12  # bytes per second of an H200, from its data sheet
+# XLA's description of an H200 (stream_executor.GpuTargetConfigProto); the versions are those of the CUDA wheels.
 TARGET = """
 gpu_device_info {
   threads_per_block_limit: 1024
@@ -57,10 +58,10 @@ class Kernel:
     """One kernel of a compiled program.
 
     Attributes:
-        name: Of its instruction; identical kernels run under the name of one of them.
-        kind: Operation; of a fusion its kind, of a library's kernel its name.
-        layer: Where it comes from: the names of JAX's and Flax's scopes.
-        calls: How often it runs.
+        name: Name of its instruction; identical kernels share the name of one of them.
+        kind: Operation; for a fusion its kind, for a library kernel its name.
+        layer: Its origin: the names of JAX's and Flax's scopes.
+        calls: Number of times it runs.
         traffic: Bytes of its operands and results, over all calls.
     """
 
@@ -72,7 +73,7 @@ class Kernel:
 
 
 def kernels(program: str) -> Iterator[Kernel]:
-    """The kernels of an optimised HLO module, as text."""
+    """Yields the kernels of an optimised HLO module given as text."""
     bodies: dict[str, list[re.Match]] = {}
     entry = body = ""
     for line in program.splitlines():
@@ -106,21 +107,21 @@ def _operands(rest: str) -> list[str]:
 
 
 def _sizes_read(fused: list[re.Match], operands: list[int]) -> list[int]:
-    """Bytes that a kernel reads of each operand: of one that it only cuts slices from, those slices."""
+    """Bytes that a kernel reads of each operand; only the slices, if slices are all it uses."""
     users: dict[str, list[re.Match]] = collections.defaultdict(list)
     for found in fused:
         for name in _operands(found["rest"]):
             users[name].append(found)
 
     def slices(value: re.Match) -> dict[str, float]:
-        """Parts of a value that are used, as fractions, by where they lie."""
+        """Fractions of a value that are used, by their position."""
         used: dict[str, float] = {}
         for user in users[value["name"]]:
             if user["op"] in ("slice", "dynamic-slice"):
                 place = _search(r"(slice=\{.*?\})", user["rest"]) or user["name"]
                 used[place] = _elements(user["type"]) / _elements(value["type"])
             elif user["op"] != "tuple" and _elements(user["type"]) == _elements(value["type"]):
-                used |= slices(user)  # element by element: of what is not used later nothing is read
+                used |= slices(user)  # elementwise: what is not used later is not read
             else:
                 return {"": 1.0}
         return used or {"": 1.0}
@@ -160,7 +161,7 @@ def _elements(shape: str) -> int:
 
 
 def compile_step(model: str, size: int, batch: int, dtype: str, depthwise: str, rho: float):
-    """The step of SAM over Adam on all weights, compiled for one device of `TARGET`."""
+    """The training step of SAM on top of Adam for all weights, compiled for one device of `TARGET`."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -197,21 +198,25 @@ def compile_step(model: str, size: int, batch: int, dtype: str, depthwise: str, 
         "mask": jax.ShapeDtypeStruct((batch,), jnp.float32),
     }
     step = jax.jit(functions.train, in_shardings=place, out_shardings=place, donate_argnums=0)
-    # Without a device nothing can be tried out: every library call takes its default algorithm.
+    # Without a device, autotuning is impossible: every library call uses its default algorithm.
     options: Any = {**COMPILER_OPTIONS, "xla_gpu_autotune_level": 0}
-    with unittest.mock.patch("jax.default_backend", return_value="gpu"):  # what chooses by platform asks it
+    with unittest.mock.patch("jax.default_backend", return_value="gpu"):  # queried by code that depends on the platform
         lowered = step.lower(state, photos)
     return lowered.compile(compiler_options=options)
 
 
 def add_step_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which step, and how much is said of it."""
+    """Adds options for the training step and the length of the report."""
     parser.add_argument("--model", default="tf_efficientnet_b0", help="(default: %(default)s)")
     parser.add_argument("--size", type=int, default=224, help="input side, pixels (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=64, help="(default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="(default: %(default)s)")
-    parser.add_argument("--rho", type=float, default=0.05, help="radius of SAM; 0 is Adam (default: %(default)s)")
-    parser.add_argument("--top", type=int, default=20, help="groups and kernels to list (default: %(default)s)")
+    parser.add_argument(
+        "--rho", type=float, default=0.05, help="radius of SAM; 0 for plain Adam (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--top", type=int, default=20, help="number of groups and kernels to list (default: %(default)s)"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -220,19 +225,19 @@ def main(arguments: list[str] | None = None) -> int:
     add_step_arguments(parser)
     parser.add_argument("--depthwise", choices=("auto", "conv", "shift"), default="auto", help="(default: %(default)s)")
     args = parser.parse_args(arguments)
-    os.environ["JAX_PLATFORMS"] = "cpu"  # the GPU is none that JAX could start
+    os.environ["JAX_PLATFORMS"] = "cpu"  # JAX must not look for the GPU, which does not exist
     try:
         compiled = compile_step(args.model, args.size, args.batch, args.dtype, args.depthwise, args.rho)
     except NotImplementedError as error:
-        print(f"plan_gpu: no compiler for GPUs here ({error}); pip install 'jax[cuda13]'", file=sys.stderr)
+        print(f"plan_gpu: the GPU compiler is not available ({error}); pip install 'jax[cuda13]'", file=sys.stderr)
         return 1
     found = list(kernels(compiled.as_text() or ""))
     traffic, memory = sum(kernel.traffic for kernel in found), compiled.memory_analysis()
     temporary, state = memory.temp_size_in_bytes / 2**20, memory.argument_size_in_bytes / 2**20  # pyright: ignore
-    print(f"{args.model}, {args.size} px, batch {args.batch}, {args.dtype}, compiled for an H200; nothing was run")
-    print(f"kernels  {sum(kernel.calls for kernel in found):,} a step")
+    print(f"{args.model}, {args.size} px, batch {args.batch}, {args.dtype}, compiled for an H200; nothing was executed")
+    print(f"kernels  {sum(kernel.calls for kernel in found):,} per step")
     print(f"traffic  {traffic / 1e9:.1f} GB, {1e3 * traffic / BANDWIDTH:.1f} ms at the H200's {BANDWIDTH / 1e12} TB/s")
-    print(f"memory   {temporary:,.0f} MiB beside {state:,.0f} of state and batch")
+    print(f"memory   {temporary:,.0f} MiB, plus {state:,.0f} for state and batch")
     groups: dict[tuple[str, str, str], list[int]] = collections.defaultdict(lambda: [0, 0])
     for kernel in found:
         group = groups[(*scope(kernel), kernel.kind)]

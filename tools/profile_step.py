@@ -1,10 +1,11 @@
-r"""Times a training step on this machine's device, and says where the time goes, kernel by kernel.
+r"""Times a training step on this machine's device, and profiles it kernel by kernel.
 
     python tools/profile_step.py --model tf_efficientnet_b0 --size 224 --batch 256 --dtype bfloat16
 
-Each kernel of the trace stands beside what it reads and writes by the compiled program (`plan_gpu.kernels`), so that
-its speed can be held against the device's memory. A library's kernels (cuDNN's, say) belong to the call that starts
-them. Kernels that run at once, on a GPU or on several cores, count one by one: their sum may exceed the step.
+Each kernel of the trace is listed with the amount that it reads and writes according to the compiled program
+(`plan_gpu.kernels`), so that its speed can be compared with the device's memory bandwidth. Library kernels (such as
+cuDNN's) are assigned to the call that starts them. Kernels that run concurrently, on a GPU or on several cores, are
+counted individually: their sum may exceed the step time.
 """
 
 import argparse
@@ -18,11 +19,11 @@ from typing import Any
 
 import plan_gpu
 
-STEPS = 3  # that are traced
+STEPS = 3  # traced
 
 
 def kernel_seconds(folder: str) -> dict[tuple[str, str], tuple[float, int]]:
-    """Seconds and number of runs in a trace, by (instruction that the profiler names, kernel)."""
+    """Seconds and number of runs in a trace, by (instruction named by the profiler, kernel)."""
     from jax.profiler import ProfileData
 
     found: dict[tuple[str, str], tuple[float, int]] = {}
@@ -40,10 +41,11 @@ def kernel_seconds(folder: str) -> dict[tuple[str, str], tuple[float, int]]:
 def match(
     seconds: dict[tuple[str, str], tuple[float, int]], program: str
 ) -> list[tuple[plan_gpu.Kernel, str, float, int]]:
-    """Kernel of the program, its name on the device, seconds and runs, the longest first.
+    """Matches traced kernels to the program: kernel, its name on the device, seconds and runs, longest first.
 
-    Within a recorded graph of kernels the profiler names the graph and not the instruction: then the kernel's own name,
-    that of its instruction with other punctuation, tells which it is. What is still unknown has no traffic.
+    Within a recorded graph of kernels, the profiler names the graph and not the instruction. The kernel is then
+    identified by its own name, which is that of its instruction with other punctuation. Kernels that remain unknown
+    have no traffic.
     """
     by_name = {_plain(kernel.name): kernel for kernel in plan_gpu.kernels(program)}
     matched = []
@@ -58,7 +60,7 @@ def _plain(name: str) -> str:
 
 
 def measure(args: argparse.Namespace) -> tuple[list[float], dict, str]:
-    """Seconds a step of several rounds, `kernel_seconds`, and the compiled program."""
+    """Seconds per step in several rounds, `kernel_seconds`, and the compiled program."""
     import jax
     from benchmarks.train_step import compile_step
 
@@ -85,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the tool; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     plan_gpu.add_step_arguments(parser)
-    parser.add_argument("--steps", type=int, default=10, help="of each of five rounds (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=10, help="steps in each of five rounds (default: %(default)s)")
     args = parser.parse_args(arguments)
     rounds, seconds, program = measure(args)
     step = statistics.median(rounds)
@@ -105,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     for (direction, layer, kind), (spent, runs, traffic) in longest:
         speed = traffic / spent / 1e12
         print(f"{1e3 * spent:8.3f} {runs:7.0f} {traffic / 1e9:7.2f} {speed:7.2f}  {direction:8s} {layer:10s} {kind}")
-    print("      us    runs      MB    TB/s  of one run")
+    print("      us    runs      MB    TB/s  per run")
     for kernel, name, spent, runs in rows[: args.top]:
         traffic, one = kernel.traffic / kernel.calls, spent / runs
         speed = traffic / one / 1e12

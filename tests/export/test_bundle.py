@@ -125,7 +125,7 @@ def test_the_example_refuses_files_outside_the_bundle(bundle, example, tmp_path)
     manifest = json.loads((bundle / "manifest.json").read_text())
     manifest["detector"]["pnet"]["file"] = "../onnx/pnet.onnx"
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="lies in its folder"):
+    with pytest.raises(ValueError, match="must be in its folder"):
         example.Bundle(tmp_path)
 
 
