@@ -91,7 +91,7 @@ def test_the_example_prints_classes_with_their_probability_and_values_as_they_ar
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere", "a.png"], "nowhere holds no ONNX files: give the folder that `facejax export --to onnx` wrote"),
+        (["nowhere", "a.png"], "nowhere contains no ONNX files: give the folder written by `facejax export --to onnx`"),
         (["BUNDLE", "none.png"], "cannot read none.png"),
         (["BUNDLE", "a.png", "--out", "nowhere/b.png"], "cannot write nowhere/b.png"),
     ],

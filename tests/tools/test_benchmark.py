@@ -88,7 +88,7 @@ def test_sides_take_turns_and_are_compared(toy, tmp_path):
     assert not list(path.parent.glob("*.tmp"))
     text = harness.describe(result)
     assert "fast / slow: " in text
-    assert "ms a nap" in text
+    assert "ms per nap" in text
 
 
 def test_medians():
@@ -103,13 +103,13 @@ def test_medians():
 
 def test_a_side_that_fails_says_why(toy):
     row, harness = toy
-    with pytest.raises(harness.SideError, match=r"(?s)broken ended with status 1.*ValueError: no such network"):
+    with pytest.raises(harness.SideError, match=r"(?s)broken exited with status 1.*ValueError: no such network"):
         harness.run("toy", row, [harness.Side("broken", "toy.fails", {})], arguments(), [])
     with pytest.raises(
-        harness.SideError, match=r"^peer ended with status 1; it said:\nit needs no_such_peer, .*--only$"
+        harness.SideError, match=r"^peer exited with status 1; its output:\nit needs no_such_peer, .*--only$"
     ):
         harness.run("toy", row, [harness.Side("peer", "toy.lacks", {})], arguments(), [])
-    with pytest.raises(harness.SideError, match=r"^diverged: loss is nan; what it does cannot be right$"):
+    with pytest.raises(harness.SideError, match=r"^diverged: loss is nan, so its computation cannot be right$"):
         harness.run("toy", row, [harness.Side("diverged", "toy.diverges", {})], arguments(), [])
     with pytest.raises(ValueError, match="no side is left"):
         harness.run("toy", row, [], arguments(), [])

@@ -1,1 +1,1 @@
-"""The rows of tools/benchmark.py, one file each: GOAL, UNIT, add_arguments, sides, and what each side runs."""
+"""The rows of tools/benchmark.py, one module each: GOAL, UNIT, add_arguments, sides, and the functions of the sides."""

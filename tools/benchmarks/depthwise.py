@@ -1,7 +1,7 @@
-"""Depthwise convolutions with their gradients, layer by layer: facejax's formulations beside PyTorch's.
+"""Depthwise convolutions with their gradients, layer by layer: facejax's formulations compared with PyTorch.
 
-What facejax takes by itself on this device comes first, so that the ratios tell whether another formulation would do
-better (`facejax.models.depthwise.resolve` chooses, in one place).
+The formulation that facejax uses by default on this device comes first, so that the ratios show whether another one
+would be faster (the choice is made in `facejax.models.depthwise.resolve`).
 """
 
 import argparse
@@ -13,9 +13,9 @@ from benchmarks.harness import AS_RUN, Side
 from benchmarks.harness import describe as describe_sides
 from benchmarks.torch_nets import set_threads
 
-GOAL = "depthwise layers of EfficientNet-B0: what facejax takes is the fastest of its formulations; PyTorch beside it"
+GOAL = "depthwise layers of EfficientNet-B0: facejax's default is its fastest formulation; compared with PyTorch"
 UNIT = "photo"
-# Of the value with the input's gradient, and of the filter's gradient.
+# Formulations of (the output and the input gradient, the filter gradient).
 FORMULATIONS: dict[str, tuple[Any, Any]] = {
     "conv": ("conv", "conv"),
     "shift": ("shift", "shift"),
@@ -24,7 +24,7 @@ FORMULATIONS: dict[str, tuple[Any, Any]] = {
 
 
 class Layer(NamedTuple):
-    """Layers of one shape: side of the input in pixels, channels, side of the filters, stride, how many there are."""
+    """Layers of the same shape: input side in pixels, channels, filter side, stride, and number of such layers."""
 
     size: int
     channels: int
@@ -37,15 +37,17 @@ class Layer(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Sizes and precision."""
-    parser.add_argument("--size", type=int, default=224, help="of the network's input, pixels (default: %(default)s)")
+    """Adds options for sizes and precision."""
+    parser.add_argument(
+        "--size", type=int, default=224, help="input side of the network, pixels (default: %(default)s)"
+    )
     parser.add_argument("--batch", type=int, default=8, help="(default: %(default)s)")
-    parser.add_argument("--calls", type=int, default=3, help="of each layer in a round (default: %(default)s)")
+    parser.add_argument("--calls", type=int, default=3, help="calls of each layer per round (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="(default: %(default)s)")
 
 
 def sides(args: argparse.Namespace) -> list[Side]:
-    """Those of the formulations and of PyTorch."""
+    """One side per formulation, and one for PyTorch."""
     shared = {"size": args.size, "batch": args.batch, "calls": args.calls, "dtype": args.dtype}
     taken = {"cpu": "shift", "gpu": "conv"}[args.device]
     ours = [
@@ -57,9 +59,9 @@ def sides(args: argparse.Namespace) -> list[Side]:
 
 
 def describe(result: Mapping[str, Any]) -> str:
-    """The sides, and milliseconds of each layer at each of them."""
+    """Describes the sides, with the milliseconds of each layer."""
     names = [side["name"] for side in result["sides"]]
-    lines = [describe_sides(result), "ms a call, with both gradients: " + "; ".join(names)]
+    lines = [describe_sides(result), "ms per call, with both gradients: " + "; ".join(names)]
     for key in result["sides"][0]["summary"]:
         if " px, " in key:
             lines.append(f"  {key:30s}" + "".join(f"{1e3 * side['summary'][key]:10.3f}" for side in result["sides"]))
@@ -67,7 +69,7 @@ def describe(result: Mapping[str, Any]) -> str:
 
 
 def layers(size: int) -> list[Layer]:
-    """The depthwise layers of EfficientNet-B0, those of one shape as one."""
+    """The depthwise layers of EfficientNet-B0, grouped by shape."""
     from facejax.models.efficientnet import STAGES, STEM_CHANNELS
 
     size, channels = -(-size // 2), STEM_CHANNELS
@@ -81,7 +83,7 @@ def layers(size: int) -> list[Layer]:
 
 
 def facejax(size: int, batch: int, calls: int, dtype: str, formulation: str) -> Callable[[], dict]:
-    """Rounds of calls of each layer's jitted value and gradients."""
+    """Rounds that call the jitted output and gradients of each layer."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -117,7 +119,7 @@ def facejax(size: int, batch: int, calls: int, dtype: str, formulation: str) -> 
 
 
 def pytorch(size: int, batch: int, calls: int, dtype: str, device: str) -> Callable[[], dict]:
-    """The same in PyTorch, channels last; the zeros that TensorFlow's rule puts on one side alone are put before."""
+    """The same in PyTorch, channels last; TensorFlow's one-sided padding is part of the input."""
     import torch
 
     set_threads()
@@ -147,7 +149,7 @@ def pytorch(size: int, batch: int, calls: int, dtype: str, device: str) -> Calla
 
 
 def _rounds(size: int, batch: int, calls: int, prepare: Callable[[Layer], Callable[[], None]]) -> Callable[[], dict]:
-    """Rounds of all layers in turn; each is called once beforehand."""
+    """Rounds of all layers in turn, after a warm-up call of each."""
     ready = [(layer, prepare(layer)) for layer in layers(size)]
     for _, call in ready:
         call()

@@ -1,9 +1,9 @@
-"""One face through every export of one network, one thread: size, distance from Flax, accuracy kept, CPU time.
+"""All export formats of one network, on single faces with one thread: size, difference from Flax, accuracy, CPU time.
 
-Each format is written (and so checked) by a process of its own, compared with Flax on all faces of the set's validation
-split, and then called with one face after another; preprocessing inside the file counts, decoding, detection and resize
-do not. LiteRT's int8 is calibrated on faces of the train split. Without --data_dir the faces are noise, and the network
-may be a backbone with random weights: then only sizes and times mean anything.
+Each format is written (and thereby checked) in its own process, compared with Flax on faces of the dataset's validation
+split, and then called with one face at a time. Preprocessing inside the file is included; decoding, detection and
+resizing are not. LiteRT's int8 is calibrated on faces of the train split. Without --data_dir the faces are noise, and
+the network may be a backbone with random weights: then only sizes and times are meaningful.
 """
 
 import argparse
@@ -19,29 +19,31 @@ FORMATS = ("flax", "stablehlo", "onnx", "litert_float32", "litert_float16", "lit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Network and faces."""
+    """Adds options for the network and the faces."""
     parser.add_argument("--model", default="mobilenet_v1", help="a backbone, a trained folder or published weights")
-    parser.add_argument("--data_dir", help="folder of prepared sets; the network must then be a trained one")
-    parser.add_argument("--set", default="facial_expressions", help="prepared set (default: %(default)s)")
-    parser.add_argument("--task", default="gender", help="whose accuracy is told (default: %(default)s)")
-    parser.add_argument("--faces", type=int, default=600, help="to compare on (default: %(default)s)")
-    parser.add_argument("--calibration", type=int, default=128, help="for int8 (default: %(default)s)")
-    parser.add_argument("--calls", type=int, default=40, help="of a round (default: %(default)s)")
+    parser.add_argument("--data_dir", help="folder of prepared datasets; requires a trained network")
+    parser.add_argument("--set", default="facial_expressions", help="prepared dataset (default: %(default)s)")
+    parser.add_argument("--task", default="gender", help="task whose accuracy is reported (default: %(default)s)")
+    parser.add_argument("--faces", type=int, default=600, help="faces to compare on (default: %(default)s)")
+    parser.add_argument(
+        "--calibration", type=int, default=128, help="calibration faces for int8 (default: %(default)s)"
+    )
+    parser.add_argument("--calls", type=int, default=40, help="calls per round (default: %(default)s)")
     parser.set_defaults(threads=1)
 
 
 def sides(args: argparse.Namespace) -> list[Side]:
-    """One a format; Flax itself is the first."""
+    """One side per format; Flax itself is the first."""
     shared = {"model": args.model, "data_dir": args.data_dir, "name": args.set, "task": args.task}
     shared |= {"faces": args.faces, "calibration": args.calibration, "calls": args.calls}
     return [Side(name, "exports.exported", {**shared, "format_": name}) for name in FORMATS]
 
 
 def describe(result: Mapping[str, Any]) -> str:
-    """The table, Markdown."""
+    """Formats the results as a Markdown table."""
     first = result["sides"][0]["summary"]
     lines = [
-        "| format | MB | largest difference from Flax | accuracy % | same class as Flax % | CPU ms a face | ratio |",
+        "| format | MB | largest difference from Flax | accuracy % | same class as Flax % | CPU ms per face | ratio |",
         "|---|---|---|---|---|---|---|",
     ]
     for side in result["sides"]:
@@ -70,7 +72,7 @@ def exported(
     calibration: int,
     calls: int,
 ) -> Callable[[], dict[str, float]]:
-    """Writes a format, compares it, and returns rounds of calls with one face each."""
+    """Exports to a format, compares the file with Flax, and returns rounds of calls with one face each."""
     import itertools
     import pathlib
     import tempfile
@@ -107,14 +109,14 @@ def exported(
 
 
 def _load(model: str, data_dir: str | None) -> Any:
-    """A trained network; where no faces are given, a backbone with random weights will do."""
+    """Loads a trained network; without faces, a backbone with random weights is allowed."""
     from facejax.inference import LoadedModel, load_model
     from facejax.models import init_variables, list_models, model_from_cfg, pretrained_cfg
 
     if model not in list_models():
         return load_model(model)
     if data_dir is not None:
-        raise ValueError(f"{model} has no weights, so that --data_dir says nothing: name a folder or published weights")
+        raise ValueError(f"{model} has no weights, so --data_dir is meaningless: give a folder or published weights")
     import dataclasses
 
     cfg = dataclasses.replace(pretrained_cfg(model), tasks=("gender", "emotion8"))
@@ -122,7 +124,7 @@ def _load(model: str, data_dir: str | None) -> Any:
 
 
 def _faces(data_dir: str | None, name: str, split: str, task: str, count: int) -> tuple[list[Any], Any]:
-    """Crops of labelled faces and the task's class of each, drawn with a fixed seed; noise without a set."""
+    """Crops of labelled faces and their classes for the task, drawn with a fixed seed; noise without a dataset."""
     import numpy as np
 
     from facejax.tasks import TASKS
@@ -140,7 +142,7 @@ def _faces(data_dir: str | None, name: str, split: str, task: str, count: int) -
 
 
 def _write(format_: str, network: Any, path: Any, faces: Sequence[Any], calibration: Sequence[Any]) -> Callable:
-    """Writes the file; returns what runs a batch of one, opened once: images -> arrays by output."""
+    """Writes and opens the file; returns a function that runs a batch of one: images -> arrays by output."""
     if format_ == "flax":
         import jax
 
@@ -165,7 +167,7 @@ def _write(format_: str, network: Any, path: Any, faces: Sequence[Any], calibrat
 
 
 def _in_turn(run: Callable, images: Any) -> dict[str, Any]:
-    """All images, one a call, as they are timed."""
+    """Runs all images one at a time, as they are timed."""
     import numpy as np
 
     rows = [run(image[None]) for image in images]

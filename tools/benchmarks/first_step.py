@@ -1,4 +1,4 @@
-"""From the start of the program to the end of the first training step, with an empty and a filled compilation cache."""
+"""Time from program start to the end of the first training step, with an empty and a filled compilation cache."""
 
 import argparse
 import os
@@ -16,7 +16,7 @@ UNIT = "start"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Network and batch."""
+    """Adds options for the network and the batch."""
     parser.add_argument("--model", default="tf_efficientnet_b2", help="(default: %(default)s)")
     parser.add_argument("--size", type=int, default=260, help="input side, pixels (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="(default: %(default)s)")
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def sides(args: argparse.Namespace) -> list[Side]:
-    """The same start with a cache that an earlier one filled, and with none."""
+    """The same start with a cache filled by an earlier one, and with an empty cache."""
     shared = {"model": args.model, "size": args.size, "batch": args.batch, "dtype": args.dtype}
     return [
         Side("warm cache", "first_step.start", {**shared, "cold": False}),
@@ -34,7 +34,7 @@ def sides(args: argparse.Namespace) -> list[Side]:
 
 
 def start(model: str, size: int, batch: int, dtype: str, cold: bool) -> Callable[[], dict]:
-    """Rounds of one start each, in a process of its own; the first round of a warm side fills its cache."""
+    """Rounds of one start each, in a new process; the first round of a warm side fills its cache."""
     kept = tempfile.TemporaryDirectory()
 
     def work() -> dict:

@@ -1,4 +1,4 @@
-"""Runs the sides of a row in turn, and sums up, describes and saves what they measured."""
+"""Runs the sides of a row in turn; summarises, describes and saves their measurements."""
 
 import argparse
 import contextlib
@@ -22,24 +22,24 @@ from typing import Any
 from facejax.atomic import write_atomically
 
 TOOLS = pathlib.Path(__file__).parents[1]
-# What experiments/run.py starts itself with; facejax's sides get it, as a user has it.
+# Environment in which experiments/run.py runs itself; used for facejax's sides to match real training.
 AS_RUN = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 class SideError(RuntimeError):
-    """A side ended with an error; the message has the end of what it said."""
+    """A side failed; the message has the end of its output."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """One of those that are compared.
+    """One of the implementations that are compared.
 
     Attributes:
-        name: For people; the first side of a row is facejax.
-        function: ``module.function`` in this package, that gets ready; see `benchmarks.worker`.
+        name: Display name; the first side of a row is facejax.
+        function: ``module.function`` in this package, which does the setup; see `benchmarks.worker`.
         settings: Its keyword arguments, JSON values.
-        python: Interpreter, for peers that need an environment of their own.
-        environment: Variables beside the parent's.
+        python: Interpreter, for peers that need their own environment.
+        environment: Variables in addition to the parent's.
     """
 
     name: str
@@ -56,7 +56,7 @@ class _Process:
         self.side, self._log = side, log
         paths = [str(TOOLS), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "OMP_NUM_THREADS": str(cores), "PYTHONPATH": os.pathsep.join(paths)}
-        # Two libraries share the accelerator here: JAX must not take three quarters of its memory.
+        # Two libraries share the accelerator, so JAX must not preallocate three quarters of its memory.
         environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
         if device == "cpu":
             environment |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
@@ -74,15 +74,15 @@ class _Process:
 
     def _say(self, line: str) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # then `answer` says why
+        with contextlib.suppress(BrokenPipeError):  # then `answer` reports why
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 
     def answer(self) -> dict[str, Any]:
-        """The next line that the side says.
+        """Reads the next line of JSON from the side.
 
         Raises:
-            SideError: It ended instead, or a figure (the loss of a step) is no finite number.
+            SideError: It exited instead, or a figure (such as the loss of a step) is not finite.
         """
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -90,22 +90,24 @@ class _Process:
             status = self._process.wait()
             self._log.seek(0)
             said = self._log.read().strip().splitlines()[-15:]
-            raise SideError("\n".join([f"{self.side.name} ended with status {status}; it said:", *said]))
+            raise SideError("\n".join([f"{self.side.name} exited with status {status}; its output:", *said]))
         told = json.loads(line)
         for figures in (told, told.get("first", {})):
             wrong = [name for name, value in figures.items() if isinstance(value, float) and not math.isfinite(value)]
             if wrong:
-                raise SideError(f"{self.side.name}: {wrong[0]} is {figures[wrong[0]]}; what it does cannot be right")
+                raise SideError(
+                    f"{self.side.name}: {wrong[0]} is {figures[wrong[0]]}, so its computation cannot be right"
+                )
         return told
 
     def ready(self) -> dict[str, Any]:
-        """What the side says of itself when it is ready."""
+        """Waits until the side is ready; returns what it reports about itself."""
         told = self.answer()
         self._signal(signal.SIGSTOP)
         return told
 
     def round(self) -> dict[str, Any]:
-        """What one round measured. Between rounds a side is stopped: a loader would read ahead in the other's turn."""
+        """Runs one round. Between rounds a side is stopped, as a loader would read ahead during the other's turn."""
         self._signal(signal.SIGCONT)
         self._say("round")
         measured = self.answer()
@@ -113,8 +115,8 @@ class _Process:
         return measured
 
     def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it has ended
-            os.killpg(self._process.pid, number)  # with its own processes
+        with contextlib.suppress(ProcessLookupError):  # it has exited
+            os.killpg(self._process.pid, number)  # including its child processes
 
     def close(self) -> None:
         """Ends the process."""
@@ -130,7 +132,7 @@ class _Process:
 def run(
     name: str, row: ModuleType, sides: Sequence[Side], args: argparse.Namespace, command: Sequence[str]
 ) -> dict[str, Any]:
-    """Makes all sides ready, one after another, lets them take turns, and returns what is saved.
+    """Sets up all sides one after another, lets them take turns, and returns the results to save.
 
     Raises:
         SideError: One of them failed.
@@ -150,7 +152,7 @@ def run(
             measured.append({"name": side.name, "settings": dict(side.settings), **process.ready(), "rounds": []})
             processes.append(process)
         for number in range(args.rounds):
-            # The one that begins changes: what runs first after a pause finds a cooler machine.
+            # The sides take turns at starting, as the first one after a pause finds a cooler machine.
             for place in range(len(sides)):
                 index = (place + number) % len(sides)
                 measured[index]["rounds"].append(processes[index].round())
@@ -169,13 +171,13 @@ def run(
         "machine": platform.processor() or platform.machine(),
         "load_average": os.getloadavg()[0],
         "sides": measured,
-        # Of the first side's to each other's: below 1 it is faster (or smaller).
+        # First side relative to each other side: below 1, the first is faster (or smaller).
         "ratios": {side["name"]: first[key] / side["summary"][key] for side in measured[1:]},
     }
 
 
 def summarise(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Medians over rounds: seconds of wall and processor for one item (with the least and most), peak memory."""
+    """Medians over rounds: wall seconds (with minimum and maximum) and CPU seconds per item; peak memory."""
     walls = [one["wall_s"] / one["items"] for one in rounds]
     summary = {"wall_s": statistics.median(walls), "wall_s_least": min(walls), "wall_s_most": max(walls)}
     summary["cpu_s"] = statistics.median(one["cpu_s"] / one["items"] for one in rounds)
@@ -185,15 +187,15 @@ def summarise(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def describe(result: Mapping[str, Any]) -> str:
-    """Lines for people."""
+    """Formats the results as text."""
     unit = result["unit"]
     lines = [f"{result['row']} on {result['sides'][0]['device']}; goal: {result['goal']}"]
     for side in result["sides"]:
         figures = side["summary"]
         spread = f"{1e3 * figures['wall_s_least']:.4g}-{1e3 * figures['wall_s_most']:.4g}"
         lines.append(
-            f"  {side['name']}: {1e3 * figures['wall_s']:.4g} ms a {unit} ({spread}, {len(side['rounds'])} rounds), "
-            f"{1 / figures['wall_s']:.4g} a second; CPU {1e3 * figures['cpu_s']:.4g} ms; "
+            f"  {side['name']}: {1e3 * figures['wall_s']:.4g} ms per {unit} ({spread}, {len(side['rounds'])} rounds), "
+            f"{1 / figures['wall_s']:.4g} per second; CPU {1e3 * figures['cpu_s']:.4g} ms; "
             f"peak {figures['peak_mb']:.0f} MB; ready in {side['ready_s']:.1f} s"
         )
     what = {"wall_s": "time", "cpu_s": "CPU time", "peak_mb": "peak memory"}[result["measure"]]

@@ -1,27 +1,27 @@
-"""Head-only epochs on a frozen base: features computed once for all epochs, beside a base that runs at every step."""
+"""Training of heads on a frozen backbone: features computed once for all epochs, or recomputed at every step."""
 
 import argparse
 from collections.abc import Callable
 
 from benchmarks.harness import AS_RUN, Side
 
-GOAL = "3 epochs: >= 5x the same done plainly"
+GOAL = "3 epochs: >= 5x as fast as the straightforward way"
 UNIT = "photo and epoch"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Network and amount of data."""
+    """Adds options for the network and the amount of data."""
     parser.add_argument("--model", default="tf_efficientnet_b0", help="(default: %(default)s)")
     parser.add_argument("--size", type=int, default=224, help="input side, pixels (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="(default: %(default)s)")
-    parser.add_argument("--photos", type=int, default=128, help="of an epoch (default: %(default)s)")
+    parser.add_argument("--photos", type=int, default=128, help="photos per epoch (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=3, help="(default: %(default)s)")
     parser.add_argument("--rho", type=float, default=0.05, help="radius of SAM (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="(default: %(default)s)")
 
 
 def sides(args: argparse.Namespace) -> list[Side]:
-    """Facejax's loop, facejax without the cache, and timm with SAM's two passes through the base."""
+    """Sides for facejax, facejax without the feature cache, and timm with both of SAM's passes through the backbone."""
     shared = {key: getattr(args, key) for key in ("model", "size", "batch", "photos", "epochs", "rho", "dtype")}
     device = {"cpu": "cpu", "gpu": "cuda"}[args.device]
     return [
@@ -40,7 +40,7 @@ def _data(photos: int, size: int):
 
 
 def cached(model: str, size: int, batch: int, photos: int, epochs: int, rho: float, dtype: str) -> Callable[[], dict]:
-    """Features of all photos, then all epochs of the head on them; a round is the whole stage."""
+    """Computes the features of all photos, then trains the head on them; a round is the whole stage."""
     import jax
     import numpy as np
 
@@ -77,7 +77,7 @@ def cached(model: str, size: int, batch: int, photos: int, epochs: int, rho: flo
 
 
 def plain(model: str, size: int, batch: int, photos: int, epochs: int, rho: float, dtype: str) -> Callable[[], dict]:
-    """All epochs of the head, each batch through the frozen base; a round is the whole stage."""
+    """Trains the head, passing each batch through the frozen backbone; a round is the whole stage."""
     import jax
 
     from benchmarks.train_step import make_stage
@@ -105,9 +105,9 @@ def plain(model: str, size: int, batch: int, photos: int, epochs: int, rho: floa
 def timm(
     model: str, size: int, batch: int, photos: int, epochs: int, rho: float, dtype: str, device: str
 ) -> Callable[[], dict]:
-    """The same done plainly: a frozen base in PyTorch that runs in both passes of SAM, in every epoch."""
+    """The straightforward way: a frozen backbone in PyTorch that runs in both passes of SAM, in every epoch."""
     from benchmarks.train_step import timm_step
 
-    del photos  # only their number matters, and it is that of the steps
+    del photos  # only their number matters, and that is given by the steps
     settings = {"dtype": dtype, "rho": rho, "device": device, "channels_last": True, "compile": device == "cuda"}
     return timm_step(model, size, batch, epochs, trainable="heads", **settings)

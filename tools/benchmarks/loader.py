@@ -1,7 +1,7 @@
-"""Training batches from TFRecord shards: facejax's loader beside tf.data and PyTorch's DataLoader on the same shards.
+"""Training batches from the same TFRecord shards: facejax's loader compared with tf.data and PyTorch's DataLoader.
 
-Shuffled, decoded, resized where the stored size differs, stacked. tf.data has no random access: it shuffles within
-1,000 records. PyTorch reads by facejax's index, as it has no reader of its own, and decodes with OpenCV.
+Crops are shuffled, decoded, resized if the stored size differs, and batched. tf.data has no random access and shuffles
+within 1,000 records. PyTorch has no TFRecord reader, so it reads by facejax's index and decodes with OpenCV.
 """
 
 import argparse
@@ -11,29 +11,37 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.harness import AS_RUN, Side
 
-GOAL = "JPEG 224 crops (about 19 kB): >= 1.0x tf.data and DataLoader, >= 1000 a second and core"
+GOAL = "JPEG 224 crops (about 19 kB): >= 1.0x tf.data and DataLoader, >= 1000 per second and core"
 UNIT = "crop"
 MEASURE = "cpu_s"
 STORED_SIDE = 224
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Shards and peers."""
-    parser.add_argument("--data", type=pathlib.Path, help="folder of prepared sets (default: made-up crops of 224 px)")
-    parser.add_argument("--set", default="benchmark", help="name of the set in it")
+    """Adds options for the shards and the peers."""
+    parser.add_argument(
+        "--data", type=pathlib.Path, help="folder of prepared datasets (default: synthetic crops of 224 px)"
+    )
+    parser.add_argument("--set", default="benchmark", help="name of the dataset in it")
     parser.add_argument("--split", default="train", help="(default: %(default)s)")
-    parser.add_argument("--crops", type=int, default=3000, help="made-up crops (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=STORED_SIDE, help="of the batches, pixels (default: %(default)s)")
+    parser.add_argument("--crops", type=int, default=3000, help="number of synthetic crops (default: %(default)s)")
+    parser.add_argument(
+        "--size", type=int, default=STORED_SIDE, help="image side in the batches, pixels (default: %(default)s)"
+    )
     parser.add_argument("--batch", type=int, default=32, help="(default: %(default)s)")
-    parser.add_argument("--batches", type=int, default=40, help="of a round (default: %(default)s)")
-    parser.add_argument("--loader_threads", type=int, default=2, help="of facejax (default: %(default)s)")
-    parser.add_argument("--torch_workers", type=int, nargs="*", default=[0, 2], help="of DataLoader, one side each")
-    parser.add_argument("--tf_python", help="interpreter that has TensorFlow; left out, tf.data does not run")
-    parser.add_argument("--raw", action="store_true", help="also facejax on made-up shards of raw pixels")
+    parser.add_argument("--batches", type=int, default=40, help="batches per round (default: %(default)s)")
+    parser.add_argument(
+        "--loader_threads", type=int, default=2, help="threads of facejax's loader (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--torch_workers", type=int, nargs="*", default=[0, 2], help="workers of DataLoader, one side each"
+    )
+    parser.add_argument("--tf_python", help="Python interpreter with TensorFlow; without it, tf.data is skipped")
+    parser.add_argument("--raw", action="store_true", help="also run facejax on synthetic shards of raw pixels")
 
 
 def sides(args: argparse.Namespace) -> list[Side]:
-    """Those of facejax, tf.data where it is to be had, DataLoader; made-up shards are written if need be."""
+    """Sides for facejax, tf.data if available, and DataLoader; writes synthetic shards if needed."""
     kept = pathlib.Path(tempfile.gettempdir()) / "facejax-benchmark-loader"
     data = args.data.resolve() if args.data else made_up(kept, args.crops, "jpeg")
     shared = {"data": str(data), "name": args.set, "split": args.split, "size": args.size}
@@ -57,7 +65,7 @@ def sides(args: argparse.Namespace) -> list[Side]:
 
 
 def made_up(folder: pathlib.Path, count: int, image_format: str) -> pathlib.Path:
-    """Data folder with a set ``benchmark`` of smooth noise in six shards, JPEG of about 19 kB or raw; made once."""
+    """Data folder with a dataset ``benchmark`` of smooth noise in six shards, JPEG of about 19 kB or raw; cached."""
     import cv2
     import numpy as np
 
@@ -93,7 +101,7 @@ def made_up(folder: pathlib.Path, count: int, image_format: str) -> pathlib.Path
 
 
 def facejax(data: str, name: str, split: str, size: int, batch: int, batches: int, threads: int) -> Callable[[], int]:
-    """Batches of facejax's training loader."""
+    """Rounds of batches from facejax's training loader."""
     from facejax.data.loader import train_loader
     from facejax.data.source import FaceSource
     from facejax.preprocessing import Preprocessing
@@ -110,7 +118,7 @@ def facejax(data: str, name: str, split: str, size: int, batch: int, batches: in
 
 
 def tf_data(shards: Sequence[str], size: int, batch: int, batches: int) -> Callable[[], int]:
-    """The same by tf.data, tuned by itself."""
+    """The same with tf.data, autotuned."""
     import tensorflow as tf
 
     def parse(record):
@@ -134,7 +142,7 @@ def tf_data(shards: Sequence[str], size: int, batch: int, batches: int) -> Calla
 
 
 class _Records:
-    """The crops as a PyTorch data set; at module level, so that worker processes can unpickle it."""
+    """The crops as a PyTorch dataset; at module level, so that worker processes can unpickle it."""
 
     def __init__(self, shards: Sequence[str], size: int):
         from facejax.data.tfrecord import TFRecordSource
@@ -162,7 +170,7 @@ class _Records:
 def torch_loader(
     data: str, name: str, split: str, size: int, batch: int, batches: int, workers: int
 ) -> Callable[[], int]:
-    """The same by PyTorch's DataLoader."""
+    """The same with PyTorch's DataLoader."""
     import torch
 
     from facejax.data.metadata import find_set, read_splits

@@ -1,4 +1,4 @@
-"""Peak memory of training beside PyTorch: of the process on a CPU, of the allocator on a GPU."""
+"""Peak memory of training compared with PyTorch: of the process on a CPU, of the allocator on a GPU."""
 
 import argparse
 
@@ -11,11 +11,11 @@ MEASURE = "peak_mb"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """As of the training step, with the batch of the goal."""
+    """Adds the options of the training step, with the batch size of the goal."""
     train_step.add_arguments(parser)
     parser.set_defaults(model="tf_efficientnet_b2", size=260, batch=32, steps=1, rounds=2)
 
 
 def sides(args: argparse.Namespace) -> list[Side]:
-    """Those of facejax and timm; the peak includes each library itself and the compilation."""
+    """Sides for facejax and timm; the peak includes each library itself and the compilation."""
     return train_step.sides(args)

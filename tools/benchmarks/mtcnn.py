@@ -1,6 +1,6 @@
-"""Face detection in photos of mixed sizes: facejax's batched MTCNN beside facenet-pytorch's, one by one and batched.
+"""Face detection in photos of mixed sizes: facejax's batched MTCNN against facenet-pytorch, one by one and batched.
 
-facenet-pytorch takes a batch of photos of one size only: its photos are sorted into such batches.
+facenet-pytorch only accepts batches of photos of the same size, so its photos are grouped by size.
 """
 
 import argparse
@@ -12,19 +12,21 @@ from benchmarks.torch_nets import import_facenet, set_threads
 
 GOAL = "photos/s, mixed sizes: >= 2x facenet-pytorch on a CPU, >= 10x on a GPU"
 UNIT = "photo"
-SIDES = (200, 256, 320, 450)  # of the rendered photos, pixels
+SIDES = (200, 256, 320, 450)  # sides of the rendered photos, pixels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Photos and settings of the detector."""
+    """Adds options for the photos and the detector."""
     parser.add_argument("--photos", type=pathlib.Path, help="folder of photos (default: the built-in rendered ones)")
-    parser.add_argument("--count", type=int, default=24, help="photos of a round (default: %(default)s)")
-    parser.add_argument("--max_side", type=int, default=640, help="larger photos are reduced (default: %(default)s)")
-    parser.add_argument("--min_face", type=int, default=20, help="pixels (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=24, help="photos per round (default: %(default)s)")
+    parser.add_argument(
+        "--max_side", type=int, default=640, help="downscale larger photos to this side (default: %(default)s)"
+    )
+    parser.add_argument("--min_face", type=int, default=20, help="smallest face, pixels (default: %(default)s)")
 
 
 def sides(args: argparse.Namespace) -> list[Side]:
-    """Those of facejax, and of facenet-pytorch in both ways."""
+    """Sides for facejax, and for facenet-pytorch in both modes."""
     photos = None if args.photos is None else str(args.photos.resolve())
     shared = {"photos": photos, "count": args.count, "max_side": args.max_side, "min_face": args.min_face}
     peer = {**shared, "device": {"cpu": "cpu", "gpu": "cuda"}[args.device]}
@@ -39,7 +41,7 @@ def load_photos(photos: str | None, count: int, max_side: int) -> list:
     """uint8 RGB photos of mixed sizes, the same in every process.
 
     Raises:
-        FileNotFoundError: The folder holds fewer.
+        FileNotFoundError: The folder contains fewer photos.
     """
     from facejax.data.decode import decode_image
     from facejax.datasets import get_dataset
@@ -54,7 +56,7 @@ def load_photos(photos: str | None, count: int, max_side: int) -> list:
     suffixes = {".jpg", ".jpeg", ".png"}
     paths = sorted(path for path in pathlib.Path(photos).rglob("*") if path.suffix.lower() in suffixes)
     if len(paths) < count:
-        raise FileNotFoundError(f"{photos} holds {len(paths)} photos, expected {count} or more; see --count")
+        raise FileNotFoundError(f"{photos} contains {len(paths)} photos, expected at least {count}; see --count")
     return [fit_image(decode_image(path.read_bytes()), max_side)[0] for path in paths[:count]]
 
 
@@ -74,7 +76,7 @@ def facejax(photos: str | None, count: int, max_side: int, min_face: int) -> Cal
 def facenet(
     photos: str | None, count: int, max_side: int, min_face: int, device: str, batched: bool
 ) -> Callable[[], dict]:
-    """All photos, a call each or a call for those of one size."""
+    """All photos, with one call per photo or per size."""
     import numpy as np
 
     images = load_photos(photos, count, max_side)

@@ -1,4 +1,4 @@
-"""One face through a network, as an app calls it: facejax jitted, beside PyTorch eager."""
+"""Inference on a single face, as in an app: jitted facejax compared with eager PyTorch."""
 
 import argparse
 from collections.abc import Callable
@@ -11,23 +11,27 @@ UNIT = "face"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Network and batch."""
-    parser.add_argument("--model", default="tf_efficientnet_b0", help="in facejax and timm (default: %(default)s)")
+    """Adds options for the network and the batch."""
+    parser.add_argument(
+        "--model", default="tf_efficientnet_b0", help="architecture, in facejax and timm (default: %(default)s)"
+    )
     parser.add_argument("--size", type=int, default=224, help="input side, pixels (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=1, help="faces of a call (default: %(default)s)")
-    parser.add_argument("--calls", type=int, default=20, help="of a round (default: %(default)s)")
-    parser.add_argument("--channels_last", action=argparse.BooleanOptionalAction, default=False, help="of the peer")
+    parser.add_argument("--batch", type=int, default=1, help="faces per call (default: %(default)s)")
+    parser.add_argument("--calls", type=int, default=20, help="calls per round (default: %(default)s)")
+    parser.add_argument(
+        "--channels_last", action=argparse.BooleanOptionalAction, default=False, help="memory layout of the peer"
+    )
 
 
 def sides(args: argparse.Namespace) -> list[Side]:
-    """Those of facejax and timm."""
+    """Sides for facejax and timm."""
     shared = {"model": args.model, "size": args.size, "batch": args.batch, "calls": args.calls}
     peer = {"channels_last": args.channels_last, "device": {"cpu": "cpu", "gpu": "cuda"}[args.device]}
     return [Side("facejax", "one_face.facejax", shared), Side("timm eager", "one_face.timm", {**shared, **peer})]
 
 
 def facejax(model: str, size: int, batch: int, calls: int) -> Callable[[], int]:
-    """Rounds of calls, each waited for: uint8 faces in, features and logits on the host."""
+    """Rounds of blocking calls: uint8 faces to features and logits on the host."""
     import dataclasses
 
     import jax

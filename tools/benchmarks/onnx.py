@@ -1,7 +1,7 @@
-"""One face through exported networks in onnxruntime, one thread: facejax's ONNX file beside timm's.
+"""Inference on a single face in onnxruntime with one thread: facejax's ONNX file compared with timm's.
 
-Each file is fed what its input declares: facejax's takes uint8 faces and normalises them in the graph, timm's takes
-normalised ones. Both have random weights, unless a file of facejax is given.
+Each file gets the input that it declares: facejax's takes uint8 faces and normalises them in the graph, timm's takes
+normalised ones. Both have random weights, unless a file exported by facejax is given.
 """
 
 import argparse
@@ -16,11 +16,13 @@ UNIT = "face"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Network and files."""
-    parser.add_argument("--model", default="tf_efficientnet_b0", help="in facejax and timm (default: %(default)s)")
+    """Adds options for the network and the file."""
+    parser.add_argument(
+        "--model", default="tf_efficientnet_b0", help="architecture, in facejax and timm (default: %(default)s)"
+    )
     parser.add_argument("--size", type=int, default=224, help="input side, pixels (default: %(default)s)")
-    parser.add_argument("--file", type=pathlib.Path, help="an ONNX file that facejax exported, of this network")
-    parser.add_argument("--calls", type=int, default=20, help="of a round (default: %(default)s)")
+    parser.add_argument("--file", type=pathlib.Path, help="ONNX file of this network exported by facejax")
+    parser.add_argument("--calls", type=int, default=20, help="calls per round (default: %(default)s)")
     parser.set_defaults(threads=1)
 
 
@@ -37,7 +39,7 @@ def sides(args: argparse.Namespace) -> list[Side]:
 
 
 def from_facejax(model: str, size: int, calls: int, device: str, file: str | None) -> Callable[[], int]:
-    """Rounds of calls of a file, or of what facejax exports of a network with the head of eight expressions."""
+    """Rounds of calls of a file, or of facejax's export of a network with a head for eight expressions."""
     if file is not None:
         return _session(pathlib.Path(file).read_bytes(), size, calls, device)
     import dataclasses

@@ -1,4 +1,4 @@
-"""Rendering of the built-in set: whole photos, identity, hair, light, background, camera and all."""
+"""Rendering of the built-in dataset `people`: complete photos with identity, hair, light, background and camera."""
 
 import argparse
 import multiprocessing
@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterator
 
 from benchmarks.harness import Side
 
-GOAL = ">= 30 photos a second on 2 cores at 256 px"
+GOAL = ">= 30 photos per second on 2 cores at 256 px"
 UNIT = "photo"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """How many photos of which kind."""
-    parser.add_argument("--photos", type=int, default=96, help="of a round (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=256, help="pixels (default: %(default)s)")
+    """Adds options for the photos and the processes."""
+    parser.add_argument("--photos", type=int, default=96, help="photos per round (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=256, help="side of the photos, pixels (default: %(default)s)")
     parser.add_argument("--setting", choices=("wild", "studio"), default="wild", help="(default: %(default)s)")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="processes, a side each")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="numbers of processes, one side each")
 
 
 def sides(args: argparse.Namespace) -> list[Side]:
-    """One side for each number of processes; the most come first."""
+    """One side per number of processes, the largest first."""
     shared = {"photos": args.photos, "size": args.size, "setting": args.setting}
     return [
         Side(f"{workers} process{'es' * (workers > 1)}", "people.render", {**shared, "workers": workers})
@@ -29,7 +29,7 @@ def sides(args: argparse.Namespace) -> list[Side]:
 
 
 def _parts(photos: int, size: int, setting: str) -> Iterator[list]:
-    """Endless photos, as tasks of those of one worker: six a person, never one seen before."""
+    """Yields endless rounds of new photos, six per person, each split into tasks for one worker."""
     from facejax.datasets import get_dataset
     from facejax.datasets.prepare import PHOTOS_PER_TASK
 
@@ -41,7 +41,7 @@ def _parts(photos: int, size: int, setting: str) -> Iterator[list]:
 
 
 def _render(makers: list) -> float:
-    """Renders the photos of one task; seconds of processor time."""
+    """Renders the photos of one task; returns the CPU seconds."""
     before = resource.getrusage(resource.RUSAGE_SELF)
     for make in makers:
         make()
@@ -50,7 +50,7 @@ def _render(makers: list) -> float:
 
 
 def render(photos: int, size: int, setting: str, workers: int) -> Callable[[], dict]:
-    """Rounds of rendering, in this process or in several."""
+    """Rounds of rendering, in this process or in a pool."""
     parts = _parts(photos, size, setting)
     if workers == 1:
         return lambda: {"items": photos, "cpu_s": sum(map(_render, next(parts)))}

@@ -1,6 +1,6 @@
-"""The parts of a preparation: reading and decoding photos, finding faces, cutting and encoding, writing chunks.
+"""Stages of dataset preparation: reading and decoding photos, detecting faces, cropping and encoding, writing.
 
-The rates of docs/datasets.md, from which the time for millions of photos is reckoned.
+These are the rates in docs/datasets.md, from which the time for millions of photos is estimated.
 """
 
 import argparse
@@ -10,30 +10,30 @@ from collections.abc import Callable
 
 from benchmarks.harness import Side
 
-GOAL = "measured; the whole of VGGFace2 is reckoned from it"
+GOAL = "measured; the time for all of VGGFace2 is estimated from it"
 UNIT = "photo"
 PARTS = ("detect", "load", "cut", "write")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The set and how much of it."""
-    parser.add_argument("--raw", type=pathlib.Path, help="folder of the set as published (default: rendered people)")
-    parser.add_argument("--set", default="people", help="its name (default: %(default)s)")
-    parser.add_argument("--count", type=int, default=96, help="photos of a round (default: %(default)s)")
+    """Adds options for the dataset and its size."""
     parser.add_argument(
-        "--batch", type=int, default=32, help="photos that are detected together (default: %(default)s)"
+        "--raw", type=pathlib.Path, help="folder of the dataset as published (default: rendered people)"
     )
+    parser.add_argument("--set", default="people", help="name of the dataset (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=96, help="photos per round (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=32, help="photos per detection batch (default: %(default)s)")
 
 
 def sides(args: argparse.Namespace) -> list[Side]:
-    """One side for each part."""
+    """One side per stage."""
     raw = None if args.raw is None else str(args.raw.resolve())
     shared = {"raw": raw, "name": args.set, "count": args.count, "batch": args.batch}
     return [Side(part, "prepare.part", {**shared, "part": part}) for part in PARTS]
 
 
 def part(raw: str | None, name: str, count: int, batch: int, part: str) -> Callable[[], dict]:
-    """Rounds of one part of the work on the same photos."""
+    """Rounds of one stage on the same photos."""
     import itertools
 
     from facejax.data.shards import ChunkedShards
@@ -66,7 +66,7 @@ def part(raw: str | None, name: str, count: int, batch: int, part: str) -> Calla
     if part == "cut":
         return lambda: {"items": len(cut())}
     outcomes = cut()
-    kept = tempfile.TemporaryDirectory()  # as long as `write` refers to it
+    kept = tempfile.TemporaryDirectory()  # kept alive by `write`
     store = ChunkedShards(pathlib.Path(kept.name) / "1.0.0", name, {"train": len(outcomes)})
     store.partial.joinpath("chunks").mkdir(parents=True)
 

@@ -1,4 +1,4 @@
-"""The step of SAM beside the step of Adam alone, both of facejax: two passes cost twice one pass at best."""
+"""facejax's SAM step compared with its plain Adam step: two passes take at best twice the time of one."""
 
 import argparse
 
@@ -10,12 +10,12 @@ UNIT = "photo"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """As of the training step."""
+    """Adds the options of the training step."""
     train_step.add_arguments(parser)
 
 
 def sides(args: argparse.Namespace) -> list[Side]:
-    """The same step with and without a radius."""
+    """The same step with and without a SAM radius."""
     shared = {"model": args.model, "size": args.size, "steps": args.steps, "dtype": args.dtype, "batch": args.batch}
     return [
         train_step.facejax_side({**shared, "rho": args.rho}, "SAM"),

@@ -1,4 +1,4 @@
-"""timm and facenet-pytorch, imported also where torchvision's compiled operators do not load."""
+"""Imports timm and facenet-pytorch even if torchvision's compiled operators cannot be loaded."""
 
 from types import ModuleType
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 _TIMM_NAMES = {"mobilenet_v1": "mobilenetv1_100"}  # the others have timm's name
-_declared: list[Any] = []  # torch keeps operators as long as their library lives
+_declared: list[Any] = []  # operators exist only as long as their library object
 
 
 def create_timm(model: str, **options: Any) -> Any:
-    """The network of timm of the same architecture as facejax's `model`, with random weights."""
+    """The timm network of the same architecture as facejax's `model`, with random weights."""
     _load_torchvision()
     import timm
 
@@ -18,7 +18,7 @@ def create_timm(model: str, **options: Any) -> Any:
 
 
 def import_facenet() -> ModuleType:
-    """The module facenet_pytorch."""
+    """Imports and returns the module facenet_pytorch."""
     _load_torchvision()
     import facenet_pytorch
 
@@ -26,9 +26,10 @@ def import_facenet() -> ModuleType:
 
 
 def _load_torchvision() -> None:
-    """Imports torchvision; declares the operators that its CUDA wheel lacks beside PyTorch for CPU.
+    """Imports torchvision; declares the operators that its CUDA wheel lacks with a CPU build of PyTorch.
 
-    Non-maximum suppression, which facenet-pytorch needs, is then NumPy's: for its few hundred boxes as fast as any.
+    Non-maximum suppression, which facenet-pytorch needs, then runs in NumPy, which for its few hundred boxes is as fast
+    as any.
     """
     import torch
 
@@ -65,7 +66,7 @@ def _nms(dets: Any, scores: Any, iou_threshold: float) -> Any:
 
 
 def set_threads() -> None:
-    """Gives PyTorch as many threads as there are cores that the process may use."""
+    """Sets PyTorch's number of threads to the number of cores that the process may use."""
     import os
 
     import torch
@@ -74,7 +75,7 @@ def set_threads() -> None:
 
 
 def timm_onnx(model: str, size: int) -> bytes:
-    """The network of timm as an ONNX file with the input ``images`` (1, 3, size, size), already normalised."""
+    """The timm network as an ONNX file whose input ``images`` (1, 3, size, size) is already normalised."""
     import io
     import warnings
 
@@ -83,7 +84,7 @@ def timm_onnx(model: str, size: int) -> bytes:
     network = create_timm(model, num_classes=8, exportable=True).eval()
     file = io.BytesIO()
     with warnings.catch_warnings():
-        # The exporter that needs no further package; it says that it is old.
+        # This exporter needs no further package, but warns that it is legacy.
         warnings.simplefilter("ignore")
         example = (torch.zeros(1, 3, size, size),)
         torch.onnx.export(network, example, file, input_names=["images"], dynamo=False, opset_version=17)  # pyright: ignore

@@ -1,7 +1,7 @@
-"""Training step: SAM over Adam on a batch of photos, beside timm's network with the two-pass SAM of the paper's code.
+"""Training step of SAM on top of Adam, compared with timm's network and the two-pass SAM of the paper's code.
 
-The peer is davda54/sam as the paper's published code uses it (two passes on the same batch, Adam inside), in
-channels-last memory; on a GPU also under torch.compile, both sides in bfloat16 where asked for.
+The peer is davda54/sam as used in the paper's published code (two passes on the same batch, with Adam), in
+channels-last memory format; on a GPU it also uses torch.compile. Both sides run in bfloat16 if requested.
 """
 
 import argparse
@@ -15,20 +15,28 @@ UNIT = "photo"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Network, batch and precision."""
-    parser.add_argument("--model", default="tf_efficientnet_b0", help="in facejax and timm (default: %(default)s)")
+    """Adds options for the network, batch and precision."""
+    parser.add_argument(
+        "--model", default="tf_efficientnet_b0", help="architecture, in facejax and timm (default: %(default)s)"
+    )
     parser.add_argument("--size", type=int, default=224, help="input side, pixels (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=16, help="(default: %(default)s)")
-    parser.add_argument("--peer_batch", type=int, help="where the peer is fastest with another one")
-    parser.add_argument("--steps", type=int, default=2, help="steps of a round (default: %(default)s)")
+    parser.add_argument("--peer_batch", type=int, help="batch size of the peer, if it is fastest with a different one")
+    parser.add_argument("--steps", type=int, default=2, help="steps per round (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="(default: %(default)s)")
-    parser.add_argument("--rho", type=float, default=0.05, help="radius of SAM; 0 is Adam (default: %(default)s)")
-    parser.add_argument("--channels_last", action=argparse.BooleanOptionalAction, default=True, help="of the peer")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="of the peer (default: on a GPU)")
+    parser.add_argument(
+        "--rho", type=float, default=0.05, help="radius of SAM; 0 for plain Adam (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--channels_last", action=argparse.BooleanOptionalAction, default=True, help="memory format of the peer"
+    )
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, help="use torch.compile for the peer (default: on a GPU)"
+    )
 
 
 def sides(args: argparse.Namespace) -> list[Side]:
-    """Those of facejax and timm."""
+    """Sides for facejax and timm."""
     shared = {"model": args.model, "size": args.size, "steps": args.steps, "dtype": args.dtype, "rho": args.rho}
     peer = {
         "batch": args.peer_batch or args.batch,
@@ -40,7 +48,7 @@ def sides(args: argparse.Namespace) -> list[Side]:
 
 
 def facejax_side(settings: dict, name: str = "facejax") -> Side:
-    """The side of facejax, with the memory setting that experiments/run.py gives itself."""
+    """The side of facejax, with the memory setting of experiments/run.py."""
     return Side(name, "train_step.facejax_step", settings, environment=AS_RUN)
 
 
@@ -67,7 +75,7 @@ def facejax_step(model: str, size: int, batch: int, steps: int, dtype: str, rho:
 
 
 def compile_step(model: str, size: int, batch: int, dtype: str, rho: float):
-    """The compiled step of facejax, a state and a batch of made-up photos for it, on every device of the process."""
+    """The compiled step of facejax, with a state and a batch of synthetic photos, on every device of the process."""
     import numpy as np
 
     from facejax.config import StageConfig
@@ -86,7 +94,7 @@ def compile_step(model: str, size: int, batch: int, dtype: str, rho: float):
 
 
 def make_stage(model: str, size: int, dtype: str, rho: float, stage):
-    """Placement and fresh state of a stage on emotion8, without data."""
+    """Placement and initial state of a training stage for emotion8, without data."""
     import dataclasses
 
     import jax
@@ -135,7 +143,7 @@ def timm_step(
     compile: bool,
     trainable: str = "all",
 ) -> Callable[[], dict]:
-    """Rounds of `steps` steps of the paper's published training: timm's network, two-pass SAM, Adam."""
+    """Rounds of `steps` training steps as in the paper's published code: timm's network, two-pass SAM, Adam."""
     import torch
 
     set_threads()

@@ -1,7 +1,7 @@
-"""A clip from file to features of its largest face, frame by frame: facejax in batches, beside the usual loop.
+"""Features of the largest face in every frame of a video file: facejax in batches, compared with the usual loop.
 
-The peer decodes a frame, runs facenet-pytorch's MTCNN on it, and timm's network, exported to ONNX, in onnxruntime.
-Both networks have random weights: the time does not depend on them.
+The peer decodes a frame, runs facenet-pytorch's MTCNN on it, and then timm's network, exported to ONNX, in onnxruntime.
+Both networks have random weights, as the time does not depend on them.
 """
 
 import argparse
@@ -17,15 +17,17 @@ UNIT = "frame"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Clip and network."""
+    """Adds options for the clip and the network."""
     parser.add_argument("--clip", type=pathlib.Path, help="video file (default: a rendered clip of 48 frames)")
-    parser.add_argument("--frames", type=int, default=48, help="frames of a round at most (default: %(default)s)")
+    parser.add_argument(
+        "--frames", type=int, default=48, help="maximum number of frames per round (default: %(default)s)"
+    )
     parser.add_argument("--model", default="tf_efficientnet_b0", help="(default: %(default)s)")
-    parser.add_argument("--size", type=int, default=224, help="of its input, pixels (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=224, help="input side, pixels (default: %(default)s)")
 
 
 def sides(args: argparse.Namespace) -> list[Side]:
-    """The two ways."""
+    """Sides for facejax and the frame-by-frame loop."""
     clip = args.clip.resolve() if args.clip else rendered_clip(args.frames)
     if not clip.is_file():
         raise FileNotFoundError(f"no video file {clip}")
@@ -35,7 +37,7 @@ def sides(args: argparse.Namespace) -> list[Side]:
 
 
 def rendered_clip(frames: int) -> pathlib.Path:
-    """A clip of the built-in set as an mp4 file, made once."""
+    """A clip of the built-in dataset as an mp4 file; cached."""
     import cv2
 
     from facejax.datasets import get_dataset
@@ -54,7 +56,7 @@ def rendered_clip(frames: int) -> pathlib.Path:
 
 
 def facejax(clip: str, frames: int, model: str, size: int) -> Callable[[], dict]:
-    """Frames are decoded ahead in a thread; faces are found, and crops embedded, in batches."""
+    """Decodes frames ahead in a thread; detects faces and embeds crops in batches."""
     import dataclasses
 
     from facejax.detect import MTCNN, crop_face
@@ -77,7 +79,7 @@ def facejax(clip: str, frames: int, model: str, size: int) -> Callable[[], dict]
 
 
 def loop(clip: str, frames: int, model: str, size: int, device: str) -> Callable[[], dict]:
-    """One frame after another."""
+    """Processes one frame after another."""
     import cv2
     import numpy as np
     import onnxruntime
@@ -109,7 +111,7 @@ def loop(clip: str, frames: int, model: str, size: int, device: str) -> Callable
             crop = cv2.resize(image[top:bottom, left:right], (size, size)).astype(np.float32) / 255
             session.run(None, {"images": ((crop - mean) / std).transpose(2, 0, 1)[None]})
             faces += 1
-        # onnxruntime takes the CPU without a word where its package for GPUs is not installed.
+        # onnxruntime silently falls back to the CPU if its GPU package is not installed.
         on_gpu = "CUDAExecutionProvider" in session.get_providers()
         return {"items": seen, "faces": faces, "onnxruntime_on_gpu": float(on_gpu)}
 

@@ -1,10 +1,10 @@
-"""One side of a benchmark in a process of its own. Standard library only, so that any Python can run it.
+"""Runs one side of a benchmark in its own process. Standard library only, so that any Python can run it.
 
     python -m benchmarks.worker MODULE FUNCTION CORES     with one line of JSON settings on standard input
 
-``FUNCTION(**settings)`` gets ready and returns a function that does one round of work and returns the number of items
-done, or a dict with ``items`` and further figures. Then each line ``round`` on standard input is answered by one line
-of JSON; the process ends with its input.
+``FUNCTION(**settings)`` sets everything up and returns a function that does one round of work and returns the number of
+items processed, or a dict with ``items`` and further figures. Each line ``round`` on standard input is then answered
+with one line of JSON; the process exits at the end of its input.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ _LIBRARIES = (
 
 
 def versions() -> dict[str, str]:
-    """Version of Python and of each library that this process imported."""
+    """Versions of Python and of the libraries imported by this process."""
     found = {"python": sys.version.split()[0]}
     owners = importlib.metadata.packages_distributions()
     loaded = {owner for module in list(sys.modules) for owner in owners.get(module, ())}
@@ -49,7 +49,7 @@ def versions() -> dict[str, str]:
 
 
 def device() -> str:
-    """The accelerator that this process computes on, or the processor."""
+    """The accelerator that this process uses, or the CPU."""
     if "jax" in sys.modules and sys.modules["jax"].default_backend() != "cpu":
         return sys.modules["jax"].devices()[0].device_kind
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
@@ -60,11 +60,11 @@ def device() -> str:
 
 
 def processor_seconds() -> float:
-    """Of all threads of this process, and of its child processes that are alive (Linux)."""
+    """CPU seconds of all threads of this process and its living child processes (Linux)."""
     ticks, seconds = os.sysconf("SC_CLK_TCK"), time.process_time()
     for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended
-            # Behind the name, which may hold anything: state, parent, ..., user and system time.
+        with contextlib.suppress(OSError):  # it has exited
+            # After the name, which may contain anything: state, parent, ..., user and system time.
             fields = path.read_text().rpartition(")")[2].split()
             if int(fields[1]) == os.getpid():
                 seconds += (int(fields[11]) + int(fields[12])) / ticks
@@ -72,7 +72,7 @@ def processor_seconds() -> float:
 
 
 def measured(work) -> dict[str, float]:
-    """Seconds of wall and processor, items, and peak resident memory of the process so far."""
+    """Wall and CPU seconds, items, and peak resident memory of the process so far."""
     processor, wall = processor_seconds(), time.perf_counter()
     done = work()
     figures = {"wall_s": time.perf_counter() - wall, "cpu_s": processor_seconds() - processor}
@@ -82,18 +82,20 @@ def measured(work) -> dict[str, float]:
 
 
 def main() -> None:
-    """Serves the rounds of one side."""
+    """Runs the rounds of one side on request."""
     module, function, cores = sys.argv[1:4]
-    # Before anything is imported: the libraries size their pools of threads by it.
+    # Before any import, as libraries size their thread pools by it.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print goes to standard error
+    os.dup2(2, 1)  # output of libraries goes to standard error
     settings = json.loads(sys.stdin.readline())
     start = time.perf_counter()
     try:
         work = getattr(importlib.import_module(module), function)(**settings)
     except ModuleNotFoundError as error:
-        sys.exit(f"it needs {error.name}, which {sys.executable} has not: install it beside facejax, or see --only")
+        sys.exit(
+            f"it needs {error.name}, which {sys.executable} does not have: install it next to facejax, or see --only"
+        )
     ready = time.perf_counter() - start
     first = measured(work)
     print(json.dumps({"ready_s": ready, "first": first, "versions": versions(), "device": device()}), file=answers)
