@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
     print(getattr(row, "describe", harness.describe)(result))
-    if not args.no_save and not (args.only and not args.tag):  # a part of a row must not overwrite the whole
+    if not args.no_save and not (args.only and not args.tag):  # a partial row must not overwrite a complete one
         print(f"written to {harness.save(result, args.out, args.tag)}")
     return 0
 

@@ -1,4 +1,4 @@
-"""Toy networks behind the real detector, rendered people as photos, and a headless Chromium where there is one."""
+"""Fixtures: toy networks with the real detector, rendered people as photos, and a headless Chromium if available."""
 
 import contextlib
 import dataclasses
@@ -31,7 +31,7 @@ def analyzer() -> FaceAnalyzer:
 
 @pytest.fixture(scope="session")
 def heads() -> list[np.ndarray]:
-    """Rendered people, one a photo of 256 pixels."""
+    """Rendered people, one per photo of 256 pixels."""
     records = itertools.islice(People().records(None, num_train=4, num_validation=0), 4)
     return [record.image() for record in records]
 
@@ -46,7 +46,7 @@ def photo(heads, tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def clip(heads, tmp_path_factory) -> pathlib.Path:
-    """A second of a head that moves, in VP8: a kind that both OpenCV writes and Chromium plays."""
+    """One second of a moving head, in VP8, which OpenCV can write and Chromium can play."""
     path = tmp_path_factory.mktemp("clips") / "clip.webm"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"VP80"), 12, (256, 256))
     if not writer.isOpened():
@@ -59,7 +59,7 @@ def clip(heads, tmp_path_factory) -> pathlib.Path:
 
 @contextlib.contextmanager
 def served(app) -> Iterator[str]:
-    """The address of an ASGI app on the loopback, in a thread."""
+    """The address of an ASGI app served on loopback in a thread."""
     with listen(0) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -73,7 +73,7 @@ def served(app) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def onnxruntime_web(tmp_path_factory) -> pathlib.Path:
-    """Folder of the npm package: that of ONNXRUNTIME_WEB, or what npm fetches."""
+    """Folder of the npm package: ONNXRUNTIME_WEB if set, otherwise downloaded by npm."""
     if folder := os.environ.get("ONNXRUNTIME_WEB"):
         return pathlib.Path(folder)
     fetched, package = tmp_path_factory.mktemp("npm"), tmp_path_factory.mktemp("package")
@@ -89,7 +89,7 @@ def onnxruntime_web(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def camera_file(heads, tmp_path_factory) -> pathlib.Path:
-    """Half a second of a head before Chromium's camera."""
+    """Half a second of a head as Chromium's camera input."""
     path = tmp_path_factory.mktemp("camera") / "camera.y4m"
     canvas = np.full((480, 640, 3), 90, np.uint8)
     canvas[40:440, 120:520] = cv2.resize(heads[0], (400, 400), interpolation=cv2.INTER_CUBIC)
@@ -100,9 +100,9 @@ def camera_file(heads, tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def browser(camera_file):
-    """A headless Chromium of the system, whose camera sees a face; skips where there is none.
+    """The system's Chromium, headless, with a face in its camera; skips if it is not installed.
 
-    Not for the session: playwright keeps an event loop in this thread, beside which `asyncio.run` refuses to work.
+    Not session-scoped: playwright keeps an event loop in this thread, and `asyncio.run` fails while one is running.
     """
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:

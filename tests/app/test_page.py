@@ -1,4 +1,4 @@
-"""The page in a real headless Chromium, with the server behind it: what a user does, and what goes wrong."""
+"""The page in a real headless Chromium with the server: user actions and errors."""
 
 import base64
 import re
@@ -38,7 +38,7 @@ def page(browser, address):
     yield page
     context.close()
     assert elsewhere == []
-    # Chromium logs every answer that is an error; the page itself shows them.
+    # Chromium logs every error response; the page itself shows them.
     assert [text for text in problems if "Failed to load resource" not in text] == []
 
 
@@ -64,7 +64,7 @@ def test_a_photo_is_chosen(page, photo, analyzer):
     assert {"female", "male", "white", "happiness", "anger", "pleasant"} <= set(rows)
     best = [label.lower() for label in card.locator("dt.best").all_inner_texts()]
     assert best == [face.gender.label, face.ethnicity.label, face.emotion.label]
-    # The box lies on the face: the same part of the stage as of the photo.
+    # The box is on the face: it covers the same part of the stage as of the photo.
     stage, box = (page.locator(name).first.bounding_box() for name in ("#picture", ".box"))
     expected = face.box / [512, 256, 512, 256]
     got = [
@@ -73,7 +73,7 @@ def test_a_photo_is_chosen(page, photo, analyzer):
         (box["x"] + box["width"] - stage["x"]) / stage["width"],
         (box["y"] + box["height"] - stage["y"]) / stage["height"],
     ]
-    np.testing.assert_allclose(got, expected, atol=0.005)  # CSS rounds to parts of a pixel
+    np.testing.assert_allclose(got, expected, atol=0.005)  # CSS rounds to fractions of a pixel
     assert page.locator("#status").inner_text() == "2 faces."
 
 
@@ -117,7 +117,7 @@ def test_a_photo_is_dropped(page, photo):
     [(1, None, False), (3, PIL.Image.Transpose.ROTATE_180, True), (6, PIL.Image.Transpose.ROTATE_90, True)],
 )
 def test_boxes_lie_on_no_picture_that_lies_otherwise(page, photo, tmp_path, orientation, turn, blank):
-    """Chromium does not turn a WebP as its EXIF says, the server does."""
+    """The server rotates a WebP by its EXIF orientation, Chromium does not."""
     exif = PIL.Image.Exif()
     exif[0x010F] = "a maker, before it"
     exif[0x0112] = orientation
@@ -163,7 +163,7 @@ def test_what_cannot_be_read_is_said(page, tmp_path, name, content, words):
 
 
 def test_the_server_says_too_large_itself(page):
-    """Were the page's own check not there."""
+    """Even if the page did not check it."""
     answer = page.evaluate(
         """async () => {
             const body = new Blob([new Uint8Array(33 * 2 ** 20)]);
@@ -198,7 +198,7 @@ def test_a_clip_is_followed_as_far_as_it_was_looked_at(browser, analyzer, heads,
         for time, count in ((2.5, 0), (0.5, 1), (1.2, 1), (2, 0)):
             page.evaluate("time => { document.getElementById('video').currentTime = time; }", time)
             sync_api.expect(boxes).to_have_count(count)
-        # Moved while it plays, it is followed by one loop still: one call a picture of the screen.
+        # After seeking during playback there is still only one loop: one call per animation frame.
         calls = page.evaluate(
             """async () => {
                 const video = document.getElementById('video');

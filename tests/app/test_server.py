@@ -1,4 +1,4 @@
-"""The server's answers, in process: what it takes, what it turns away and in which words, what it leaves behind."""
+"""The server's responses, in process: accepted and rejected requests, error messages, leftovers."""
 
 import asyncio
 import dataclasses
@@ -221,7 +221,7 @@ def test_who_is_answered(client, method, path, headers, status):
 
 
 def test_one_at_a_time_and_few_that_wait():
-    """While one photo is worked on, one may wait, and the next is turned away; afterwards all is free again."""
+    """While one photo is processed, one may wait and the next is rejected; afterwards all places are free again."""
     running, most, go = 0, 0, threading.Event()
     lock = threading.Lock()
 
@@ -294,7 +294,7 @@ def test_a_photo_that_was_given_up_while_it_waited_is_not_looked_at(monkeypatch)
 
 
 def test_a_client_that_does_not_take_its_answer_gives_up_its_turn(toy, clip, monkeypatch):
-    """It would hold the only one for as long as it stays connected."""
+    """It would keep the only turn for as long as it stays connected."""
     ended = threading.Event()
 
     def frames(*_):

@@ -1,4 +1,4 @@
-"""The static site in a real headless Chromium: the same page, with the networks in the browser, and no server."""
+"""The static site in a real headless Chromium: the same page, with the networks in the browser and no server."""
 
 import hashlib
 import json
@@ -26,14 +26,14 @@ from tests.inference.toy import noise, toy_model
 
 WAIT = 90_000  # ms
 
-# The detector sees the same means, and rounding in `to_dict` is what remains of a box (pixels). Crops differ by a grey
-# level here and there: OpenCV rotates and resizes with few bits of a fraction, the page with doubles. Six faces of a
-# real photo differed by 0.005 pixels, 0.013 years and 0.0034 of a probability (docs/app.md).
+# The detector gets identical inputs, so boxes (pixels) differ only by the rounding in `to_dict`. Crops differ by a grey
+# level here and there: OpenCV rotates and resizes in fixed point, the page with doubles. Six faces of a real photo
+# differed by 0.005 pixels, 0.013 years and 0.0034 of a probability (docs/app.md).
 BOX, AGE, PROBABILITY = 0.02, 0.1, 0.02
 
 
 class Policy:
-    """Sends the policy that docs/app.md asks static hosts for, so that the test holds it."""
+    """Sends the policy that docs/app.md recommends for static hosts, so that it is tested."""
 
     def __init__(self, app):
         self.app = app
@@ -78,7 +78,7 @@ def page(site, browser):
 
 
 def analyze(page, path: pathlib.Path) -> list[dict]:
-    """What the browser's engine says of a photo, by the page's own modules."""
+    """The browser engine's result for a photo, computed by the page's own modules."""
     page.evaluate(
         """() => {
             window.worker ??= import('./browser_engine.js').then(async ({ BrowserEngine }) => {
@@ -107,7 +107,7 @@ def analyze(page, path: pathlib.Path) -> list[dict]:
 
 
 def agree(got: list[dict], expected: tuple[Face, ...], box: float = BOX) -> None:
-    """Raises AssertionError where the browser says something else than the package."""
+    """Raises AssertionError if the browser's results differ from the package's."""
     assert len(got) == len(expected)
     for face, told in zip(expected, got, strict=True):
         wanted = face.to_dict()
@@ -157,7 +157,7 @@ def test_what_cannot_be_read_is_said(page, tmp_path, name, words):
 
 
 def test_a_clip_whose_pictures_the_browser_cannot_see_is_told(page):
-    """It has sound alone, as one of a phone's newer kinds of pictures has for an older browser."""
+    """It has sound only, like a clip in a new video format in an older browser."""
     transfer = page.evaluate_handle(
         """async () => {
             const context = new AudioContext(), target = context.createMediaStreamDestination();

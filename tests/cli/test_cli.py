@@ -1,4 +1,4 @@
-"""The command as a user meets it: outputs, exit status, resuming, bad input. Networks are toys, MTCNN is not."""
+"""The command as seen by users: outputs, exit status, resuming, bad input. Toy networks with the real MTCNN."""
 
 import csv
 import dataclasses
@@ -50,7 +50,7 @@ def model_dir(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> pathlib.Path:
-    """A face, its mirror image in a folder below, noise, and a file that is no photo."""
+    """A face, its mirror image in a subfolder, noise, and a file that is not a photo."""
     astronaut = skimage.data.astronaut()[:250, 120:370]
     folder = tmp_path_factory.mktemp("photos")
     (folder / "below").mkdir()
@@ -206,7 +206,7 @@ def test_annotated_photos_are_no_photos(out, photos, model_dir, tmp_path, monkey
 
 
 def test_photos_of_one_name_in_several_folders_are_several(photos, model_dir, tmp_path, monkeypatch):
-    """Named from within each folder, and as long as names may be."""
+    """Named relative to each folder, with names of the maximum length."""
     long = "顔" * 80 + ".png"
     for folder, photo in (("one", "a.png"), ("two", "below/b.jpg")):
         (tmp_path / folder).mkdir()
@@ -220,7 +220,7 @@ def test_photos_of_one_name_in_several_folders_are_several(photos, model_dir, tm
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_interruption_cuts_nothing_off(monkeypatch, capsys, number):
-    """Nor does SIGTERM, by which machines and containers are stopped."""
+    """Nor does SIGTERM, which is used to stop machines and containers."""
     before, cleaned = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}, []
 
     def interrupted(args):
@@ -316,7 +316,7 @@ def test_other_settings_are_refused(photos, model_dir, tmp_path, capsys):
 
 
 def test_results_of_other_weights_are_refused(photos, tmp_path, capsys):
-    """Training goes on and writes another ``best`` in place; other words in the metadata change nothing."""
+    """Training continues and overwrites ``best``; other descriptive metadata changes nothing."""
     trained, out = tmp_path / "best", tmp_path / "out"
     arguments = ["analyze", str(photos / "c.png"), "--model", str(trained), "--out", str(out), "--quiet"]
 
@@ -434,7 +434,7 @@ def test_an_annotated_video_has_the_mean_rate(model_dir, tmp_path):
 
 
 def source_of(model_dir):
-    """What a classifier's file says of the network that its features are of."""
+    """How a classifier file describes the network of its features."""
     return f"toy ({facejax.load_model(model_dir).digest()}), 32 px"
 
 
@@ -596,7 +596,7 @@ def test_doctor_lists_a_platform_that_fails(monkeypatch, tmp_path, capsys):
 
 @pytest.mark.parametrize("lacking", ["numpy", "jaxtyping", "jax", "flax"])
 def test_doctor_runs_where_a_package_is_missing(lacking, tmp_path):
-    """In a process of its own, where nothing was imported before."""
+    """In a new process, where nothing was imported before."""
     code = f"import sys; sys.modules[{lacking!r}] = None; from facejax.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "doctor", "--json", "--data", str(tmp_path), "--workdirs", str(tmp_path)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
@@ -606,7 +606,7 @@ def test_doctor_runs_where_a_package_is_missing(lacking, tmp_path):
 
 
 def test_doctor_says_what_the_detector_lacks(monkeypatch, tmp_path):
-    for lacking in ("lz4.frame", "facejax.weights.convert"):  # as where they, or what they import, are not installed
+    for lacking in ("lz4.frame", "facejax.weights.convert"):  # as if they, or what they import, were not installed
         monkeypatch.setitem(sys.modules, lacking, None)
     report = doctor.examine(tmp_path, tmp_path)
     assert report["detector"] == "unusable"
@@ -621,7 +621,7 @@ def test_an_index_that_cannot_be_written_is_refused_before_the_photos_are_read(p
 
 
 def test_people_are_found_again(photos, model_dir, tmp_path, capsys):
-    """One folder a person; the mirror image of a photo is nearer to it than another person is."""
+    """One folder per person; the mirror image of a photo is closer to it than another person."""
     people = tmp_path / "people"
     (people / "Eileen").mkdir(parents=True)
     (people / "Eileen" / "1.png").write_bytes((photos / "a.png").read_bytes())
@@ -660,7 +660,7 @@ def test_a_rate_is_checked_before_the_photos(capsys):
 
 
 def test_an_index_is_of_its_weights(photos, tmp_path, capsys, monkeypatch):
-    """Built by a relative path, read from another folder, and refused once the weights are others."""
+    """Built with a relative path, read from another folder, and rejected once the weights have changed."""
     people, trained = tmp_path / "people" / "Eileen", tmp_path / "best"
     people.mkdir(parents=True)
     (people / "1.png").write_bytes((photos / "a.png").read_bytes())
@@ -707,7 +707,7 @@ def test_an_index_that_cannot_be_read_is_to_be_built_again(arrays, damage, words
 @pytest.mark.filterwarnings("ignore:::ai_edge")  # LiteRT's own
 @pytest.mark.parametrize("format_", FORMATS)
 def test_every_export_format(format_, photos, model_dir, tmp_path, capsys):
-    """Files, metadata, cards, and a difference from Flax that was measured before the file was there."""
+    """Files, metadata, cards, and a difference from Flax that was measured before the file was written."""
     arguments = ["export", model_dir, "--to", format_, "--out", str(tmp_path), "--json", "--quiet"]
     assert cli.main([*arguments, "--photos", str(photos)]) == cli.DONE
     told = json.loads(capsys.readouterr().out)

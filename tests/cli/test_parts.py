@@ -1,4 +1,4 @@
-"""The parts of the command, each against plain Python: thresholds, groups of files, lines that are written."""
+"""Parts of the command, each against plain Python: thresholds, groups of files, written lines."""
 
 import dataclasses
 import itertools
@@ -29,7 +29,7 @@ from tests.inference.toy import FixedDetector, noise, toy_model
 
 @pytest.fixture(scope="module")
 def two_faces() -> FaceAnalyzer:
-    """Finds a small and a large box in every photo of 20 pixels and more."""
+    """Finds a small and a large box in every photo of at least 20 pixels."""
     return FaceAnalyzer([toy_model("gender")], FixedDetector([[2, 2, 12, 12], [5, 5, 30, 30]]))
 
 
@@ -142,7 +142,7 @@ def test_photos_of_a_folder_come_in_the_order_of_their_names(tmp_path, monkeypat
 
     monkeypatch.setattr(os, "walk", in_disorder)
     found = [path.relative_to(tmp_path).as_posix() for path in photos_of([str(tmp_path)])]
-    assert found == ["a.png", "b.JPG", "phone.HEIC", "above/e.tif", "below/d.WebP"]  # told as not read, not passed over
+    assert found == ["a.png", "b.JPG", "phone.HEIC", "above/e.tif", "below/d.WebP"]  # reported as not read, not skipped
 
 
 def test_a_file_is_known_by_its_path_length_and_time(tmp_path):

@@ -1,4 +1,4 @@
-"""Commands whose output goes into `head`."""
+"""Commands whose output is piped into `head`."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ PROGRAM = "from facejax.cli.unread import quiet_when_unread\nwith quiet_when_unr
 
 
 def unread(arguments: list[str]) -> tuple[int, str]:
-    """Exit status and standard error of a program whose reader has left before it says anything."""
+    """Exit status and standard error of a program whose output pipe was closed before it prints anything."""
     reading, writing = os.pipe()
     os.close(reading)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}

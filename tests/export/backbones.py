@@ -1,4 +1,4 @@
-"""Every registered backbone as a network to export, with random weights."""
+"""Registered backbones as networks to export, with random weights."""
 
 import dataclasses
 from typing import Any
@@ -19,7 +19,7 @@ SIZES = {"inception_v3": 96, "vgg16": 224}
 
 
 def random_network(name: str) -> tuple[Network, int]:
-    """The network, with random weights and BatchNorm statistics of which something comes through; its input's side."""
+    """The network, with random weights and BatchNorm statistics that let a signal through; its input side."""
     size = SIZES.get(name, 64)
     cfg = dataclasses.replace(
         pretrained_cfg(name), tasks=("age", "emotion8"), num_classes={}, labels={}, preprocessing=Preprocessing(size)
@@ -27,7 +27,7 @@ def random_network(name: str) -> tuple[Network, int]:
     variables, backbone = init_variables(model_from_cfg(cfg), seed=0, image_size=size), random_backbone(name)
     model = LoadedModel(cfg, {**backbone, "params": {**variables["params"], **backbone["params"]}})
     features = model.features([noise(size, size, seed=i) for i in range(3)])
-    assert features.std(axis=0).max() > 0.01 * np.abs(features).max()  # what does not see its input tests nothing
+    assert features.std(axis=0).max() > 0.01 * np.abs(features).max()  # else nothing is tested
     return face_network(model), size
 
 

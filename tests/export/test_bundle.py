@@ -1,4 +1,4 @@
-"""A bundle is whole, and the example that runs it without JAX finds what the package finds."""
+"""Bundles are complete, and the example that runs them without JAX finds what the package finds."""
 
 import hashlib
 import importlib.util
@@ -136,7 +136,7 @@ def test_what_others_put_into_a_bundle_stays(model, tmp_path):
     for name in foreign:
         (tmp_path / name).write_text("mine")
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    manifest["models"][0] |= {"file": "gone.onnx", "card": "gone.md"}  # as of weights of another name
+    manifest["models"][0] |= {"file": "gone.onnx", "card": "gone.md"}  # as from weights of another name
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     for name in ("gone.onnx", "gone.md"):
         (tmp_path / name).write_text("of an older bundle")

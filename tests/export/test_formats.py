@@ -1,4 +1,4 @@
-"""Networks of one name keep files of their own in every format."""
+"""Networks of the same name get separate files in every format."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from tests.inference.toy import noise, toy_model
 
 
 def trained(*tasks, seed=0):
-    """A network as training leaves it: its name is its architecture alone."""
+    """A network as saved by training: its name is just the architecture."""
     model = toy_model(*tasks, seed=seed)
     return LoadedModel(dataclasses.replace(model.cfg, tag=""), model.variables)
 

@@ -50,7 +50,7 @@ def test_smaller_kinds_are_smaller_and_say_how_far_they_are(model, tmp_path, kin
 
 @pytest.mark.parametrize("layer", ["conv1", "conv_dw_13"])
 def test_a_channel_without_weights_keeps_its_constant_in_8_bits(tmp_path, layer):
-    """Such a channel passes on its bias whatever the photo: a dense and a depthwise one, as in the official network."""
+    """Such a channel outputs its bias for any photo: a dense and a depthwise one, as in the official network."""
     model = toy_model("gender")
     backbone = jax.tree.map(np.array, model.variables["params"]["backbone"])
     backbone[layer]["kernel"][..., 1::2] = 0
@@ -89,7 +89,7 @@ def test_what_is_missing_is_said(model, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_models())
 def test_every_backbone(name, tmp_path):
-    """Features agree to 1e-4 of their size."""
+    """Features agree to within 1e-4 of their magnitude."""
     network, size = random_network(name)
     faces = [noise(size, size, seed=i) for i in range(2)]
     metadata = litert.export_litert(network, tmp_path / "x.tflite", faces)

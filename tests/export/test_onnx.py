@@ -1,4 +1,4 @@
-"""ONNX files against Flax, in onnxruntime; what has no ONNX form is refused by name."""
+"""ONNX files against Flax, in onnxruntime; unsupported operations are named in the error."""
 
 import dataclasses
 import json
@@ -114,7 +114,7 @@ def test_differences_of_features_are_a_part_of_their_size():
 
 
 def test_mtcnn_equals_the_detector_at_any_size(tmp_path, faces):
-    """The reference is the detector's own form of each network (several pixels at once)."""
+    """The reference is the detector's own implementation of each network (several pixels at once)."""
     for network in mtcnn_networks():
         metadata = export.export_onnx(network, tmp_path / f"{network.name}.onnx", faces)
         assert max(metadata["check"]["max_difference"].values()) < 1e-5
@@ -266,7 +266,7 @@ def test_another_file_has_no_words(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_models())
 def test_every_backbone(name, tmp_path):
-    """Features agree to 1e-4 of their size."""
+    """Features agree to within 1e-4 of their magnitude."""
     network, size = random_network(name)
     faces = [noise(size, size, seed=i) for i in range(3)]
     metadata = export.export_onnx(network, tmp_path / "x.onnx", faces)

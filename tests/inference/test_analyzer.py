@@ -1,4 +1,4 @@
-"""The analyzer against the same steps done by hand, and at the edges: no face, a thousand, 100 megapixels."""
+"""The analyzer against the same steps done by hand, and edge cases: no face, a thousand faces, 100 megapixels."""
 
 import dataclasses
 import hashlib
@@ -226,7 +226,7 @@ def test_drawing_leaves_the_photo_alone_and_marks_the_face(face):
 
 
 def test_a_face_far_along_a_panorama_is_marked_where_it_is():
-    """Beyond pixel 16,384, up to which numbers were once cut; without a caption, which would cover it."""
+    """Beyond pixel 16,384, at which coordinates were once clipped; without a caption, which would cover the box."""
     for shape, (left, top) in (((900, 20_000, 3), (18_000, 400)), ((20_000, 900, 3), (400, 18_000))):
         photo = np.full(shape, 90, np.uint8)
         box = np.array([left, top, left + 400, top + 400], np.float32)

@@ -53,7 +53,7 @@ def damaged(data: bytes, kind: str, rng: np.random.Generator) -> bytes:
 
 
 def survive(source) -> bool:
-    """Whether the photo could be read; nothing but the two kinds of error, in bounded time and memory."""
+    """Whether the photo could be read; only these two kinds of error may occur, in bounded time and memory."""
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         image = read_image(source)

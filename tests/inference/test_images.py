@@ -1,4 +1,4 @@
-"""Every kind of photo becomes the same uint8 RGB array, or is refused by name."""
+"""Every kind of photo becomes the same uint8 RGB array, or is rejected with its name."""
 
 import io
 import os
@@ -124,7 +124,7 @@ def test_what_is_no_photo_is_named(tmp_path, photo, monkeypatch):
 
 
 def test_no_more_of_a_file_is_read_than_is_allowed(tmp_path, photo, monkeypatch):
-    """Also of one that has grown since its length was asked for."""
+    """Even if the file has grown since its size was checked."""
     path, stat = tmp_path / "grown.png", pathlib.Path.stat
     path.write_bytes(encoded(photo, "PNG"))
     monkeypatch.setattr(images, "MAX_FILE_BYTES", path.stat().st_size // 2)

@@ -1,4 +1,4 @@
-"""Tracks keep their numbers through gaps and crossings; videos stream, smooth and are written whole."""
+"""Tracks keep their numbers through gaps and crossings; videos are streamed, smoothed and written completely."""
 
 import os
 import pathlib
@@ -53,7 +53,7 @@ def test_a_face_comes_back_after_a_gap_and_a_new_one_later():
 def test_a_far_face_and_one_of_another_size_are_new():
     assert follow(FaceTracker(), [[box(10, 10)], [box(300, 10)]])[-1] == [2]
     assert follow(FaceTracker(), [[box(10, 10)], [box(60, 10, 160)]])[-1] == [2]
-    assert follow(FaceTracker(), [[box(10, 10)], [box(40, 10, 120)]])[-1] == [2]  # which overlap, but hardly
+    assert follow(FaceTracker(), [[box(10, 10)], [box(40, 10, 120)]])[-1] == [2]  # which overlap only slightly
     assert follow(FaceTracker(), [[box(10, 10, 160)], [box(80, 90)]])[-1] == [2]
     assert FaceTracker().update(0.0, np.zeros((0, 4))) == []
     with pytest.raises(ValueError, match="max_gap"):
@@ -222,7 +222,7 @@ def test_rates_that_mpeg_4_cannot_say_are_rounded(fps, written, tmp_path):
 
 @pytest.mark.parametrize("name", ["talk: part 1.mp4", "no\udcffutf8.mp4"])
 def test_a_video_may_have_any_name(name, tmp_path):
-    # In a process of its own: OpenCV ends that which gives it a name it cannot encode.
+    # In a separate process: OpenCV terminates the process if it cannot encode a name.
     code = """
 import pathlib, sys, numpy as np
 from facejax.inference.video import VideoWriter

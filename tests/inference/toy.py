@@ -1,4 +1,4 @@
-"""Small networks with random weights, and a detector that finds what it is told."""
+"""Small networks with random weights, and a detector that returns given boxes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def toy_model(*tasks: str, seed: int = 0, **preprocessing) -> LoadedModel:
 
 
 class FixedDetector(MTCNN):
-    """Finds the same boxes in every photo, which need not hold faces; none in photos smaller than 20 pixels."""
+    """Finds the same boxes in every photo, with or without faces; none in photos smaller than 20 pixels."""
 
     def __init__(self, boxes: Sequence[Sequence[float]]):
         self._boxes = np.array(boxes, np.float32).reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""The benchmark's harness: turns, medians, ratios, errors, JSON; and every row has what the tool needs."""
+"""The benchmark harness: turns, medians, ratios, errors, JSON; and every row has what the tool needs."""
 
 import importlib
 import inspect
@@ -71,7 +71,7 @@ def test_sides_take_turns_and_are_compared(toy, tmp_path):
     result = harness.run("toy", row, sides, arguments(), ["tools/benchmark.py", "toy"])
     assert [len(side["rounds"]) for side in result["sides"]] == [3, 3]
     fast, slow = (side["summary"] for side in result["sides"])
-    # A sleep is never shorter than asked for; how much longer it is, a busy machine decides.
+    # A sleep is never shorter than requested, but may be longer on a busy machine.
     assert fast["wall_s"] >= 0.01 / 4
     assert slow["wall_s"] >= 0.04 / 4
     assert slow["wall_s_least"] <= slow["wall_s"] <= slow["wall_s_most"]
@@ -225,7 +225,7 @@ def test_people_and_loader_run(tmp_path, capsys):
 
 
 def test_what_was_measured_is_kept_as_json():
-    """NaN is none, and no browser or other language reads it."""
+    """NaN is not valid JSON; browsers and other languages cannot parse it."""
     kept = sorted((TOOLS.parent / "experiments" / "results").rglob("*.json"))
     assert kept
     for path in kept:

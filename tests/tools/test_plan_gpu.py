@@ -1,4 +1,4 @@
-"""Kernels and traffic of a compiled program. To compile one for a GPU takes CUDA's wheels, and is not run here."""
+"""Kernels and traffic of a compiled program. Compiling for a GPU needs the CUDA wheels and is not tested here."""
 
 import pathlib
 import sys
@@ -6,7 +6,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tools"))
 import plan_gpu
 
-# Three turns of a loop with a fusion of two operands and one result, and one library call outside.
+# Three iterations of a loop with a fusion of two operands and one result, and a library call outside it.
 PROGRAM = """HloModule jit_step
 
 %fused (p: f32[4,8], q: f32[8]) -> bf16[4,8] {
@@ -45,7 +45,7 @@ def test_traffic_is_that_of_operands_and_results_as_often_as_they_run():
     assert (call.kind, call.calls, call.traffic) == ("__cudnn$convForward", 1, 2 * 4 * 32 + 4 * 16 + 16)
 
 
-# Of 64 numbers squared, only the first four and, twice, the eight from the tenth on are used; of the others all.
+# Of 64 squared numbers, only the first four and, twice, the eight from the tenth on are used; all of the others.
 SLICES = """HloModule jit_cut
 
 %fused (p: f32[64], q: f32[4], r: f32[64]) -> (f32[4], f32[8], f32[64]) {

@@ -1,4 +1,4 @@
-"""Kernels of a real trace beside those of the compiled program."""
+"""Kernels of a real trace matched to those of the compiled program."""
 
 import pathlib
 import sys
