@@ -146,7 +146,7 @@ def read_results(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 
 def write_table(path: pathlib.Path, rows: Iterator[dict[str, Any]], columns: list[str]) -> None:
-    """Writes a CSV or, by the suffix, a Parquet file, atomically and in chunks."""
+    """Writes a CSV or, by the suffix, a Parquet file atomically, with at most a thousand rows in memory."""
     with whole_file(path) as file:
         if path.suffix == ".parquet":
             _write_parquet(file, rows, columns)
