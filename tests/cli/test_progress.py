@@ -46,8 +46,8 @@ def test_the_rate_and_the_time_left_leave_out_the_start(clock, log):
     with Progress("photos", 100) as progress:
         count(progress, clock, 60, 0, 0, 0)  # compilation, then the first four photos together
         count(progress, clock, *[0.5] * 20)  # two a second
-        assert log.getvalue().splitlines()[-1] == "24 of 100 photos, 2.0 a second, 38 s left"
-    assert log.getvalue().splitlines()[-1] == "24 of 100 photos, 2.0 a second"
+        assert log.getvalue().splitlines()[-1] == "24 of 100 photos, 2.0 per second, 38 s left"
+    assert log.getvalue().splitlines()[-1] == "24 of 100 photos, 2.0 per second"
 
 
 def test_a_log_gets_a_line_every_ten_seconds_and_one_at_the_end(clock, log):
