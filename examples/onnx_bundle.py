@@ -68,10 +68,10 @@ class Bundle:
         """Detects faces with MTCNN; returns boxes [x1, y1, x2, y2], scores and five landmarks each."""
         limits, suppression = self.cascade["thresholds"], self.cascade["suppression"]
         boxes = self._propose(photo, limits[0], suppression)
-        boxes, out = self._look(self.rnet, photo, boxes, self.cascade["sides"][0], limits[1])
+        boxes, out = self._refine(self.rnet, photo, boxes, self.cascade["sides"][0], limits[1])
         kept = nms(boxes, out["probability"], suppression[2])
         boxes = square(move(boxes[kept], out["offsets"][kept], 1))
-        boxes, out = self._look(self.onet, photo, boxes, self.cascade["sides"][1], limits[2])
+        boxes, out = self._refine(self.onet, photo, boxes, self.cascade["sides"][1], limits[2])
         size = boxes[:, None, 2:] - boxes[:, None, :2] + 1
         points = out["landmarks"].reshape(-1, 2, 5).transpose(0, 2, 1) * size + boxes[:, None, :2] - 1
         boxes, scores = move(boxes, out["offsets"], 1), out["probability"]
@@ -98,7 +98,7 @@ class Bundle:
         kept = nms(found[:, :4], np.concatenate(scores), suppression[1])
         return square(move(found[kept, :4], found[kept, 4:], 0))
 
-    def _look(self, network, photo, boxes, side, limit):
+    def _refine(self, network, photo, boxes, side, limit):
         """Runs R- or O-Net on the candidates; returns the boxes above the limit and their outputs."""
         low = np.maximum(np.trunc(boxes[:, :2]).astype(int), 1) - 1
         high = np.minimum(np.trunc(boxes[:, 2:]).astype(int), photo.shape[1::-1])

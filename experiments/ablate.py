@@ -209,7 +209,7 @@ def ablate(arguments: argparse.Namespace, overrides: list[str], name: str) -> di
     return {"question": ablation.question, "baseline": by_arm["baseline"], "variant": by_arm[name]}
 
 
-def in_words(results: dict[str, dict]) -> str:
+def format_results(results: dict[str, dict]) -> str:
     """The results as a Markdown table."""
     lines = [
         "| question | arm | n | accuracy % | balanced accuracy % |",
@@ -264,11 +264,11 @@ def main() -> None:
     except (ConfigError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     results = {name: ablate(arguments, overrides, name) for name in names}
-    print(in_words(results))
+    print(format_results(results))
     if arguments.out:
         record = {"config": arguments.config, "overrides": overrides, "seeds": arguments.seeds, "results": results}
         write_atomically(arguments.out.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode())
-        write_atomically(arguments.out.with_suffix(".md"), (in_words(results) + "\n").encode())
+        write_atomically(arguments.out.with_suffix(".md"), (format_results(results) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def choose_data(
     return config, prepare_people(config, data_dir), "people (built-in, rendered)"
 
 
-def choose_start(config: Config, overrides: list[tuple[str, str]], workdir: pathlib.Path) -> Config:
+def resolve_initial_weights(config: Config, overrides: list[tuple[str, str]], workdir: pathlib.Path) -> Config:
     """The config with its initial weights if they are available, else with random ones.
 
     Raises:
@@ -105,11 +105,11 @@ def prepare_people(config: Config, data_dir: pathlib.Path) -> pathlib.Path:
 
 def is_comparable(config: Config, data_dir: pathlib.Path) -> bool:
     """Whether a run is evaluated on the data of the paper's row: that dataset or mixture, with its complete split."""
-    from facejax.datasets import is_whole
+    from facejax.datasets import is_complete
 
     split = config.data.eval_split
     if (config.data.name, split) != (config.paper.dataset, DataConfig.eval_split):  # which no config changes
         return False
     photos = {name: count_records(find_set(data_dir, name)) for name in config.data.name.split("+")}
     # One dataset of the mixture, Adience, has no such split.
-    return all(is_whole(name, split, counts) for name, counts in photos.items() if split in counts)
+    return all(is_complete(name, split, counts) for name, counts in photos.items() if split in counts)

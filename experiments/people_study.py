@@ -61,7 +61,7 @@ def score(task: Task, predicted: np.ndarray, labels: np.ndarray) -> float:
     return 100 * float(balanced_accuracy_score(labels, predicted))
 
 
-def network_says(task: Task, predictions: dict[str, np.ndarray]) -> np.ndarray:
+def network_predictions(task: Task, predictions: dict[str, np.ndarray]) -> np.ndarray:
     """The network's classes, ages or values."""
     values = predictions[task.name]
     return values if task.kind in ("age", "regression") else values.argmax(axis=1)
@@ -91,7 +91,7 @@ def main() -> None:
         chance = 0.0 if task.kind == "regression" else chance
         figure = {"age": "error, years", "regression": "concordance"}.get(task.kind, "balanced accuracy, %")
         linear_score = score(task, probes[name].predict(pixels[1]), truth)
-        network_score = score(task, network_says(task, predictions), truth)
+        network_score = score(task, network_predictions(task, predictions), truth)
         print(f"| {name} | {figure} | {chance:.1f} | {linear_score:.2f} | {network_score:.2f} | {len(truth)} |")
     if arguments.real:
         print_transfer(arguments.real, model, probes)

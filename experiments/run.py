@@ -26,13 +26,13 @@ if __name__ == "__main__":
 
 import jax  # noqa: E402
 
-from experiments.inputs import choose_data, choose_start, is_comparable  # noqa: E402
+from experiments.inputs import choose_data, is_comparable, resolve_initial_weights  # noqa: E402
 from experiments.workdir import check_config, check_data  # noqa: E402
 from facejax import config as config_lib  # noqa: E402
-from facejax.cli.unread import quiet_when_unread  # noqa: E402
+from facejax.cli.broken_pipe import ignore_broken_pipe  # noqa: E402
 from facejax.config import Config, ConfigError, PaperResult, StagesConfig  # noqa: E402
-from facejax.locks import alone_in  # noqa: E402
-from facejax.naming import nearest  # noqa: E402
+from facejax.locks import exclusive_lock  # noqa: E402
+from facejax.naming import did_you_mean  # noqa: E402
 from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig  # noqa: E402
 
 logger = logging.getLogger("facejax")
@@ -50,7 +50,7 @@ def load_config(name: str) -> Any:
         ConfigError: There is none of this name; the message suggests the nearest.
     """
     if name not in list_configs():
-        raise ConfigError(f"no config {name!r} in experiments/configs{nearest(name, list_configs())}")
+        raise ConfigError(f"no config {name!r} in experiments/configs{did_you_mean(name, list_configs())}")
     return importlib.import_module(f"experiments.configs.{name}").get_config()
 
 
@@ -67,7 +67,7 @@ def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
         if not name.startswith("--config."):
             flags = ["--config", "--workdir", "--data_dir", "--dry_run", "--list", "--help"]
             flags += ["--profile", "--distributed", "--coordinator", "--num_processes", "--process_id"]
-            raise ConfigError(f"unknown argument {argument!r}{nearest(name, flags)}")
+            raise ConfigError(f"unknown argument {argument!r}{did_you_mean(name, flags)}")
         if not equals:
             if not rest:
                 raise ConfigError(f"{name} needs a value: {name}=VALUE")
@@ -166,7 +166,7 @@ def print_plan(name: str, config: Config, data_dir: pathlib.Path) -> None:
         num_train, of = data.num_train, f"{data.name}, as published"
     rate = dry_run.matmul_rate(config.model.dtype)
     print(f"config {name} ({config.profile} profile) on {of}")
-    print(dry_run.in_words(dry_run.plan(config, num_train, rate), num_train, rate))
+    print(dry_run.format_plan(dry_run.plan(config, num_train, rate), num_train, rate))
 
 
 def print_header(name: str, config: Config, data: str, workdir: pathlib.Path) -> None:
@@ -208,11 +208,11 @@ def check(config: Any, named: argparse.Namespace) -> None:
             raise ConfigError(f"{option} is for training, and {named.config} trains none; --list shows its fields")
     elif config.model.backbone not in list_models():
         wrong = config.model.backbone
-        raise ConfigError(f"--config.model.backbone={wrong}: no such network{nearest(wrong, list_models())}")
+        raise ConfigError(f"--config.model.backbone={wrong}: no such network{did_you_mean(wrong, list_models())}")
     else:
         for name in config.data.name.split("+"):
             if name not in list_datasets():
-                raise ConfigError(f"--config.data.name={name}: no such dataset{nearest(name, list_datasets())}")
+                raise ConfigError(f"--config.data.name={name}: no such dataset{did_you_mean(name, list_datasets())}")
         check_settings(config)
 
 
@@ -228,7 +228,7 @@ def main(arguments: list[str]) -> None:
     """Runs the command line."""
     named, overrides = parse_arguments(arguments)
     if named.list:
-        with quiet_when_unread():
+        with ignore_broken_pipe():
             print_list(named.config, overrides)
         return
     from facejax.train import distributed
@@ -247,11 +247,11 @@ def main(arguments: list[str]) -> None:
     workdir = (named.workdir or REPOSITORY / "workdirs" / named.config).resolve()
     jax.config.update("jax_compilation_cache_dir", str(workdir.parent / ".jax_cache"))
     if named.dry_run:
-        with quiet_when_unread():
+        with ignore_broken_pipe():
             print_plan(named.config, config, named.data_dir.resolve())
         return
     if not isinstance(config, Config):
-        with alone_in(workdir):
+        with exclusive_lock(workdir):
             check_config(config, workdir)
             run_protocol(config, workdir, named.data_dir.resolve())
         print((workdir / "report.md").read_text("utf-8"))
@@ -260,9 +260,9 @@ def main(arguments: list[str]) -> None:
     with contextlib.ExitStack() as stack:
         with distributed.first_process_first("data and workdir"):
             if jax.process_index() == 0:
-                stack.enter_context(alone_in(workdir))
+                stack.enter_context(exclusive_lock(workdir))
             config, data_dir, data = choose_data(config, overrides, named.data_dir.resolve())
-            config = choose_start(config, overrides, workdir)
+            config = resolve_initial_weights(config, overrides, workdir)
             print_header(named.config, config, data, workdir)
             check_config(config, workdir)
             check_data(config, data_dir, workdir)
@@ -313,8 +313,8 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except (ConfigError, OSError) as error:
         refused = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-        mend = "; choose writable folders with --workdir and --data_dir" if refused else ""
-        sys.exit(f"error: {error}{mend}")
+        hint = "; choose writable folders with --workdir and --data_dir" if refused else ""
+        sys.exit(f"error: {error}{hint}")
     except KeyboardInterrupt:
         logger.warning("interrupted; the same command resumes from the last checkpoint or from cached results")
         sys.exit(128 + signal.SIGINT)

@@ -18,7 +18,7 @@ sys.path.insert(0, str(REPOSITORY))  # the repository's own facejax, installed o
 
 from experiments.protocols.results import accuracy, percent  # noqa: E402
 from experiments.run import list_configs, load_config  # noqa: E402
-from facejax.cli.unread import quiet_when_unread  # noqa: E402
+from facejax.cli.broken_pipe import ignore_broken_pipe  # noqa: E402
 from facejax.config import Config  # noqa: E402
 from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig  # noqa: E402
 
@@ -245,5 +245,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with quiet_when_unread():
+    with ignore_broken_pipe():
         main(sys.argv[1:])

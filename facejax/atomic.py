@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def whole_file(path: pathlib.Path) -> Iterator[BinaryIO]:
+def atomic_file(path: pathlib.Path) -> Iterator[BinaryIO]:
     """Yields a file to write to, which replaces `path` when the block ends without an error."""
     # The temporary name is unique to this call, since two workers may be given the same task.
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
@@ -25,5 +25,5 @@ def whole_file(path: pathlib.Path) -> Iterator[BinaryIO]:
 
 def write_atomically(path: pathlib.Path, data: bytes) -> None:
     """Writes a file atomically."""
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         file.write(data)

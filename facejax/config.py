@@ -10,7 +10,7 @@ import math
 import typing
 from typing import Annotated, Any, Literal, TypeVar
 
-from facejax.naming import nearest
+from facejax.naming import did_you_mean
 
 T = TypeVar("T")
 
@@ -304,7 +304,7 @@ def _replace(config: Any, names: list[str], text: str, path: str) -> Any:
     fields = {field.name for field in dataclasses.fields(config)}
     name, *rest = names
     if name not in fields:
-        raise ConfigError(f"--config.{path}: {type(config).__name__} has no field {name!r}{nearest(name, fields)}")
+        raise ConfigError(f"--config.{path}: {type(config).__name__} has no field {name!r}{did_you_mean(name, fields)}")
     value = getattr(config, name)
     if dataclasses.is_dataclass(value):
         if not rest:
@@ -327,7 +327,7 @@ def _parse(text: str, annotation: Any, path: str) -> Any:
         return value
     if origin is Literal:
         if text not in args:
-            raise ConfigError(f"--config.{path}={text}: no such choice{nearest(text, args)}")
+            raise ConfigError(f"--config.{path}={text}: no such choice{did_you_mean(text, args)}")
         return text
     if origin is tuple:
         parts = [part for part in text.split(",") if part]

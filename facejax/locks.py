@@ -11,7 +11,7 @@ LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def alone_in(folder: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
+def exclusive_lock(folder: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
     """Locks a folder for this process with the file `LOCK` inside it, which is left behind; creates the folder.
 
     File systems without locks (Lustre may be mounted that way) cannot keep other processes out; this logs a warning.

@@ -18,7 +18,7 @@ import argparse
 import functools
 import sys
 
-from facejax.cli.unread import quiet_when_unread
+from facejax.cli.broken_pipe import ignore_broken_pipe
 from facejax.datasets import get_dataset, list_datasets
 from facejax.datasets.options import parse_options
 from facejax.datasets.prepare import prepare_dataset
@@ -151,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the tool; returns its exit status."""
     args = parse_arguments(arguments)
     if args.list:
-        with quiet_when_unread():
+        with ignore_broken_pipe():
             for name in list_datasets():
                 dataset = get_dataset(name)
                 print(f"{name}\n    {dataset.description}\n    {dataset.licence}; {dataset.url}")

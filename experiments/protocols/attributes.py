@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from experiments.inputs import prepare_people
-from experiments.protocols.kept import files_digest, keep
+from experiments.protocols.cache import cached_file, files_digest
 from experiments.protocols.network import load_network
 from experiments.protocols.results import accuracy, percent, write_results
-from facejax.atomic import whole_file
+from facejax.atomic import atomic_file
 from facejax.config import Config, ConfigError, DataConfig
 from facejax.data.metadata import count_records, find_set, read_splits
 from facejax.data.source import FaceSource
 from facejax.data.tfrecord import CorruptRecordError
-from facejax.datasets import is_whole, list_datasets
+from facejax.datasets import is_complete, list_datasets
 from facejax.decoding import expected_age, probabilities
 from facejax.evals.age import PAPER_RANGE, age_errors
 from facejax.evals.bootstrap import Metric, accuracy_interval, person_clusters
@@ -25,7 +25,7 @@ from facejax.evals.classification import classify
 from facejax.evals.fairness import FairnessResult, attribute_groups, by_group
 from facejax.evals.tasks import evaluate_task
 from facejax.inference.model import LoadedModel
-from facejax.naming import nearest
+from facejax.naming import did_you_mean
 from facejax.protocol_config import AttributesConfig, FacesConfig
 from facejax.tasks import EMOTION8, ETHNICITY, GENDER, TASKS
 from facejax.train.labels import class_labels
@@ -37,7 +37,7 @@ _NAMES = {"gender": GENDER, "ethnicity": ETHNICITY, "emotion": EMOTION8}
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class GroupMetric:
     """A metric that has a value for any subset of the photos.
 
     Attributes:
@@ -75,7 +75,7 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
     readable = _readable(outputs)
     if faces.person and faces.person not in source.fields:
         raise ConfigError(
-            f"--config.faces.person: {source.name} has no {faces.person!r}{nearest(faces.person, source.fields)}"
+            f"--config.faces.person: {source.name} has no {faces.person!r}{did_you_mean(faces.person, source.fields)}"
         )
     person = faces.person or "person"
     persons = person_clusters(source.labels(person)) if person in source.fields else None
@@ -88,7 +88,7 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
         "draws": "photos" if persons is None else "persons",
         "comparable": (faces.name, faces.eval_split) == (config.paper.dataset, config.paper.split)
         and bool(readable.all())
-        and is_whole(faces.name, faces.eval_split, count_records(find_set(directory, faces.name))),
+        and is_complete(faces.name, faces.eval_split, count_records(find_set(directory, faces.name))),
         "network": network,
         "paper": dataclasses.asdict(config.paper),
         "heads": {},
@@ -152,7 +152,7 @@ def _open(config: AttributesConfig, data_dir: pathlib.Path) -> tuple[pathlib.Pat
             return data_dir, faces, f"{faces.name}, {faces.eval_split}"
         except FileNotFoundError as error:
             if faces.name not in list_datasets():
-                known = nearest(faces.name, list_datasets())
+                known = did_you_mean(faces.name, list_datasets())
                 raise ConfigError(f"--config.faces.name={faces.name}: no such dataset{known}") from error
             if faces.name != config.paper.dataset:
                 raise
@@ -208,7 +208,7 @@ def _outputs(
             for name, rows in model.outputs(list(crops.values())).items():
                 outputs.setdefault(name, np.full((len(source), rows.shape[1]), np.nan, np.float32))[list(crops)] = rows
             logger.info("%s: photo %d of %d", source.name, indices[-1] + 1, len(source))
-        with whole_file(path) as file:
+        with atomic_file(path) as file:
             np.savez(file, **outputs)
 
     path = workdir / f"outputs_{split}.npz"
@@ -219,7 +219,7 @@ def _outputs(
         "photos": len(source),
         "network": network,
     }
-    keep(path, made_from, make)
+    cached_file(path, made_from, make)
     with np.load(path) as stored:
         return dict(stored)
 
@@ -262,12 +262,12 @@ def _by_person(right: np.ndarray, known: np.ndarray, persons: np.ndarray | None,
     return {"interval95": list(accuracy_interval(right, np.flatnonzero(known), persons[known], seed))}
 
 
-def _mean(name: str, values: np.ndarray, known: np.ndarray, higher_is_better: bool) -> Judged:
-    return Judged(name, lambda photos: float(np.mean(values[photos])), known, higher_is_better)
+def _mean(name: str, values: np.ndarray, known: np.ndarray, higher_is_better: bool) -> GroupMetric:
+    return GroupMetric(name, lambda photos: float(np.mean(values[photos])), known, higher_is_better)
 
 
 def _by_groups(
-    config: AttributesConfig, judged: Judged, source: FaceSource, persons: np.ndarray | None
+    config: AttributesConfig, judged: GroupMetric, source: FaceSource, persons: np.ndarray | None
 ) -> list[FairnessResult]:
     """The metric by each attribute of the config that the dataset has, and by gender and ethnicity together."""
     labels = {attribute: source.labels(attribute) for attribute in config.group_by if attribute in source.label_keys}

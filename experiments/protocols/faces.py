@@ -10,11 +10,11 @@ import time
 import zipfile
 from collections.abc import Iterator
 
-from experiments.protocols.kept import files_digest
+from experiments.protocols.cache import files_digest
 from facejax.config import ConfigError
 from facejax.data.records import Record
 from facejax.datasets import get_dataset
-from facejax.detect import MTCNN, cutter
+from facejax.detect import MTCNN, make_cropper
 from facejax.protocol_config import ClipsConfig, DetectionConfig
 from facejax.tasks import EMOTION7, GROUP_EMOTION, TASKS
 from facejax.video.faces import ClipFaces, clip_faces, find_faces
@@ -39,7 +39,7 @@ def make_detector(config: DetectionConfig) -> MTCNN:
 
 
 @contextlib.contextmanager
-def naming(field: str, value: str) -> Iterator[None]:
+def config_errors(field: str, value: str) -> Iterator[None]:
     """Context for reading what a config field names; turns a ValueError into a ConfigError that names the field."""
     try:
         yield
@@ -73,7 +73,7 @@ def open_clips(config: ClipsConfig) -> ClipSet:
     """
     labels = EMOTION7 if config.label == "emotion" else GROUP_EMOTION
     if config.raw and config.name != "people":
-        with naming("clips.raw", config.raw):
+        with config_errors("clips.raw", config.raw):
             records = tuple(get_dataset(config.name).clips(pathlib.Path(config.raw)))
         return _with_labels(config, ClipSet(config.name, config.name, records, labels))
     if config.name != "people":
@@ -117,7 +117,7 @@ def faces_of_clips(
     directory = data_dir / "clips" / f"{clips.name}-{_digest(config, detection, clips)}"
     directory.mkdir(parents=True, exist_ok=True)
     detector: MTCNN | None = None
-    cut = cutter(detection.cut)
+    cut = make_cropper(detection.cut)
     found = frames = 0
     started = last = time.monotonic()
     for number, record in enumerate(clips.records):

@@ -9,21 +9,21 @@ from collections.abc import Callable, Container, Iterator, Sequence
 
 import numpy as np
 
-from experiments.protocols.faces import make_detector, naming
-from experiments.protocols.kept import keep, records_digest
+from experiments.protocols.cache import cached_file, records_digest
+from experiments.protocols.faces import config_errors, make_detector
 from experiments.protocols.network import load_network
 from experiments.protocols.results import percent, write_results
-from facejax.atomic import whole_file
+from facejax.atomic import atomic_file
 from facejax.config import ConfigError
 from facejax.data.records import Record
 from facejax.datasets import get_dataset, list_datasets
 from facejax.datasets.crops import choose_face, load_photo
 from facejax.datasets.layout import Skips, chosen
 from facejax.datasets.lfw import Pair
-from facejax.detect import centre_crop, cutter
+from facejax.detect import centre_crop, make_cropper
 from facejax.evals.identification import identify, normalize, search
 from facejax.evals.verification import draw_pairs, verify
-from facejax.naming import nearest
+from facejax.naming import did_you_mean
 from facejax.protocol_config import LfwConfig, PhotosConfig
 
 logger = logging.getLogger("facejax")
@@ -58,7 +58,7 @@ def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> Non
     made_from |= {"cut": config.detection.cut}  # five_points used to be cropped as boxes
     for crop in config.crops:
         path = workdir / f"features_{crop}.npz"
-        keep(path, made_from, functools.partial(_embed, config, crop, records, model.features))
+        cached_file(path, made_from, functools.partial(_embed, config, crop, records, model.features))
         with np.load(path) as stored:
             features, ids, missed = stored["features"], stored["ids"].tolist(), int(stored["without_face"])
         person = {record.id: str(record.labels["person"]) for record in records}
@@ -102,7 +102,9 @@ def open_photos(config: PhotosConfig) -> tuple[list[Record], str, bool]:
         FileNotFoundError: The folder does not contain the dataset, or has none of the subjects.
     """
     if config.name not in list_datasets():
-        raise ConfigError(f"--config.photos.name={config.name}: no such dataset{nearest(config.name, list_datasets())}")
+        raise ConfigError(
+            f"--config.photos.name={config.name}: no such dataset{did_you_mean(config.name, list_datasets())}"
+        )
     reader = get_dataset(config.name)
     if not config.raw or config.name == "people":
         if config.name != "people":
@@ -117,11 +119,11 @@ def open_photos(config: PhotosConfig) -> tuple[list[Record], str, bool]:
     raw = pathlib.Path(config.raw)
     if config.name == "lfw":
         subjects = pathlib.Path(config.subjects) if config.subjects else None
-        with naming("photos.raw", config.raw):
+        with config_errors("photos.raw", config.raw):
             records = list(get_dataset("lfw").records(raw, subjects=subjects))
         listed = bool(subjects) and len({record.labels["person"] for record in records}) == SUBJECTS
         return records, "lfw" + (f", subjects of {subjects.name}" if subjects else ""), listed
-    with naming("photos.raw", config.raw):
+    with config_errors("photos.raw", config.raw):
         records = [] if reader.kind == "video" else list(reader.records(raw))
     if reader.kind == "video" or any("person" not in record.labels for record in records):
         raise ConfigError(f"--config.photos.name={config.name} is not a photo dataset that identifies people")
@@ -151,7 +153,7 @@ def _embed(
         ConfigError: The photos that can be read show too few people.
     """
     detector = make_detector(config.detection) if crop == "mtcnn" else None
-    cut = cutter(config.detection.cut)
+    cut = make_cropper(config.detection.cut)
     features, read, missed = [], [], 0
     for group in _groups(records, config):
         if detector is None:
@@ -173,7 +175,7 @@ def _embed(
         read += [record for record, _ in group]
     _check_persons(read, f"the readable part of {config.photos.name}")
     ids = [record.id for record in read]
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         np.savez(file, features=np.concatenate(features), ids=np.array(ids), without_face=missed)
 
 
@@ -214,7 +216,7 @@ def _pairs(config: LfwConfig, records: list[Record], ids: list[str], identities:
 
 def _listed_pairs(config: LfwConfig, ids: Container[str]) -> tuple[list[Pair], list[Pair]]:
     """All pairs of pairs.txt, and those of which both photos are among `ids`."""
-    with naming("photos.pairs", config.photos.pairs):
+    with config_errors("photos.pairs", config.photos.pairs):
         listed = get_dataset("lfw").pairs(pathlib.Path(config.photos.pairs))  # pyright: ignore[reportAttributeAccessIssue]
     return listed, [pair for pair in listed if pair.first in ids and pair.second in ids]
 
@@ -281,5 +283,5 @@ def _draw(path: pathlib.Path, curves: dict) -> None:
     axes.set(xscale="log", xlim=(1e-3, 1), ylim=(0, 1), xlabel="false acceptance", ylabel="true acceptance")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=110)

@@ -8,7 +8,7 @@ from facejax.config import ConfigError
 from facejax.inference.model import LoadedModel
 from facejax.models import create_model, list_models, pretrained_cfg
 from facejax.models.face_model import init_variables
-from facejax.naming import nearest
+from facejax.naming import did_you_mean
 from facejax.protocol_config import NetworkConfig
 from facejax.train.initial import load_initial
 
@@ -30,7 +30,9 @@ def load_network(config: NetworkConfig, seed: int, workdir: pathlib.Path) -> tup
     """
     if config.backbone not in list_models():
         known = list_models()
-        raise ConfigError(f"--config.network.backbone: no network {config.backbone!r}{nearest(config.backbone, known)}")
+        raise ConfigError(
+            f"--config.network.backbone: no network {config.backbone!r}{did_you_mean(config.backbone, known)}"
+        )
     if config.init_from:
         try:
             variables, cfg = load_initial(config.init_from, workdir)

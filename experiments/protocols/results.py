@@ -9,13 +9,13 @@ import sys
 from typing import Any
 
 from facejax.atomic import write_atomically
-from facejax.evals.fairness import plain
+from facejax.evals.fairness import to_jsonable
 
 
 def write_results(workdir: pathlib.Path, report: dict[str, Any], markdown: list[str]) -> dict[str, Any]:
     """Writes ``report.json`` and ``report.md``; adds the date and the command. Returns the report."""
     report = {"command": command(), "date": datetime.date.today().isoformat(), **report}
-    write_atomically(workdir / "report.json", (json.dumps(plain(report), indent=2) + "\n").encode())
+    write_atomically(workdir / "report.json", (json.dumps(to_jsonable(report), indent=2) + "\n").encode())
     write_atomically(workdir / "report.md", "\n".join([*markdown, "", f"    {report['command']}", ""]).encode())
     return report
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.protocols.cache import cached_file, records_digest
 from experiments.protocols.faces import ClipSet, clip_label, faces_of_clips, open_clips
-from experiments.protocols.kept import keep, records_digest
 from experiments.protocols.network import load_network
 from experiments.protocols.results import accuracy, percent, write_results
 from facejax.config import ConfigError
@@ -52,7 +52,7 @@ def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> N
     path = workdir / "features.npz"
     made_from = {"data": clips.description, "clips": records_digest(clips.records), "network": network}
     made_from["labels"] = labels.tolist()  # they are stored with the features
-    keep(path, made_from, make)
+    cached_file(path, made_from, make)
     table = FeatureTable.load(path)
     check_classes(config, np.where(table.has_faces, table.labels, -1), table.of_split("train"))
     table.save_parquet(workdir / "features.parquet")

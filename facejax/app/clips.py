@@ -9,7 +9,7 @@ import cv2
 from facejax.app.limits import Limits
 from facejax.inference import FaceAnalyzer
 from facejax.inference.video import analyze_frames
-from facejax.video.frames import opened, read_frames
+from facejax.video.frames import open_video, read_frames
 
 
 def analyze_clip(analyzer: FaceAnalyzer, path: pathlib.Path, limits: Limits) -> Generator[dict[str, Any]]:
@@ -30,7 +30,7 @@ def analyze_clip(analyzer: FaceAnalyzer, path: pathlib.Path, limits: Limits) -> 
 
 def _check(path: pathlib.Path, limits: Limits) -> None:
     """Rejects clips whose header states too large frames, before memory is allocated for one."""
-    with opened(path) as capture:
+    with open_video(path) as capture:
         pixels = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
     if not 0 < pixels <= limits.clip_pixels:
         raise ValueError(f"its frames have {pixels:.0f} pixels; 1 to {limits.clip_pixels} are allowed")

@@ -49,17 +49,17 @@ def _read(path: pathlib.Path) -> bytes:
 
 
 def _fetch() -> dict[str, bytes]:
-    mend = f"or pass --onnxruntime-web FOLDER with the npm package onnxruntime-web {VERSION}"
+    hint = f"or pass --onnxruntime-web FOLDER with the npm package onnxruntime-web {VERSION}"
     npm = shutil.which("npm")
     if npm is None:
-        raise FileNotFoundError(f"npm, which downloads onnxruntime-web, is not installed: install it, {mend}")
+        raise FileNotFoundError(f"npm, which downloads onnxruntime-web, is not installed: install it, {hint}")
     with tempfile.TemporaryDirectory() as folder:
         command = [npm, "pack", "--silent", f"onnxruntime-web@{VERSION}"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         archives = list(pathlib.Path(folder).glob("*.tgz"))
         if done.returncode or len(archives) != 1:
             raise ConnectionError(
-                f"npm could not download onnxruntime-web: {done.stderr.strip()[-300:]}; fix that, {mend}"
+                f"npm could not download onnxruntime-web: {done.stderr.strip()[-300:]}; fix that, {hint}"
             )
         contents = {}
         with tarfile.open(archives[0]) as archive:

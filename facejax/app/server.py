@@ -47,7 +47,7 @@ def create_app(analyzer: FaceAnalyzer, limits: Limits | None = None) -> Any:
             Route("/api/clip", routes.clip, methods=["POST"]),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ],
-        exception_handlers={RequestError: _told, HTTPException: _http, Exception: _unexpected},
+        exception_handlers={RequestError: _handle_error, HTTPException: _http, Exception: _unexpected},
     )
     return Guard(app)
 
@@ -132,7 +132,7 @@ async def _lines(
             frame = await run_in_threadpool(next, frames, None)
 
 
-async def _told(request: Request, error: Exception) -> Response:
+async def _handle_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
     return error.response()
 

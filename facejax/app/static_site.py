@@ -15,7 +15,7 @@ from facejax.app.page_files import CONFIG, PAGE, page_config
 from facejax.export.bundle import export_bundle
 from facejax.export.onnx import export_onnx
 from facejax.inference import LoadedModel
-from facejax.weights.folders import whole_folder
+from facejax.weights.folders import atomic_folder
 
 # Interpolation kernels implemented in page/pixels.js.
 _KERNELS = ("bilinear",)
@@ -47,7 +47,7 @@ def write_site(
                 "use `facejax app` without --static"
             )
     own = [path.name for path in PAGE.iterdir()]
-    with whole_folder(pathlib.Path(directory), CONFIG, "engine", "onnxruntime", "bundle", *own) as folder:
+    with atomic_folder(pathlib.Path(directory), CONFIG, "engine", "onnxruntime", "bundle", *own) as folder:
         shutil.copytree(PAGE, folder, dirs_exist_ok=True)
         copy_runtime(folder / "onnxruntime", onnxruntime_web)
         manifest = export_bundle(models, folder / "bundle", faces, runtime="onnx", suffix=".onnx", export=export_onnx)

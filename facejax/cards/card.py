@@ -6,7 +6,7 @@ from typing import Any
 
 from facejax.atomic import write_atomically
 from facejax.cards.published import MEASURED, Measured
-from facejax.cards.terms import FOLLOWS, Commercial, data_terms, register_table
+from facejax.cards.terms import CONSEQUENCES, Commercial, data_terms, register_table
 from facejax.cards.use import INTENDED, LIMITS, PROHIBITED, PROHIBITED_BY_TASK
 from facejax.models import PretrainedCfg
 
@@ -16,9 +16,9 @@ PARTIAL_CARD = f"{CARD}.*.tmp"
 # A card is about a page long; a longer file is not a card.
 _MAX_BYTES = 1 << 20
 # Datasets of object photos: a network trained only on these predicts nothing about faces, whatever its head is called.
-_OBJECTS = frozenset({"imagenet_1k", "jft_300m"})
+_OBJECT_DATASETS = frozenset({"imagenet_1k", "jft_300m"})
 _POOLS = {"avg": "mean", "max": "maximum"}
-_LIMITS_OF_ALL = (
+_GENERAL_LIMITS = (
     "Accuracy drops on small, blurred, turned, occluded or badly lit faces, and on people unlike the training data.",
     "Confidence intervals cover sampling error only, not the difference between your photos and the test photos.",
 )
@@ -37,11 +37,11 @@ def model_card(cfg: PretrainedCfg, report: Mapping[str, Any] | None = None, epoc
     lines += [*_bullets((*PROHIBITED, *_prohibited_by_task(cfg))), ""]
     lines += ["## Data", "", *_data(cfg), ""]
     lines += ["## Measured", "", *_measured(cfg, report, epoch), ""]
-    lines += ["## Limits", "", *_bullets((*_limits(cfg, report, epoch), *_LIMITS_OF_ALL)), ""]
+    lines += ["## Limits", "", *_bullets((*_limits(cfg, report, epoch), *_GENERAL_LIMITS)), ""]
     return "\n".join(lines)
 
 
-def card_sections(cfg: PretrainedCfg) -> list[str]:
+def summary_sections(cfg: PretrainedCfg) -> list[str]:
     """The sections of a card that differ between networks, for a page that lists many cards."""
     lines = [
         *_facts(cfg),
@@ -74,9 +74,9 @@ def measured_table(rows: Iterator[Measured] | tuple[Measured, ...]) -> list[str]
     return lines + [f"| {row.what} | {row.data} | {row.n} | {row.value} |" for row in rows]
 
 
-def tells(cfg: PretrainedCfg) -> str:
+def describe_outputs(cfg: PretrainedCfg) -> str:
     """Describes the outputs of the network's heads."""
-    if cfg.training_data and set(cfg.training_data) <= _OBJECTS:
+    if cfg.training_data and set(cfg.training_data) <= _OBJECT_DATASETS:
         return "nothing about faces: a base for fine-tuning, with the classes of ImageNet"
     words = {"age": "perceived age", "gender": "perceived gender", "ethnicity": "perceived ethnicity"}
     words |= {"emotion8": "expression (8)", "emotion7": "expression (7)", "identity": "identities of the training set"}
@@ -86,8 +86,8 @@ def tells(cfg: PretrainedCfg) -> str:
 def commercial(cfg: PretrainedCfg) -> tuple[Commercial, str]:
     """Whether the terms of all the training data allow commercial use (no, unclear, yes), and what that implies."""
     found: set[Commercial] = {data_terms(name).commercial for name in cfg.training_data} or {"unclear"}
-    worst = min(found, key=list(FOLLOWS).index)
-    return worst, FOLLOWS[worst]
+    worst = min(found, key=list(CONSEQUENCES).index)
+    return worst, CONSEQUENCES[worst]
 
 
 def _facts(cfg: PretrainedCfg) -> list[str]:
@@ -95,7 +95,7 @@ def _facts(cfg: PretrainedCfg) -> list[str]:
     unpublished = "converted from a file, source not recorded" if cfg.sha256 else "trained with facejax"
     facts = {
         "network": cfg.architecture,
-        "outputs": tells(cfg),
+        "outputs": describe_outputs(cfg),
         "input": f"RGB face crop, {preprocessing.image_size} px; resizing and normalisation come with the weights",
         "features": f"{cfg.num_features}, the spatial {_POOLS[cfg.global_pool]} of the last feature maps",
         "source": f"<{cfg.source}>" if cfg.source else unpublished,

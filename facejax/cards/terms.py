@@ -11,7 +11,7 @@ from facejax.datasets.registry import get_dataset, list_datasets
 
 Commercial = Literal["no", "unclear", "yes"]
 # What the terms of a dataset mean for networks trained on it. A cautious reading, not legal advice.
-FOLLOWS: dict[Commercial, str] = {
+CONSEQUENCES: dict[Commercial, str] = {
     "no": "research only, whatever licence the publisher states",
     "unclear": "research; no other use was granted, so ask first",
     "yes": "no restriction from the data",
@@ -35,12 +35,12 @@ class DataTerms:
     commercial: Commercial
 
     @property
-    def follows(self) -> str:
+    def consequence(self) -> str:
         """What the terms imply for weights trained on the dataset."""
-        return FOLLOWS[self.commercial]
+        return CONSEQUENCES[self.commercial]
 
 
-_WITHOUT_READER = {
+_TERMS_WITHOUT_READER = {
     terms.name: terms
     for terms in (
         DataTerms(
@@ -57,13 +57,13 @@ _WITHOUT_READER = {
 
 def list_terms() -> list[str]:
     """Sorted names of the datasets in the register."""
-    return sorted({*list_datasets(), *_WITHOUT_READER})
+    return sorted({*list_datasets(), *_TERMS_WITHOUT_READER})
 
 
 def data_terms(name: str) -> DataTerms:
     """The terms of a dataset. An unregistered one counts as unclear, since a model's folder may come from elsewhere."""
-    if name in _WITHOUT_READER:
-        return _WITHOUT_READER[name]
+    if name in _TERMS_WITHOUT_READER:
+        return _TERMS_WITHOUT_READER[name]
     try:
         reader = get_dataset(name)
     except ValueError:
@@ -76,5 +76,5 @@ def register_table(names: list[str] | None = None) -> list[str]:
     lines = ["| dataset | terms | commercial use | networks trained on it |", "|---|---|---|---|"]
     for terms in map(data_terms, list_terms() if names is None else names):
         source = f"{terms.licence} <{terms.url}>" if terms.url else terms.licence
-        lines.append(f"| `{terms.name}` | {source} | {terms.commercial} | {terms.follows} |")
+        lines.append(f"| `{terms.name}` | {source} | {terms.commercial} | {terms.consequence} |")
     return lines

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from facejax.cards.use import EU
-from facejax.cli.unread import quiet_when_unread
+from facejax.cli.broken_pipe import ignore_broken_pipe
 
 DONE, FAILED, PARTLY, STOPPED = 0, 1, 3, 130
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         importlib.import_module(f"facejax.cli.{name}").add_parser(commands)
     args = parser.parse_args(argv)
     try:
-        with _interrupted_once(), quiet_when_unread():
+        with _interrupted_once(), ignore_broken_pipe():
             return args.run(args)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -140,7 +140,7 @@ def _results(args, analyzer: "FaceAnalyzer", paths: list[pathlib.Path]) -> Itera
                     _draw(picture, result.draw(image))
                 # Photos that only needed drawing already have their line.
                 if keys[path] not in done:
-                    file.add(keys[path], _told(path, result, args.embedding))
+                    file.add(keys[path], _as_dict(path, result, args.embedding))
                 progress.add()
                 yield path, result
         _write_faces(args, analyzer)
@@ -152,7 +152,7 @@ def settings_of(args: argparse.Namespace, analyzer: "FaceAnalyzer") -> dict[str,
     return {"weights": weights, "min_face": args.min_face, "embedding": args.embedding}
 
 
-def _told(path: pathlib.Path, result: "PhotoResult | str", embedding: bool) -> dict[str, Any]:
+def _as_dict(path: pathlib.Path, result: "PhotoResult | str", embedding: bool) -> dict[str, Any]:
     if isinstance(result, str):
         return {"photo": str(path), "error": result}
     return result.to_dict(embedding=embedding)
@@ -197,21 +197,21 @@ def _write_faces(args: argparse.Namespace, analyzer: "FaceAnalyzer") -> None:
 
 def columns(analyzer: "FaceAnalyzer") -> list[str]:
     """Columns of the table of faces for an analyzer."""
-    from facejax.inference.results import LANDMARKS, WORDS
+    from facejax.inference.results import LANDMARKS, OUTPUT_NAMES
 
     names = ["x1", "y1", "x2", "y2", "score", *(f"{point}_{axis}" for point in LANDMARKS for axis in "xy")]
     for attribute, labels in analyzer.labels.items():
         if attribute == "valence_arousal":
             names += ["valence", "arousal"]
             continue
-        names.append(WORDS[attribute])
-        names += [] if attribute == "age" else [f"{WORDS[attribute]}_{label}" for label in labels]
+        names.append(OUTPUT_NAMES[attribute])
+        names += [] if attribute == "age" else [f"{OUTPUT_NAMES[attribute]}_{label}" for label in labels]
     return names
 
 
 def _print(args: argparse.Namespace, path: pathlib.Path, result: "PhotoResult | str") -> None:
     if args.json:
-        print(json.dumps(_told(path, result, args.embedding)), flush=True)
+        print(json.dumps(_as_dict(path, result, args.embedding)), flush=True)
     elif not isinstance(result, str):
         print(f"{shown(path)}: {len(result.faces)} face{'s' * (len(result.faces) != 1)}")
         for face in result.faces:

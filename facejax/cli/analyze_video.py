@@ -11,12 +11,12 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
-from facejax.atomic import whole_file
+from facejax.atomic import atomic_file
 from facejax.cli import DONE
 from facejax.cli.analyze import columns, settings_of
 from facejax.cli.options import load_analyzer
 from facejax.cli.progress import Progress
-from facejax.cli.results_file import FRAMES, as_text, file_key, held_folder, keep_settings, write_table
+from facejax.cli.results_file import FRAMES, as_text, file_key, keep_settings, locked_folder, write_table
 from facejax.inference.results import flat_row
 from facejax.inference.video import VideoFrame, VideoWriter, analyze_frames, webcam_frames
 from facejax.video.frames import mean_rate, read_frames
@@ -59,7 +59,7 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
             # A camera recording cannot be repeated: the time makes its settings unique, so that no other overwrites it.
             key = f"{source} {datetime.datetime.now()}" if camera else file_key(pathlib.Path(source).absolute())
             settings = {**settings_of(args, analyzer), "video": key, "every": args.every, "seconds": args.seconds}
-            stack.enter_context(held_folder(args.out, settings))
+            stack.enter_context(locked_folder(args.out, settings))
             lines = stack.enter_context(_whole_frames(args.out, settings))
             if args.draw:
                 fps = _CAMERA_FPS if camera else mean_rate(source, every=args.every, seconds=args.seconds)
@@ -88,7 +88,7 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
 @contextlib.contextmanager
 def _whole_frames(folder: pathlib.Path, settings: dict[str, Any]) -> Iterator[TextIO]:
     """Opens the file for the frames, which appears with the settings once complete; after an error, none is left."""
-    with whole_file(folder / FRAMES) as file:
+    with atomic_file(folder / FRAMES) as file:
         with as_text(file) as text:
             yield text
         keep_settings(folder, settings)
@@ -118,7 +118,7 @@ def _tell_clip(args: argparse.Namespace, model: "LoadedModel", classifier: "Clip
     The faces are detected once more, with the settings used to train the classifier: the faces reported by frame are
     detected and aligned differently.
     """
-    from facejax.detect import MTCNN, cutter
+    from facejax.detect import MTCNN, make_cropper
     from facejax.video.faces import find_faces
     from facejax.video.features import embed_faces
 
@@ -126,7 +126,7 @@ def _tell_clip(args: argparse.Namespace, model: "LoadedModel", classifier: "Clip
     frames = read_frames(pathlib.Path(args.source[0]), every=args.every)
     frames = itertools.takewhile(lambda frame: not args.seconds or frame.time <= args.seconds, frames)
     detector = MTCNN(of.min_face, of.thresholds)
-    faces = find_faces(frames, detector, cutter(of.cut), choose=of.choose)
+    faces = find_faces(frames, detector, make_cropper(of.cut), choose=of.choose)
     features, numbers = embed_faces((face for _, of_frame in faces for face in of_frame), model.features)
     label = classifier.predict([(features, numbers)])[0] if len(numbers) else None
     told = {"clip_expression": label, "features_of": classifier.source}

@@ -33,7 +33,7 @@ def check_faces(sources: Sequence[str] | None, count: int) -> list["np.ndarray"]
 def _found(sources: Sequence[str], count: int) -> list["np.ndarray"]:
     from facejax.detect import MTCNN, crop_face
     from facejax.inference import read_image
-    from facejax.inference.analyzer import inside
+    from facejax.inference.analyzer import boxes_inside
 
     detector, crops, unreadable = MTCNN(min_face=40), [], 0
     for path in photos_of(sources):
@@ -43,7 +43,7 @@ def _found(sources: Sequence[str], count: int) -> list["np.ndarray"]:
             unreadable += 1
             continue
         found = detector.detect([image])[0]
-        found = found[inside(found, *image.shape[:2])]
+        found = found[boxes_inside(found, *image.shape[:2])]
         for box, points in zip(found.bboxes, found.landmarks, strict=True):
             crops.append(crop_face(image, box, points))
         if len(crops) >= count:

@@ -21,9 +21,9 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    from facejax.cards.card import commercial, model_card, read_card, tells
+    from facejax.cards.card import commercial, describe_outputs, model_card, read_card
     from facejax.models import list_models, pretrained_cfg
-    from facejax.naming import nearest
+    from facejax.naming import did_you_mean
 
     networks = list_models(args.pattern)
     weights = [pretrained_cfg(name) for name in list_models(args.pattern, pretrained=True)]
@@ -34,18 +34,19 @@ def run(args: argparse.Namespace) -> int:
         if not card:
             known = list_models(pretrained=True)
             raise ValueError(
-                f"{args.pattern!r} is neither a folder with a card nor published weights{nearest(args.pattern, known)}"
+                f"{args.pattern!r} is neither a folder with a card nor published weights"
+                f"{did_you_mean(args.pattern, known)}"
             )
         print(card)
         return 0
     if not networks and not weights:
         known = list_models() + list_models(pretrained=True)
-        raise ValueError(f"no network or weights match {args.pattern!r}{nearest(args.pattern, known)}")
+        raise ValueError(f"no network or weights match {args.pattern!r}{did_you_mean(args.pattern, known)}")
     if args.json:
         print(json.dumps({"networks": networks, "weights": [{"name": w.name, **w.to_dict()} for w in weights]}))
         return 0
     print("networks:", ", ".join(networks) or "none")
     print("published weights (licence as stated by the publisher; commercial use by the terms of all training photos):")
     for cfg in weights:
-        print(f"  {cfg.name:<45} {cfg.licence:<14} {commercial(cfg)[0]:<8} {tells(cfg)}")
+        print(f"  {cfg.name:<45} {cfg.licence:<14} {commercial(cfg)[0]:<8} {describe_outputs(cfg)}")
     return 0

@@ -10,9 +10,9 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, TextIO
 
-from facejax.atomic import whole_file, write_atomically
+from facejax.atomic import atomic_file, write_atomically
 from facejax.cli.options import make_out, shown
-from facejax.locks import alone_in
+from facejax.locks import exclusive_lock
 
 NAME, SETTINGS = "results.jsonl", "settings.json"
 FRAMES = "frames.jsonl"  # for a video, instead of NAME
@@ -38,7 +38,7 @@ class ResultsFile:
         # Photo -> key and error of its last line.
         self._last: dict[str, tuple[str, str | None]] = {}
         with contextlib.ExitStack() as stack:
-            stack.enter_context(held_folder(folder, settings))
+            stack.enter_context(locked_folder(folder, settings))
             if self.path.exists():
                 self._recover()
             keep_settings(folder, settings)
@@ -85,7 +85,7 @@ class ResultsFile:
 
 
 @contextlib.contextmanager
-def held_folder(folder: pathlib.Path, settings: Mapping[str, Any]) -> Iterator[None]:
+def locked_folder(folder: pathlib.Path, settings: Mapping[str, Any]) -> Iterator[None]:
     """Locks a folder of results for this process; creates it if needed.
 
     Raises:
@@ -101,14 +101,14 @@ def held_folder(folder: pathlib.Path, settings: Mapping[str, Any]) -> Iterator[N
                 raise ValueError(
                     f"{path} was not written by facejax, or by an older one: it has no {SETTINGS}; choose another --out"
                 )
-    with alone_in(folder):  # only now, so that no lock file is left in a folder of other files
+    with exclusive_lock(folder):  # only now, so that no lock file is left in a folder of other files
         for left in folder.glob(f"{FRAMES}.*.tmp"):  # left by a run that was killed
             left.unlink()
         yield
 
 
 def keep_settings(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
-    """Writes the settings that `held_folder` compares with."""
+    """Writes the settings that `locked_folder` compares with."""
     write_atomically(folder / SETTINGS, (json.dumps(settings) + "\n").encode())
 
 
@@ -147,7 +147,7 @@ def read_results(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 def write_table(path: pathlib.Path, rows: Iterator[dict[str, Any]], columns: list[str]) -> None:
     """Writes a CSV or, by the suffix, a Parquet file atomically, with at most a thousand rows in memory."""
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         if path.suffix == ".parquet":
             _write_parquet(file, rows, columns)
             return

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from facejax.atomic import whole_file
+from facejax.atomic import atomic_file
 from facejax.cli.options import DEFAULT_MODEL, add_output_options, load_analyzer, make_out, photos_of, shown
 from facejax.cli.progress import Progress
 
@@ -233,7 +233,7 @@ def _faces(analyzer: Any, paths: list[pathlib.Path]) -> Iterator[Any]:
 
 def _write(folder: pathlib.Path, content: dict[str, Any], vectors: np.ndarray, names: list[str]) -> None:
     # A single file, so that embeddings, names and threshold always come from the same run.
-    with whole_file(folder / NAME) as file:
+    with atomic_file(folder / NAME) as file:
         np.savez(file, embeddings=vectors, names=np.array(names), content=np.array(json.dumps(content)))
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from facejax.atomic import write_atomically
-from facejax.naming import nearest
+from facejax.naming import did_you_mean
 from facejax.tasks import TASKS
 
 VERSION = "1.0.0"
@@ -213,7 +213,7 @@ def find_set(data_dir: str | pathlib.Path, name: str) -> pathlib.Path:
         return directory
     prepared = sorted(path.parent.parent.name for path in pathlib.Path(data_dir).glob(f"*/{VERSION}/dataset_info.json"))
     raise FileNotFoundError(
-        f"no prepared dataset {name!r} in {data_dir}{nearest(name, prepared)}. "
+        f"no prepared dataset {name!r} in {data_dir}{did_you_mean(name, prepared)}. "
         f"To prepare it: python tools/prepare_dataset.py {name} --raw DIR --out {shlex.quote(str(data_dir))}"
     )
 

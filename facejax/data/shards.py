@@ -17,10 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from facejax.atomic import whole_file, write_atomically
+from facejax.atomic import atomic_file, write_atomically
 from facejax.data.metadata import shard_name
 from facejax.data.tfrecord import index_path, read_index, write_index, write_shard
-from facejax.locks import alone_in
+from facejax.locks import exclusive_lock
 
 PHOTOS_PER_CHUNK = 128
 PHOTOS_PER_SHARD = 8192  # about 200 MB of crops, the size recommended by TFDS and tf.data
@@ -87,7 +87,7 @@ class ChunkedShards:
             BlockingIOError: Another process is preparing this dataset.
             ValueError: The partial folder was started with other settings, photos or code.
         """
-        with alone_in(self.partial):
+        with exclusive_lock(self.partial):
             self._chunk_dir.mkdir(exist_ok=True)
             path = self.partial / "plan.json"
             if path.exists():
@@ -159,7 +159,7 @@ class ChunkedShards:
 
     def _join(self, shard: pathlib.Path, chunks: Sequence[Chunk]) -> None:
         offsets, lengths, labels, start = [], [], [], 0
-        with whole_file(shard) as joined:
+        with atomic_file(shard) as joined:
             for chunk in chunks:
                 part = self._chunk_path(chunk)
                 part_offsets, part_lengths, part_labels = self._read_chunk_index(chunk)

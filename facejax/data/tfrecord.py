@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import google_crc32c
 import numpy as np
 
-from facejax.atomic import whole_file, write_atomically
+from facejax.atomic import atomic_file, write_atomically
 
 HEADER_BYTES, FOOTER_BYTES = 12, 4
 _MASK_DELTA = 0xA282EAD8
@@ -28,13 +28,13 @@ _MASK_DELTA = 0xA282EAD8
 class CorruptRecordError(ValueError):
     """A record that cannot be read; the message names its shard and offset."""
 
-    mend = (
+    hint = (
         "Copy the shard again, or delete its folder and run tools/prepare_dataset.py again; on_corrupt='skip' "
         "(--config.data.on_corrupt=skip) skips and counts such records."
     )
 
     def __init__(self, shard: str | os.PathLike, offset: int, reason: str):
-        super().__init__(f"{os.fspath(shard)}: record at byte {offset}: {reason}. {self.mend}")
+        super().__init__(f"{os.fspath(shard)}: record at byte {offset}: {reason}. {self.hint}")
         self.shard, self.offset, self.reason = os.fspath(shard), offset, reason
 
     def __reduce__(self):
@@ -44,7 +44,7 @@ class CorruptRecordError(ValueError):
 class BrokenFramingError(CorruptRecordError):
     """A shard without an index has a record with a damaged length, so that the records after it cannot be found."""
 
-    mend = (
+    hint = (
         "Without the shard's .index the records after it cannot be found, so this one cannot be skipped: copy the "
         "index, or the shard, again, or delete the folder and run tools/prepare_dataset.py again."
     )
@@ -88,7 +88,7 @@ def write_index(
 ) -> None:
     """Writes a shard's index: int64 offsets of the records' headers, int64 lengths of their data, label columns."""
     columns = {f"label/{key}": column for key, column in labels.items()}
-    with whole_file(index_path(shard)) as file:
+    with atomic_file(index_path(shard)) as file:
         np.savez(file, offsets=offsets, lengths=lengths, **columns)  # pyright: ignore
 
 

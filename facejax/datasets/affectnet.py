@@ -29,7 +29,7 @@ from typing import ClassVar
 import numpy as np
 
 from facejax.data.records import Record
-from facejax.datasets.layout import LARGEST, Skips, decimal, find, rows
+from facejax.datasets.layout import LARGEST, Skips, find, parse_float, rows
 from facejax.datasets.registry import Dataset, register_dataset
 from facejax.tasks import EMOTION8
 
@@ -114,10 +114,10 @@ class AffectNet(Dataset):
                 skip("malformed row", place)
                 continue
             row = dict(zip(_COLUMNS, cells, strict=True))
-            labels = _labels([decimal(row[c]) for c in (_EXPRESSION, _VALENCE, _AROUSAL)], place, skip)
+            labels = _labels([parse_float(row[c]) for c in (_EXPRESSION, _VALENCE, _AROUSAL)], place, skip)
             if labels is None:
                 continue
-            x, y, width, height = (decimal(row[column]) for column in _BOX)
+            x, y, width, height = (parse_float(row[column]) for column in _BOX)
             if x is None or y is None or width is None or height is None:
                 skip("malformed box", place)
                 continue

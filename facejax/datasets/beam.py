@@ -19,7 +19,7 @@ from typing import Any
 from facejax.data.records import Record
 from facejax.data.shards import Chunk, differences
 from facejax.datasets.chunks import Detector, find_and_cut, load_and_cut, load_photos, write_chunk
-from facejax.datasets.plan import code_of
+from facejax.datasets.plan import code_versions
 from facejax.datasets.prepare import Log, Preparation, finish, finished_before, plan_preparation
 from facejax.datasets.registry import get_dataset
 
@@ -155,7 +155,7 @@ def _detector(preparation: Preparation, make_detector: MakeDetector | None) -> D
     with _detectors_lock:
         key = preparation.plan["detector"]
         detector = None if make_detector is None else (_detectors[key] if key in _detectors else make_detector())
-        code = code_of(preparation.reader, detector)
+        code = code_versions(preparation.reader, detector)
         if code != preparation.code:
             raise RuntimeError(
                 f"workers run different code from the machine that started them "

@@ -11,7 +11,7 @@ import types
 from collections.abc import Iterator
 
 from facejax.data.records import Record
-from facejax.datasets.layout import Skips, agreed, find, table
+from facejax.datasets.layout import Skips, consistent_labels, find, table
 from facejax.datasets.registry import Dataset, register_dataset
 from facejax.tasks import EMOTION8, ETHNICITY, GENDER
 
@@ -88,7 +88,7 @@ class FacialExpressions(Dataset):
             raise ValueError(f"{self.name} has no options, got {', '.join(options)}")
         skip = Skips(self)
         root = find(self, raw, "data/legend.csv").parents[1]
-        emotions = agreed(_emotions(root, skip), skip, "photo")
+        emotions = consistent_labels(_emotions(root, skip), skip, "photo")
         attributes = _attributes(root / "attributes.csv", skip)
         for image, emotion in emotions.items():
             person = person_of(image)

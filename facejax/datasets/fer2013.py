@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from facejax.data.records import Record
-from facejax.datasets.layout import Skips, find, rows, whole
+from facejax.datasets.layout import Skips, find, parse_int, rows
 from facejax.datasets.registry import Dataset, register_dataset
 from facejax.tasks import EMOTION8
 
@@ -63,7 +63,7 @@ class Fer2013(Dataset):
         for row, (emotion, pixel_text, usage) in _body(
             find(self, raw, "fer2013.csv", "fer2013/fer2013.csv"), _COLUMNS, skip
         ):
-            record_id, label, pixels = f"fer{row:07d}", whole(emotion), _pixels(pixel_text)
+            record_id, label, pixels = f"fer{row:07d}", parse_int(emotion), _pixels(pixel_text)
             if label is None or label >= len(_EMOTION) or pixels is None or usage not in _SPLIT:
                 skip("malformed row", record_id)
                 continue
@@ -77,7 +77,7 @@ class Fer2013(Dataset):
                         f"row {row} has usage {votes[row][0]!a} in fer2013new.csv but {usage!a} in fer2013.csv: the "
                         "rows of the two files correspond by line number, and one file was changed"
                     )
-                elected = majority([count for cell in votes[row][2:] if (count := whole(cell)) is not None])
+                elected = majority([count for cell in votes[row][2:] if (count := parse_int(cell)) is not None])
                 if elected is None:
                     skip("no majority for one of the 8 expressions", record_id)
                     continue

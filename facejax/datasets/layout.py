@@ -163,7 +163,7 @@ def table(path: pathlib.Path, skip: Skips, *columns: str, delimiter: str = ",") 
         raise ValueError(f"{path}: empty, expected a table with the columns {', '.join(columns)}")
 
 
-def agreed(labels: Iterable[tuple[str, int]], skip: Skips, kind: str) -> dict[str, int]:
+def consistent_labels(labels: Iterable[tuple[str, int]], skip: Skips, kind: str) -> dict[str, int]:
     """Label by name, in the order of first mention; names with contradictory rows are counted and skipped.
 
     Args:
@@ -193,12 +193,12 @@ def chosen(names: pathlib.Path | Iterable[str] | None, skip: Skips) -> set[str] 
     return None if names is None else set(names)
 
 
-def whole(text: str) -> int | None:
+def parse_int(text: str) -> int | None:
     """Parses 1 to 9 ASCII digits; None for anything else (``int`` would accept ``1_0`` and ``٣``)."""
     return int(text) if _WHOLE_NUMBER.fullmatch(text) else None
 
 
-def decimal(text: str) -> float | None:
+def parse_float(text: str) -> float | None:
     """Parses a number within `LARGEST`; None for anything else (``float`` would accept ``nan``)."""
     number = float(text) if _DECIMAL.fullmatch(text) else None
     return number if number is not None and abs(number) <= LARGEST else None

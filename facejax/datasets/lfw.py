@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from facejax.data.records import Record
 from facejax.datasets import tfds_folder
-from facejax.datasets.layout import Skips, chosen, find, lines, where_to_get, whole
+from facejax.datasets.layout import Skips, chosen, find, lines, parse_int, where_to_get
 from facejax.datasets.registry import Dataset, register_dataset
 
 _PLACES = ("lfw", "lfw_funneled", "lfw-funneled", "lfw-deepfunneled", "lfw_deepfunneled", ".")
@@ -86,7 +86,7 @@ class Lfw(Dataset):
         size, pairs, places = 0, [], itertools.count()
         for place, line in lines(path, skip):
             cells = line.split()
-            numbers = [whole(cell) for cell in cells]
+            numbers = [parse_int(cell) for cell in cells]
             if not size:
                 size = 2 * (numbers[1] or 0) if len(numbers) == 2 else 0
                 if not size:

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 
 from facejax.datasets.registry import Dataset
-from facejax.naming import nearest
+from facejax.naming import did_you_mean
 
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -31,7 +31,7 @@ def parse_options(reader: Dataset, texts: Mapping[str, str]) -> dict[str, object
     parsed = {}
     for name, text in texts.items():
         if name not in known:
-            raise ValueError(f"{reader.name} has no option {name!r}{nearest(name, known)}")
+            raise ValueError(f"{reader.name} has no option {name!r}{did_you_mean(name, known)}")
         try:
             parsed[name] = _value(text, hints[name])
         except ValueError as error:

@@ -61,7 +61,7 @@ def describe_detector(detector: object) -> str:
     return f"{type(detector).__name__}({', '.join(sorted(words))})"
 
 
-def code_of(reader: Dataset, detector: object | None) -> dict[str, str]:
+def code_versions(reader: Dataset, detector: object | None) -> dict[str, str]:
     """Versions of the code that turns photos into stored crops: hashes of source files, versions of libraries.
 
     A preparation begun by different code is not resumed: its crops would be a mixture of two versions.

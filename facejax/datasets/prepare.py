@@ -30,7 +30,7 @@ from facejax.data.sheets import write_contact_sheets
 from facejax.data.tfrecord import TFRecordSource
 from facejax.datasets.chunks import Detector, find_and_cut, load_and_cut, load_photos, write_chunk
 from facejax.datasets.crops import CropSettings, Outcome, load_photo
-from facejax.datasets.plan import code_of, make_plan
+from facejax.datasets.plan import code_versions, make_plan
 from facejax.datasets.registry import Dataset, get_dataset
 from facejax.datasets.summary import LISTS, Progress, describe_summary, summarise
 from facejax.datasets.survey import Survey, by_chunk, read_records, survey
@@ -56,7 +56,7 @@ class Preparation:
         settings: How faces are cropped.
         survey: What the reader yields.
         plan: All settings and photos; stored with the finished dataset.
-        code: Versions of the code that began it, from `plan.code_of`.
+        code: Versions of the code that began it, from `plan.code_versions`.
         store: The chunks.
         log: Receives lines of progress; None on another machine.
     """
@@ -169,7 +169,7 @@ def plan_preparation(
         if choices and word not in choices:
             raise ValueError(f"{field.name} must be one of {', '.join(choices)}, not {word!r}")
     settings = CropSettings(crop=crop or reader.default_crop, margin=margin, align=align, **crop_settings)  # pyright: ignore
-    options = {key: _readable_again(value) for key, value in (reader_options or {}).items()}
+    options = {key: _reiterable(value) for key, value in (reader_options or {}).items()}
     raw = None if raw is None else pathlib.Path(raw)
     if raw is not None and not raw.is_dir():
         raise ValueError(f"--raw {raw} is not a folder; it must contain {name} as published at {reader.url}")
@@ -183,10 +183,10 @@ def plan_preparation(
     plan = make_plan(reader, settings, options, found, num_shards, used)
     store = ChunkedShards(final, name, found.photos, num_shards)
     log = log or partial(print, file=sys.stderr, flush=True)
-    return Preparation(reader, raw, options, settings, found, plan, code_of(reader, used), store, log)
+    return Preparation(reader, raw, options, settings, found, plan, code_versions(reader, used), store, log)
 
 
-def _readable_again(value: object) -> object:
+def _reiterable(value: object) -> object:
     """An option's value in a form that is the same in every process and can be iterated repeatedly."""
     if isinstance(value, Set):
         return sorted(value)

@@ -18,13 +18,13 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
 from facejax.data.records import Record
-from facejax.naming import nearest
+from facejax.naming import did_you_mean
 from facejax.tasks import TASKS
 
 Crop = Literal["mtcnn", "centre", "annotation", "none"]
 CROPS = typing.get_args(Crop)
 # Modules of this package that are not datasets.
-MACHINERY = frozenset(
+NON_DATASET_MODULES = frozenset(
     {"registry", "layout", "options", "survey", "plan", "crops", "chunks", "prepare", "beam", "summary", "tfds_folder"}
 )
 
@@ -119,7 +119,7 @@ def register_dataset(reader: type[Dataset]) -> type[Dataset]:
 def list_datasets() -> list[str]:
     """Sorted names of all datasets; imports none of their readers."""
     modules = {module.name for module in pkgutil.iter_modules([str(pathlib.Path(__file__).parent)])}
-    return sorted((modules - MACHINERY) | set(_registered))
+    return sorted((modules - NON_DATASET_MODULES) | set(_registered))
 
 
 def get_dataset(name: str) -> Dataset:
@@ -131,14 +131,14 @@ def get_dataset(name: str) -> Dataset:
     if name not in _registered:
         names = list_datasets()
         if name not in names:
-            raise ValueError(f"no dataset is called {name!r}{nearest(name, names)}")
+            raise ValueError(f"no dataset is called {name!r}{did_you_mean(name, names)}")
         importlib.import_module(f"{__package__}.{name}")
         if name not in _registered:
             raise RuntimeError(f"{__package__}.{name} registers no dataset of that name")
     return _registered[name]
 
 
-def is_whole(name: str, split: str, photos: Mapping[str, int]) -> bool:
+def is_complete(name: str, split: str, photos: Mapping[str, int]) -> bool:
     """Whether a prepared split has about as many photos as were published, so that results on it are comparable.
 
     Up to 5 % may be missing: preparation skips photos without a face and unreadable ones. False if no number is

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from facejax.data.records import Record
-from facejax.datasets.layout import Skips, agreed, find, lines, whole
+from facejax.datasets.layout import Skips, consistent_labels, find, lines, parse_int
 from facejax.datasets.registry import Dataset, register_dataset
 from facejax.tasks import GROUP_EMOTION
 
@@ -44,7 +44,7 @@ class Vgaf(Dataset):
         for split, name in _SPLITS.items():
             listing = find(self, raw, f"{name}_labels.txt")
             folder = find(self, raw, name)
-            for clip, label in agreed(_labels(listing, skip), skip, "clip").items():
+            for clip, label in consistent_labels(_labels(listing, skip), skip, "clip").items():
                 path = skip.listed(folder, clip)
                 if path is None:
                     continue
@@ -60,7 +60,7 @@ def _labels(listing: pathlib.Path, skip: Skips) -> Iterator[tuple[str, int]]:
         cells = line.split()
         if cells == _HEADER:
             continue
-        label = whole(cells[1]) if len(cells) == 2 else None
+        label = parse_int(cells[1]) if len(cells) == 2 else None
         if label is None or not 1 <= label <= len(GROUP_EMOTION):
             skip("malformed row", place)
             continue

@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from facejax.data.records import Record
-from facejax.datasets.layout import Skips, decimal, find, lines
+from facejax.datasets.layout import Skips, find, lines, parse_float
 from facejax.datasets.registry import Dataset, register_dataset
 from facejax.tasks import GENDER
 
@@ -153,7 +153,7 @@ class _Annotations:
                 text = file.read(end - start).decode(errors="replace")
             for row in text.splitlines():
                 name, *cells = row.replace('"', "").split(",")
-                numbers = [decimal(cell.strip()) for cell in cells]
+                numbers = [parse_float(cell.strip()) for cell in cells]
                 if len(numbers) != self._width or None in numbers:
                     skip(f"malformed row of {self._path.name}", row)
                     continue

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from facejax.data.records import Record
-from facejax.datasets.layout import Skips, chosen, decimal, find, rows, where_to_get
+from facejax.datasets.layout import Skips, chosen, find, parse_float, rows, where_to_get
 from facejax.datasets.registry import Dataset, register_dataset
 
 _LISTING = ".labeled_faces.txt"
@@ -47,7 +47,7 @@ class YouTubeFaces(Dataset):
         names = [name for name in self.names(raw) if wanted is None or name in wanted]
         for identity, name in enumerate(names):
             for place, cells in rows(root / f"{name}{_LISTING}", skip):
-                numbers = [decimal(cell) for cell in cells[2:6]]
+                numbers = [parse_float(cell) for cell in cells[2:6]]
                 x, y, width, height = [*(n for n in numbers if n is not None), None, None, None, None][:4]
                 if len(cells) < 6 or x is None or y is None or width is None or height is None:
                     skip("malformed row", place)

@@ -5,12 +5,12 @@ The detector is imported lazily, because worker processes only cut out crops, wh
 
 from typing import TYPE_CHECKING, Any
 
-from facejax.detect.align import align_eyes, centre_crop, crop_face, cutter, warp_five_points
+from facejax.detect.align import align_eyes, centre_crop, crop_face, make_cropper, warp_five_points
 
 if TYPE_CHECKING:
     from facejax.detect.mtcnn import MTCNN, Detections
 
-__all__ = ["MTCNN", "Detections", "align_eyes", "centre_crop", "crop_face", "cutter", "warp_five_points"]
+__all__ = ["MTCNN", "Detections", "align_eyes", "centre_crop", "crop_face", "make_cropper", "warp_five_points"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from facejax.naming import nearest
+from facejax.naming import did_you_mean
 
 # Eyes, nose and mouth corners (x, y) in a face of 112 pixels: ArcFace's template (Deng et al. 2019; insightface).
 _TEMPLATE = np.array(
@@ -115,7 +115,7 @@ def warp_five_points(
     return np.asarray(cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR))
 
 
-def cutter(name: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+def make_cropper(name: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
     """The cropping function (image, bbox, landmarks) -> crop of a `facejax.protocol_config.DetectionConfig`.
 
     Args:
@@ -130,5 +130,5 @@ def cutter(name: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarr
         "five_points": lambda image, bbox, landmarks: warp_five_points(image, landmarks),
     }
     if name not in cuts:
-        raise ValueError(f"no face crop is called {name!r}{nearest(name, cuts)}")
+        raise ValueError(f"no face crop is called {name!r}{did_you_mean(name, cuts)}")
     return cuts[name]

@@ -66,7 +66,7 @@ class FairnessResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for report.json; None for nan."""
-        return plain(dataclasses.asdict(self))
+        return to_jsonable(dataclasses.asdict(self))
 
     def markdown(self, percent: bool = True) -> list[str]:
         """Lines of a Markdown table; `percent` for fractions."""
@@ -90,12 +90,12 @@ class FairnessResult:
         return lines
 
 
-def plain(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """Nested values in JSON form: lists for tuples, None for nan."""
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_jsonable(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from facejax.atomic import whole_file
+from facejax.atomic import atomic_file
 from facejax.data.source import FaceSource
 from facejax.decoding import expected_age
 from facejax.evals.calibration import CalibrationResult, draw_reliability
 from facejax.evals.classification import ClassificationResult
-from facejax.evals.tasks import AgeResult, RankResult, RegressionResult, TaskResult, in_words
+from facejax.evals.tasks import AgeResult, RankResult, RegressionResult, TaskResult, format_result
 from facejax.tasks import Task
 
 CROPS = 48
@@ -22,7 +22,7 @@ def draw_result(path: pathlib.Path, task: Task, results: dict[str, TaskResult]) 
 
     figure = matplotlib.figure.Figure(figsize=(13, 6), layout="constrained")
     for axes, (name, result) in zip(figure.subplots(1, 2), results.items(), strict=True):
-        axes.set_title(f"{name} epoch: {in_words(result)}", fontsize=9)
+        axes.set_title(f"{name} epoch: {format_result(result)}", fontsize=9)
         if isinstance(result, ClassificationResult):
             _draw_confusion(axes, task, result)
         elif isinstance(result, RankResult):
@@ -147,5 +147,5 @@ def _smooth(values: list[float], width: int) -> np.ndarray:
 
 
 def _save(figure: Any, path: pathlib.Path) -> None:
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=110)

@@ -16,9 +16,9 @@ from facejax.decoding import expected_age
 from facejax.evals.bootstrap import accuracy_interval, interval95, person_clusters, resample
 from facejax.evals.calibration import CalibrationResult, reliability
 from facejax.evals.classification import ClassificationResult, seven_from_eight, without_contempt
-from facejax.evals.fairness import FairnessResult, attribute_groups, by_group, plain
+from facejax.evals.fairness import FairnessResult, attribute_groups, by_group, to_jsonable
 from facejax.evals.figures import draw_calibration, draw_crops, draw_curves, draw_result
-from facejax.evals.tasks import TaskResult, evaluate_task, in_words
+from facejax.evals.tasks import TaskResult, evaluate_task, format_result
 from facejax.tasks import EMOTION8, Task
 
 
@@ -97,7 +97,7 @@ def write_report(
         **dataclasses.asdict(config.paper),
         "comparable": comparable,
     }
-    write_atomically(workdir / "report.json", (json.dumps(plain(report), indent=2) + "\n").encode())
+    write_atomically(workdir / "report.json", (json.dumps(to_jsonable(report), indent=2) + "\n").encode())
     write_atomically(workdir / "report.md", _markdown(report, tasks, results, groups, config).encode())
     draw_curves(workdir / "curves.png", history)
     for task in tasks:
@@ -106,7 +106,7 @@ def write_report(
             draw_calibration(workdir / f"{task.name}_calibration.png", calibrations[task.name])
         scores, labels = kept["best"][f"scores/{task.name}"], kept["best"][f"labels/{task.name}"]
         draw_crops(workdir / f"{task.name}_crops.png", task, source, scores, labels)
-    return plain(report)
+    return to_jsonable(report)
 
 
 def _by_groups(
@@ -119,7 +119,7 @@ def _by_groups(
     """The task's accuracy, or error in years, by each attribute of people in the dataset; none for other tasks."""
     if task.kind not in ("categorical", "binary", "age"):
         return []
-    name, values, readable = _judged(task, scores, labels)
+    name, values, readable = _metric_values(task, scores, labels)
     return [
         by_group(
             name,
@@ -134,7 +134,7 @@ def _by_groups(
     ]
 
 
-def _judged(task: Task, scores: np.ndarray, labels: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
+def _metric_values(task: Task, scores: np.ndarray, labels: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
     """(name of the metric, its value for each record, which records count)."""
     readable = np.isfinite(scores).all(axis=1) & (labels >= 0)
     scores = np.where(readable[:, None], scores, 1)
@@ -147,7 +147,7 @@ def _by_person(task: Task, scores: np.ndarray, labels: np.ndarray, persons: np.n
     """Interval of the accuracy, or error in years, by bootstrap over people, whose photos are not independent."""
     if task.kind not in ("categorical", "binary", "age"):
         return {}
-    _, values, readable = _judged(task, scores, labels)
+    _, values, readable = _metric_values(task, scores, labels)
     records, whose = np.flatnonzero(readable), persons[readable]
     if task.kind == "age":
         interval = interval95(resample(lambda drawn: float(values[drawn].mean()), records, whose))
@@ -182,13 +182,13 @@ def _markdown(
     for task in tasks:
         for name in ("best", "last"):
             result = results[name][task.name]
-            lines.append(f"| {task.name} | {name} ({report[name]['epoch']}) | {result.n} | {in_words(result)} |")
+            lines.append(f"| {task.name} | {name} ({report[name]['epoch']}) | {result.n} | {format_result(result)} |")
     lines += [
         "",
         f"The best epoch was selected by the best {chosen_by} of {first.name} on this same split, so its results are "
         "optimistic; those of the last epoch are not.",
         "",
-        *_constant(tasks, results),
+        *_constant_predictions(tasks, results),
     ]
     if paper["row"]:
         numbers = [f"{first.name} {paper['accuracy']:.2f} %"] if paper["accuracy"] else []
@@ -219,7 +219,7 @@ def _markdown(
     return "\n".join(lines)
 
 
-def _constant(tasks: Sequence[Task], results: dict[str, dict[str, TaskResult]]) -> list[str]:
+def _constant_predictions(tasks: Sequence[Task], results: dict[str, dict[str, TaskResult]]) -> list[str]:
     """A warning for each epoch that predicts one class for every record, which looks like skill if it is frequent."""
     lines = []
     for task in tasks:

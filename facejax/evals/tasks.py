@@ -165,7 +165,7 @@ def selection_value(task: Task, result: TaskResult, select: Literal["accuracy", 
     return metrics["accuracy"]
 
 
-def in_words(result: TaskResult) -> str:
+def format_result(result: TaskResult) -> str:
     """The metrics in one line: fractions in percent, ages in years, and n; only n if it is 0."""
     if not result.n:
         return "no records (n=0)"

@@ -17,7 +17,7 @@ from facejax.export.mtcnn import CASCADE, mtcnn_networks
 from facejax.export.network import Network, face_network, file_stem
 from facejax.inference import LoadedModel
 from facejax.models.depthwise import Implementation
-from facejax.weights.folders import whole_folder
+from facejax.weights.folders import atomic_folder
 
 MANIFEST = "manifest.json"
 _DETECTOR_CARD = "mtcnn.md"
@@ -60,7 +60,7 @@ def export_bundle(
         dataclasses.replace(face_network(model, depthwise), name=stem)
         for model, stem in zip(models, stems, strict=True)
     ]
-    with whole_folder(pathlib.Path(directory), MANIFEST, "detector", *_files_of(directory)) as folder:
+    with atomic_folder(pathlib.Path(directory), MANIFEST, "detector", *_files_of(directory)) as folder:
         detector = {}
         for network in mtcnn_networks():
             detector[network.name] = _entry(network, folder, suffix, export, faces)
@@ -87,7 +87,13 @@ def _files_of(directory: str | os.PathLike) -> list[str]:
         files = [entry["file"] for entry in networks]
         cards = [_DETECTOR_CARD, *(entry["card"] for entry in manifest["models"])]
         return [*files, *(f"{file}.json" for file in files), *cards]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # `whole_folder` then decides what to do with it
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # `atomic_folder` then decides what to do with it
         return []
 
 

@@ -15,7 +15,7 @@ from facejax.export.onnx import export_onnx
 from facejax.export.orbax import export_orbax
 from facejax.export.stablehlo import export_stablehlo
 from facejax.inference import LoadedModel
-from facejax.naming import nearest
+from facejax.naming import did_you_mean
 
 
 def export_models(
@@ -40,7 +40,7 @@ def export_models(
     """
     directory = pathlib.Path(directory)
     if format_ not in FORMATS:
-        raise ValueError(f"no format {format_!r}{nearest(format_, FORMATS)}")
+        raise ValueError(f"no format {format_!r}{did_you_mean(format_, FORMATS)}")
     if format_ == "orbax":
         stems = unique_stems(models)
         return {stem: export_orbax(model, directory / stem, faces) for stem, model in zip(stems, models, strict=True)}

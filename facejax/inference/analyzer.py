@@ -144,7 +144,7 @@ class FaceAnalyzer:
     def faces(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
         """Returns a list of faces for each decoded photo, uint8 RGB (height, width, 3); all photos form one batch."""
         found = self.detector.detect(images)
-        found = [photo[inside(photo, *image.shape[:2])] for photo, image in zip(found, images, strict=True)]
+        found = [photo[boxes_inside(photo, *image.shape[:2])] for photo, image in zip(found, images, strict=True)]
         attributes = self._attributes(images, found)
         return [
             [
@@ -184,7 +184,7 @@ def _values(attribute: str, prediction: Any, labels: dict[str, tuple[str, ...]])
     return {attribute: Classification(dict(named))}
 
 
-def inside(found: Detections, height: int, width: int) -> Bool[np.ndarray, " faces"]:
+def boxes_inside(found: Detections, height: int, width: int) -> Bool[np.ndarray, " faces"]:
     """Which boxes contain a whole pixel of a photo of this size, (n,) bool; the regression may push one outside."""
     low = np.trunc(np.maximum(found.bboxes[:, :2], 0))
     high = np.trunc(np.minimum(found.bboxes[:, 2:], [width, height]))

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from facejax.cards.card import model_card, read_card
 from facejax.decoding import expected_age, probabilities
 from facejax.models import FaceModel, PretrainedCfg, list_models, model_from_cfg
-from facejax.naming import nearest
+from facejax.naming import did_you_mean
 from facejax.preprocessing import Preprocessing
 from facejax.tasks import TASKS
 from facejax.weights.checkpoint import load_inference_checkpoint
@@ -24,9 +24,9 @@ from facejax.weights.convert import load_published
 # Any number of faces runs in batches of these sizes, the last one padded, so that nothing is recompiled.
 BATCH_SIZES = (1, 4, 16, 64)
 # Descriptive fields of a `PretrainedCfg`, which do not affect the results.
-_WORDS_ALONE = {"source", "licence", "training_data", "notes"}
+_DESCRIPTIVE_FIELDS = {"source", "licence", "training_data", "notes"}
 # Fields added later, with the values that were implied before: omitted from the digest to keep old digests valid.
-_LATER = {"global_pool": "avg"}
+_IMPLIED_DEFAULTS = {"global_pool": "avg"}
 
 
 class LoadedModel:
@@ -53,7 +53,7 @@ class LoadedModel:
         cfg = {
             key: value
             for key, value in self.cfg.to_dict().items()
-            if key not in _WORDS_ALONE and (key, value) not in _LATER.items()
+            if key not in _DESCRIPTIVE_FIELDS and (key, value) not in _IMPLIED_DEFAULTS.items()
         }
         digest = hashlib.sha256(json.dumps(cfg, sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
@@ -98,7 +98,7 @@ class LoadedModel:
         if task in self.cfg.labels:
             return tuple(self.cfg.labels[task])
         if task not in TASKS:
-            raise KeyError(f"no task {task!r}{nearest(task, TASKS)}")
+            raise KeyError(f"no task {task!r}{did_you_mean(task, TASKS)}")
         return TASKS[task].labels
 
     def features(self, faces: Sequence[np.ndarray] | np.ndarray) -> Float[np.ndarray, "n features"]:
@@ -157,7 +157,7 @@ def load_model(name_or_dir: str | os.PathLike) -> LoadedModel:
         variables, cfg = load_published(name)
     else:
         raise FileNotFoundError(
-            f"no folder {name!r} and no published weights of that name{nearest(name, published)}. The name of an "
+            f"no folder {name!r} and no published weights of that name{did_you_mean(name, published)}. The name of an "
             "architecture alone has no weights: train it (experiments/run.py), or convert a file "
             "(tools/convert_weights.py FORMAT FILE --out DIR)"
         )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 # Attribute of a face -> its name in dicts and tables.
-WORDS = {
+OUTPUT_NAMES = {
     "age": "perceived_age",
     "gender": "perceived_gender",
     "ethnicity": "perceived_ethnicity",
@@ -93,7 +93,7 @@ class Face:
         return self.features / max(float(np.linalg.norm(self.features)), 1e-12)
 
     def to_dict(self, *, embedding: bool = False) -> dict[str, Any]:
-        """A JSON-serialisable dict; names as in `WORDS`, fields that are None are omitted.
+        """A JSON-serialisable dict; names as in `OUTPUT_NAMES`, fields that are None are omitted.
 
         Args:
             embedding: Whether to include the embedding, as a list of numbers. It identifies a person: leave it out
@@ -107,7 +107,7 @@ class Face:
             },
             "score": self.score,
         }
-        for field, word in WORDS.items():
+        for field, word in OUTPUT_NAMES.items():
             value = getattr(self, field)
             if value is not None:
                 result[word] = value.to_dict() if isinstance(value, Classification) else value
@@ -146,7 +146,7 @@ def flat_row(face: Mapping[str, Any]) -> dict[str, Any]:
     row["score"] = face["score"]
     for name, (x, y) in face["landmarks"].items():
         row |= {f"{name}_x": x, f"{name}_y": y}
-    for word in WORDS.values():
+    for word in OUTPUT_NAMES.values():
         value = face.get(word)
         if isinstance(value, Mapping):
             row[word] = value["label"]

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from facejax.inference.drawing import draw_faces
 from facejax.inference.results import Classification, Face
 from facejax.inference.tracking import FaceTracker
-from facejax.video.frames import Frame, file_name
+from facejax.video.frames import Frame, ffmpeg_path
 from facejax.video.smoothing import ExponentialSmoother
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class VideoWriter:
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._size = image.shape[1] // 2 * 2, image.shape[0] // 2 * 2
-            name, kind = file_name(self._partial), cv2.VideoWriter.fourcc(*"mp4v")
+            name, kind = ffmpeg_path(self._partial), cv2.VideoWriter.fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(name, kind, self._fps, self._size)
             if not self._writer.isOpened():
                 raise ValueError(f"OpenCV cannot write a video of {self._size} to {self._partial}")

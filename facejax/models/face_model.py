@@ -16,7 +16,7 @@ from facejax.models.depthwise import Implementation
 from facejax.models.layers import Backbone, Dtype, GlobalPool, kernel_init, kernel_std
 from facejax.models.pretrained import PretrainedCfg
 from facejax.models.registry import create_backbone
-from facejax.naming import nearest
+from facejax.naming import did_you_mean
 from facejax.tasks import TASKS
 
 
@@ -151,13 +151,13 @@ def create_model(
         ValueError: For an unknown network, task or pooling, or a task without a number of outputs.
     """
     if global_pool not in get_args(GlobalPool):
-        raise ValueError(f"no pooling called {global_pool!r}{nearest(global_pool, get_args(GlobalPool))}")
+        raise ValueError(f"no pooling called {global_pool!r}{did_you_mean(global_pool, get_args(GlobalPool))}")
     num_classes = dict(num_classes or {})
     tasks = tuple(dict.fromkeys((*tasks, *num_classes)))
     shared_hidden = tuple(shared_hidden)
     for task in (*tasks, *shared_hidden):
         if task not in TASKS:
-            raise ValueError(f"no task called {task!r}{nearest(task, TASKS)}")
+            raise ValueError(f"no task called {task!r}{did_you_mean(task, TASKS)}")
         fixed = TASKS[task].num_outputs
         if fixed and num_classes.get(task, fixed) != fixed:
             raise ValueError(f"task {task!r} has {fixed} outputs, got num_classes={{{task!r}: {num_classes[task]}}}")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from facejax.models.layers import GlobalPool
-from facejax.naming import nearest
+from facejax.naming import did_you_mean
 from facejax.preprocessing import Interpolation, Preprocessing
 
 
@@ -66,7 +66,7 @@ class PretrainedCfg:
             known = {field.name for field in dataclasses.fields(kind)}
             for name in given:
                 if name not in known:
-                    raise ValueError(f"{kind.__name__} has no field {name!r}{nearest(name, known)}")
+                    raise ValueError(f"{kind.__name__} has no field {name!r}{did_you_mean(name, known)}")
         if "architecture" not in values:
             raise ValueError(f"PretrainedCfg needs 'architecture', got {sorted(values)}")
         preprocessing = {key: _tuples(value) for key, value in values.pop("preprocessing", {}).items()}
@@ -110,7 +110,7 @@ def pretrained_cfg(name: str) -> PretrainedCfg:
         ValueError: If there is none; the message suggests the closest name.
     """
     if name not in CFGS:
-        raise ValueError(f"no weights or model called {name!r}{nearest(name, CFGS)}")
+        raise ValueError(f"no weights or model called {name!r}{did_you_mean(name, CFGS)}")
     return CFGS[name]
 
 

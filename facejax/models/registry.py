@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from facejax.models.layers import Backbone
 from facejax.models.pretrained import CFGS, PretrainedCfg
-from facejax.naming import nearest
+from facejax.naming import did_you_mean
 
 _CONSTRUCTORS: dict[str, Callable[..., Backbone]] = {}
 
@@ -57,5 +57,5 @@ def create_backbone(name: str, **kwargs) -> Backbone:
     """
     architecture = name.partition(".")[0]
     if architecture not in _CONSTRUCTORS:
-        raise ValueError(f"no model called {architecture!r}{nearest(architecture, _CONSTRUCTORS)}")
+        raise ValueError(f"no model called {architecture!r}{did_you_mean(architecture, _CONSTRUCTORS)}")
     return _CONSTRUCTORS[architecture](**kwargs)

@@ -126,7 +126,7 @@ def matmul_rate(dtype: str) -> float:
     return 2 * 2048**3 / best
 
 
-def in_words(plan: Plan, num_train: int, flops_per_second: float) -> str:
+def format_plan(plan: Plan, num_train: int, flops_per_second: float) -> str:
     """The plan as lines of text."""
     count = sum(plan.parameters.values())
     lines = [

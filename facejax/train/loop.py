@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from facejax.atomic import whole_file
+from facejax.atomic import atomic_file
 from facejax.config import Config, StageConfig
 from facejax.data.loader import Batch, array_loader, eval_batches, train_loader
 from facejax.data.source import FaceSource
-from facejax.evals.tasks import evaluate_task, in_words, selection_value
+from facejax.evals.tasks import evaluate_task, format_result, selection_value
 from facejax.train import parallel
 from facejax.train.checkpoint import Checkpointer, explain_full_disk
 from facejax.train.meter import Meter
@@ -170,7 +170,7 @@ class _Stage:
             config.loss,
             parallel.axis_name(config.parallel),
             config.accumulate,
-            parallel.joins_weights(config.sharding),
+            parallel.should_join_weights(config.sharding),
         )
         self.placement = parallel.place(functions, config.parallel, parallel.data_mesh(), config.sharding)
 
@@ -325,7 +325,7 @@ class _Stage:
         if wrong := int((~np.logical_and.reduce(finite) & (mask > 0)).sum()):
             raise NonFiniteLossError(
                 f"the network's output for {source.name} is not finite (in {wrong} of {len(source)} records) in the "
-                f"{self.name} stage; {self._mend()}"
+                f"{self.name} stage; {self._hint()}"
             )
         return found
 
@@ -341,12 +341,12 @@ class _Stage:
         for name, words in (("loss", "the loss"), ("grad_norm", "the norm of the gradient")):
             if not math.isfinite(values[name]):
                 raise NonFiniteLossError(
-                    f"{words} is {values[name]} at step {step} ({self.name} stage); {self._mend()}"
+                    f"{words} is {values[name]} at step {step} ({self.name} stage); {self._hint()}"
                 )
         self.log.write(step, phase="train", stage=self.name, **values)
         meter.update(values, pending.device_seconds.result(), pending.input_seconds)
 
-    def _mend(self) -> str:
+    def _hint(self) -> str:
         return (
             f"the last good checkpoint is kept in {self.setup.workdir / 'checkpoints'}. Try a lower "
             f"--config.stages.{self.name}.lr (currently {self.stage.lr}), in another --workdir"
@@ -381,7 +381,7 @@ class _Stage:
             progress.stage_step // self.steps_per_epoch,
             self.stage.epochs,
             setup.config.data.eval_split,
-            "; ".join(f"{task} {in_words(result)}" for task, result in results.items()),
+            "; ".join(f"{task} {format_result(result)}" for task, result in results.items()),
             " (best so far)" if is_best else "",
             time.monotonic() - started,
         )
@@ -392,9 +392,9 @@ class _Stage:
         if jax.process_index() == 0:
             variables = jax.device_get(variables)
             if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables)):
-                raise NonFiniteLossError(f"a weight or statistic is not finite at step {step}; {self._mend()}")
+                raise NonFiniteLossError(f"a weight or statistic is not finite at step {step}; {self._hint()}")
             save_inference_checkpoint(self.setup.workdir / name, variables, self.setup.cfg)
             arrays: dict[str, Any] = {f"scores/{task}": values for task, values in scores.items()}
             arrays |= {f"labels/{task}": values for task, values in self.setup.eval_labels.items()}
-            with whole_file(self.setup.workdir / f"scores_{name}.npz") as file:
+            with atomic_file(self.setup.workdir / f"scores_{name}.npz") as file:
                 np.savez(file, step=step, epoch=self.progress.epoch, **arrays)

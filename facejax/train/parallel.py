@@ -31,7 +31,7 @@ COMPILER_OPTIONS = {"xla_allow_excess_precision": False}
 # Smaller arrays are replicated: gathering one costs more than its memory is worth, and SAM joins them.
 MIN_SHARDED_ELEMENTS = JOINED_BELOW
 
-Sharing = Literal["none", "optimizer", "full"]
+ShardingMode = Literal["none", "optimizer", "full"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def shared_out(mesh: Mesh, leaf: Any) -> NamedSharding:
+def leaf_sharding(mesh: Mesh, leaf: Any) -> NamedSharding:
     """The sharding of an array that is split equally over the devices, along the longest axis that divides evenly.
 
     An array without such an axis, or a small one, is replicated.
@@ -100,14 +100,14 @@ def shared_out(mesh: Mesh, leaf: Any) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "data"))
 
 
-def state_shardings(state: TrainState, mesh: Mesh, sharing: Sharing) -> TrainState:
+def state_shardings(state: TrainState, mesh: Mesh, sharing: ShardingMode) -> TrainState:
     """The sharding of every leaf of a state: replicated or split over the devices (`Config.sharding`)."""
     whole = jax.tree.map(lambda _: replicated(mesh), state)
     changes = {}
     if sharing != "none":
-        changes["opt_state"] = jax.tree.map(lambda leaf: shared_out(mesh, leaf), state.opt_state)
+        changes["opt_state"] = jax.tree.map(lambda leaf: leaf_sharding(mesh, leaf), state.opt_state)
     if sharing == "full":
-        changes["params"] = jax.tree.map(lambda leaf: shared_out(mesh, leaf), state.params)
+        changes["params"] = jax.tree.map(lambda leaf: leaf_sharding(mesh, leaf), state.params)
     return dataclasses.replace(whole, **changes)
 
 
@@ -116,7 +116,7 @@ def axis_name(kind: Literal["jit", "pmap"]) -> str | None:
     return PMAP_AXIS if kind == "pmap" else None
 
 
-def joins_weights(sharing: Sharing) -> bool:
+def should_join_weights(sharing: ShardingMode) -> bool:
     """The `join_weights` to pass to `step.make_step_functions`: True on accelerators with replicated weights.
 
     There many small kernels cost more than their work. On a CPU the step became slower (docs/performance_log.md).
@@ -124,7 +124,9 @@ def joins_weights(sharing: Sharing) -> bool:
     return jax.default_backend() != "cpu" and sharing == "none"
 
 
-def place(functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sharing: Sharing = "none") -> Placement:
+def place(
+    functions: StepFunctions, kind: Literal["jit", "pmap"], mesh: Mesh, sharing: ShardingMode = "none"
+) -> Placement:
     """The functions of a stage on the devices of a mesh.
 
     Args:

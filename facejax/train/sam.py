@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 PyTree = Any
-# Number of elements below which arrays are joined, and therefore never sharded over devices (`parallel.shared_out`).
+# Number of elements below which arrays are joined, and therefore never sharded over devices (`parallel.leaf_sharding`).
 JOINED_BELOW = 4096
 # grad_fn(params, batch_stats, pass_index) -> (gradients, new batch_stats, metrics)
 GradFn = Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, PyTree, PyTree]]

@@ -17,7 +17,7 @@ from facejax.data.transforms import RandomHorizontalFlip, RandomResizedCrop, Res
 from facejax.datasets.registry import get_dataset
 from facejax.models.face_model import FaceModel, abstract_variables, create_model, init_variables
 from facejax.models.pretrained import PretrainedCfg, pretrained_cfg
-from facejax.naming import nearest
+from facejax.naming import did_you_mean
 from facejax.preprocessing import Preprocessing
 from facejax.tasks import TASKS, Task
 from facejax.train.batch_norm import is_folded, restore_batch_norm
@@ -105,7 +105,7 @@ def set_up(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> Set
             "set it to 0 for one output per identity"
         )
     model, cfg, initial = build_model(config, workdir, persons)
-    cfg = dataclasses.replace(cfg, preprocessing=_fed_as_before(workdir, cfg.preprocessing))
+    cfg = dataclasses.replace(cfg, preprocessing=_resumed_preprocessing(workdir, cfg.preprocessing))
     weights = {}
     for task in tasks:
         weights[task.name], line = class_weights(task, train_labels[task.name])
@@ -161,7 +161,7 @@ def trained_tasks(config: Config) -> tuple[Task, ...]:
     heads = (*names, *config.model.keep_heads)
     for name in heads:
         if name not in TASKS:
-            raise ConfigError(f"no task called {name!r}{nearest(name, TASKS)}")
+            raise ConfigError(f"no task called {name!r}{did_you_mean(name, TASKS)}")
         if heads.count(name) > 1:
             raise ConfigError(f"task {name} is named twice in --config.model.tasks and keep_heads")
     if not names:
@@ -258,7 +258,7 @@ def build_model(
     return model, cfg, initial
 
 
-def _fed_as_before(workdir: pathlib.Path, now: Preprocessing) -> Preprocessing:
+def _resumed_preprocessing(workdir: pathlib.Path, now: Preprocessing) -> Preprocessing:
     """The preprocessing that a resumed run started with, in case the defaults have changed; `now` for a new run."""
     if not (workdir / "last" / CFG).is_file():
         return now

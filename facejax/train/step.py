@@ -184,7 +184,7 @@ def make_step_functions(
             normalises its loss and its BatchNorm by its own part of the batch.
         accumulate: Number of microbatches that the backbone processes sequentially (`Config.accumulate`).
         join_weights: Whether SAM treats the trained weights as one vector, whose norm and perturbation take one kernel
-            each instead of one per array. The same gradient up to rounding; see `parallel.joins_weights`.
+            each instead of one per array. The same gradient up to rounding; see `parallel.should_join_weights`.
     """
     apply: Callable[..., Any] = model.apply
 

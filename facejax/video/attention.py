@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 SEQUENCE_NETWORKS = ("attention", "transformer")
-_NEVER = -1e9  # logit of masked frames: their softmax is 0, and finite where all frames are masked
+_MASKED_LOGIT = -1e9  # logit of masked frames: their softmax is 0, and finite where all frames are masked
 _SLOWEST_FRAMES = 256.0  # longest wavelength of the time code, in units of 2 pi frames
 
 
@@ -95,7 +95,7 @@ class FrameAttention(nn.Module):
         drop = nn.Dropout(self.dropout, deterministic=not train)
         tokens = drop(nn.gelu(nn.Dense(self.width, name="project")(features)))
         relevance = nn.Dense(1, name="relevance")(jnp.tanh(nn.Dense(self.width, name="look")(tokens)))
-        weights = nn.softmax(jnp.where(mask, relevance[..., 0], _NEVER), axis=1)
+        weights = nn.softmax(jnp.where(mask, relevance[..., 0], _MASKED_LOGIT), axis=1)
         self.sow("intermediates", "frame_weights", weights)
         return nn.Dense(self.num_classes, name="logits")(drop(jnp.einsum("ct,ctf->cf", weights, tokens)))
 
@@ -150,7 +150,7 @@ def time_code(frames: Int[Array | np.ndarray, "clips frames"], width: int) -> Fl
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-def _direction(weight_decay: float) -> Any:
+def _adamw_without_lr(weight_decay: float) -> Any:
     """AdamW without its learning rate, which is passed to each step."""
     import optax
 
@@ -179,7 +179,7 @@ def train_step(
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"]).mean()
 
     loss, gradient = jax.value_and_grad(loss_fn)(params)
-    updates, optimizer_state = _direction(weight_decay).update(gradient, optimizer_state, params)
+    updates, optimizer_state = _adamw_without_lr(weight_decay).update(gradient, optimizer_state, params)
     return jax.tree.map(lambda p, u: p - rate * u, params, updates), optimizer_state, loss
 
 
@@ -206,4 +206,4 @@ def _initial_state(
     network: FrameAttention | FrameTransformer, weight_decay: float, key: Array, features: Any, frames: Any, mask: Any
 ) -> tuple[Any, Any]:
     params = network.init(key, features, frames, mask, train=False)["params"]
-    return params, _direction(weight_decay).init(params)
+    return params, _adamw_without_lr(weight_decay).init(params)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from facejax.atomic import whole_file
-from facejax.naming import nearest
+from facejax.atomic import atomic_file
+from facejax.naming import did_you_mean
 from facejax.protocol_config import Classifier, DetectionConfig
 from facejax.video.descriptors import Descriptor, describe_clips
 
@@ -68,7 +68,7 @@ class Recipe:
             return RandomForestClassifier(
                 self.trees, max_depth=depth, class_weight=weight, random_state=self.seed, n_jobs=-1
             )
-        raise ValueError(f"no classifier {self.name!r}{nearest(self.name, CLASSIFIERS)}")
+        raise ValueError(f"no classifier {self.name!r}{did_you_mean(self.name, CLASSIFIERS)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +211,7 @@ class ClipClassifier:
             "labels": list(self.labels),
             "source": self.source,
         }
-        with whole_file(pathlib.Path(path)) as file:
+        with atomic_file(pathlib.Path(path)) as file:
             skops.io.dump(content, file)
 
     @classmethod

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float, Int
 
-from facejax.naming import nearest
+from facejax.naming import did_you_mean
 
 STATISTICS = {"mean": np.mean, "max": np.max, "min": np.min, "std": np.std}
 LEVELS = ("frames", "faces_then_frames")
@@ -31,7 +31,7 @@ class Descriptor:
             raise ValueError(f"expected at least one statistic, among {', '.join(STATISTICS)}")
         for name in self.statistics:
             if name not in STATISTICS:
-                raise ValueError(f"no statistic {name!r}{nearest(name, STATISTICS)}")
+                raise ValueError(f"no statistic {name!r}{did_you_mean(name, STATISTICS)}")
         if self.levels not in LEVELS:
             raise ValueError(f"levels must be one of {', '.join(LEVELS)}, got {self.levels!r}")
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int
 
-from facejax.atomic import whole_file
+from facejax.atomic import atomic_file
 from facejax.data.decode import decode_image
 from facejax.video.frames import Frame
 
@@ -82,7 +82,7 @@ class ClipFaces:
     def save(self, path: pathlib.Path) -> None:
         """Writes the clip's faces as ``.npz``, the crops as JPEG (quality 95), atomically."""
         encoded = [_jpeg(crop) for crop in self.crops]
-        with whole_file(path) as file:
+        with atomic_file(path) as file:
             np.savez(
                 file,
                 num_frames=self.num_frames,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from facejax.atomic import whole_file
+from facejax.atomic import atomic_file
 from facejax.video.faces import ClipFaces, Face
 
 # Crops embedded at once; `LoadedModel` splits them into batches for the device.
@@ -82,7 +82,7 @@ class FeatureTable:
 
     def save(self, path: pathlib.Path) -> None:
         """Writes the whole table as ``.npz`` (arrays and text, no pickle), atomically."""
-        with whole_file(path) as file:
+        with atomic_file(path) as file:
             np.savez(
                 file,
                 **{name: getattr(self, name) for name in _COLUMNS},
@@ -118,7 +118,7 @@ class FeatureTable:
         }
         clips = json.dumps([dataclasses.asdict(clip) for clip in self.clips])
         table = pa.table(columns).replace_schema_metadata({"facejax.source": self.source, "facejax.clips": clips})
-        with whole_file(path) as file:
+        with atomic_file(path) as file:
             pyarrow.parquet.write_table(table, file)
 
 

@@ -104,7 +104,7 @@ def mean_rate(path: pathlib.Path | str, *, every: int = 1, seconds: float | int 
         VideoError: It cannot be opened.
     """
     count, first, last = 0, 0.0, 0.0
-    with opened(pathlib.Path(path)) as capture:
+    with open_video(pathlib.Path(path)) as capture:
         for _, time in _grabbed(capture, every, 0):
             if seconds and time > seconds:
                 break
@@ -126,7 +126,7 @@ def array_frames(images: Iterable[np.ndarray], *, fps: float | int = 30, every: 
             yield Frame(index, index / fps, image, 1.0)
 
 
-def file_name(path: pathlib.Path | str) -> Any:
+def ffmpeg_path(path: pathlib.Path | str) -> Any:
     """A path in a form that OpenCV's FFmpeg accepts, whatever characters it has.
 
     It is in bytes, since a name that is not UTF-8 would end the process, and absolute, since in ``talk: 1.mp4`` the
@@ -136,13 +136,13 @@ def file_name(path: pathlib.Path | str) -> Any:
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path) -> Iterator[cv2.VideoCapture]:
+def open_video(path: pathlib.Path) -> Iterator[cv2.VideoCapture]:
     """Opens a video file with FFmpeg only: another of OpenCV's backends decodes a picture before it reports its size.
 
     Raises:
         VideoError: It is not a video that FFmpeg can read.
     """
-    capture = cv2.VideoCapture(file_name(path), cv2.CAP_FFMPEG)
+    capture = cv2.VideoCapture(ffmpeg_path(path), cv2.CAP_FFMPEG)
     try:
         if not capture.isOpened():
             raise VideoError(f"{path} is not a video that OpenCV can open; `ffprobe FILE` shows what it is")
@@ -152,7 +152,7 @@ def opened(path: pathlib.Path) -> Iterator[cv2.VideoCapture]:
 
 
 def _decode(path: pathlib.Path, every: int, per_second: float | int, max_side: int, max_frames: int) -> Iterator[Frame]:
-    with opened(path) as capture:
+    with open_video(path) as capture:
         given = 0
         for index, time in _grabbed(capture, every, per_second):
             whole, image = capture.retrieve()

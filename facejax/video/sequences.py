@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Float, Int
 
-from facejax.atomic import whole_file
+from facejax.atomic import atomic_file
 from facejax.video.attention import SequenceRecipe, apply, initial_state, train_step
 
 # (features (n, D), frame numbers (n,)) of a clip's faces; n may be 0.
@@ -53,7 +53,7 @@ class FittedSequence:
         """Writes ``.npz`` (arrays and JSON text, no pickle), atomically."""
         arrays: dict[str, Any] = flatten_dict({str(repeat): tree for repeat, tree in enumerate(self.params)}, sep="/")
         about = {"format": _FORMAT, "num_classes": self.num_classes, "recipe": dataclasses.asdict(self.recipe)}
-        with whole_file(path) as file:
+        with atomic_file(path) as file:
             np.savez(file, about=np.array(json.dumps(about)), mean=self.mean, std=self.std, **arrays)
 
     @classmethod

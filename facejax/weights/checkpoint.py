@@ -12,9 +12,9 @@ import orbax.checkpoint as ocp
 from facejax.cards.card import CARD, PARTIAL_CARD, model_card, write_card
 from facejax.integrity import MANIFEST, find_damage, write_manifest
 from facejax.models import PretrainedCfg, abstract_variables, model_from_cfg
-from facejax.naming import nearest
+from facejax.naming import did_you_mean
 from facejax.tasks import TASKS
-from facejax.weights.folders import whole_folder
+from facejax.weights.folders import atomic_folder
 from facejax.weights.merge import merge_variables
 
 VARIABLES, CFG = "checkpoint", "model.json"
@@ -34,7 +34,7 @@ def save_inference_checkpoint(
     """
     _check(cfg)
     variables = _fitted(variables, cfg, "variables to be saved")
-    with whole_folder(pathlib.Path(directory), CFG, "architecture", VARIABLES, MANIFEST, CARD, PARTIAL_CARD) as folder:
+    with atomic_folder(pathlib.Path(directory), CFG, "architecture", VARIABLES, MANIFEST, CARD, PARTIAL_CARD) as folder:
         with _checkpointer() as checkpointer:
             # Orbax cannot store empty dicts, such as the batch_stats of a network without BatchNorm.
             checkpointer.save(folder / VARIABLES, {key: tree for key, tree in variables.items() if tree})
@@ -101,7 +101,7 @@ def _check(cfg: PretrainedCfg) -> None:
         )
     for task, labels in cfg.labels.items():
         if task not in TASKS:
-            raise ValueError(f"labels of an unknown task: {task!r}{nearest(task, TASKS)}")
+            raise ValueError(f"labels of an unknown task: {task!r}{did_you_mean(task, TASKS)}")
         expected = len(TASKS[task].labels) or cfg.num_classes.get(task, 0)
         if not all(isinstance(label, str) for label in labels) or len(labels) not in (0, expected):
             raise ValueError(f"labels of {task} are {labels}, expected {expected} names")

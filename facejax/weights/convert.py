@@ -10,10 +10,10 @@ import tempfile
 import urllib.request
 from typing import Any
 
-from facejax.locks import alone_in
+from facejax.locks import exclusive_lock
 from facejax.models import PretrainedCfg, abstract_variables, list_models, model_from_cfg, pretrained_cfg
 from facejax.models.layers import GlobalPool
-from facejax.naming import nearest
+from facejax.naming import did_you_mean
 from facejax.weights import hse_facerec, hsemotion, keras, timm
 from facejax.weights.cache import cache_dir
 from facejax.weights.checkpoint import load_inference_checkpoint, save_inference_checkpoint
@@ -41,7 +41,7 @@ def convert_file(
     """
     path = pathlib.Path(path)
     if format_ not in FORMATS:
-        raise ValueError(f"no format {format_!r}{nearest(format_, FORMATS)}")
+        raise ValueError(f"no format {format_!r}{did_you_mean(format_, FORMATS)}")
     cfg = pretrained_cfg(name or _guess(path))
     sha256 = file_sha256(path)
     if cfg.sha256 and sha256 != cfg.sha256:
@@ -76,12 +76,12 @@ def load_published(name: str, cache: pathlib.Path | str | None = None) -> tuple[
     """
     cfg = pretrained_cfg(name)
     if not cfg.source:
-        raise ValueError(f"no weights are published for {name!r}{nearest(name, list_models(pretrained=True))}")
+        raise ValueError(f"no weights are published for {name!r}{did_you_mean(name, list_models(pretrained=True))}")
     cache = pathlib.Path(cache or cache_dir())
     converted = cache / name / "converted"
     if (kept := _kept(converted, cfg)) is not None:
         return kept
-    with alone_in(cache / name, wait=True):
+    with exclusive_lock(cache / name, wait=True):
         if (kept := _kept(converted, cfg)) is None:  # nor has another process converted it meanwhile
             path = fetch(cfg, cache)
             kept = convert_file(_format(path), path, name)

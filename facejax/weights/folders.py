@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def whole_folder(directory: pathlib.Path, marker: str, key: str, *others: str) -> Iterator[pathlib.Path]:
+def atomic_folder(directory: pathlib.Path, marker: str, key: str, *others: str) -> Iterator[pathlib.Path]:
     """Yields a folder to fill, which replaces `directory` when the block ends without an error.
 
     Args:

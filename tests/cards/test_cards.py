@@ -8,11 +8,11 @@ import pathlib
 import numpy as np
 import pytest
 
-from facejax.cards.card import CARD, commercial, model_card, read_card, tells, write_card
+from facejax.cards.card import CARD, commercial, describe_outputs, model_card, read_card, write_card
 from facejax.cards.detector import TRAINING_DATA
 from facejax.cards.pages import cards_page, licences_page
 from facejax.cards.published import MEASURED
-from facejax.cards.terms import FOLLOWS, data_terms, list_terms
+from facejax.cards.terms import CONSEQUENCES, data_terms, list_terms
 from facejax.datasets.registry import get_dataset, list_datasets
 from facejax.evals.fairness import by_group
 from facejax.inference import load_model
@@ -74,7 +74,7 @@ def test_figures_of_cards_are_those_of_the_results():
     ],
 )
 def test_the_strictest_terms_decide(data, word):
-    assert commercial(PretrainedCfg("mobilenet_v1", training_data=data)) == (word, FOLLOWS[word])
+    assert commercial(PretrainedCfg("mobilenet_v1", training_data=data)) == (word, CONSEQUENCES[word])
 
 
 def test_weights_of_a_file_without_address_are_not_called_trained_here():
@@ -84,9 +84,9 @@ def test_weights_of_a_file_without_address_are_not_called_trained_here():
 
 
 def test_what_an_imagenet_base_tells():
-    assert "nothing about faces" in tells(pretrained_cfg("resnet18.a1_in1k"))
-    assert tells(pretrained_cfg("mobilenet_v1")) == "features only"
-    assert tells(toy_model("age", "emotion7").cfg) == "perceived age, expression (7)"
+    assert "nothing about faces" in describe_outputs(pretrained_cfg("resnet18.a1_in1k"))
+    assert describe_outputs(pretrained_cfg("mobilenet_v1")) == "features only"
+    assert describe_outputs(toy_model("age", "emotion7").cfg) == "perceived age, expression (7)"
 
 
 REPORT = {

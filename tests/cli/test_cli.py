@@ -29,7 +29,7 @@ from facejax.detect import MTCNN, warp_five_points
 from facejax.export import FORMATS
 from facejax.inference import FaceAnalyzer
 from facejax.inference.video import VideoFrame, VideoWriter
-from facejax.locks import LOCK, alone_in
+from facejax.locks import LOCK, exclusive_lock
 from facejax.protocol_config import DetectionConfig
 from facejax.video.classifiers import ClipClassifier, Recipe, fit
 from facejax.video.descriptors import AFEW, describe_clips
@@ -295,7 +295,7 @@ def test_a_folder_of_results_that_another_process_writes_to_is_refused(source, m
     else:
         cv2.imwrite(str(tmp_path / source), noise(64, 64))
     arguments = ["analyze", str(tmp_path / source), "--model", model_dir, "--out", str(tmp_path / "out")]
-    with alone_in(tmp_path / "out"):
+    with exclusive_lock(tmp_path / "out"):
         assert cli.main(arguments) == cli.FAILED
     assert f"another process is writing to {tmp_path / 'out'}:" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]

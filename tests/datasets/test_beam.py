@@ -116,7 +116,7 @@ def test_what_was_begun_on_one_machine_is_continued_by_many(raw, tmp_path, monke
 @needs_beam
 @quiet
 def test_workers_with_other_code_are_refused(raw, tmp_path, monkeypatch):
-    monkeypatch.setattr(beam, "code_of", lambda *args: {"code of jax": "0.1"})
+    monkeypatch.setattr(beam, "code_versions", lambda *args: {"code of jax": "0.1"})
     with pytest.raises(RuntimeError, match=r"workers run different code .*code of jax: .* -> '0.1'.*the same facejax"):
         run(raw, tmp_path)
     monkeypatch.undo()

@@ -403,9 +403,9 @@ def test_the_code_of_a_detector_is_all_of_its_package():
     from facejax.detect import MTCNN, pyramid
 
     people = get_dataset("people")
-    code = plan.code_of(people, object.__new__(MTCNN))
+    code = plan.code_versions(people, object.__new__(MTCNN))
     assert {"code of crops", "code of reader", "code of detector", "code of jax", "code of numpy"} <= set(code)
-    assert "code of jax" not in plan.code_of(people, None)
+    assert "code of jax" not in plan.code_versions(people, None)
     package = pathlib.Path(pyramid.__file__).parent
     assert code["code of detector"] == plan._hash_files(sorted(package.glob("*.py")))
     assert code["code of reader"] == plan._hash_files(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from facejax.data.records import Record
 from facejax.datasets import get_dataset, list_datasets
-from facejax.datasets.layout import LOGGED_PER_REASON, MAX_LINE, Skips, decimal, lines, whole
+from facejax.datasets.layout import LOGGED_PER_REASON, MAX_LINE, Skips, lines, parse_float, parse_int
 from facejax.datasets.prepare import prepare_dataset
 from facejax.tasks import TASKS
 
@@ -302,16 +302,16 @@ def test_a_line_without_end_is_passed_over(tmp_path):
     st.one_of(st.text("0123456789+-.eE_ ٣²naif", max_size=12), st.integers(-999, 10**10).map(str), st.floats().map(str))
 )
 def test_numbers_are_read_as_python_does_or_not_at_all(text):
-    if (number := whole(text)) is not None:
+    if (number := parse_int(text)) is not None:
         assert number == int(text)
         assert text.isascii()
         assert text.isdigit()
-    if (number := decimal(text)) is not None:
+    if (number := parse_float(text)) is not None:
         assert number == float(text)
         assert abs(number) <= 1e9
 
 
 @given(st.integers(0, 10**9 - 1), st.floats(-1e9, 1e9).map(lambda x: f"{x:.6f}"))
 def test_plain_numbers_are_read(integer, real):
-    assert whole(str(integer)) == integer
-    assert decimal(real) == float(real)
+    assert parse_int(str(integer)) == integer
+    assert parse_float(real) == float(real)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from skimage import transform
 
-from facejax.detect import align_eyes, centre_crop, crop_face, cutter, warp_five_points
+from facejax.detect import align_eyes, centre_crop, crop_face, make_cropper, warp_five_points
 from facejax.detect.align import _TEMPLATE
 
 
@@ -112,11 +112,13 @@ def test_five_point_warp_equals_scikit_image():
 def test_cuts_by_their_names():
     image = np.random.default_rng(0).integers(0, 256, (120, 150, 3), dtype=np.uint8)
     bbox, landmarks = np.array([20.0, 10, 100, 110]), np.array([[40.0, 40], [75, 50], [60, 65], [45, 80], [70, 85]])
-    np.testing.assert_array_equal(cutter("box")(image, bbox, landmarks), image[10:110, 20:100])
-    np.testing.assert_array_equal(cutter("eyes")(image, bbox, landmarks), crop_face(image, bbox, landmarks))
-    np.testing.assert_array_equal(cutter("five_points")(image, bbox, landmarks), warp_five_points(image, landmarks))
+    np.testing.assert_array_equal(make_cropper("box")(image, bbox, landmarks), image[10:110, 20:100])
+    np.testing.assert_array_equal(make_cropper("eyes")(image, bbox, landmarks), crop_face(image, bbox, landmarks))
+    np.testing.assert_array_equal(
+        make_cropper("five_points")(image, bbox, landmarks), warp_five_points(image, landmarks)
+    )
     with pytest.raises(ValueError, match=r"'eye'; did you mean 'eyes'\? There are: box, eyes, five_points"):
-        cutter("eye")
+        make_cropper("eye")
 
 
 def test_five_points_on_one_spot_are_refused():

@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
-from facejax.evals.tasks import evaluate_task, in_words, selection_value
+from facejax.evals.tasks import evaluate_task, format_result, selection_value
 from facejax.tasks import TASKS
 
 RNG = np.random.default_rng(0)
@@ -28,7 +28,7 @@ def test_every_task_has_a_result_and_a_value_to_select_by(name):
     assert isinstance(selection_value(task, result, "accuracy"), float)
     assert np.isfinite(selection_value(task, result, "accuracy"))
     json.dumps(result.to_dict())
-    assert "(n=40)" in in_words(result)
+    assert "(n=40)" in format_result(result)
 
 
 def test_gender_is_scikit_learns_accuracy_and_leaves_the_unlabelled_out():
@@ -56,7 +56,7 @@ def test_age_by_equation_1_with_two_ages():
     assert metrics["class_accuracy"] == pytest.approx(2 / 3)  # 103 years are in the last class
     result = evaluate_task(TASKS["age"], scores, np.array([36, 10, 103]))
     assert selection_value(TASKS["age"], result, "accuracy") == pytest.approx(-4 / 3)
-    assert in_words(result) == "mae 1.333, rmse 1.826, class accuracy 66.67% (n=3)"
+    assert format_result(result) == "mae 1.333, rmse 1.826, class accuracy 66.67% (n=3)"
     assert evaluate_task(TASKS["age"], scores, np.array([29.6, 9.4, -1])).metrics()["class_accuracy"] == 0.5
 
 
@@ -105,4 +105,4 @@ def test_no_records_have_no_figures(name):
     assert result.n == 0
     assert all(np.isnan(value) for value in result.metrics().values())
     assert np.isnan(selection_value(task, result, "accuracy"))
-    assert in_words(result) == "no records (n=0)"
+    assert format_result(result) == "no records (n=0)"

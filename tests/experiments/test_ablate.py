@@ -216,7 +216,7 @@ def test_intervals_are_student_s():
 def test_a_table_says_which_arm_is_better_and_by_how_much():
     with_sam = {"accuracy": [60.0, 62.0], "balanced_accuracy": [50.0, 50.0], "n": 9}
     without = {"accuracy": [58.0, 59.0], "balanced_accuracy": [51.0, 51.0], "n": 9}
-    lines = ablate.in_words({"sam": {"question": "", "baseline": with_sam, "variant": without}}).splitlines()
+    lines = ablate.format_results({"sam": {"question": "", "baseline": with_sam, "variant": without}}).splitlines()
     assert lines[2].startswith("| Does SAM beat plain Adam? | SAM | 9 | 61.00 ± 12.71 | 50.00 ± 0.00 |")
     assert lines[3].startswith("|  | Adam | 9 | 58.50 ± 6.35 | 51.00 ± 0.00 |")
     assert lines[4].startswith("| | *difference* | | +2.50 ± 6.35 | -1.00 ± 0.00 |")

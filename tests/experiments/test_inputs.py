@@ -12,7 +12,7 @@ from facejax.train.setup import build_model
 @pytest.mark.parametrize(("config", "published"), [("emotion_b0", True), ("emotion_rexnet150", False)])
 def test_a_start_that_is_not_there_names_the_published_one(tmp_path, caplog, config, published):
     with caplog.at_level("INFO", logger="facejax"):
-        started = inputs.choose_start(run.load_config(config), [], tmp_path / "run")
+        started = inputs.resolve_initial_weights(run.load_config(config), [], tmp_path / "run")
     assert started.model.init_from == ""
     assert "RANDOM WEIGHTS" in caplog.text
     assert ("--config.model.init_from=tf_efficientnet_b0.vggface2" in caplog.text) == published
@@ -22,13 +22,13 @@ def test_random_weights_asked_for_leave_no_head_to_keep(tmp_path):
     overrides = [("model.init_from", "")]
     config = run.resolve("ethnicity_mobilenet", overrides)
     assert config.model.keep_heads
-    assert not inputs.choose_start(config, overrides, tmp_path).model.keep_heads
+    assert not inputs.resolve_initial_weights(config, overrides, tmp_path).model.keep_heads
 
 
 def test_heads_to_keep_that_were_asked_for_are_not_forgotten(tmp_path):
     for overrides in ([("model.init_from", "")], []):
         overrides = [*overrides, ("model.keep_heads", "age")]
-        config = inputs.choose_start(run.resolve("emotion_b0", overrides), overrides, tmp_path / "run")
+        config = inputs.resolve_initial_weights(run.resolve("emotion_b0", overrides), overrides, tmp_path / "run")
         assert (config.model.init_from, config.model.keep_heads) == ("", ("age",))
         with pytest.raises(ConfigError, match=r"keep_heads needs --config\.model\.init_from"):
             build_model(config, tmp_path)

@@ -9,8 +9,8 @@ import pytest
 
 from experiments import run
 from experiments.protocols import attributes, faces, lfw, video
+from experiments.protocols.cache import cached_file, records_digest
 from experiments.protocols.faces import open_clips
-from experiments.protocols.kept import keep, records_digest
 from experiments.protocols.lfw import open_photos
 from experiments.protocols.results import write_results
 from facejax.config import Config, ConfigError, flatten, override
@@ -428,14 +428,14 @@ def test_a_file_that_was_not_finished_is_made_again(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        keep(path, {"network": "a"}, make)
+        cached_file(path, {"network": "a"}, make)
     for _ in range(2):
-        keep(path, {"network": "a"}, make)
+        cached_file(path, {"network": "a"}, make)
     assert made == [path] * 2
-    keep(path, {"network": "b"}, make)
+    cached_file(path, {"network": "b"}, make)
     assert made == [path] * 3
     path.write_bytes(path.read_bytes()[:100])  # as if a file system had lost its end
-    keep(path, {"network": "b"}, make)
+    cached_file(path, {"network": "b"}, make)
     assert made == [path] * 4
 
 
@@ -443,7 +443,7 @@ def test_table_6_leaves_out_photos_without_a_single_face(tmp_path, monkeypatch, 
     monkeypatch.setattr("sys.argv", ["run.py"])
     write_utkface(tmp_path / "data", [1, 2, 1, 1, 3, 0])
     config, asked = table6(tmp_path / "weights"), []
-    monkeypatch.setattr(attributes, "is_whole", lambda *split: asked.append(split) or False)
+    monkeypatch.setattr(attributes, "is_complete", lambda *split: asked.append(split) or False)
     with caplog.at_level(logging.INFO, "facejax"):
         run.run_protocol(config, tmp_path, tmp_path / "data")
     assert asked == [("utkface", "test", {"test": 6})]  # those that are left out belong to the dataset too

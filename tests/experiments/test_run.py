@@ -169,7 +169,7 @@ def squares(tmp_path_factory):
 def test_a_dry_run_counts_the_photos_of_the_run(squares, monkeypatch, capsys, config, changes, count):
     monkeypatch.setattr("facejax.train.dry_run.matmul_rate", lambda dtype: 1.0)
     monkeypatch.setattr("facejax.train.dry_run.plan", lambda config, num_train, rate: num_train)
-    monkeypatch.setattr("facejax.train.dry_run.in_words", lambda plan, num_train, rate: f"{plan} {num_train}")
+    monkeypatch.setattr("facejax.train.dry_run.format_plan", lambda plan, num_train, rate: f"{plan} {num_train}")
     run.print_plan(config, run.resolve(config, [*changes.items()]), squares)
     first, second = capsys.readouterr().out.splitlines()
     number, of = count.split(" ", 1)

@@ -10,7 +10,7 @@ import pytest
 from experiments import run, workdir
 from facejax.config import Config, ConfigError, DataConfig, PaperResult
 from facejax.datasets.prepare import prepare_dataset
-from facejax.locks import alone_in
+from facejax.locks import exclusive_lock
 
 
 def test_workdir_of_another_config_is_refused(tmp_path):
@@ -46,9 +46,12 @@ def test_workdir_of_another_config_is_refused(tmp_path):
 
 
 def test_a_workdir_holds_one_run_at_a_time(tmp_path):
-    with alone_in(tmp_path / "run"), pytest.raises(BlockingIOError, match=r"another process is writing to .*/run:"):
+    with (
+        exclusive_lock(tmp_path / "run"),
+        pytest.raises(BlockingIOError, match=r"another process is writing to .*/run:"),
+    ):
         run.main(["--config", "lfw_mobilenet", "--workdir", str(tmp_path / "run")])
-    with alone_in(tmp_path / "run"):
+    with exclusive_lock(tmp_path / "run"):
         pass
 
 

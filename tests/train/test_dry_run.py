@@ -5,7 +5,7 @@ import pytest
 from experiments import run
 from facejax.config import Config, ConfigError, LossConfig, ModelConfig, SamConfig, StageConfig, StagesConfig
 from facejax.models import list_models
-from facejax.train.dry_run import in_words, plan
+from facejax.train.dry_run import format_plan, plan
 from facejax.train.setup import check_settings
 
 # Multiply-adds of one photo in the published tables of timm and of the papers, in 1e9; each counts as two operations.
@@ -47,7 +47,7 @@ def test_features_that_are_kept_are_computed_once():
     (head,) = found.stages
     assert (head.steps, head.keeps_features) == (300, True)
     assert head.seconds == pytest.approx(160 * found.forward_flops / (8 * 0.3 * 1e12))
-    assert "per step of the first epoch" in in_words(found, 160, 1e12)
+    assert "per step of the first epoch" in format_plan(found, 160, 1e12)
 
 
 def test_parts_and_microbatches_need_less_memory():
@@ -68,7 +68,7 @@ def test_parts_and_microbatches_need_less_memory():
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_config_has_a_plan_at_its_full_size(name):
     config = run.resolve(name, [("profile", "full")])
-    text = in_words(plan(config, config.data.num_train, 1e12), config.data.num_train, 1e12)
+    text = format_plan(plan(config, config.data.num_train, 1e12), config.data.num_train, 1e12)
     assert text.count(" stage ") == (config.stages.head.epochs > 0) + (config.stages.full.epochs > 0)
     assert all(f" {task} " in text for task in config.model.tasks)
 

@@ -83,11 +83,11 @@ def test_joined_weights_learn_what_single_ones_do(kind, stage):
 
 
 def test_weights_are_joined_on_accelerators_that_hold_them_whole(monkeypatch):
-    assert not parallel.joins_weights("none")
+    assert not parallel.should_join_weights("none")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert parallel.joins_weights("none")
-    assert not parallel.joins_weights("optimizer")
-    assert not parallel.joins_weights("full")
+    assert parallel.should_join_weights("none")
+    assert not parallel.should_join_weights("optimizer")
+    assert not parallel.should_join_weights("full")
 
 
 def test_local_perturbation_differs_from_the_synced_one():

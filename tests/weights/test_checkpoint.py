@@ -13,7 +13,7 @@ import pytest
 from facejax.models import PretrainedCfg, init_variables, model_from_cfg, pretrained_cfg
 from facejax.preprocessing import Preprocessing
 from facejax.weights.checkpoint import load_inference_checkpoint, save_inference_checkpoint
-from facejax.weights.folders import whole_folder
+from facejax.weights.folders import atomic_folder
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def fill(folder, files):
 def test_files_of_others_stay_in_a_folder_that_is_replaced(tmp_path):
     fill(tmp_path / "a", {"model.json": '{"architecture": 1}', "notes.txt": "mine", "c.md": "old", "d.md": "old"})
     fill(tmp_path / "a" / "inner", {"model.json": "another network"})
-    with whole_folder(tmp_path / "a", "model.json", "architecture", "c.md", "d.md") as folder:
+    with atomic_folder(tmp_path / "a", "model.json", "architecture", "c.md", "d.md") as folder:
         fill(folder, {"model.json": "new", "c.md": "new"})
     found = {path.relative_to(tmp_path / "a").as_posix(): path.read_text() for path in tmp_path.rglob("*.*")}
     assert found == {
@@ -86,7 +86,7 @@ def test_a_folder_of_another_kind_is_not_replaced(tmp_path, text):
     before = {path: path.read_text() for path in (tmp_path / "a").iterdir()}
     with (
         pytest.raises(FileExistsError, match=r"has no model\.json of facejax: choose another folder"),
-        whole_folder(tmp_path / "a", "model.json", "architecture"),
+        atomic_folder(tmp_path / "a", "model.json", "architecture"),
     ):
         pass
     assert {path: path.read_text() for path in (tmp_path / "a").iterdir()} == before
@@ -98,10 +98,10 @@ def test_of_two_writers_at_once_the_second_to_end_is_refused(there, tmp_path):
         fill(tmp_path / "a", {"model.json": '{"architecture": 0}'})
     with (
         pytest.raises(FileExistsError, match=r"another process has written to .*/a meanwhile: choose another folder"),
-        whole_folder(tmp_path / "a", "model.json", "architecture") as second,
+        atomic_folder(tmp_path / "a", "model.json", "architecture") as second,
     ):
         fill(second, {"model.json": '{"architecture": 2}', "second": "2"})
-        with whole_folder(tmp_path / "a", "model.json", "architecture") as first:
+        with atomic_folder(tmp_path / "a", "model.json", "architecture") as first:
             fill(first, {"model.json": '{"architecture": 1}'})
     assert {path.name: path.read_text() for path in tmp_path.rglob("*.*")} == {"model.json": '{"architecture": 1}'}
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -117,7 +117,7 @@ def test_an_interruption_between_the_two_renames_keeps_the_older_folder(tmp_path
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "a", "model.json", "architecture") as folder:
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "a", "model.json", "architecture") as folder:
         fill(folder, {"model.json": "new"})
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a" / "model.json").read_text() == '{"architecture": 1}'

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from benchmarks.harness import AS_RUN, Side
+from benchmarks.harness import TRAINING_ENVIRONMENT, Side
 from benchmarks.harness import describe as describe_sides
 from benchmarks.torch_nets import set_threads
 
@@ -51,7 +51,7 @@ def sides(args: argparse.Namespace) -> list[Side]:
     shared = {"size": args.size, "batch": args.batch, "calls": args.calls, "dtype": args.dtype}
     taken = {"cpu": "shift", "gpu": "conv"}[args.device]
     ours = [
-        Side(f"facejax, {name}", "depthwise.facejax", {**shared, "formulation": name}, environment=AS_RUN)
+        Side(f"facejax, {name}", "depthwise.facejax", {**shared, "formulation": name}, environment=TRAINING_ENVIRONMENT)
         for name in sorted(FORMULATIONS, key=lambda name: name != taken)
     ]
     device = {"cpu": "cpu", "gpu": "cuda"}[args.device]

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 
-from benchmarks.harness import AS_RUN, Side
+from benchmarks.harness import TRAINING_ENVIRONMENT, Side
 
 GOAL = "B2, cold and warm cache: measured, and halved"
 UNIT = "start"
@@ -42,7 +42,7 @@ def start(model: str, size: int, batch: int, dtype: str, cold: bool) -> Callable
         with tempfile.TemporaryDirectory() as empty:
             cache = empty if cold else kept.name
             settings = [model, str(size), str(batch), dtype]
-            environment = {**os.environ, **AS_RUN, "JAX_COMPILATION_CACHE_DIR": cache}
+            environment = {**os.environ, **TRAINING_ENVIRONMENT, "JAX_COMPILATION_CACHE_DIR": cache}
             subprocess.run([sys.executable, "-m", "benchmarks.first_step", *settings], check=True, env=environment)
             size_mb = sum(path.stat().st_size for path in pathlib.Path(cache).rglob("*") if path.is_file()) / 2**20
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

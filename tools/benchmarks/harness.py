@@ -23,7 +23,7 @@ from facejax.atomic import write_atomically
 
 TOOLS = pathlib.Path(__file__).parents[1]
 # Environment in which experiments/run.py runs itself; used for facejax's sides to match real training.
-AS_RUN = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+TRAINING_ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 class SideError(RuntimeError):

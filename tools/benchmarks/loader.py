@@ -9,7 +9,7 @@ import pathlib
 import tempfile
 from collections.abc import Callable, Sequence
 
-from benchmarks.harness import AS_RUN, Side
+from benchmarks.harness import TRAINING_ENVIRONMENT, Side
 
 GOAL = "JPEG 224 crops (about 19 kB): >= 1.0x tf.data and DataLoader, >= 1000 per second and core"
 UNIT = "crop"
@@ -43,11 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def sides(args: argparse.Namespace) -> list[Side]:
     """Sides for facejax, tf.data if available, and DataLoader; writes synthetic shards if needed."""
     kept = pathlib.Path(tempfile.gettempdir()) / "facejax-benchmark-loader"
-    data = args.data.resolve() if args.data else made_up(kept, args.crops, "jpeg")
+    data = args.data.resolve() if args.data else synthetic_dataset(kept, args.crops, "jpeg")
     shared = {"data": str(data), "name": args.set, "split": args.split, "size": args.size}
     shared |= {"batch": args.batch, "batches": args.batches}
     threads = {"threads": args.loader_threads}
-    found = [Side("facejax", "loader.facejax", {**shared, **threads}, environment=AS_RUN)]
+    found = [Side("facejax", "loader.facejax", {**shared, **threads}, environment=TRAINING_ENVIRONMENT)]
     if args.tf_python:
         shards = [
             str(path) for path in sorted((data / args.set).glob(f"*/{args.set}-{args.split}.tfrecord-*-of-?????"))
@@ -57,14 +57,19 @@ def sides(args: argparse.Namespace) -> list[Side]:
     for workers in args.torch_workers:
         found.append(Side(f"DataLoader, {workers} workers", "loader.torch_loader", {**shared, "workers": workers}))
     if args.raw:
-        raw = str(made_up(kept, args.crops, "bmp"))
+        raw = str(synthetic_dataset(kept, args.crops, "bmp"))
         found.append(
-            Side("facejax, raw pixels", "loader.facejax", {**shared, **threads, "data": raw}, environment=AS_RUN)
+            Side(
+                "facejax, raw pixels",
+                "loader.facejax",
+                {**shared, **threads, "data": raw},
+                environment=TRAINING_ENVIRONMENT,
+            )
         )
     return found
 
 
-def made_up(folder: pathlib.Path, count: int, image_format: str) -> pathlib.Path:
+def synthetic_dataset(folder: pathlib.Path, count: int, image_format: str) -> pathlib.Path:
     """Data folder with a dataset ``benchmark`` of smooth noise in six shards, JPEG of about 19 kB or raw; cached."""
     import cv2
     import numpy as np

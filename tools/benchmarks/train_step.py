@@ -7,7 +7,7 @@ channels-last memory format; on a GPU it also uses torch.compile. Both sides run
 import argparse
 from collections.abc import Callable
 
-from benchmarks.harness import AS_RUN, Side
+from benchmarks.harness import TRAINING_ENVIRONMENT, Side
 from benchmarks.torch_nets import create_timm, set_threads
 
 GOAL = "EfficientNet B0 and B2, SAM-Adam: >= 1.0x PyTorch + timm on a CPU, >= 1.4x on a GPU"
@@ -49,7 +49,7 @@ def sides(args: argparse.Namespace) -> list[Side]:
 
 def facejax_side(settings: dict, name: str = "facejax") -> Side:
     """The side of facejax, with the memory setting of experiments/run.py."""
-    return Side(name, "train_step.facejax_step", settings, environment=AS_RUN)
+    return Side(name, "train_step.facejax_step", settings, environment=TRAINING_ENVIRONMENT)
 
 
 def facejax_step(model: str, size: int, batch: int, steps: int, dtype: str, rho: float) -> Callable[[], dict]:
@@ -122,7 +122,7 @@ def make_stage(model: str, size: int, dtype: str, rho: float, stage):
         stage,
         sam,
         LossConfig(),
-        join_weights=parallel.joins_weights("none"),
+        join_weights=parallel.should_join_weights("none"),
     )
     placement = parallel.place(functions, "jit", parallel.data_mesh())
     trainable, _ = split_params(variables["params"], stage.trainable)

@@ -7,7 +7,7 @@ import { cropFace, stretch } from "./pixels.js";
 const BATCH = 8;
 const LANDMARKS = ["left_eye", "right_eye", "nose", "left_mouth", "right_mouth"];
 /** @type {Record<string, string>} */
-const WORDS = {
+const OUTPUT_NAMES = {
   gender: "perceived_gender",
   ethnicity: "perceived_ethnicity",
   emotion8: "expression",
@@ -101,9 +101,9 @@ function decode(
     const named = Object.fromEntries(labels.map((label, place) => [label, values[place]]));
     if (name === "valence_arousal") {
       [told.valence, told.arousal] = values;
-    } else if (name in WORDS) {
+    } else if (name in OUTPUT_NAMES) {
       const probability = Math.max(...values);
-      told[WORDS[name]] = { label: labels[values.indexOf(probability)], probability, probabilities: named };
+      told[OUTPUT_NAMES[name]] = { label: labels[values.indexOf(probability)], probability, probabilities: named };
     }
   }
   return told;

@@ -4,7 +4,7 @@ import { Camera } from "./camera.js";
 import { createEngine, EngineError } from "./engine.js";
 import { FaceList, summary } from "./faces.js";
 import { Stage } from "./stage.js";
-import { liesTurned } from "./webp.js";
+import { needsRotation } from "./webp.js";
 
 const element = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
 const [fileInput, cameraButton, turnButton, clearButton] = ["file", "camera", "turn", "clear"].map(element);
@@ -76,7 +76,7 @@ async function analyzePhoto(/** @type {File} */ file, /** @type {AbortSignal} */
   const result = await engine.photo(file, picture, signal);
   if (signal.aborted) return;
   // The server rotates a WebP by its EXIF orientation but Chromium does not: boxes would not fit the picture.
-  const turned = config.engine === "server" && (await liesTurned(file));
+  const turned = config.engine === "server" && (await needsRotation(file));
   if (!picture || turned) stage.showBlank(result.width, result.height);
   list.show(result);
   say(counted(result.faces));

@@ -31,10 +31,10 @@ export class Mtcnn {
     const { sides, thresholds, suppression } = this.cascade;
     const sums = new AreaSums(photo);
     const squares = await this.#propose(photo, sums);
-    const seen = await this.#look(this.networks.rnet, photo, sums, squares, sides[0], thresholds[1]);
+    const seen = await this.#refine(this.networks.rnet, photo, sums, squares, sides[0], thresholds[1]);
     const kept = suppress(seen.map(({ box }) => box), seen.map(({ score }) => score), suppression[2]);
     const again = kept.map((index) => square(move(seen[index].box, seen[index].offsets, 1)));
-    const last = await this.#look(this.networks.onet, photo, sums, again, sides[1], thresholds[2]);
+    const last = await this.#refine(this.networks.onet, photo, sums, again, sides[1], thresholds[2]);
     const faces = last.map(({ box, score, offsets, points }) => ({
       box: move(box, offsets, 1),
       score,
@@ -87,7 +87,7 @@ export class Mtcnn {
    * @param {number} side
    * @param {number} limit
    */
-  async #look(network, photo, sums, boxes, side, limit) {
+  async #refine(network, photo, sums, boxes, side, limit) {
     const looked = boxes
       .map((box) => ({
         box,

@@ -7,7 +7,7 @@ const HAS_EXIF = 0x08; // a flag of the VP8X chunk, which comes first
  * @param {Blob} file
  * @returns {Promise<boolean>} False for files of other types, which all browsers rotate.
  */
-export async function liesTurned(file) {
+export async function needsRotation(file) {
   const view = new DataView(await file.arrayBuffer());
   if (text(view, 0) !== "RIFF" || text(view, 8) !== "WEBP" || text(view, 12) !== "VP8X" || view.byteLength < 30) return false;
   if (!(view.getUint8(20) & HAS_EXIF)) return false;

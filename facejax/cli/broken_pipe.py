@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet_when_unread() -> Iterator[None]:
+def ignore_broken_pipe() -> Iterator[None]:
     """Exits silently with status 0 when standard output is closed by its reader."""
     try:
         yield

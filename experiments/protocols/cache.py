@@ -15,7 +15,7 @@ from facejax.datasets import get_dataset
 logger = logging.getLogger("facejax")
 
 
-def keep(path: pathlib.Path, made_from: dict[str, Any], make: Callable[[pathlib.Path], None]) -> None:
+def cached_file(path: pathlib.Path, made_from: dict[str, Any], make: Callable[[pathlib.Path], None]) -> None:
     """Calls ``make(path)``, which writes the .npz file, unless it exists, is whole, and was made from the same inputs.
 
     The inputs are recorded next to it: ``features.json`` has those of ``features.npz``.

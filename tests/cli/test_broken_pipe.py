@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import REPOSITORY
 
 LINES = "for line in range({}): print(line)"
-PROGRAM = "from facejax.cli.unread import quiet_when_unread\nwith quiet_when_unread():\n    " + LINES
+PROGRAM = "from facejax.cli.broken_pipe import ignore_broken_pipe\nwith ignore_broken_pipe():\n    " + LINES
 
 
 def unread(arguments: list[str]) -> tuple[int, str]:
