@@ -80,10 +80,12 @@ class ModelConfig:
         backbone: Registered name (`facejax.list_models`).
         tasks: Tasks whose heads are trained (`facejax.tasks.TASKS`), all from a single pass through the backbone. The
             metric of the first task selects the best epoch.
-        keep_heads: Tasks whose heads are copied from `init_from` and kept unchanged alongside the trained ones.
+        keep_heads: Tasks whose heads are copied from `init_from` and kept unchanged alongside the trained ones; the
+            backbone must be frozen.
         shared_hidden: Tasks of `tasks` that share one hidden layer (`facejax.models.face_model.FaceModel`).
         identities: Number of classes of the identity head; 0 for the number of identities in the prepared dataset.
-        image_size: Input height and width in pixels; 0 for the backbone's default.
+        image_size: Input height and width in pixels; 0 for the backbone's default, or for that of `init_from` if heads
+            are kept.
         global_pool: Global pooling of the last feature maps: mean (``avg``) or maximum (``max``) over the pixels; empty
             for that of `init_from`, or the mean.
         dropout_rate: Dropout on the pooled features before the heads.

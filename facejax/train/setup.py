@@ -118,8 +118,8 @@ def check_settings(config: Config) -> None:
     """Rejects incompatible settings regardless of the data, before a dataset is looked for or rendered.
 
     Raises:
-        ConfigError: No stage has epochs, sharding is requested under pmap, a batch does not divide over the devices,
-            the parts of SAM and the microbatches; or see `trained_tasks`.
+        ConfigError: No stage has epochs, sharding is requested under pmap, heads are kept on a backbone that changes, a
+            batch does not divide over the devices, the parts of SAM and the microbatches; or see `trained_tasks`.
     """
     trained_tasks(config)
     if not (config.stages.head.epochs or config.stages.full.epochs):
@@ -128,6 +128,13 @@ def check_settings(config: Config) -> None:
         raise ConfigError(
             f"--config.sharding={config.sharding} needs --config.parallel=jit: under pmap every device has the whole "
             "state"
+        )
+    stages = [stage for stage in (config.stages.head, config.stages.full) if stage.epochs]
+    if config.model.keep_heads and any(s.trainable != "heads" or s.batch_norm != "running" for s in stages):
+        raise ConfigError(
+            f"--config.model.keep_heads={','.join(config.model.keep_heads)}: the kept heads need the backbone that "
+            "they were trained on, so every stage must have trainable=heads and batch_norm=running; set "
+            "--config.stages.full.epochs=0"
         )
     devices, parts, microbatches = jax.device_count(), config.sam.parts, config.accumulate
     for name, divisor in (("batch_size", devices * parts * microbatches), ("eval_batch_size", devices)):
@@ -183,12 +190,13 @@ def build_model(
 
     Raises:
         FileNotFoundError: The model to start from is missing.
-        ConfigError: It has another architecture, lacks a head that is to be kept, or that head expects another pooling;
-            heads cannot share a layer; or the photos are too small for the network.
+        ConfigError: It has another architecture, lacks a head that is to be kept, or that head expects another pooling
+            or input size; heads cannot share a layer; or the photos are too small for the network.
     """
     wanted, tasks = config.model, trained_tasks(config)
     initial = load_initial(wanted.init_from, workdir) if wanted.init_from and workdir else None
     base = pretrained_cfg(wanted.backbone)
+    image_size, interpolation = wanted.image_size or base.preprocessing.image_size, base.preprocessing.interpolation
     shared_hidden = wanted.shared_hidden
     num_classes = {"identity": wanted.identities or persons} if "identity" in wanted.tasks else {}
     if initial is not None:
@@ -212,22 +220,25 @@ def build_model(
             )
         shared_hidden += kept_shared
         num_classes |= {name: n for name, n in base.num_classes.items() if name in wanted.keep_heads}
-        if wanted.keep_heads and wanted.global_pool not in ("", base.global_pool):
-            raise ConfigError(
-                f"--config.model.global_pool={wanted.global_pool}: the kept heads of {wanted.init_from} expect "
-                f"features pooled by {base.global_pool}; leave it empty"
-            )
+        if wanted.keep_heads:
+            kept = f"the kept heads of {wanted.init_from} expect"
+            image_size, interpolation = base.preprocessing.image_size, base.preprocessing.interpolation
+            if wanted.image_size not in (0, image_size):
+                raise ConfigError(f"--config.model.image_size={wanted.image_size}: {kept} {image_size} px; set it to 0")
+            if wanted.global_pool not in ("", base.global_pool):
+                raise ConfigError(
+                    f"--config.model.global_pool={wanted.global_pool}: {kept} features pooled by {base.global_pool}; "
+                    "leave it empty"
+                )
     elif wanted.keep_heads:
         raise ConfigError("--config.model.keep_heads needs --config.model.init_from, which the heads are copied from")
     names = (*wanted.keep_heads, *(task.name for task in tasks))
-    own = pretrained_cfg(wanted.backbone).preprocessing
     cfg = PretrainedCfg(
         architecture=base.architecture,
-        # The preprocessing of the initial weights is kept, except for size and kernel: timm's ImageNet weights use
-        # bicubic resizing, while the published code fine-tunes them on bilinear crops, as does our augmentation.
-        preprocessing=dataclasses.replace(
-            base.preprocessing, image_size=wanted.image_size or own.image_size, interpolation=own.interpolation
-        ),
+        # The preprocessing of the initial weights is kept, except (without heads to keep) for size and kernel: timm's
+        # ImageNet weights use bicubic resizing, while the published code fine-tunes them on bilinear crops, as does our
+        # augmentation.
+        preprocessing=dataclasses.replace(base.preprocessing, image_size=image_size, interpolation=interpolation),
         tasks=names,
         num_classes=num_classes,
         labels={name: TASKS[name].labels for name in names},

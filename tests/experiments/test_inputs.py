@@ -6,7 +6,9 @@ from experiments import inputs, run
 from facejax.config import Config, ConfigError, override
 from facejax.data.metadata import write_metadata
 from facejax.datasets import get_dataset
+from facejax.models import init_variables, model_from_cfg, pretrained_cfg
 from facejax.train.setup import build_model
+from facejax.weights.checkpoint import save_inference_checkpoint
 
 
 @pytest.mark.parametrize(("config", "published"), [("emotion_b0", True), ("emotion_rexnet150", False)])
@@ -135,3 +137,21 @@ def test_people_in_the_place_of_a_set_have_persons_and_splits_of_their_own(tmp_p
     assert (config.model.identities, config.data.name, data_dir) == (0, "people", tmp_path / "people")
     assert (config.data.train_split, config.data.eval_split) == ("train", "validation")
     assert "rendered" in words
+
+
+@pytest.mark.parametrize(("overrides", "size"), [([], 40), ([("model.image_size", "48")], 48)])
+def test_heads_to_keep_set_the_input_size_unless_one_is_named(overrides, size, tmp_path, caplog):
+    """Otherwise the CPU profile would feed them photos far smaller than those that they were trained on."""
+    cfg = dataclasses.replace(pretrained_cfg("mobilenet_v1"), tasks=("gender", "age"))
+    cfg = dataclasses.replace(cfg, preprocessing=dataclasses.replace(cfg.preprocessing, image_size=40))
+    save_inference_checkpoint(tmp_path / "first", init_variables(model_from_cfg(cfg), 0, 40), cfg)
+    overrides = [("model.init_from", str(tmp_path / "first")), *overrides]
+    with caplog.at_level("INFO", logger="facejax"):
+        config = inputs.resolve_initial_weights(run.resolve("ethnicity_mobilenet", overrides), overrides, tmp_path)
+    assert config.model.image_size == size
+    assert ("The input size is 40 px" in caplog.text) == (size == 40)
+    if size == 40:
+        assert build_model(config, tmp_path)[1].preprocessing == cfg.preprocessing
+    else:
+        with pytest.raises(ConfigError, match=r"image_size=48: the kept heads of .*first expect 40 px"):
+            build_model(config, tmp_path)

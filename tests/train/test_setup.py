@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from facejax.config import ConfigError, DataConfig, ModelConfig
+from facejax.config import ConfigError, DataConfig, ModelConfig, StageConfig, StagesConfig
 from facejax.data.records import Record
 from facejax.data.source import FaceSource
 from facejax.data.transforms import RandomHorizontalFlip, RandomResizedCrop, Resize
@@ -20,7 +20,7 @@ from facejax.models.face_model import init_variables
 from facejax.preprocessing import Preprocessing
 from facejax.tasks import TASKS
 from facejax.train.labels import class_labels, labelled
-from facejax.train.setup import augmentation, build_model, set_up
+from facejax.train.setup import augmentation, build_model, check_settings, set_up
 from facejax.weights.checkpoint import save_inference_checkpoint
 
 from . import prepared
@@ -119,7 +119,10 @@ def test_heads_and_layers_that_cannot_be_kept_are_refused(tmp_path):
         build_model(prepared.toy_config(model=dataclasses.replace(kept, init_from=str(tmp_path / "damaged"))), tmp_path)
     made = build_model(prepared.toy_config(model=kept), tmp_path)[1]
     assert made.shared_hidden == ("gender", "age")
-    assert made.preprocessing == dataclasses.replace(fed, image_size=16)  # with the requested size
+    assert made.preprocessing == fed
+    resized = prepared.toy_config(model=dataclasses.replace(kept, image_size=16))
+    with pytest.raises(ConfigError, match=r"image_size=16: the kept heads of .*first expect 24 px; set it to 0"):
+        build_model(resized, tmp_path)
     assert made.training_data == ("vggface2", "facial_expressions")
     both = dataclasses.replace(kept, shared_hidden=("emotion8",))
     with pytest.raises(ConfigError, match=r"gender, age of .*first share a hidden layer and are kept"):
@@ -127,6 +130,19 @@ def test_heads_and_layers_that_cannot_be_kept_are_refused(tmp_path):
     alone = ModelConfig(backbone="toy_net", shared_hidden=("emotion8",))
     with pytest.raises(ConfigError, match="shared_hidden must name heads, one of them with a hidden layer"):
         build_model(prepared.toy_config(model=alone), None)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [StageConfig(epochs=1), StageConfig(epochs=1, trainable="heads"), StageConfig(epochs=1, batch_norm="running")],
+)
+def test_heads_are_kept_only_on_a_backbone_that_does_not_change(stage):
+    kept = ModelConfig(backbone="toy_net", keep_heads=("age",), init_from="first")
+    frozen = StageConfig(epochs=1, trainable="heads", batch_norm="running")
+    for stages in (StagesConfig(stage, dataclasses.replace(frozen, epochs=0)), StagesConfig(frozen, stage)):
+        with pytest.raises(ConfigError, match=r"keep_heads=age: .* the backbone that they were trained on"):
+            check_settings(prepared.toy_config(model=kept, stages=stages))
+    check_settings(prepared.toy_config(model=kept, stages=StagesConfig(frozen, StageConfig(epochs=0))))
 
 
 @pytest.mark.parametrize(
