@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from facejax.evals.age import age_errors
-from facejax.evals.bootstrap import interval95, person_clusters, resample
+from facejax.evals.bootstrap import accuracy_interval, interval95, person_clusters, resample
 from facejax.evals.fairness import age_groups, attribute_groups, by_group, intersection
 
 
@@ -40,6 +40,20 @@ def test_one_person_or_record_has_no_interval():
     one = age_errors(np.array([30.0, 40, 50]), np.array([31, 44, 80]), 21, 60, clusters=np.array(["a", "a", "b"]))
     assert (one.n, one.mae) == (2, 2.5)
     assert np.isnan(one.interval95).all()
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_where_all_or_none_are_right_wilson_s_interval_is_over_persons(right):
+    """Every draw would be the same; ten persons of four photos each are ten trials."""
+    records, persons = np.arange(10, 50), np.repeat(np.arange(10), 4)
+    hits = np.full(50, right)
+    hits[:10] = not right  # records that do not count
+    exact = stats.binomtest(10 * right, 10).proportion_ci(method="wilson")
+    assert accuracy_interval(hits, records, persons) == pytest.approx((exact.low, exact.high), abs=1e-9)
+    assert np.isnan(accuracy_interval(hits, records[:4], persons[:4])).all()  # one person
+    hits[10:30] = not right  # five of the ten persons
+    drawn = resample(lambda i: float(hits[i].mean()), records, persons)
+    assert accuracy_interval(hits, records, persons) == interval95(drawn)
 
 
 def test_groups_gap_and_worst():
