@@ -22,6 +22,7 @@ def test_threshold_is_the_best_of_all(pairs):
         threshold = best_threshold(values, same)
         candidates = [*values, values.max() + 1]
         assert accuracy(values, same, threshold) == max(accuracy(values, same, c) for c in candidates)
+    assert best_threshold(np.array([0.2, 0.4]), np.array([False, True])) == pytest.approx(0.3)
     assert best_threshold(np.array([0.3]), np.array([False])) > 0.3
     assert best_threshold(np.array([0.3]), np.array([True])) <= 0.3
 
@@ -52,6 +53,13 @@ def test_rates_by_brute_force(pairs):
     assert result.equal_error == pytest.approx(expected, abs=0.01)
 
 
+def test_the_equal_error_of_rates_that_never_meet_lies_between_them():
+    """At 0.5 one of two strangers is accepted and one of three pairs of a person refused: no other rates are nearer."""
+    similarity, same = np.array([0.9, 0.8, 0.4, 0.5, 0.1]), np.array([True, True, True, False, False])
+    result = verify(similarity, same, np.array([0, 1, 0, 1, 0]))
+    assert result.equal_error == pytest.approx((1 / 2 + 1 / 3) / 2)
+
+
 def test_drawn_pairs_are_as_lfw_s():
     identities = np.repeat(np.arange(60), np.tile([1, 2, 4], 20))
     pairs, same, fold = draw_pairs(identities, folds=5, pairs_per_fold=12)
@@ -63,6 +71,14 @@ def test_drawn_pairs_are_as_lfw_s():
     assert sum(map(len, people)) == len(set.union(*people))
     with pytest.raises(ValueError, match="5 people with two photos"):
         draw_pairs(np.array([0, 0, 1, 2]), folds=5)
+
+
+def test_pairs_are_drawn_from_all_that_there_are():
+    pairs, same, _ = draw_pairs(np.repeat([0, 1], 30), folds=1, pairs_per_fold=100)  # 435 pairs of each person
+    assert 30 < (pairs[same] < 30).all(axis=1).sum() < 70
+    identities = np.array([0, 0, 0, *range(1, 30)])
+    pairs, same, _ = draw_pairs(identities, folds=1)
+    assert len(np.unique(identities[pairs[~same]])) > 2  # persons with one photo too
 
 
 def test_one_kind_of_pair_is_no_verification(pairs):
