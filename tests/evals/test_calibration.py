@@ -54,8 +54,9 @@ def test_unlabelled_records_and_scores_that_are_none(predicted):
     some = np.where(np.arange(500) < 100, labels, -1)
     assert reliability(probabilities, some).to_dict() == reliability(probabilities[:100], labels[:100]).to_dict()
     assert np.isnan(reliability(probabilities[:0], labels[:0]).ece)
-    with pytest.raises(ValueError, match="sum to 1"):
-        reliability(probabilities * 2, labels)
+    for wrong in (probabilities * 2, probabilities * 1.01, np.tile([1.2, -0.2, 0.0, 0.0], (500, 1))):
+        with pytest.raises(ValueError, match="sum to 1"):
+            reliability(wrong, labels)
 
 
 def test_diagram(predicted, tmp_path):
