@@ -109,6 +109,12 @@ def test_five_point_warp_equals_scikit_image():
     assert np.abs(got - oracle).mean() < 0.2
 
 
+def test_the_template_is_the_published_one():
+    """SphereFace's for 96 x 112 pixels, in the middle of 112 x 112, as insightface has it."""
+    sphereface = [30.2946, 51.6963, 65.5318, 51.5014, 48.0252, 71.7366, 33.5493, 92.3655, 62.7299, 92.2041]
+    np.testing.assert_allclose(_TEMPLATE - np.array([8, 0]), np.reshape(sphereface, (5, 2)), atol=1e-9)
+
+
 def test_cuts_by_their_names():
     image = np.random.default_rng(0).integers(0, 256, (120, 150, 3), dtype=np.uint8)
     bbox, landmarks = np.array([20.0, 10, 100, 110]), np.array([[40.0, 40], [75, 50], [60, 65], [45, 80], [70, 85]])
