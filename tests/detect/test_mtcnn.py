@@ -135,7 +135,7 @@ def test_no_box_of_another_level_is_suppressed_where_levels_do_not_clash(detecto
 
 def test_the_largest():
     faces = Detections(
-        np.array([[0, 0, 10, 10], [0, 0, 30, 20], [5, 5, 25, 25]], np.float32),
+        np.array([[0, 0, 50, 5], [0, 0, 30, 20], [5, 5, 25, 25]], np.float32),  # the first has the longest edge
         np.array([0.99, 0.95, 0.9], np.float32),
         np.arange(30, dtype=np.float32).reshape(3, 5, 2),
     )

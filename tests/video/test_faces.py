@@ -52,6 +52,8 @@ def test_choice_of_faces():
     assert chosen_faces(boxes, scores, "largest").tolist() == [1]
     assert chosen_faces(boxes, scores, "probable").tolist() == [2]
     assert chosen_faces(boxes, scores, "all").tolist() == [0, 1, 2]
+    long = np.array([[0, 0, 9, 9], [0, 0, 20, 3]], np.float32)  # of a smaller area, with a longer edge
+    assert chosen_faces(long, scores[:2], "largest").tolist() == [0]
     assert chosen_faces(boxes[:0], scores[:0], "largest").tolist() == []
     with pytest.raises(ValueError, match="largest, probable, all"):
         list(find_faces([], ToyDetector(), cut, choose="best"))
@@ -142,13 +144,13 @@ def test_crops_of_several_clips_share_the_batches(monkeypatch):
         return np.array([[crop.shape[1]] for crop in crops])
 
     def clips():
-        for number in range(3):
-            yield Clip(str(number), "train", 0, 1), clip_faces(find_faces(array_frames(images([1, 2])), *toy))
+        for number, counts in enumerate(([1, 2], [1, 2], [1])):
+            yield Clip(str(number), "train", 0, 1), clip_faces(find_faces(array_frames(images(counts)), *toy))
 
     table = embed_clips(clips(), embed, "toy")
-    assert sizes == [2, 2, 2]
-    assert table.features[:, 0].tolist() == [3, 4] * 3  # the only face, and the wider of two
-    assert table.clip.tolist() == [0, 0, 1, 1, 2, 2]
+    assert sizes == [2, 2, 1]
+    assert table.features[:, 0].tolist() == [3, 4, 3, 4, 3]  # the only face, and the wider of two
+    assert table.clip.tolist() == [0, 0, 1, 1, 2]
 
 
 def test_crops_of_one_clip_are_embedded_a_few_at_a_time(monkeypatch):
