@@ -41,6 +41,18 @@ def test_parts_follow_torchvision_s_definition():
     assert (top[free] / (256 - height[free])).mean() == pytest.approx(0.5, abs=0.03)
 
 
+def test_an_aspect_ratio_is_that_of_width_to_height():
+    crop, rng = RandomResizedCrop(32, scale=(0.1, 0.3), ratio=(2.0, 2.0)), np.random.default_rng(0)
+    height, width = np.array([crop.part(400, 400, rng)[2:] for _ in range(50)]).T
+    assert np.abs(width - 2 * height).max() <= 2  # rounded to whole pixels
+
+
+def test_parts_may_touch_every_edge():
+    crop, rng = RandomResizedCrop(32, scale=(0.25, 0.25), ratio=(1.0, 1.0)), np.random.default_rng(0)
+    places = {crop.part(4, 4, rng) for _ in range(300)}
+    assert places == {(top, left, 2, 2) for top in range(3) for left in range(3)}
+
+
 @pytest.mark.parametrize(("size", "part"), [((100, 1000), (0, 433, 100, 133)), ((1000, 100), (433, 0, 133, 100))])
 def test_fallback_is_the_centre(size, part):
     crop = RandomResizedCrop(32, scale=(1.0, 1.0))
@@ -63,3 +75,12 @@ def test_pixels_are_the_part_s():
 def test_resize():
     image = np.full((10, 20, 3), 7, np.uint8)
     assert Resize(12)(image, np.random.default_rng(0)).shape == (12, 12, 3)
+
+
+@pytest.mark.parametrize("transform", [Resize(4), RandomResizedCrop(4, scale=(1.0, 1.0), ratio=(1.0, 1.0))])
+def test_sizes_are_changed_by_the_two_nearest_pixels(transform):
+    rng, edge, stripes = np.random.default_rng(0), np.zeros((2, 2, 3), np.uint8), np.zeros((12, 12, 3), np.uint8)
+    edge[:, 1] = 200
+    assert transform(edge, rng)[:, :, 0].tolist() == [[0, 50, 150, 200]] * 4
+    stripes[:, ::3] = 150  # the pixel in the middle of each three is black
+    assert not transform(stripes, rng).any()
