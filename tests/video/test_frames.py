@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from facejax.video.frames import VideoError, array_frames, mean_rate, read_frames
+from facejax.video.frames import VideoError, _frame, array_frames, mean_rate, read_frames
 from tests.conftest import REPOSITORY
 from tests.video.webm import write_webm
 
@@ -49,6 +49,14 @@ def test_every_nth_frame_keeps_its_number_and_time(video):
     assert numbers(frames) == [0, 5, 10]
     assert [frame.index for frame in frames] == [0, 5, 10]
     assert frames[2].time == pytest.approx(0.4)
+
+
+def test_reduced_frames_are_averaged():
+    stripes = np.zeros((90, 90, 3), np.uint8)
+    stripes[:, ::3] = 150  # the pixel in the middle of each three, which a kernel of two would take, is black
+    reduced = _frame(0, 0.0, stripes, 30)
+    assert reduced.scale == pytest.approx(1 / 3)
+    assert (reduced.image == 50).all()
 
 
 def capture_of(grabbed, image, stated=0):

@@ -26,6 +26,8 @@ def test_fusion_puts_members_on_one_scale():
     np.testing.assert_allclose(scaled.sum(axis=1), 1)
     np.testing.assert_allclose(standardize(margins * 7), scaled)
     assert scaled[1].tolist() == [1, 0]
+    spread = (20000 / 3) ** 0.5  # the population's, of 100, 200 and 300
+    assert scaled[0, 1] == pytest.approx(1 / (1 + np.exp(-200 / spread)))
     members = [margins[:1], np.array([[0.9, 0.1]])]
     np.testing.assert_allclose(fuse(members), np.mean([standardize(m) for m in members], axis=0))
     for wrong in ([], [margins, margins[:1]]):
