@@ -44,8 +44,9 @@ def data_dir(tmp_path_factory):
     reader("toy_years", [{"age": 30.5, "note": 1}, {"gender": 1}])
     reader("toy_whole", [{"age": 40}, {"gender": 0}])
     reader("toy_texts", [{"note": "calm"}])
+    reader("toy_half", [{"identity": 0, "age": 30}, {"age": 40}, {"identity": 1}])
     reader("toy_other", [{"identity": i, "split": split} for split in ("train", "validation") for i in (0, 1)])
-    names = ("toy_faces", "toy_moods", "toy_split", "toy_other", "toy_years", "toy_whole", "toy_texts")
+    names = ("toy_faces", "toy_moods", "toy_split", "toy_other", "toy_years", "toy_whole", "toy_texts", "toy_half")
     try:
         for name in names:
             prepare_dataset(name, None, directory, workers=1, image_format="bmp", log=lambda line: None)
@@ -131,6 +132,12 @@ def test_a_person_has_one_number_in_all_splits(data_dir):
     assert sorted(train.labels("identity")) == [0, 1, 2, 3, 4, 5]
     assert sorted(validation.labels("identity")) == [0, 1, 4, 5]
     assert [int(validation.read(i)["identity"]) for i in range(4)] == validation.labels("identity").tolist()
+
+
+def test_records_of_nobody_stay_without_a_person(data_dir):
+    source = open_source(data_dir, "toy_faces+toy_half", "train")
+    assert sorted(source.labels("identity")) == [-1, 0, 0, 1, 1, 2, 2, 3, 4]
+    assert [int(source.read(i)["identity"]) for i in range(9)] == source.labels("identity").tolist()
 
 
 def test_sets_without_the_split_are_left_out_where_asked_for(data_dir, caplog):
