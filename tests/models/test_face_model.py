@@ -102,6 +102,22 @@ def test_heads_train_on_cached_features(images):
     assert not np.allclose(plain["emotion8"], cached["emotion8"])
 
 
+def test_hidden_layers_drop_in_training():
+    """Of 256 units that all say 1 about half are left, at twice their size; heads that share them lose the same."""
+    hidden = {"kernel": jnp.zeros((6, 256)), "bias": jnp.ones(256)}
+    logits = {name: {"kernel": jnp.ones((256, n)), "bias": jnp.zeros(n)} for name, n in (("age", 100), ("gender", 1))}
+    own = FaceModel(Tiny(), ("age",), dropout_rate=0.5), {"head_age": {"hidden": hidden, "logits": logits["age"]}}
+    shared = FaceModel(Tiny(), ("age", "gender"), shared_hidden=("age", "gender"), dropout_rate=0.5)
+    heads = {f"head_{name}": {"logits": layer} for name, layer in logits.items()}
+    for model, params in (own, (shared, {"head_shared": hidden, **heads})):
+        for train in (False, True):
+            rngs = {"dropout": jax.random.key(0)}
+            said = model.apply({"params": params}, jnp.zeros((40, 6)), train, method="heads", rngs=rngs)
+            (sums,) = {tuple(column.tolist()) for outputs in said.values() for column in outputs.T}
+            assert (len(set(sums)) > 1) == train
+            assert np.mean(sums) == pytest.approx(256, abs=10 * train)  # standard error 2.5
+
+
 def test_dropout_and_batch_norm_are_switched_apart(images):
     model = tiny(dropout_rate=0.5)
     variables = init_variables(model, 1, 10)
@@ -126,6 +142,9 @@ def test_initial_values_have_the_layers_distribution():
         (variables["batch_stats"]["backbone"]["conv1_bn"]["var"] == 1, backbone["conv1_bn"]["scale"] == 1)[i].all()
         for i in (0, 1)
     )
+    assert not (backbone["conv_dw_8"]["kernel"] == backbone["conv_dw_9"]["kernel"]).any()
+    other = init_variables(create_model("mobilenet_v1"), 6, 32)["params"]["backbone"]
+    assert not (backbone["conv_dw_8"]["kernel"] == other["conv_dw_8"]["kernel"]).any()
     same = init_variables(create_model("mobilenet_v1", ("age", "gender")), 5, 32)
     np.testing.assert_array_equal(
         same["params"]["head_age"]["hidden"]["kernel"], variables["params"]["head_age"]["hidden"]["kernel"]
