@@ -113,6 +113,14 @@ def test_ages_are_classes_from_one_year_on():
     assert mask.tolist() == [1, 1, 1, 1, 1, 0, 0]
 
 
+def test_of_eight_emotions_seven_count_and_none_is_no_emotion():
+    batch = {"emotion": jnp.array([*range(8), -1], jnp.int32), "mask": jnp.ones(9).at[3].set(0)}
+    labels, mask = task_labels(TASKS["emotion7"], batch)
+    assert labels[mask > 0].tolist() == [0, 1, 3, 4, 5, 6]
+    # Neither contempt, nor a record that could not be read, nor one without a label.
+    assert mask.tolist() == [1, 0, 1, 0, 1, 1, 1, 1, 0]
+
+
 def test_a_record_with_one_of_two_values_does_not_count():
     values = jnp.array([[0.5, 0.1], [jnp.nan, 0.1], [0.5, jnp.nan], [0.2, 0.3]])
     _, mask = task_labels(TASKS["valence_arousal"], {"valence_arousal": values, "mask": jnp.array([1.0, 1, 1, 0])})
