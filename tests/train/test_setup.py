@@ -6,6 +6,7 @@ import itertools
 import shutil
 from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 
@@ -20,7 +21,7 @@ from facejax.models.face_model import init_variables
 from facejax.preprocessing import Preprocessing
 from facejax.tasks import TASKS
 from facejax.train.labels import class_labels, labelled
-from facejax.train.setup import augmentation, build_model, check_settings, set_up
+from facejax.train.setup import augmentation, build_model, check_settings, initial_variables, set_up
 from facejax.weights.checkpoint import save_inference_checkpoint
 
 from . import prepared
@@ -89,7 +90,8 @@ def test_more_persons_than_outputs_are_refused(tmp_path):
         def records(self, raw=None, **options):
             for split, index in itertools.product(self.expected_counts, range(16)):
                 photo = functools.partial(np.full, (16, 16, 3), 10 * index, np.uint8)
-                yield Record(f"{split}/{index}.png", split, photo, {"identity": index % 8})
+                # Three of the eight persons are in the evaluation split alone.
+                yield Record(f"{split}/{index}.png", split, photo, {"identity": index % (5 if split == "train" else 8)})
 
     registry.register_dataset(Persons)
     try:
@@ -130,6 +132,21 @@ def test_heads_and_layers_that_cannot_be_kept_are_refused(tmp_path):
     alone = ModelConfig(backbone="toy_net", shared_hidden=("emotion8",))
     with pytest.raises(ConfigError, match="shared_hidden must name heads, one of them with a hidden layer"):
         build_model(prepared.toy_config(model=alone), None)
+
+
+def test_kept_heads_come_with_the_layer_that_they_share(data_dir, tmp_path):
+    both = ("gender", "age")
+    model, cfg, _ = build_model(prepared.toy_config(model=ModelConfig("toy_net", both, shared_hidden=both)), None)
+    first = init_variables(model, 5, 16)
+    save_inference_checkpoint(tmp_path / "first", first, cfg)
+    kept = ModelConfig("toy_net", ("emotion8",), keep_heads=both, init_from=str(tmp_path / "first"))
+    frozen = StageConfig(epochs=1, trainable="heads", batch_norm="running")
+    config = prepared.toy_config(model=kept, stages=StagesConfig(frozen, StageConfig(epochs=0)))
+    made = initial_variables(set_up(config, data_dir, tmp_path / "second"))
+    assert set(made["params"]) == {*first["params"], "head_emotion8"}
+    jax.tree.map(
+        np.testing.assert_array_equal, {name: made["params"][name] for name in first["params"]}, first["params"]
+    )
 
 
 @pytest.mark.parametrize(
