@@ -65,6 +65,18 @@ def test_learning_rates_follow_the_schedule(schedule, warmup, expected):
     np.testing.assert_allclose(rates, 0.1 * np.array(expected), atol=1e-6)
 
 
+def test_optimizer_is_adam_as_published():
+    """Kingma and Ba 2015, algorithm 1 with their constants, in NumPy, on gradients of any size."""
+    gradients = np.random.default_rng(0).normal(size=(5, 4)) * np.array([1, 1e-2, 1e-6, 1e-8])
+    tx, params, mean, square = make_optimizer(StageConfig(lr=0.1), steps=5), jnp.ones(4), 0, 0
+    state = tx.init(params)
+    for step, gradient in enumerate(gradients, 1):
+        update, state = tx.update(jnp.asarray(gradient, jnp.float32), state, params)
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+        expected = -0.1 * mean / (1 - 0.9**step) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
+        np.testing.assert_allclose(update, expected, rtol=1e-4)
+
+
 def test_labels_are_smoothed_as_the_config_says():
     _, state = toy.setup()
     batch = toy.make_batch()
