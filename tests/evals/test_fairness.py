@@ -166,7 +166,10 @@ def test_a_result_is_plain_json():
     assert result["gap"] is None
 
 
-@pytest.mark.parametrize("persons", [["b", "", "a", "b", ""], [7, -1, 3, 7, -1], [7.0, np.nan, 3.0, 7.0, -1.0]])
+@pytest.mark.parametrize(
+    "persons",
+    [["b", "", "a", "b", ""], [7, -1, 3, 7, -1], [7.0, np.nan, 3.0, 7.0, np.nan], [7.0, np.nan, 3.0, 7.0, -1.0]],
+)
 def test_records_of_nobody_are_no_one_person(persons):
     clusters = person_clusters(np.array(persons))
     assert clusters[0] == clusters[3]

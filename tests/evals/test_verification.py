@@ -23,6 +23,8 @@ def test_threshold_is_the_best_of_all(pairs):
         candidates = [*values, values.max() + 1]
         assert accuracy(values, same, threshold) == max(accuracy(values, same, c) for c in candidates)
     assert best_threshold(np.array([0.2, 0.4]), np.array([False, True])) == pytest.approx(0.3)
+    # To part the two first from their equals would be right four times, but no threshold does.
+    assert best_threshold(np.array([0.5, 0.5, 0.5, 0.5, 0.1]), np.array([True, True, False, False, True])) <= 0.1
     assert best_threshold(np.array([0.3]), np.array([False])) > 0.3
     assert best_threshold(np.array([0.3]), np.array([True])) <= 0.3
 

@@ -38,14 +38,14 @@ def clips():
 def test_results_equal_scikit_learn_by_hand(name, clips):
     features, labels = clips
     vectors = describe_clips(features, AFEW)
-    recipe = Recipe(name, costs=(0.1, 1.0, 10.0), folds=4, seed=0)
+    recipe = Recipe(name, costs=(1.0, 10.0, 0.1), folds=4, seed=0)
     fitted = fit(recipe, vectors[:60], labels[:60], 3)
     folds = StratifiedKFold(4, shuffle=True, random_state=0)
     by_hand = {
         cost: cross_val_score(BY_HAND[name](cost), vectors[:60], labels[:60], cv=folds).mean() for cost in recipe.costs
     }
     assert fitted.cost_accuracy == pytest.approx(by_hand)
-    assert fitted.cost == max(by_hand, key=by_hand.get)
+    assert fitted.cost == max(sorted(by_hand), key=by_hand.get)
     assert fitted.chosen_by == "cross_validation"
     expected = BY_HAND[name](fitted.cost).fit(vectors[:60], labels[:60]).predict(vectors[60:])
     np.testing.assert_array_equal(fitted.scores(vectors[60:]).argmax(axis=1), expected)

@@ -57,6 +57,8 @@ def test_reduced_frames_are_averaged():
     reduced = _frame(0, 0.0, stripes, 30)
     assert reduced.scale == pytest.approx(1 / 3)
     assert (reduced.image == 50).all()
+    for side in range(31, 200):  # whatever is rounded
+        assert _frame(0, 0.0, np.zeros((side, 9, 3), np.uint8), 30).image.shape[0] == 30
 
 
 def capture_of(grabbed, image, stated=0):
