@@ -10,6 +10,8 @@ from sklearn import metrics
 from facejax.config import Config, PaperResult
 from facejax.data.source import FaceSource
 from facejax.evals import figures
+from facejax.evals.bootstrap import accuracy_interval
+from facejax.evals.calibration import reliability
 from facejax.evals.report import write_report
 from facejax.tasks import EMOTION8, TASKS
 from facejax.train.step import scores as step_scores
@@ -180,6 +182,70 @@ def test_intervals_draw_persons_where_they_are_known(labels, tmp_path):
         text = (tmp_path / name / "report.md").read_text()
         assert ("bootstrap over people" in text) == (name == "persons")
     assert min(np.array(widths["persons"]) / widths["photos"]) > 2
+
+
+@pytest.mark.parametrize("name", ["emotion8", "age"])
+def test_records_that_do_not_count_move_no_figure(name, labels, monkeypatch, tmp_path):
+    monkeypatch.setattr(figures, "_save", lambda figure, path: None)
+    task, rng = TASKS[name], np.random.default_rng(3)
+    scores = rng.dirichlet(np.ones(task.num_outputs), RECORDS).astype(np.float32)
+    truth = labels[task.label_key].copy()
+    scores[::7], truth[::5] = np.nan, -1
+    counts = np.isfinite(scores[:, 0]) & (truth >= 0)
+    found = []
+    for folder, chosen in (("all", slice(None)), ("some", counts)):
+        (tmp_path / folder).mkdir()
+        some = Faces({"person": labels["person"][chosen]})
+        for epoch in ("best", "last"):
+            stored = {f"scores/{name}": scores[chosen], f"labels/{name}": truth[chosen], "epoch": 1, "step": 2}
+            np.savez(tmp_path / folder / f"scores_{epoch}.npz", **stored)
+        written = write_report(tmp_path / folder, Config(), [task], some, HISTORY, "toy")
+        found.append(written["last"]["tasks"][name])
+    assert found[0] == found[1]
+    if name == "emotion8":
+        assert found[0]["calibration"] == reliability(scores[counts], truth[counts], bins=15).to_dict()
+        kept = counts & (truth != EMOTION8.index("contempt"))
+        said = np.where(np.arange(8) == EMOTION8.index("contempt"), -1, np.nan_to_num(scores)).argmax(axis=1)
+        expected = accuracy_interval(said == truth, np.flatnonzero(kept), labels["person"][kept])
+        assert found[0]["seven_from_eight"]["interval95"] == list(expected)
+
+
+def test_photos_of_nobody_are_drawn_one_by_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(figures, "_save", lambda figure, path: None)
+    truth = np.arange(RECORDS) % 8
+    scores = np.eye(8, dtype=np.float32)[np.where(np.arange(RECORDS) % 3 == 0, truth, 0)]
+    nobody, each = (
+        report_of_scores(tmp_path, scores, truth, {"emotion": truth, "person": person})["last"]["tasks"]["emotion8"]
+        for person in (np.full(RECORDS, ""), np.arange(RECORDS))
+    )
+    assert nobody["interval95"] == each["interval95"]
+    assert nobody["interval95"][0] < nobody["accuracy"] < nobody["interval95"][1]
+
+
+def test_truth_is_across_and_what_is_said_is_up(labels, monkeypatch, tmp_path):
+    drawn, rng = {}, np.random.default_rng(4)
+    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.setdefault(path.name, figure))
+    values = rng.uniform(-1, 1, (2, RECORDS, 2)).astype(np.float32)
+    arrays = {"scores/age": np.tile(np.eye(100, dtype=np.float32)[39], (RECORDS, 1)), "labels/age": labels["age"]}
+    arrays |= {"scores/valence_arousal": values[0], "labels/valence_arousal": values[1]}
+    for epoch in ("best", "last"):
+        np.savez(tmp_path / f"scores_{epoch}.npz", **arrays, epoch=1, step=2)
+    tasks = [TASKS["age"], TASKS["valence_arousal"]]
+    write_report(tmp_path, Config(), tasks, Faces({"age": labels["age"]}), HISTORY, "toy")
+    points = drawn["age.png"].axes[0].lines[0]
+    np.testing.assert_allclose(points.get_xydata(), [[age, 40] for age in labels["age"]])
+    for index, points in enumerate(drawn["valence_arousal.png"].axes[0].lines[:2]):
+        np.testing.assert_allclose(points.get_xydata(), values[::-1, :, index].T)
+
+
+def test_crops_are_right_within_five_years_or_a_quarter():
+    age, values = TASKS["age"], TASKS["valence_arousal"]
+    forty = np.eye(100, dtype=np.float32)[39]
+    assert figures._caption(age, forty, 35) == ("35\n→ 40", True)
+    assert figures._caption(age, forty, 34) == ("34\n→ 40", False)
+    said = np.array([0.5, -0.25])
+    assert figures._caption(values, said, np.array([0.25, 0.0])) == ("+0.25 +0.00\n→ +0.50 -0.25", True)
+    assert not figures._caption(values, said, np.array([0.5, 0.25]))[1]
 
 
 def test_a_model_that_says_one_class_of_everybody_is_told(tmp_path):
