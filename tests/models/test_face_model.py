@@ -132,6 +132,12 @@ def test_dropout_and_batch_norm_are_switched_apart(images):
     assert not np.allclose(outputs["features"], moved["features"])
 
 
+def test_kernels_are_drawn_as_he_and_le_cun_have_it():
+    """Variance 2 / (k k outputs) for convolutions, 2 / (k k) for depthwise ones, 1 / inputs for dense layers."""
+    variances = [kernel_std(shape) ** 2 for shape in ((3, 5, 32, 64), (1, 1, 16, 96), (5, 5, 1, 40), (20, 7))]
+    assert variances == pytest.approx([2 / (15 * 64), 2 / 96, 2 / 25, 1 / 20])
+
+
 def test_initial_values_have_the_layers_distribution():
     variables = init_variables(create_model("mobilenet_v1", ("age",)), 5, 32)
     backbone = variables["params"]["backbone"]

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from facejax.models.normalization import BatchNorm
+from facejax.models.normalization import BatchNorm, normalize_batch
 
 EPSILON = 1e-3
 ACTIVATIONS = {"none": None, "silu": nn.silu, "relu6": nn.relu6}
@@ -84,6 +84,16 @@ def test_fresh_variables_are_those_of_flax():
     x, _ = draw((2, 3, 3, 5))
     expected, got = (module(False, None).init(jax.random.key(0), x) for module in (Plain, Ours))
     jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_variance_is_never_below_zero():
+    """In maps of one value a channel the mean of the squares less the square of the mean is nothing but rounding."""
+    values = jnp.asarray(np.random.default_rng(0).uniform(100, 5000, 64), jnp.float32)
+    x = jnp.broadcast_to(values, (5, 7, 9, 64))
+    y, _, var = normalize_batch(x, jnp.ones(64), jnp.zeros(64), 1e-5, None)
+    assert (var >= 0).all()
+    assert np.isfinite(y).all()
 
 
 @pytest.mark.usefixtures("backend")
