@@ -17,6 +17,7 @@ import dataclasses
 import json
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -272,6 +273,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the running arm is stopped too
     try:
         main()
     except KeyboardInterrupt:

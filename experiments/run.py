@@ -309,6 +309,7 @@ def train_network(config: Config, data_dir: pathlib.Path, data: str, workdir: pa
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, except that training saves first
     try:
         main(sys.argv[1:])
     except (ConfigError, OSError) as error:

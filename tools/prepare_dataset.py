@@ -16,6 +16,7 @@ With --runner, preparation runs as an Apache Beam pipeline, for datasets of mill
 
 import argparse
 import functools
+import signal
 import sys
 
 from facejax.cli.broken_pipe import ignore_broken_pipe
@@ -168,4 +169,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: what is finished is kept
     sys.exit(main())

@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> N
         logger.info("rendered frames are small, and so are their faces: detecting faces from %g px", least)
         config = dataclasses.replace(config, detection=dataclasses.replace(config.detection, min_face=least))
     labels = np.array([clip_label(config.clips, record) for record in clips.records])
-    check_classes(config, labels, np.array([record.split == "train" for record in clips.records]))
+    train = np.array([record.split == "train" for record in clips.records])
+    check_classes(config, clips.labels, labels, train)
     model, network = load_network(config.network, config.seed, workdir)
     logger.info("%d clips of %s; features by %s", len(clips.records), clips.description, network)
 
@@ -54,7 +56,12 @@ def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> N
     made_from["labels"] = labels.tolist()  # they are stored with the features
     cached_file(path, made_from, make)
     table = FeatureTable.load(path)
-    check_classes(config, np.where(table.has_faces, table.labels, -1), table.of_split("train"))
+    with_faces = np.where(table.has_faces, table.labels, -1)
+    check_classes(config, clips.labels, with_faces, table.of_split("train"), " with a face")
+    taught = clips_by_class(clips.labels, with_faces[table.of_split("train")])
+    untaught = [name for name in clips.labels if name not in taught]
+    if untaught:
+        logger.warning("no training clip of %s shows a face: no classifier can predict it", ", ".join(untaught))
     table.save_parquet(workdir / "features.parquet")
     report: dict[str, Any] = {
         "protocol": "video",
@@ -68,6 +75,7 @@ def run(config: VideoConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> N
         },
         "faces": len(table.clip),
         "unreadable": sum(clip.num_frames == 0 for clip in table.clips),
+        "untaught": untaught,
         "paper": dataclasses.asdict(config.paper),
     }
     protocol = Protocol(config, table, clips.labels)
@@ -97,35 +105,48 @@ def sequence_recipe(config: VideoConfig, name: str) -> SequenceRecipe:
         raise ConfigError(f"--config.sequence: {error}") from error
 
 
-def check_classes(config: VideoConfig, labels: np.ndarray, train: np.ndarray) -> None:
-    """Rejects up front what would fail halfway through.
+def check_classes(
+    config: VideoConfig, names: Sequence[str], labels: np.ndarray, train: np.ndarray, kind: str = ""
+) -> None:
+    """Rejects up front what would fail halfway through. Classes without any clip are not an error.
 
     Args:
         config: Config of the run.
+        names: Names of the classes.
         labels: (clips,) classes, -1 for clips that do not count.
         train: (clips,) bool: whether each is in the train split.
+        kind: What the error messages add to "clip": " with a face".
 
     Raises:
         ConfigError: A class has too few clips for what the config asks for.
     """
     of = config.classifier
     chooses = len(of.costs) > 1 and any(name != "random_forest" for name in of.names)
-    taught = np.unique(labels[train & (labels >= 0)], return_counts=True)[1]
+    taught = clips_by_class(names, labels[train])
     if len(taught) < 2:
-        raise ConfigError(f"the training clips show {len(taught)} classes, at least two are needed")
-    if chooses and of.choose_by == "cross_validation" and taught.min() < 2:
+        raise ConfigError(f"the training clips{kind} show {len(taught)} classes, at least two are needed")
+    rarest = min(taught, key=taught.__getitem__)
+    if chooses and of.choose_by == "cross_validation" and taught[rarest] < 2:
         raise ConfigError(
-            "a class has only one training clip, too few to choose C: give one C, --config.classifier.costs=1.0"
+            f"{rarest} has only one training clip{kind}, too few to choose C: give one C, --config.classifier.costs=1.0"
         )
     if config.compare_folds:
-        counts = np.unique(labels[labels >= 0], return_counts=True)[1]
-        folds = min(config.compare_folds, int(counts.min()))
+        by_class = clips_by_class(names, labels)
+        rarest, counts = min(by_class, key=by_class.__getitem__), np.array(list(by_class.values()))
+        folds = min(config.compare_folds, by_class[rarest])
         if folds < 2 or (chooses and (counts - -(-counts // folds)).min() < 2):  # what is left if a fold takes the most
+            clips = "1 clip" if by_class[rarest] == 1 else f"{by_class[rarest]} clips"
             raise ConfigError(
-                f"a class has {counts.min()} clips in all, too few for --config.compare_folds={config.compare_folds}: "
+                f"{rarest} has {clips}{kind} in all, too few for --config.compare_folds={config.compare_folds}: "
                 "set it to 0, which skips the comparison, or to more folds"
                 + (", or give one C, --config.classifier.costs=1.0" if chooses else "")
             )
+
+
+def clips_by_class(names: Sequence[str], labels: np.ndarray) -> dict[str, int]:
+    """Number of clips of each class that has any."""
+    counts = np.bincount(labels[labels >= 0], minlength=len(names))
+    return {name: int(count) for name, count in zip(names, counts, strict=True) if count}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,6 +272,9 @@ def _markdown(config: VideoConfig, report: dict[str, Any]) -> list[str]:
     unreadable = ""
     if report["unreadable"]:
         unreadable = f" **{report['unreadable']} clips cannot be read** and count as clips without a face."
+    untaught = []
+    if report["untaught"]:
+        untaught = [f"**No training clip of {', '.join(report['untaught'])} shows a face**: it is never predicted.", ""]
     lines = [
         f"# Emotion of clips: {report['network']}",
         "",
@@ -258,6 +282,7 @@ def _markdown(config: VideoConfig, report: dict[str, Any]) -> list[str]:
         f"{clips['validation']['n']} validation clips ({clips['validation']['with_faces']} with faces), "
         f"{report['faces']} faces.{unreadable}",
         "",
+        *untaught,
         "| classifier | C | accuracy % on all validation clips [95 % interval] | on clips with faces | balanced |",
         "|---|---|---|---|---|",
     ]

@@ -323,6 +323,28 @@ def test_lfw_features_of_other_weights_or_photos_are_not_reused(tmp_path, monkey
     features(1, 10)
 
 
+def test_a_class_without_a_face_in_training_is_reported(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    monkeypatch.setattr(faces, "make_detector", lambda detection: FixedDetector([[0, 0, 20, 20]]))
+    classes, records = ("anger", "fear", "happiness"), []
+    for number in range(12):
+        name, split = classes[number % 3], "train" if number < 6 else "validation"
+        side = 16 if (name, split) == ("fear", "train") else 40  # below 20 px no face is found
+        with VideoWriter(tmp_path / f"{number}.mp4", 10) as writer:
+            writer.write(noise(side, side, number))
+        labels = {"emotion": EMOTION7.index(name)}
+        records.append(Record(f"{number}.mp4", split, tmp_path / f"{number}.mp4", labels))
+    monkeypatch.setattr(video, "open_clips", lambda config: faces.ClipSet("afew", "toy", tuple(records), EMOTION7))
+    classifier = ClassifierConfig(("linear_svc",), costs=(1.0,))
+    config = VideoConfig(compare_folds=0, classifier=classifier, network=TINY)
+    with caplog.at_level("WARNING", logger="facejax"):
+        run.run_protocol(config, tmp_path, tmp_path / "data")
+    untaught = [name for name in EMOTION7 if name not in ("anger", "happiness")]
+    assert json.loads((tmp_path / "report.json").read_text())["untaught"] == untaught
+    assert f"**No training clip of {', '.join(untaught)} shows a face**" in (tmp_path / "report.md").read_text()
+    assert f"no training clip of {', '.join(untaught)} shows a face" in caplog.text
+
+
 def test_an_unreadable_clip_is_counted_and_tried_again_when_its_file_has_changed(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["run.py"])
     seen = []
@@ -618,15 +640,15 @@ def test_lfw_answers_photos_whose_face_cannot_be_cut(tmp_path, monkeypatch):
     ("counts", "changes", "message"),
     [
         ((10, 10, 0), {}, None),
-        ((10, 10, 1), {}, r"only one training clip, .* --config.classifier.costs=1.0"),
+        ((10, 10, 1), {}, r"^c has only one training clip, .* --config.classifier.costs=1.0"),
         (
             (10, 10, 1),
             {"classifier.costs": "1.0"},
-            r"1 clips in all, too few for --config.compare_folds=5: set it to 0",
+            r"c has 1 clip in all, too few for --config.compare_folds=5: set it to 0",
         ),
         ((10, 10, 1), {"classifier.costs": "1.0", "compare_folds": "0"}, None),
         ((10, 10, 3), {"classifier.choose_by": "peeking_at_validation"}, None),
-        ((10, 10, 2), {"classifier.choose_by": "peeking_at_validation"}, "2 clips in all, .* or give one C"),
+        ((10, 10, 2), {"classifier.choose_by": "peeking_at_validation"}, "c has 2 clips in all, .* or give one C"),
         ((10, 10, 1), {"classifier.names": "random_forest", "compare_folds": "0"}, None),
         ((10, 10, 5), {"compare_folds": "1"}, "compare_folds=1: set it to 0"),
         ((10, 0, 0), {"compare_folds": "0"}, "show 1 classes"),
@@ -654,11 +676,11 @@ def test_rare_classes_are_refused_exactly_where_the_work_would_fail(counts, chan
             protocol.compare()
 
     if message is None:
-        video.check_classes(config, labels, train)
+        video.check_classes(config, ("a", "b", "c"), labels, train)
         work()
     else:
         with pytest.raises(ConfigError, match=message):
-            video.check_classes(config, labels, train)
+            video.check_classes(config, ("a", "b", "c"), labels, train)
         with pytest.raises(ValueError, match=r"one training example|two classes|n_splits|k-fold"):
             work()
 
