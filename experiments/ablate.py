@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import scipy.stats
 
@@ -274,6 +275,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the running arm is stopped too
+    jax.config.update("jax_platforms", "cpu")  # an accelerator's memory is for the arms, which are other processes
     try:
         main()
     except KeyboardInterrupt:

@@ -332,7 +332,7 @@ def test_a_class_without_a_face_in_training_is_reported(tmp_path, monkeypatch, c
         side = 16 if (name, split) == ("fear", "train") else 40  # below 20 px no face is found
         with VideoWriter(tmp_path / f"{number}.mp4", 10) as writer:
             writer.write(noise(side, side, number))
-        labels = {"emotion": EMOTION7.index(name)}
+        labels = {"emotion": EMOTION8.index(name)}
         records.append(Record(f"{number}.mp4", split, tmp_path / f"{number}.mp4", labels))
     monkeypatch.setattr(video, "open_clips", lambda config: faces.ClipSet("afew", "toy", tuple(records), EMOTION7))
     classifier = ClassifierConfig(("linear_svc",), costs=(1.0,))
