@@ -34,7 +34,7 @@ from facejax.protocol_config import (
     SequenceConfig,
     VideoConfig,
 )
-from facejax.tasks import EMOTION7, GENDER, GROUP_EMOTION
+from facejax.tasks import EMOTION7, EMOTION8, GENDER, GROUP_EMOTION
 from facejax.video.classifiers import CLASSIFIERS, ClipClassifier
 from facejax.video.descriptors import AFEW, VGAF, Descriptor
 from facejax.video.features import Clip, FeatureTable
