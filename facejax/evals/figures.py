@@ -1,6 +1,7 @@
 """The figures of a report: confusion matrices, calibration, training curves and a sample of crops."""
 
 import pathlib
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from facejax.evals.classification import ClassificationResult
 from facejax.evals.tasks import AgeResult, RankResult, RegressionResult, TaskResult, format_result
 from facejax.tasks import Task
 
-CROPS = 48
+CROPS, COLUMNS = 48, 12
+AGE_TOLERANCE, VALUE_TOLERANCE = 5, 0.25  # up to which a crop's prediction counts as right
 
 
 def draw_result(path: pathlib.Path, task: Task, results: dict[str, TaskResult]) -> None:
@@ -22,16 +24,18 @@ def draw_result(path: pathlib.Path, task: Task, results: dict[str, TaskResult]) 
 
     figure = matplotlib.figure.Figure(figsize=(13, 6), layout="constrained")
     for axes, (name, result) in zip(figure.subplots(1, 2), results.items(), strict=True):
-        axes.set_title(f"{name} epoch: {format_result(result)}", fontsize=9)
+        axes.set_title(textwrap.fill(f"{name} epoch: {format_result(result)}", 78), fontsize=9)  # as wide as a panel
         if isinstance(result, ClassificationResult):
             _draw_confusion(axes, task, result)
         elif isinstance(result, RankResult):
             axes.bar(range(1, len(result.hits) + 1), result.hits / max(result.n, 1))
             axes.set(xlabel="rank", ylabel="fraction of records, true person within rank", ylim=(0, 1))
         elif isinstance(result, AgeResult):
-            axes.plot(result.ages, result.ages + result.errors, ".", alpha=0.4)
+            predicted = result.ages + result.errors
+            limit = max(100, 1.02 * max(result.ages.max(initial=0), predicted.max(initial=0)))
+            axes.plot(result.ages, predicted, ".", alpha=0.4)
             axes.axline((0, 0), slope=1, color="grey")
-            axes.set(xlabel="true age, years", ylabel="predicted age, years", xlim=(0, 100), ylim=(0, 100))
+            axes.set(xlabel="true age, years", ylabel="predicted age, years", xlim=(0, limit), ylim=(0, limit))
         elif isinstance(result, RegressionResult):
             for index, label in enumerate(result.names):
                 axes.plot(result.target[:, index], result.predicted[:, index], ".", alpha=0.4, label=label)
@@ -113,11 +117,15 @@ def draw_crops(path: pathlib.Path, task: Task, source: FaceSource, scores: np.nd
 
     labelled = np.isfinite(labels).all(axis=1) if labels.ndim > 1 else labels >= 0
     known = np.flatnonzero(labelled & np.isfinite(scores).all(axis=1))
-    figure = matplotlib.figure.Figure(figsize=(14, 1.95 * -(-CROPS // 12)), layout="constrained")
-    grid = figure.subplots(-(-CROPS // 12), 12)
+    shown = np.random.default_rng(0).permutation(known)[:CROPS]
+    rows = max(-(-len(shown) // COLUMNS), 1)
+    figure = matplotlib.figure.Figure(figsize=(14, 1.95 * rows), layout="constrained")
+    grid = figure.subplots(rows, COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
-    for axes, index in zip(grid.flat, np.random.default_rng(0).permutation(known)[:CROPS], strict=False):
+    if not len(shown):
+        figure.suptitle("no photo with a label and a prediction")
+    for axes, index in zip(grid.flat, shown, strict=False):
         text, right = _caption(task, scores[index], labels[index])
         axes.imshow(source.read(int(index))["image"])
         axes.set_title(text, fontsize=7, color="green" if right else "red")
@@ -125,13 +133,13 @@ def draw_crops(path: pathlib.Path, task: Task, source: FaceSource, scores: np.nd
 
 
 def _caption(task: Task, scores: np.ndarray, label: Any) -> tuple[str, bool]:
-    """(truth and prediction in words, whether they agree; ages within five years, values within a quarter)."""
+    """(truth and prediction in words, whether they agree; ages and values within a tolerance)."""
     if task.kind == "regression":
-        words = [" ".join(f"{value:+.2f}" for value in values) for values in (label, scores)]
-        return f"{words[0]}\n→ {words[1]}", bool(np.abs(scores - label).max() <= 0.25)
+        words = [" ".join(f"{value:+z.2f}" for value in values) for values in (label, scores)]
+        return f"{words[0]}\n→ {words[1]}", bool(np.abs(scores - label).max() <= VALUE_TOLERANCE)
     if task.kind == "age":
         years = float(expected_age(scores[None])[0])
-        return f"{label}\n→ {years:.0f}", bool(abs(years - label) <= 5)
+        return f"{label}\n→ {years:.0f}", bool(abs(years - label) <= AGE_TOLERANCE)
     predicted = int(scores[0]) if task.kind == "identity" else int(scores.argmax())
     names = [task.labels[value] if task.labels else f"person {value}" for value in (int(label), predicted)]
     probability = "" if task.kind == "identity" else f" {scores[predicted]:.2f}"
