@@ -255,7 +255,8 @@ def _markdown(config: LfwConfig, report: dict) -> list[str]:
     if unreadable := max(found["unreadable"] for found in report["crops"].values()):
         lines += ["", f"**{unreadable} photos cannot be read** and are excluded."]
     if not report["comparable"]:
-        lines += ["", f"**Not the paper's photos ({report['paper']['dataset']}): the numbers cannot be compared.**"]
+        photos = f"all of its {SUBJECTS} subjects in {report['paper']['dataset']}"
+        lines += ["", f"**Not the paper's photos ({photos}): the numbers cannot be compared.**"]
     lines += [
         "",
         "| crop | pairs | verification accuracy %, mean ± std of folds | AUC | equal error % | true acceptance % at "
@@ -280,7 +281,11 @@ def _draw(path: pathlib.Path, curves: dict) -> None:
     axes = figure.subplots()
     for crop, result in curves.items():
         axes.plot(result.false_acceptance, result.true_acceptance, label=f"{crop}, AUC {result.auc:.4f}")
-    axes.set(xscale="log", xlim=(1e-3, 1), ylim=(0, 1), xlabel="false acceptance", ylabel="true acceptance")
+    rates = np.concatenate([result.false_acceptance for result in curves.values()])
+    lowest = rates[rates > 0].min()  # one pair of different people; the axes leave room for curves along their ends
+    axes.set(
+        xscale="log", xlim=(lowest / 1.1, 1.05), ylim=(0, 1.02), xlabel="false acceptance", ylabel="true acceptance"
+    )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     with atomic_file(path) as file:

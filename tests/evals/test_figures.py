@@ -128,3 +128,16 @@ def test_every_age_is_within_the_axes(oldest, least, most, drawn, tmp_path):
         for low, high in (axes.get_xlim(), axes.get_ylim()):
             assert low == 0
             assert least <= high <= most
+
+
+def test_a_roc_curve_shows_what_its_pairs_can_and_is_not_hidden_by_the_frame(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    same = [True, False] * 6  # 6 pairs of different people: a sixth is the lowest rate
+    perfect, partly = np.where(same, 0.9, 0.1) + np.arange(12) / 100, np.arange(12) / 10
+    lfw._draw(tmp_path / "roc.png", {"mtcnn": roc_of(perfect, same), "centre": roc_of(partly, same)})
+    (axes,) = drawn[0].axes
+    assert axes.lines[0].get_label() == "mtcnn, AUC 1.0000"
+    assert axes.get_ylim()[1] > 1
+    assert 1 / 7 < axes.get_xlim()[0] < 1 / 6
+    assert 1 < axes.get_xlim()[1] < 1.1

@@ -594,9 +594,12 @@ def test_lfw_with_photos_that_cannot_be_read_is_not_comparable(tmp_path, monkeyp
     monkeypatch.setattr(lfw, "open_photos", lambda config: (records, "lfw", True))
 
     def told():
-        run.run_protocol(LfwConfig(crops=("whole",), repeats=2, network=TINY), tmp_path, tmp_path)
+        config = LfwConfig(crops=("whole",), repeats=2, network=TINY, paper=run.load_config("lfw_b0").paper)
+        run.run_protocol(config, tmp_path, tmp_path)
         report = json.loads((tmp_path / "report.json").read_text())
         text = (tmp_path / "report.md").read_text()
+        other = f"**Not the paper's photos (all of its {lfw.SUBJECTS} subjects in lfw)"
+        assert (other in text) != report["comparable"]
         return report["comparable"], report["crops"]["whole"]["unreadable"], "1 photos cannot be read" in text
 
     assert told() == (True, 0, False)
