@@ -208,6 +208,8 @@ class PaperResult:
         accuracy: Accuracy of the config's first task, percent.
         accuracy7: Accuracy for 7 expressions, percent.
         age_class: How often the most probable age in years is the true one, percent.
+        ccc_valence: Concordance of valence, in [-1, 1] (`facejax.evals.tasks.concordance`).
+        ccc_arousal: Concordance of arousal.
     """
 
     table: str = ""
@@ -216,6 +218,8 @@ class PaperResult:
     accuracy: float = 0.0
     accuracy7: float = 0.0
     age_class: float = 0.0
+    ccc_valence: float = 0.0
+    ccc_arousal: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
