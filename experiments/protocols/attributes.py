@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import math
 import pathlib
 from typing import Any
 
@@ -23,7 +22,7 @@ from facejax.evals.age import PAPER_RANGE, age_errors
 from facejax.evals.bootstrap import Metric, accuracy_interval, person_clusters
 from facejax.evals.classification import classify
 from facejax.evals.fairness import FairnessResult, attribute_groups, by_group
-from facejax.evals.tasks import evaluate_task
+from facejax.evals.tasks import evaluate_task, format_interval
 from facejax.inference.model import LoadedModel
 from facejax.naming import did_you_mean
 from facejax.protocol_config import AttributesConfig, FacesConfig
@@ -305,10 +304,8 @@ def _markdown(config: AttributesConfig, report: dict[str, Any], results: list[Fa
             number = theirs.get(head) or "-"
             lines.append(f"| {head} accuracy % | {found['n']} | {accuracy(found)} | {number} |")
     for ages, number in zip(report["ages"].values(), (paper["age_mae"], paper["age_mae_21_60"]), strict=False):
-        low, high = ages["interval95"]
         what = "all ages" if ages["low"] == 0 else f"ages {ages['low']}-{ages['high']}"
-        interval = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-        ours = f"{ages['mae']:.2f}{interval}, bias {ages['bias']:+.2f}" if ages["n"] else "-"
+        ours = f"{format_interval(ages['mae'], ages['interval95'])}, bias {ages['bias']:+z.2f}" if ages["n"] else "-"
         lines.append(f"| age, mean absolute error in years, {what} | {ages['n']} | {ours} | {number or '-'} |")
     for name, found in report["fitted"].items():
         balanced = percent(found["balanced_accuracy"])

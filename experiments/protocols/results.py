@@ -2,14 +2,15 @@
 
 import datetime
 import json
-import math
 import pathlib
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from facejax.atomic import write_atomically
 from facejax.evals.fairness import to_jsonable
+from facejax.evals.tasks import format_interval
 
 
 def write_results(workdir: pathlib.Path, report: dict[str, Any], markdown: list[str]) -> dict[str, Any]:
@@ -26,17 +27,11 @@ def command() -> str:
     return " ".join(["python", "experiments/run.py", *arguments])
 
 
-def percent(value: float, interval: tuple[float, float] | list[float] | None = None) -> str:
-    """``62.42 [60.1, 64.7]``: a fraction in percent, with its interval if there is one."""
-    text = f"{100 * value:.2f}"
-    return text if interval is None else f"{text} [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"
+def percent(value: float, interval: Sequence[float | None] | None = None) -> str:
+    """``62.42 [60.10, 64.70]``: a fraction in percent, with its interval if there is one."""
+    return format_interval(value, interval, scale=100.0)
 
 
 def accuracy(found: dict[str, Any]) -> str:
-    """``62.42 [60.1, 64.7]`` from a result's ``accuracy`` and ``interval95``; ``-`` if there are no records.
-
-    A single person gives no interval: its ends are nan (null in files).
-    """
-    low, high = found["interval95"]
-    interval = None if low is None or math.isnan(low) else (low, high)
-    return percent(found["accuracy"], interval) if found["n"] else "-"
+    """``62.42 [60.10, 64.70]`` from a result's ``accuracy`` and ``interval95``; ``-`` if there are no records."""
+    return percent(found["accuracy"], found["interval95"]) if found["n"] else "-"

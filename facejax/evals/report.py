@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,8 +16,8 @@ from facejax.evals.bootstrap import accuracy_interval, interval95, person_cluste
 from facejax.evals.calibration import CalibrationResult, reliability
 from facejax.evals.classification import ClassificationResult, seven_from_eight, without_contempt
 from facejax.evals.fairness import FairnessResult, attribute_groups, by_group, to_jsonable
-from facejax.evals.figures import draw_calibration, draw_crops, draw_curves, draw_result
-from facejax.evals.tasks import TaskResult, evaluate_task, format_result
+from facejax.evals.figures import AGE_TOLERANCE, VALUE_TOLERANCE, draw_calibration, draw_crops, draw_curves, draw_result
+from facejax.evals.tasks import TaskResult, concordance, evaluate_task, format_interval, format_result
 from facejax.tasks import EMOTION8, Task
 
 
@@ -49,8 +48,9 @@ def write_report(
 
     Returns:
         The contents of report.json. ``best`` and ``last`` have ``epoch``, ``step``, ``dataset``, ``split`` and
-        ``tasks``: for each task the result's `to_dict` with ``groups``, the same by groups of people. ``paper`` is the
-        row of the paper with its dataset.
+        ``tasks``: for each task the result's `to_dict` with its 95 % intervals (by bootstrap over people if the dataset
+        identifies them) and ``groups``, the same by groups of people. ``paper`` is the row of the paper with its
+        dataset.
     """
     report: dict[str, Any] = {
         "tasks": [task.name for task in tasks],
@@ -72,8 +72,7 @@ def write_report(
             scores, labels = kept[name][f"scores/{task.name}"], kept[name][f"labels/{task.name}"]
             results[name][task.name] = evaluate_task(task, scores, labels)
             of_tasks[task.name] = results[name][task.name].to_dict()
-            if persons is not None:
-                of_tasks[task.name] |= _by_person(task, scores, labels, persons)
+            of_tasks[task.name] |= _intervals(task, scores, labels, persons)
             if isinstance(results[name][task.name], ClassificationResult):
                 readable = np.where(np.isfinite(scores).all(axis=1), labels, -1)
                 calibrations[task.name][name] = reliability(scores, readable)
@@ -83,8 +82,7 @@ def write_report(
             if task.labels == EMOTION8:
                 readable = np.where(np.isfinite(scores).all(axis=1), labels, -1)
                 seven = seven_from_eight(scores, readable).to_dict()
-                if persons is not None:
-                    seven |= _by_person(task, *without_contempt(scores, readable), persons)
+                seven |= _intervals(task, *without_contempt(scores, readable), persons)
                 of_tasks[task.name]["seven_from_eight"] = seven
         report[name] = {
             "epoch": int(kept[name]["epoch"]),
@@ -140,12 +138,25 @@ def _metric_values(task: Task, scores: np.ndarray, labels: np.ndarray) -> tuple[
     scores = np.where(readable[:, None], scores, 1)
     if task.kind == "age":
         return f"{task.name}, mean absolute error in years", np.abs(expected_age(scores) - labels), readable
-    return f"{task.name} accuracy", scores.argmax(axis=1) == labels, readable
+    predicted = scores[:, 0] if task.kind == "identity" else scores.argmax(axis=1)  # identity: the first few classes
+    return f"{task.name} accuracy", predicted == labels, readable
 
 
-def _by_person(task: Task, scores: np.ndarray, labels: np.ndarray, persons: np.ndarray) -> dict[str, Any]:
-    """Interval of the accuracy, or error in years, by bootstrap over people, whose photos are not independent."""
-    if task.kind not in ("categorical", "binary", "age"):
+def _intervals(task: Task, scores: np.ndarray, labels: np.ndarray, persons: np.ndarray | None) -> dict[str, Any]:
+    """Intervals of the task's main metrics by bootstrap over people, whose photos are not independent.
+
+    Where people are unknown, photos are drawn for a concordance; the other results have an interval in closed form.
+    """
+    draws: dict[str, Any] = {} if persons is None else {"draws": "persons"}
+    if task.kind == "regression":
+        records = np.flatnonzero(np.isfinite(scores).all(axis=1) & np.isfinite(labels).all(axis=1))
+        whose = None if persons is None else persons[records]
+        for column, name in enumerate(task.labels):
+            x, y = scores[:, column], labels[:, column]
+            drawn = resample(lambda some, x=x, y=y: float(concordance(x[some], y[some])), records, whose)
+            draws[f"ccc_{name}_interval95"] = list(interval95(drawn))
+        return draws
+    if persons is None:
         return {}
     _, values, readable = _metric_values(task, scores, labels)
     records, whose = np.flatnonzero(readable), persons[readable]
@@ -153,13 +164,7 @@ def _by_person(task: Task, scores: np.ndarray, labels: np.ndarray, persons: np.n
         interval = interval95(resample(lambda drawn: float(values[drawn].mean()), records, whose))
     else:
         interval = accuracy_interval(values, records, whose)
-    return {"interval95": list(interval), "draws": "persons"}
-
-
-def _percent(result: dict[str, Any]) -> str:
-    low, high = result["interval95"]
-    interval = "" if math.isnan(low) else f" [{100 * low:.2f}, {100 * high:.2f}]"
-    return f"{100 * result['accuracy']:.2f}{interval}"
+    return {"interval95": list(interval), **draws}
 
 
 def _markdown(
@@ -194,6 +199,9 @@ def _markdown(
         numbers = [f"{first.name} {paper['accuracy']:.2f} %"] if paper["accuracy"] else []
         numbers += [f"7 classes {paper['accuracy7']:.2f} %"] if paper["accuracy7"] else []
         numbers += [f"age class {paper['age_class']:.2f} %"] if paper["age_class"] else []
+        numbers += [
+            f"CCC of {name} {paper[f'ccc_{name}']:.3f}" for name in ("valence", "arousal") if paper[f"ccc_{name}"]
+        ]
         if numbers:
             where = paper["table"] if paper["table"] == "EmotiEffLib" else f"Paper, {paper['table']}"
             lines.append(f"{where}, {paper['row']}, on {paper['dataset']}: {', '.join(numbers)}.")
@@ -204,6 +212,8 @@ def _markdown(
     for task in tasks:
         lines += ["", f"## {task.name}", ""]
         of_task = {name: report[name]["tasks"][task.name] for name in ("best", "last")}
+        if of_task["best"]["n"]:
+            lines += _interval_lines(task, of_task)
         if "per_class" in of_task["best"]:
             lines += _class_table(of_task)
         lines += ["", f"![{task.name}]({task.name}.png)"]
@@ -211,7 +221,9 @@ def _markdown(
             errors = [f"{100 * of_task[name]['calibration']['ece']:.1f} %" for name in ("best", "last")]
             lines += [f"![Calibration]({task.name}_calibration.png)", ""]
             lines += [f"Expected calibration error (15 bins): best epoch {errors[0]}, last {errors[1]}."]
-        lines += ["", "Crops with their labels and the predictions of the best epoch:", ""]
+        agree = {"age": f" within {AGE_TOLERANCE} years", "regression": f" within {VALUE_TOLERANCE}"}.get(task.kind, "")
+        lines += ["", "Crops with their labels and the predictions of the best epoch,"]
+        lines += [f"green where the two agree{agree}, red where they do not:", ""]
         lines += [f"![Crops]({task.name}_crops.png)"]
         for result in groups[task.name]:
             lines += ["", f"By {result.attribute}, last epoch:", "", *result.markdown(result.higher_is_better)]
@@ -235,14 +247,32 @@ def _constant_predictions(tasks: Sequence[Task], results: dict[str, dict[str, Ta
     return lines
 
 
-def _class_table(of_task: dict[str, dict[str, Any]]) -> list[str]:
-    by = ", bootstrap over people" if of_task["best"].get("draws") == "persons" else ""
-    both = f"best epoch {_percent(of_task['best'])}, last {_percent(of_task['last'])}"
-    lines = [f"Accuracy % [95 % interval{by}]: {both}."]
+def _interval_lines(task: Task, of_task: dict[str, dict[str, Any]]) -> list[str]:
+    """The task's main metrics with their intervals, one line each."""
+    interval = "[95 % interval" + (", bootstrap over people]" if of_task["best"].get("draws") == "persons" else "]")
+    if task.kind == "regression":
+        return [
+            f"Concordance of {name} {interval}: "
+            + _both_epochs(of_task, f"ccc_{name}", f"ccc_{name}_interval95", decimals=3)
+            for name in task.labels
+        ]
+    if task.kind == "age":
+        return [f"Mean absolute error in years {interval}: {_both_epochs(of_task, 'mae')}"]
+    rank = "Rank-1 accuracy" if task.kind == "identity" else "Accuracy"
+    lines = [f"{rank} % {interval}: {_both_epochs(of_task, 'accuracy', scale=100.0)}"]
     if "seven_from_eight" in of_task["best"]:
-        seven = {name: _percent(result["seven_from_eight"]) for name, result in of_task.items()}
-        lines.append(f"7 classes from these 8: best epoch {seven['best']}, last {seven['last']}.")
-    lines += ["", "| class | n | recall %, best | recall %, last |", "|---|---|---|---|"]
+        seven = {name: result["seven_from_eight"] for name, result in of_task.items()}
+        lines.append(f"7 classes from these 8: {_both_epochs(seven, 'accuracy', scale=100.0)}")
+    return lines
+
+
+def _both_epochs(of_epochs: dict[str, dict[str, Any]], metric: str, interval: str = "interval95", **style: Any) -> str:
+    best, last = (format_interval(found[metric], found.get(interval), **style) for found in of_epochs.values())
+    return f"best epoch {best}, last {last}."
+
+
+def _class_table(of_task: dict[str, dict[str, Any]]) -> list[str]:
+    lines = ["", "| class | n | recall %, best | recall %, last |", "|---|---|---|---|"]
     for label, best in of_task["best"]["per_class"].items():
         recalls = [of_task[name]["per_class"][label]["recall"] for name in ("best", "last")]
         cells = ["-" if recall is None else f"{100 * recall:.1f}" for recall in recalls]

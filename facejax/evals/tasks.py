@@ -1,6 +1,8 @@
 """One result per task: the metrics of a head on the evaluation split, depending on the kind of task."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -110,14 +112,11 @@ class RegressionResult:
         return len(self.target)
 
     def metrics(self) -> dict[str, float]:
-        """``ccc_<name>`` (Lin 1989, population variances) and ``rmse_<name>`` of each value; nan without records."""
+        """``ccc_<name>`` (`concordance`) and ``rmse_<name>`` of each value; nan without records."""
         if not self.n:
             return {f"{metric}_{name}": np.nan for name in self.names for metric in ("ccc", "rmse")}
-        x, y = self.predicted.astype(np.float64), self.target.astype(np.float64)
-        covariance = ((x - x.mean(axis=0)) * (y - y.mean(axis=0))).mean(axis=0)
-        spread = x.var(axis=0) + y.var(axis=0) + (x.mean(axis=0) - y.mean(axis=0)) ** 2
-        ccc = 2 * covariance / np.where(spread > 0, spread, 1)
-        rmse = np.sqrt(((x - y) ** 2).mean(axis=0))
+        ccc = concordance(self.predicted, self.target)
+        rmse = np.sqrt(((self.predicted.astype(np.float64) - self.target) ** 2).mean(axis=0))
         by_name = {}
         for index, name in enumerate(self.names):
             by_name |= {f"ccc_{name}": float(ccc[index]), f"rmse_{name}": float(rmse[index])}
@@ -126,6 +125,19 @@ class RegressionResult:
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return {"n": self.n, **self.metrics()}
+
+
+def concordance(
+    predicted: Float[np.ndarray, "n *values"], target: Float[np.ndarray, "n *values"]
+) -> Float[np.ndarray, "*values"]:
+    """Concordance correlation coefficient of each column, in [-1, 1] (Lin 1989, population variances).
+
+    It is 0 where all the predicted and all the true values are one number.
+    """
+    x, y = predicted.astype(np.float64), target.astype(np.float64)
+    covariance = ((x - x.mean(axis=0)) * (y - y.mean(axis=0))).mean(axis=0)
+    spread = x.var(axis=0) + y.var(axis=0) + (x.mean(axis=0) - y.mean(axis=0)) ** 2
+    return np.asarray(2 * covariance / np.where(spread > 0, spread, 1))
 
 
 def evaluate_task(task: Task, scores: Float[np.ndarray, "n outputs"], labels: np.ndarray) -> TaskResult:
@@ -172,5 +184,16 @@ def format_result(result: TaskResult) -> str:
     parts = []
     for name, value in result.metrics().items():
         plain = name in ("mae", "rmse") or name.startswith(("ccc", "rmse"))
-        parts.append(f"{name.replace('_', ' ')} {f'{value:.3f}' if plain else f'{100 * value:.2f}%'}")
+        parts.append(f"{name.replace('_', ' ')} {f'{value:z.3f}' if plain else f'{100 * value:.2f}%'}")
     return f"{', '.join(parts)} (n={result.n})"
+
+
+def format_interval(
+    value: float, interval: Sequence[float | None] | None = None, *, scale: float = 1.0, decimals: int = 2
+) -> str:
+    """``62.42 [60.10, 64.70]``: a value and its interval, both times `scale`.
+
+    The value alone if there is no interval, or its ends are nan (null in files), as for a single person.
+    """
+    ends = [f"{scale * end:z.{decimals}f}" for end in interval or () if end is not None and not math.isnan(end)]
+    return f"{scale * value:z.{decimals}f}" + (f" [{', '.join(ends)}]" if ends else "")

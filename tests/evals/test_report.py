@@ -5,8 +5,10 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from sklearn import metrics
 
+from experiments.run import load_config
 from facejax.config import Config, PaperResult
 from facejax.data.source import FaceSource
 from facejax.evals import figures
@@ -248,6 +250,77 @@ def test_crops_are_right_within_five_years_or_a_quarter():
     assert not figures._caption(values, said, np.array([0.5, 0.25]))[1]
 
 
+def lines_of(folder, start):
+    """What report.md says of the best and of the last epoch in the line that starts so."""
+    (line,) = [line for line in (folder / "report.md").read_text().splitlines() if line.startswith(start)]
+    return line.removeprefix(start).removesuffix(".").removeprefix(" best epoch ").split(", last ")
+
+
+def test_ranks_have_an_interval_over_photos_or_people(tmp_path):
+    """Twenty people with four photos each, of whom every third is recognised."""
+    persons = np.repeat(np.arange(20), 4)
+    scores = np.where(persons % 3 == 0, persons, 99)[:, None] + np.array([0.0, 100, 200, 300, 400])
+    for name, known in (("photos", {}), ("people", {"person": persons})):
+        (tmp_path / name).mkdir()
+        written = report_of_scores(tmp_path / name, scores, persons, {"identity": persons, **known}, "identity")
+        low, high = written["last"]["tasks"]["identity"]["interval95"]
+        by = ", bootstrap over people" if known else ""
+        said = lines_of(tmp_path / name, f"Rank-1 accuracy % [95 % interval{by}]:")
+        assert said == [f"35.00 [{100 * low:.2f}, {100 * high:.2f}]"] * 2
+        if known:  # whole people are right or wrong: their number is binomial
+            assert (low, high) == pytest.approx(scipy.stats.binom.ppf([0.025, 0.975], 20, 0.35) / 20, abs=0.051)
+        else:
+            exact = scipy.stats.binomtest(28, 80).proportion_ci(method="wilson")
+            assert (low, high) == pytest.approx((exact.low, exact.high))
+
+
+def test_errors_in_years_have_an_interval(tmp_path):
+    truth = np.arange(RECORDS) % 50 + 1
+    scores = np.eye(100, dtype=np.float32)[truth - 1 + np.arange(RECORDS) % 7]
+    report_of_scores(tmp_path, scores, truth, {"age": truth}, "age")
+    errors = np.arange(RECORDS) % 7
+    low, high = scipy.stats.norm.interval(0.95, errors.mean(), scipy.stats.sem(errors))
+    said = lines_of(tmp_path, "Mean absolute error in years [95 % interval]:")
+    assert said == [f"{errors.mean():.2f} [{low:.2f}, {high:.2f}]"] * 2
+    assert "green where the two agree within 5 years" in (tmp_path / "report.md").read_text()
+
+
+def test_concordances_have_an_interval_over_photos_or_people(tmp_path):
+    """As SciPy's; with four copies of each photo, people must be drawn to give the same."""
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(-1, 1, (20, 2)).astype(np.float32)
+    scores = (0.7 * truth + rng.normal(size=(20, 2)) * [0.1, 0.5]).astype(np.float32)
+
+    def concordance(x, y):
+        return 2 * np.cov(x, y, bias=True)[0, 1] / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+
+    for name, copies in (("photos", 1), ("people", 4)):
+        (tmp_path / name).mkdir()
+        known = {"person": np.repeat(np.arange(20), copies)} if copies > 1 else {}
+        x, y = np.repeat(scores, copies, axis=0), np.repeat(truth, copies, axis=0)
+        x[-copies:] = np.nan  # a photo, or all those of a person, could not be read
+        report = report_of_scores(tmp_path / name, x, y, {"valence_arousal": y, **known}, "valence_arousal")
+        for column, value in enumerate(("valence", "arousal")):
+            pairs = (scores[:-1, column].astype(float), truth[:-1, column].astype(float))
+            expected = scipy.stats.bootstrap(
+                pairs, concordance, paired=True, vectorized=False, n_resamples=2000, method="percentile", rng=1
+            ).confidence_interval
+            low, high = report["last"]["tasks"]["valence_arousal"][f"ccc_{value}_interval95"]
+            assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.06)
+            by = ", bootstrap over people" if known else ""
+            said = lines_of(tmp_path / name, f"Concordance of {value} [95 % interval{by}]:")
+            assert said == [f"{concordance(*pairs):.3f} [{low:.3f}, {high:.3f}]"] * 2
+    assert "green where the two agree within 0.25" in (tmp_path / "photos/report.md").read_text()
+
+
+def test_the_paper_s_concordances_are_quoted(tmp_path):
+    paper = load_config("multitask_b0").paper
+    truth = np.arange(RECORDS) % 8
+    report_of_scores(tmp_path, np.eye(8)[truth], truth, {"emotion": truth}, paper=paper)
+    numbers = "emotion8 61.93 %, 7 classes 64.94 %, CCC of valence 0.594, CCC of arousal 0.549."
+    assert f"EmotiEffLib, enet_b0_8_va_mtl, on affectnet: {numbers}" in (tmp_path / "report.md").read_text()
+
+
 def test_a_model_that_says_one_class_of_everybody_is_told(tmp_path):
     truth = np.arange(RECORDS) % 8
     scores = np.tile(np.eye(8, dtype=np.float32)[4], (RECORDS, 1))
@@ -257,8 +330,8 @@ def test_a_model_that_says_one_class_of_everybody_is_told(tmp_path):
     assert "--config.select=balanced_accuracy" in text
 
 
-def report_of_scores(folder, scores, truth, labels):
+def report_of_scores(folder, scores, truth, labels, task="emotion8", paper=PaperResult()):  # noqa: B008
     for name in ("best", "last"):
-        arrays = {"scores/emotion8": scores, "labels/emotion8": truth}
+        arrays = {f"scores/{task}": scores, f"labels/{task}": truth}
         np.savez(folder / f"scores_{name}.npz", step=1, epoch=1, **arrays)
-    return write_report(folder, Config(), [TASKS["emotion8"]], Faces(labels), HISTORY, "toy")
+    return write_report(folder, Config(paper=paper), [TASKS[task]], Faces(labels), HISTORY, "toy")

@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
-from facejax.evals.tasks import evaluate_task, format_result, selection_value
+from facejax.evals.tasks import RegressionResult, evaluate_task, format_interval, format_result, selection_value
 from facejax.tasks import TASKS
 
 RNG = np.random.default_rng(0)
@@ -94,6 +94,20 @@ def test_valence_and_arousal():
     mean = (metrics["ccc_valence"] + metrics["ccc_arousal"]) / 2
     result = evaluate_task(TASKS["valence_arousal"], predicted, target)
     assert selection_value(TASKS["valence_arousal"], result, "accuracy") == pytest.approx(mean)
+
+
+def test_no_zero_is_negative():
+    steps = np.array([[-1.0], [0], [1]])
+    result = RegressionResult(("valence",), 1e-9 * -steps, steps)
+    assert -0.0005 < result.metrics()["ccc_valence"] < 0
+    assert format_result(result) == "ccc valence 0.000, rmse valence 0.816 (n=3)"
+    assert format_interval(-1e-9, [-2e-9, 1e-9], decimals=3) == "0.000 [0.000, 0.000]"
+
+
+def test_a_value_without_an_interval_stands_alone():
+    assert format_interval(0.6242, (0.601, 0.647), scale=100.0) == "62.42 [60.10, 64.70]"
+    for none in (None, (float("nan"), float("nan")), [None, None]):
+        assert format_interval(5.125, none, decimals=1) == "5.1"
 
 
 @pytest.mark.parametrize("name", ["emotion8", "gender", "identity", "age", "valence_arousal"])
