@@ -1,7 +1,10 @@
 """Prints every table of the paper next to our results: ``python experiments/tables.py [--results DIR ...]``.
 
 Each of our cells has its data, n, 95 % interval and command. A result is a ``report.json``: in a workdir
-(workdirs/NAME/report.json) or stored in experiments/results (NAME.json, or NAME@what.json for several of one config).
+(workdirs/*/report.json) or stored in experiments/results (*.json). Its config is the one in its command; without a
+command, the one that its workdir or file is named after (NAME.json, or NAME@what.json for several of one config).
+Reports that are damaged or of no config are listed on standard error.
+
 Numbers on data other than the paper's, or on a part of it, are marked "not comparable" in the table.
 """
 
@@ -9,6 +12,7 @@ import argparse
 import dataclasses
 import json
 import pathlib
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -20,6 +24,7 @@ from experiments.protocols.results import accuracy, percent  # noqa: E402
 from experiments.run import list_configs, load_config  # noqa: E402
 from facejax.cli.broken_pipe import ignore_broken_pipe  # noqa: E402
 from facejax.config import Config  # noqa: E402
+from facejax.evals.tasks import format_interval  # noqa: E402
 from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig  # noqa: E402
 
 TITLES = {
@@ -79,15 +84,31 @@ class Cell:
 
 
 def find_reports(folders: Iterable[pathlib.Path]) -> dict[str, list[dict[str, Any]]]:
-    """Reports by config name."""
+    """Reports by config name; those that cannot be shown are listed on standard error, with the reason."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for folder in folders:
-        for path in sorted([*folder.glob("*/report.json"), *folder.glob("*.json")]):
-            name = (path.parent.name if path.name == "report.json" else path.stem).split("@")[0]
-            report = json.loads(path.read_text())
-            if name in list_configs() and "data" in report:
+    for path in (
+        path for folder in folders for path in sorted([*folder.glob("*/report.json"), *folder.glob("*.json")])
+    ):
+        try:
+            report = json.loads(path.read_text("utf-8"))
+            if path.name != "report.json" and not (isinstance(report, dict) and isinstance(report.get("data"), str)):
+                continue  # another file, such as a config.json
+            name = _config_name(report, path)
+            if name in list_configs():
+                list(cells(name, load_config(name), [report]))  # raises if something is missing
                 found.setdefault(name, []).append(report)
+            else:
+                print(f"not shown: {path} (no config of that name: {name})", file=sys.stderr)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            print(f"not shown: {path} (damaged, or not a report: {error!r}); run its config again", file=sys.stderr)
     return found
+
+
+def _config_name(report: dict[str, Any], path: pathlib.Path) -> str:
+    """The config in the report's command, or, for a report without one, that of its workdir's or file's name."""
+    if named := re.search(r" --config[= ](\w+)", report.get("command", "")):
+        return named[1]
+    return (path.parent.name if path.name == "report.json" else path.stem).split("@")[0]
 
 
 def cells(name: str, config: Any, reports: list[dict[str, Any]]) -> Iterator[Cell]:
@@ -137,7 +158,8 @@ def _paper_numbers(config: Any) -> Iterator[tuple[str, str]]:
         numbers = {first: paper.accuracy, "7 classes": paper.accuracy7, "age class": paper.age_class}
         if first == "emotion7":
             numbers = {first: paper.accuracy7}
-    yield from ((what, f"{number:.2f}") for what, number in numbers.items() if number)
+        numbers |= {"CCC of valence": paper.ccc_valence, "CCC of arousal": paper.ccc_arousal}
+    yield from ((what, f"{number:.{3 if 'CCC' in what else 2}f}") for what, number in numbers.items() if number)
 
 
 def _our_numbers(config: Any, report: dict[str, Any]) -> dict[str, tuple[str, int]]:
@@ -167,9 +189,7 @@ def _our_numbers(config: Any, report: dict[str, Any]) -> dict[str, tuple[str, in
         for label, key in (("age", "0-200"), ("age, aged 21-60", "21-60")):
             ages = report["ages"].get(key, {"n": 0})
             if ages["n"]:
-                low, high = ages["interval95"]
-                interval = "" if low is None else f" [{low:.2f}, {high:.2f}]"  # a single person has no interval
-                found[label] = (f"{ages['mae']:.2f}{interval}", ages["n"])
+                found[label] = (format_interval(ages["mae"], ages["interval95"]), ages["n"])
         of = report.get("fit", config.fit)
         label = "" if of == config.fit else f"{of}, "  # not the task of the row
         return found | {label + name: (accuracy(result), result["n"]) for name, result in report["fitted"].items()}
@@ -181,9 +201,14 @@ def _our_numbers(config: Any, report: dict[str, Any]) -> dict[str, tuple[str, in
             seven = result["seven_from_eight"]
             found["7 classes"] = (f"{accuracy(seven)} (last epoch, from 8)", seven["n"])
         if "mae" in result and result["n"]:
-            found[task] = (f"{result['mae']:.2f} years (last epoch)", result["n"])
+            years = format_interval(result["mae"], result.get("interval95"))  # a single record has no interval
+            found[task] = (f"{years} years (last epoch)", result["n"])
             ours = percent(result["class_accuracy"], result.get("class_interval95"))  # older reports have none
             found[f"{task} class"] = (f"{ours} (last epoch)", result["n"])
+        for name in ("valence", "arousal"):
+            if result["n"] and (ccc := f"ccc_{name}") in result:
+                ours = format_interval(result[ccc], result.get(f"{ccc}_interval95"), decimals=3)
+                found[f"CCC of {name}"] = (f"{ours} (last epoch)", result["n"])
     return found
 
 

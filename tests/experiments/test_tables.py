@@ -92,10 +92,13 @@ def report_of(config):
         tasks["age"] = {
             "n": 9,
             "mae": 5.5,
-            "interval95": [5, 6],
+            "interval95": [5.0, 6.0],
             "class_accuracy": 0.125,
             "class_interval95": [0.1, 0.2],
         }
+    if "valence_arousal" in tasks:
+        tasks["valence_arousal"] = {"n": 9, "ccc_valence": 0.5, "ccc_arousal": -0.0001}
+        tasks["valence_arousal"]["ccc_valence_interval95"] = [0.4, 0.6]
     return common | {"profile": "cpu", "last": {"tasks": tasks}}
 
 
@@ -122,9 +125,58 @@ def test_ages_have_an_error_and_an_accuracy_of_classes(tmp_path, capsys):
     (tmp_path / "attributes_mobilenet@old.json").write_text(json.dumps(report))
     tables.main(["--results", str(tmp_path), "--table", "section 3"])
     printed = capsys.readouterr().out
-    assert "| MobileNet-v1, age | - | 5.50 years (last epoch) | 9 |" in printed
+    assert "| MobileNet-v1, age | - | 5.50 [5.00, 6.00] years (last epoch) | 9 |" in printed
     assert "| MobileNet-v1, age class | 13.00 | 12.50 [10.00, 20.00] (last epoch) | 9 |" in printed
     assert "| MobileNet-v1, age class | 13.00 | 12.50 (last epoch) | 9 |" in printed
+
+
+def test_concordances_stand_beside_those_of_the_successor_s_authors(tmp_path, capsys):
+    report = report_of(run.load_config("multitask_b0"))
+    (tmp_path / "multitask_b0.json").write_text(json.dumps(report))
+    tables.main(["--results", str(tmp_path), "--table", "EmotiEffLib"])
+    printed = capsys.readouterr().out
+    assert "| enet_b0_8_va_mtl, emotion8 | 61.93 | 50.00 [40.00, 60.00] (last epoch) | 9 |" in printed
+    assert "| enet_b0_8_va_mtl, CCC of valence | 0.594 | 0.500 [0.400, 0.600] (last epoch) | 9 |" in printed
+    assert "| enet_b0_8_va_mtl, CCC of arousal | 0.549 | 0.000 (last epoch) | 9 |" in printed  # of an older report
+
+
+def test_the_command_of_a_run_names_its_config_whatever_its_workdir_is_called(tmp_path, capsys):
+    for workdir, command in (
+        ("b0_again", "python experiments/run.py --config lfw_b0 --workdir b0_again --config.folds=2"),
+        ("lfw_b0", "python experiments/run.py --workdir lfw_b0 --config=lfw_mobilenet"),
+        ("mine", "python experiments/run.py --config lfw_gone --workdir mine"),
+        ("unnamed", ""),
+    ):
+        (tmp_path / workdir).mkdir()
+        (tmp_path / workdir / "report.json").write_text(json.dumps(lfw_report(0.85) | {"command": command}))
+    (tmp_path / "config.json").write_text(json.dumps({"data": {"name": "lfw"}}))  # no report
+    tables.main(["--results", str(tmp_path), "--table", "Table 1"])
+    printed, warned = capsys.readouterr()
+    for row in ("EfficientNet-B0, MTCNN crop | 94.58 ± 4.58", "MobileNet-v1, MTCNN crop | 92.60 ± 4.01"):
+        assert printed.count(f"| {row} | 85.00 ± 2.00") == 1
+    assert warned.splitlines() == [
+        f"not shown: {tmp_path}/mine/report.json (no config of that name: lfw_gone)",
+        f"not shown: {tmp_path}/unnamed/report.json (no config of that name: unnamed)",
+    ]
+
+
+def test_damaged_reports_are_named_and_the_others_shown(tmp_path, capsys):
+    whole = report_of(run.load_config("emotion_b0"))
+    damaged = {
+        "truncated": json.dumps(whole)[:-20].encode(),
+        "unfinished": json.dumps({key: value for key, value in whole.items() if key != "last"}).encode(),
+        "list": b"[1, 2]",
+        "binary": b"\xff\xfe",
+    }
+    for name, contents in {**damaged, "whole": json.dumps(whole).encode()}.items():
+        (tmp_path / f"emotion_b0@{name}").mkdir()
+        (tmp_path / f"emotion_b0@{name}" / "report.json").write_bytes(contents)
+    tables.main(["--results", str(tmp_path), "--table", "Table 2"])
+    printed, warned = capsys.readouterr()
+    assert printed.count("| EfficientNet-B0 (VGGFace2), emotion8 | 61.32 | 50.00 [40.00, 60.00] (last epoch) |") == 1
+    for name, line in zip(sorted(damaged), warned.splitlines(), strict=True):
+        assert line.startswith(f"not shown: {tmp_path}/emotion_b0@{name}/report.json (damaged, or not a report: ")
+    assert "KeyError('last')" in warned
 
 
 def test_all_clips_are_told_apart_from_those_with_faces():
