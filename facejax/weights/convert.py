@@ -53,6 +53,8 @@ def convert_file(
         raise
     except ValueError as error:  # the file is readable, but contains something else
         raise ValueError(f"{path} cannot be read as {cfg.name}: {error}") from error
+    except (LookupError, AttributeError) as error:  # from the conversion: readers raise other errors for damaged files
+        raise ValueError(f"{path} contains a different network from {cfg.name} ({error!r})") from error
     except Exception as error:  # for damaged files safetensors, protobuf, HDF5 and torch raise their own errors
         raise ValueError(
             f"{path} cannot be read as {cfg.name}: {error} (if it is a damaged download, delete it to download it "

@@ -7,6 +7,8 @@ contain code.
 import functools
 import math
 import pathlib
+import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -179,7 +181,8 @@ def load_pickle(path: pathlib.Path | str, *, run_its_code: bool) -> tuple[dict[s
     Raises:
         PermissionError: If `run_its_code` is False.
         ImportError: torch or timm is missing.
-        ValueError: If the pooling is neither mean nor maximum, or the BatchNorms have another epsilon.
+        ValueError: If its code fails, the pooling is neither mean nor maximum, or the BatchNorms have another epsilon.
+        UnpicklingError: The file is damaged.
     """
     if not run_its_code:
         raise PermissionError(
@@ -193,6 +196,15 @@ def load_pickle(path: pathlib.Path | str, *, run_its_code: bool) -> tuple[dict[s
         model = torch.load(path, map_location="cpu", weights_only=False)
     except ImportError as error:
         raise ImportError(f"pickles of HSEmotion's models need {error.name}: pip install torch timm") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever its code raises
+        if not zipfile.is_zipfile(path):
+            raise pickle.UnpicklingError(str(error)) from error
+        raise ValueError(
+            f"the code that it needs fails: {error}. Install a timm that has its classes and the torchvision that was "
+            "built for the installed PyTorch, or use the ONNX file of the same model"
+        ) from error
     if isinstance(model, Mapping):
         raise ValueError("it contains a state dict, not a model: use the format timm")
     # The pooling and the epsilon are not in the state dict.

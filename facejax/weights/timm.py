@@ -6,6 +6,7 @@ before ``_`` is an index (``blocks_1_0`` is ``blocks.1.0``), and leaves are tran
 
 import functools
 import pathlib
+import pickle
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -81,7 +82,8 @@ def load_state_dict(path: pathlib.Path | str) -> dict[str, np.ndarray]:
 
     Raises:
         ImportError: A package is missing; the message gives the command that installs it.
-        ValueError: The file is of another kind, or contains anything else. PyTorch itself rejects pickled objects.
+        ValueError: The file is of another kind, or contains anything else, such as a pickled model.
+        Exception: The file is damaged; safetensors and PyTorch raise errors of several kinds.
     """
     path = pathlib.Path(path)
     if path.suffix == ".safetensors":
@@ -95,7 +97,18 @@ def load_state_dict(path: pathlib.Path | str) -> dict[str, np.ndarray]:
             import torch
         except ImportError as error:
             raise ImportError(f"{path.suffix} files need {error.name}: pip install torch") from error
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError) as error:
+            if code := re.search(r"GLOBAL (\S+)", str(error)):
+                raise ValueError(
+                    f"{path.name} is a pickle of code ({code[1]}), not a state dict: save one with "
+                    "torch.save(model.state_dict(), FILE). If it is a file of HSEmotion and you trust its source, use "
+                    "the format hsemotion with --unsafe_pickle"
+                ) from error
+            if "weights_only" in str(error):  # PyTorch's page on how to turn the check off
+                raise pickle.UnpicklingError("PyTorch did not write this file") from error
+            raise
         state = state.get("state_dict", state) if isinstance(state, Mapping) else {type(state).__name__: state}
         others = [str(name) for name, tensor in state.items() if not isinstance(tensor, torch.Tensor)]
         if others:

@@ -137,9 +137,56 @@ def test_torch_files_hold_tensors_only(tmp_path):
     torch.save({"model": {"a": torch.arange(3)}, "epoch": 3}, tmp_path / "run.pth")
     with pytest.raises(ValueError, match=r"run\.pth contains model, epoch .* save the state dict alone"):
         load_state_dict(tmp_path / "run.pth")
-    torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")
-    with pytest.raises(Exception, match="Weights only load failed"):
-        load_state_dict(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickled_model_is_no_state_dict_and_not_damaged(tmp_path, zipped):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "state_vggface2_enet0_new.pt"
+    torch.save(torch.nn.Linear(2, 2), path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=r"is a pickle of code \(torch.*Linear\), not a state dict: save one") as error:
+        convert_file("timm", path)
+    assert not any(word in str(error.value) for word in ("damaged", "weights_only", "\x1b"))
+
+
+@pytest.mark.parametrize("content", [b"<html>not found</html>", bytes(5000), b""])
+@pytest.mark.parametrize("format_", ["timm", "hsemotion"])
+def test_a_file_that_torch_did_not_write_is_called_damaged(tmp_path, content, format_):
+    pytest.importorskip("torch")
+    path = tmp_path / "enet_b0_8_best_vgaf.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot be read as .*delete it to download it again") as error:
+        convert_file(format_, path, unsafe_pickle=True)
+    assert "weights_only" not in str(error.value)
+
+
+def missing_operator():
+    raise RuntimeError("operator torchvision::nms does not exist")
+
+
+class NeedsAnOperator:
+    def __reduce__(self):
+        return missing_operator, ()
+
+
+def test_a_pickled_model_whose_code_fails_is_not_called_damaged(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "enet_b0_8_best_vgaf.pt"
+    torch.save(NeedsAnOperator(), path)
+    with pytest.raises(ValueError, match=r"torchvision::nms does not exist\. Install .* or use the ONNX file") as error:
+        convert_file("hsemotion", path, unsafe_pickle=True)
+    assert "damaged" not in str(error.value)
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(ValueError, match="delete it to download it again"):
+        convert_file("hsemotion", path, unsafe_pickle=True)
+
+
+def test_a_pickled_model_of_another_kind_is_not_called_damaged(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "enet_b0_8_best_vgaf.pt"
+    torch.save(torch.nn.Linear(2, 2), path)
+    with pytest.raises(ValueError, match=r"contains a different network from .*enet_b0_8_best_vgaf \(.*global_pool"):
+        convert_file("hsemotion", path, unsafe_pickle=True)
 
 
 def test_keras_h5(tmp_path):
