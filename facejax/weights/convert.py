@@ -36,8 +36,8 @@ def convert_file(
         unsafe_pickle: Allow pickled models, whose loading runs code (`facejax.weights.hsemotion.load_pickle`).
 
     Raises:
-        ValueError: If the name is unknown, the hash is not the published one, the file is damaged, or the weights do
-            not fit.
+        ValueError: If the name is unknown, the hash is not the published one, the format does not have such files (the
+            message names one that does), the file is damaged, or the weights do not fit.
     """
     path = pathlib.Path(path)
     if format_ not in FORMATS:
@@ -46,6 +46,7 @@ def convert_file(
     sha256 = file_sha256(path)
     if cfg.sha256 and sha256 != cfg.sha256:
         raise ValueError(f"{path} is not the file of {cfg.name}: its SHA-256 is {sha256}, expected {cfg.sha256}")
+    _check_format(format_, path, cfg.architecture)
     template = abstract_variables(model_from_cfg(cfg), cfg.preprocessing.image_size)
     try:
         read, pool = _read(format_, path, cfg, unsafe_pickle)
@@ -151,6 +152,24 @@ def file_sha256(path: pathlib.Path | str) -> str:
 def _format(path: pathlib.Path) -> str:
     """Format of a published file (``source`` of its configuration)."""
     return "keras" if path.suffix == ".h5" else "hsemotion" if path.suffix in (".pb", ".onnx") else "timm"
+
+
+def _check_format(format_: str, path: pathlib.Path, architecture: str) -> None:
+    """Raises a ValueError if the format has no such files, or none of this network."""
+    suffixes: dict[str, tuple[str, ...]]
+    if architecture == "mobilenet_v1":
+        suffixes = {"keras": (".h5", ".hdf5"), "hsemotion": (".pb",)}
+    else:
+        suffixes = {"timm": (".safetensors", ".pth", ".pt", ".bin")}
+        if architecture.startswith("tf_efficientnet"):
+            suffixes["hsemotion"] = (".onnx", ".pt")
+    if path.suffix not in suffixes.get(format_, ()):
+        meant = " or ".join(name for name, theirs in suffixes.items() if path.suffix in theirs)
+        known = "; ".join(f"{name} reads {', '.join(theirs)}" for name, theirs in suffixes.items())
+        raise ValueError(
+            f"{path}: the format {format_} reads no {path.suffix or 'such'} files of {architecture}"
+            + (f"; did you mean the format {meant}?" if meant else f", for which {known}")
+        )
 
 
 def _guess(path: pathlib.Path) -> str:

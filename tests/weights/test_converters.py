@@ -385,6 +385,30 @@ def test_conversion_checks_format_name_and_hash(tmp_path):
         convert_file("hsemotion", tmp_path / "enet_b0_8_best_vgaf.pt")
 
 
+@pytest.mark.parametrize(
+    ("format_", "file", "name", "message"),
+    [
+        ("timm", "enet_b0_8_best_vgaf.onnx", None, r"no \.onnx files of tf_efficientnet_b0; .* format hsemotion\?"),
+        ("keras", "enet_b0_8_best_vgaf.onnx", None, r"no \.onnx files .* format hsemotion\?"),
+        ("keras", "enet_b0_8_best_vgaf.pt", None, r"no \.pt files .* format timm or hsemotion\?"),
+        ("hsemotion", "x.safetensors", "resnet18.a1_in1k", r"no \.safetensors files of resnet18; .* format timm\?"),
+        ("timm", "mobilenet_1_0_224_tf_no_top.h5", None, r"no \.h5 files of mobilenet_v1; .* format keras\?"),
+        ("keras", "x.h5", "tf_efficientnet_b0", r"no \.h5 .* which timm reads .*; hsemotion reads \.onnx, \.pt$"),
+        ("timm", "x.pth", "mobilenet_v1", r"no \.pth .* which keras reads \.h5, \.hdf5; hsemotion reads \.pb$"),
+    ],
+)
+def test_the_format_that_reads_a_file_is_named(tmp_path, format_, file, name, message):
+    (tmp_path / file).write_bytes(b"")
+    with pytest.raises(ValueError, match=f"format {format_} reads {message}"):
+        convert_file(format_, tmp_path / file, name)
+
+
+@pytest.mark.parametrize("name", [name for name, cfg in CFGS.items() if cfg.source])
+def test_every_published_file_has_the_suffix_of_its_format(name):
+    path = pathlib.Path(pretrained_cfg(name).source)
+    convert._check_format(convert._format(path), path, pretrained_cfg(name).architecture)  # raises nothing
+
+
 def test_fetch_checks_the_hash_and_leaves_nothing_behind(tmp_path):
     published = tmp_path / "weights.pb"
     published.write_bytes(b"weights")
