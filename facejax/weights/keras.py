@@ -40,7 +40,7 @@ def from_keras(architecture: str, tensors: Mapping[str, np.ndarray]) -> dict[str
             ``depthwise_kernel``, Keras 3 ``kernel``; both are accepted.
 
     Raises:
-        ValueError: If a tensor is missing, unexpected or of the wrong shape; the message lists all of them.
+        ValueError: If a tensor is missing, unexpected or of the wrong shape.
     """
     tensors = {name.replace("/depthwise_kernel", "/kernel"): np.asarray(array) for name, array in tensors.items()}
     expected = keras_shapes(architecture)

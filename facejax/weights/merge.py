@@ -9,6 +9,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 Variables = Mapping[str, Any]
 
+_NAMED = 5
+"""Tensors that an error of `check_tensors` names of each kind."""
+
 
 def merge_variables(target: Variables, source: Variables, leave_out: Iterable[str] = ()) -> dict[str, Any]:
     """`target` with every leaf replaced by the leaf at the same path in `source`, cast to the target's type.
@@ -82,7 +85,7 @@ def check_tensors(what: str, expected: Mapping[str, tuple[int, ...]], tensors: M
         tensors: Array by name.
 
     Raises:
-        ValueError: A tensor is missing, unexpected or of the wrong shape; the message lists all of them.
+        ValueError: A tensor is missing, unexpected or of the wrong shape; the message names the first of each kind.
     """
     missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     misshapen = [
@@ -93,7 +96,13 @@ def check_tensors(what: str, expected: Mapping[str, tuple[int, ...]], tensors: M
     if missing or extra or misshapen:
         raise ValueError(
             f"these are not the weights of {what}."
-            f"\nMissing ({len(missing)}): {', '.join(missing)}"
-            f"\nUnexpected ({len(extra)}): {', '.join(extra)}"
-            f"\nWrong shape ({len(misshapen)}): {', '.join(misshapen)}"
+            + _first("Missing", missing)
+            + _first("Unexpected", extra)
+            + _first("Wrong shape", misshapen)
         )
+
+
+def _first(title: str, names: list[str]) -> str:
+    """A line with the first names and the number of the rest; empty if there are none."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"\n{title} ({len(names)}): {', '.join(names[:_NAMED])}{more}" if names else ""

@@ -55,8 +55,8 @@ def from_timm(architecture: str, state_dict: Mapping[str, np.ndarray], head: str
         ``{"params": {"backbone": ..., ["head_<head>": ...]}, "batch_stats": {"backbone": ...}}``.
 
     Raises:
-        ValueError: If a tensor is missing, unexpected or of the wrong shape (all of them are listed), or if there is no
-            classifier with a bias for `head`.
+        ValueError: If a tensor is missing, unexpected or of the wrong shape, or if there is no classifier with a bias
+            for `head`.
     """
     counters = "num_batches_tracked"
     tensors = {name: np.asarray(array) for name, array in state_dict.items() if not name.endswith(counters)}

@@ -34,7 +34,7 @@ from facejax.weights.graphdef import Node, read_graph
 from facejax.weights.hse_facerec import _value, from_frozen_graph, load_frozen_graph
 from facejax.weights.hsemotion import _layers, _stride, from_onnx, load_onnx, load_pickle, merge_heads
 from facejax.weights.keras import from_keras, keras_shapes, load_h5
-from facejax.weights.merge import merge_variables
+from facejax.weights.merge import check_tensors, merge_variables
 from facejax.weights.timm import expected_tensors, from_timm, load_state_dict, torch_name
 from tests.conftest import REPOSITORY
 from tests.inference.toy import toy_model
@@ -74,6 +74,16 @@ def test_timm_lists_what_does_not_fit():
     assert "Missing (1): layer1.0.bn2.running_mean" in str(error.value)
     assert "Unexpected (1): layer9.weight" in str(error.value)
     assert "conv1.weight (64, 3, 3, 3) (expected (64, 3, 7, 7))" in str(error.value)
+
+
+def test_long_lists_are_shortened_and_empty_ones_left_out():
+    expected = {f"layer{index}.weight": (3,) for index in range(8)}
+    with pytest.raises(ValueError, match="not the weights of a network") as error:
+        check_tensors("a network", expected, {"layer7.weight": np.zeros(3), "fc": np.zeros(2)})
+    assert str(error.value).splitlines()[1:] == [
+        "Missing (7): layer0.weight, layer1.weight, layer2.weight, layer3.weight, layer4.weight and 2 more",
+        "Unexpected (1): fc",
+    ]
 
 
 def test_timm_head_needs_a_classifier():
