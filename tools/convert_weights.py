@@ -8,6 +8,7 @@ onnx (hsemotion's .onnx), torch and timm (hsemotion's .pt); none for hsemotion's
 """
 
 import argparse
+import logging
 import sys
 
 from facejax.models import list_models
@@ -28,6 +29,7 @@ def main() -> int:
         help="allow a pickled whole model; loading it runs whatever code its author put into it",
     )
     args = parser.parse_args()
+    logging.basicConfig(format="warning: %(message)s", force=True)
     try:
         variables, cfg = convert_file(args.format, args.file, args.name, unsafe_pickle=args.unsafe_pickle)
         save_inference_checkpoint(args.out, variables, cfg)

@@ -203,5 +203,5 @@ def _read(
     state_dict, pool = hsemotion.load_pickle(path, run_its_code=unsafe_pickle)
     # HSEmotion wraps the classifier in a Sequential.
     state_dict = {key.replace("classifier.0.", "classifier."): value for key, value in state_dict.items()}
-    weight, bias = (state_dict[f"classifier.{key}"] for key in ("weight", "bias"))
+    weight, bias = (state_dict.pop(f"classifier.{key}") for key in ("weight", "bias"))
     return hsemotion.merge_heads(timm.from_timm(cfg.architecture, state_dict), weight, bias, cfg.tasks), pool

@@ -5,6 +5,7 @@ before ``_`` is an index (``blocks_1_0`` is ``blocks.1.0``), and leaves are tran
 """
 
 import functools
+import logging
 import pathlib
 import pickle
 import re
@@ -16,6 +17,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from facejax.models import abstract_variables, create_model, pretrained_cfg
 from facejax.weights.merge import check_tensors
+
+logger = logging.getLogger(__name__)
 
 CLASSIFIERS = ("classifier", "head.fc", "fc", "last_linear")
 """Names of the last layer in timm."""
@@ -44,7 +47,7 @@ def expected_tensors(architecture: str) -> dict[str, tuple[tuple[str, ...], tupl
 def from_timm(architecture: str, state_dict: Mapping[str, np.ndarray], head: str | None = None) -> dict[str, Any]:
     """Flax variables of a timm state dict; every tensor is used, with two exceptions.
 
-    These are the counters ``num_batches_tracked``, and the classifier if `head` is None.
+    These are the counters ``num_batches_tracked``, and the classifier if `head` is None, which a warning is logged of.
 
     Args:
         architecture: Name in the registry, without tag.
@@ -72,6 +75,8 @@ def from_timm(architecture: str, state_dict: Mapping[str, np.ndarray], head: str
             raise ValueError(f"head={head!r} was requested, but the classifier {classifier!r} has no bias")
         leaves["params", f"head_{head}", "logits", "kernel"] = weight.T
         leaves["params", f"head_{head}", "logits", "bias"] = bias
+    elif weight is not None:
+        logger.warning("classifier with %d outputs left out: %s is converted without heads", len(weight), architecture)
     return {"batch_stats": {}, **unflatten_dict(leaves)}
 
 

@@ -94,6 +94,18 @@ def test_timm_head_needs_a_classifier():
         from_timm("resnet18", without_bias, head="identity")
 
 
+def test_a_classifier_without_a_head_is_left_out_with_a_warning(caplog):
+    tensors = zeros(expected_tensors("resnet18"))
+    from_timm("resnet18", tensors)
+    assert not caplog.text
+    tensors |= {"fc.weight": np.zeros((9131, 512)), "fc.bias": np.zeros(9131)}
+    assert set(from_timm("resnet18", tensors)["params"]) == {"backbone"}
+    assert "classifier with 9131 outputs left out: resnet18 is converted without heads" in caplog.text
+    caplog.clear()
+    assert "head_identity" in from_timm("resnet18", tensors, head="identity")["params"]
+    assert not caplog.text
+
+
 @pytest.mark.parametrize(
     ("file", "name"),
     [
@@ -353,13 +365,14 @@ def test_a_state_dict_is_no_pickled_model(tmp_path):
         convert_file("hsemotion", tmp_path / "state_vggface2_enet0_new.pt", unsafe_pickle=True)
 
 
-def test_a_pickled_model_s_classifier_becomes_its_head(monkeypatch):
+def test_a_pickled_model_s_classifier_becomes_its_head(monkeypatch, caplog):
     cfg = pretrained_cfg("tf_efficientnet_b0.enet_b0_8_best_vgaf")
     shapes = {key: shape for key, (_, shape) in expected_tensors("tf_efficientnet_b0").items()}
     state = random_tensors({**shapes, "classifier.0.weight": (8, 1280), "classifier.0.bias": (8,)}, 1.0)
     monkeypatch.setattr(convert.hsemotion, "load_pickle", lambda path, *, run_its_code: (dict(state), "max"))
     variables, pool = convert._read("hsemotion", pathlib.Path("enet_b0_8_best_vgaf.pt"), cfg, True)
     assert pool == "max"
+    assert not caplog.text  # the classifier is not left out
     head = variables["params"]["head_emotion8"]
     np.testing.assert_array_equal(head["logits"]["kernel"], state["classifier.0.weight"].T)
     np.testing.assert_array_equal(head["logits"]["bias"], state["classifier.0.bias"])
@@ -547,6 +560,20 @@ def test_the_tool_converts_and_says_what_came_out(shared_dir, tmp_path):
     done = subprocess.run(good, check=True, capture_output=True, text=True, cwd=REPOSITORY)
     assert f"{MOBILENET}: {out} (heads: age, gender; SHA-256" in done.stdout
     assert load_inference_checkpoint(out)[1].sha256.startswith("2a917c62")
+    tensors = random_tensors({key: shape for key, (_, shape) in expected_tensors("resnet18").items()}, 1.0)
+    save_file({**tensors, "fc.weight": np.zeros((5, 512), np.float32)}, tmp_path / "resnet18.safetensors")
+    partial = [
+        *tool,
+        "timm",
+        str(tmp_path / "resnet18.safetensors"),
+        "--name",
+        "resnet18",
+        "--out",
+        str(tmp_path / "r"),
+    ]
+    done = subprocess.run(partial, check=True, capture_output=True, text=True, cwd=REPOSITORY)
+    assert "(heads: none;" in done.stdout
+    assert "warning: classifier with 5 outputs left out: resnet18 is converted without heads\n" in done.stderr
     bad = [*tool, "timm", str(tmp_path / "none.safetensors"), "--name", "resnet18.a1_in1k", "--out", str(out)]
     failed = subprocess.run(bad, check=False, capture_output=True, text=True, cwd=REPOSITORY)
     assert failed.returncode == 1
