@@ -16,6 +16,9 @@ from facejax.weights.merge import check_tensors
 
 _LEAVES = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance", "kernel": "kernel"}
 
+_VARIABLES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
+"""Variables of a layer in the order that Keras 3 numbers them in ``.weights.h5``, by their count."""
+
 
 @functools.cache
 def keras_shapes(architecture: str) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
@@ -55,9 +58,12 @@ def from_keras(architecture: str, tensors: Mapping[str, np.ndarray]) -> dict[str
 def load_h5(path: pathlib.Path | str) -> dict[str, np.ndarray]:
     """Arrays of a Keras ``.h5`` file (weights or whole model) by ``layer/leaf``; the optimiser state is skipped.
 
+    The layouts are those of Keras 2 and of whole models of Keras 3, ``conv1/conv1/kernel``, and that of its
+    ``.weights.h5`` (``keras.src.saving.saving_lib``), ``layers/conv2d/vars/0``, where ``vars`` has the layer's name.
+
     Raises:
         ImportError: h5py is missing; the message gives the command that installs it.
-        ValueError: The file has an array twice.
+        ValueError: The file has an array twice, or does not name its layers.
     """
     try:
         import h5py
@@ -68,9 +74,8 @@ def load_h5(path: pathlib.Path | str) -> dict[str, np.ndarray]:
     twice: dict[str, np.ndarray] = {}
 
     def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and not name.startswith("optimizer_weights"):
-            layer, leaf = name.split("/")[-2:]
-            tensor = f"{layer}/{leaf.removesuffix(':0')}"
+        if isinstance(item, h5py.Dataset) and not name.startswith(("optimizer_weights/", "optimizer/")):
+            tensor = _name(item)
             (twice if tensor in tensors else tensors)[tensor] = item[()]
 
     with h5py.File(path, "r") as file:
@@ -78,6 +83,21 @@ def load_h5(path: pathlib.Path | str) -> dict[str, np.ndarray]:
     if twice:
         raise ValueError(f"{path} contains duplicate arrays: {', '.join(sorted(twice))}")
     return tensors
+
+
+def _name(array: Any) -> str:
+    """``layer/leaf`` of an HDF5 data set."""
+    layer, leaf = array.name.split("/")[-2:]
+    if layer != "vars":
+        return f"{layer}/{leaf.removesuffix(':0')}"
+    variables = array.parent
+    if "name" not in variables.attrs:
+        raise ValueError(
+            f"{variables.name} does not say which layer it is, as files of the first versions of Keras 3: save the "
+            "weights with Keras 3.6 or later, or the whole model with model.save('FILE.h5')"
+        )
+    leaves = dict(zip("0123", _VARIABLES.get(len(variables), ()), strict=False))
+    return f"{variables.attrs['name']}/{leaves.get(leaf, leaf)}"
 
 
 def _is_depthwise(path: tuple[str, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import http.server
 import os
@@ -39,7 +40,7 @@ from facejax.weights.timm import expected_tensors, from_timm, load_state_dict, t
 from tests.conftest import REPOSITORY
 from tests.inference.toy import toy_model
 from tests.models.torchvision_stub import import_timm, skip_without
-from tools.make_goldens import random_images, random_tensors
+from tools.make_goldens import GOLDEN, REFERENCES, random_images, random_tensors
 
 MOBILENET = "mobilenet_v1.vggface2_age_gender"
 GRAPH = "weights/age_gender_tf2_new-01-0.14-0.92_quantized.pb"
@@ -211,19 +212,81 @@ def test_a_pickled_model_of_another_kind_is_not_called_damaged(tmp_path):
         convert_file("hsemotion", path, unsafe_pickle=True)
 
 
-def test_keras_h5(tmp_path):
-    rng = np.random.default_rng(0)
-    shapes = keras_shapes("mobilenet_v1")
-    tensors = {name: rng.standard_normal(shape).astype(np.float32) for name, (_, shape) in shapes.items()}
-    with h5py.File(tmp_path / "weights.h5", "w") as file:
-        for name, array in tensors.items():
-            layer, leaf = name.split("/")
-            leaf = "depthwise_kernel" if layer.startswith("conv_dw") and leaf == "kernel" else leaf
-            file[f"{layer}/{layer}/{leaf}:0"] = array
+@functools.cache
+def forward(name):
+    model = model_from_cfg(pretrained_cfg(name))
+    return jax.jit(model.apply, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def assert_golden_features(variables, cfg):
+    """The features are those that the reference implementation has with `random_tensors` (tools/make_goldens.py)."""
+    image_size = REFERENCES[cfg.architecture].image_sizes[-1]
+    expected = np.load(GOLDEN / f"{cfg.architecture}.npz")[f"features_{image_size}"]
+    features = np.asarray(forward(cfg.name)(variables, random_images(image_size))["features"])
+    assert np.abs(features - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def keras_tensors():
+    shapes = {name: shape for name, (_, shape) in keras_shapes("mobilenet_v1").items()}
+    return random_tensors(shapes, REFERENCES["mobilenet_v1"].gain)
+
+
+def write_keras_file(path, layout):
+    """Writes `keras_tensors` in the layout of Keras 2 or 3 (whole models), or of Keras 3's .weights.h5."""
+    layers = {}
+    for name, array in keras_tensors().items():
+        layer, leaf = name.split("/")
+        layers.setdefault(layer, {})[leaf] = array
+    with h5py.File(path, "w") as file:
+        for index, (layer, leaves) in enumerate(layers.items()):
+            if layout == "keras3_weights":
+                variables = file.create_group(f"layers/layer_{index}/vars")
+                variables.attrs["name"] = layer
+                for leaf, array in leaves.items():
+                    number = ("gamma", "beta", "moving_mean", "moving_variance").index(leaf) if len(leaves) > 1 else 0
+                    variables[str(number)] = array
+                continue
+            for leaf, array in leaves.items():
+                if layout == "keras2":
+                    leaf = "depthwise_kernel:0" if layer.startswith("conv_dw") and leaf == "kernel" else f"{leaf}:0"
+                file[f"{layer}/{layer}/{leaf}"] = array
         file["optimizer_weights/Adam/iteration:0"] = 3
-    variables = from_keras("mobilenet_v1", load_h5(tmp_path / "weights.h5"))
-    kernel = variables["params"]["backbone"]["conv_dw_3"]["kernel"]
-    np.testing.assert_array_equal(kernel[:, :, 0], tensors["conv_dw_3/kernel"][..., 0])
+        file["optimizer/vars/0"] = 3
+
+
+@pytest.mark.parametrize("layout", ["keras2", "keras3", "keras3_weights"])
+def test_every_layout_of_keras_gives_the_features_of_keras(tmp_path, layout):
+    write_keras_file(tmp_path / "weights.h5", layout)
+    assert_golden_features(*convert_file("keras", tmp_path / "weights.h5", "mobilenet_v1.keras_in1k"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from Keras itself
+@pytest.mark.parametrize("file", ["mobilenet.weights.h5", "mobilenet.h5"])
+def test_files_that_keras_writes_give_its_features(tmp_path, file):
+    skip_without("keras")
+    import keras
+
+    images, tensors = random_images(75), keras_tensors()
+    model = keras.applications.MobileNet(weights=None, include_top=False, pooling="avg", input_shape=(75, 75, 3))
+    for weight in model.weights:
+        weight.assign(tensors[weight.path])
+    (model.save_weights if "weights" in file else model.save)(tmp_path / file)
+    variables, cfg = convert_file("keras", tmp_path / file, "mobilenet_v1.keras_in1k")
+    expected = np.asarray(model(images, training=False))
+    assert np.abs(forward(cfg.name)(variables, images)["features"] - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_a_keras_file_that_does_not_name_its_layers_is_refused(tmp_path):
+    """As Keras 3.0 wrote them."""
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        file["layers/conv2d/vars/0"] = np.zeros(3, np.float32)
+    with pytest.raises(ValueError, match=r"/layers/conv2d/vars does not say which layer it is.* Keras 3\.6 or later"):
+        load_h5(tmp_path / "weights.h5")
+
+
+def test_a_keras_file_without_a_tensor_is_refused():
+    tensors = keras_tensors()
     del tensors["conv1_bn/gamma"]
     with pytest.raises(ValueError, match=r"Missing \(1\): conv1_bn/gamma"):
         from_keras("mobilenet_v1", tensors)
