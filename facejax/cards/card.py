@@ -150,7 +150,8 @@ def _from_report(report: Mapping[str, Any], epoch: str) -> Iterator[Measured]:
             )
         for name, value in result.items():
             if name.startswith("ccc") and isinstance(value, float):
-                yield Measured(f"{task} {name.replace('_', ' ')}", data, n, f"{value:.3f}")
+                shown = _scaled(value, result.get(f"{name}_interval95"), 1, decimals=3)
+                yield Measured(f"{task} {name.replace('_', ' ')}", data, n, shown)
         for label, of_class in result.get("per_class", {}).items():
             value = "-" if of_class["recall"] is None else _percent(of_class["recall"])
             yield Measured(f"{task} recall %, {label}", data, str(of_class["n"]), value)
@@ -171,14 +172,14 @@ def _percent(value: float, interval: Any = None) -> str:
     return _scaled(value, interval, 100)
 
 
-def _scaled(value: float | None, interval: Any, scale: float | int) -> str:
+def _scaled(value: float | None, interval: Any, scale: float | int, decimals: int = 2) -> str:
     """``62.42 [60.10, 64.70]``; None in a report means that there is no value, such as an interval for one person."""
     if value is None:
         return "-"
-    words = f"{scale * value:.2f}"
+    words = f"{scale * value:z.{decimals}f}"
     if interval is None or None in interval:
         return words
-    return f"{words} [{scale * interval[0]:.2f}, {scale * interval[1]:.2f}]"
+    return f"{words} [{scale * interval[0]:z.{decimals}f}, {scale * interval[1]:z.{decimals}f}]"
 
 
 def _limits(cfg: PretrainedCfg, report: Mapping[str, Any] | None, epoch: str) -> Iterator[str]:

@@ -119,6 +119,7 @@ REPORT = {
                 ],
             },
             "age": {"n": 10, "mae": 4.5, "accuracy": 0.1},
+            "valence_arousal": {"n": 9, "ccc_valence": -0.0001, "ccc_valence_interval95": [-0.2, 0.31], "ccc": 0.25},
         },
     },
 }
@@ -136,6 +137,8 @@ def test_a_runs_card_says_what_its_report_says(tmp_path):
         f"| emotion8 accuracy, gender female {data} 132 photos of 99 people | 80.00 [70.00, 90.00] |",
         f"| emotion8 accuracy, gap by gender {data} 597 | 10.00 [2.00, 18.00], worst group: male |",
         f"| age, mean absolute error in years {data} 10 | 4.50 |",
+        f"| valence_arousal ccc valence {data} 9 | 0.000 [-0.200, 0.310] |",
+        f"| valence_arousal ccc {data} 9 | 0.250 |",
         "Epoch 9 (best)",
         "figures are optimistic",
     ):

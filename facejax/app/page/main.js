@@ -52,7 +52,7 @@ function clear() {
   say("");
   alarm.hidden = busy.hidden = clearButton.hidden = turnButton.hidden = true;
   cameraButton.textContent = "Use the camera";
-  cameraButton.setAttribute("aria-pressed", "false");
+  cameraButton.classList.remove("running");
 }
 
 function analyzeFile(/** @type {File} */ file) {
@@ -120,7 +120,7 @@ function watchCamera(other = false) {
     say("Waiting for the camera …");
     await camera.start(other, signal);
     cameraButton.textContent = "Stop the camera";
-    cameraButton.setAttribute("aria-pressed", "true");
+    cameraButton.classList.add("running");
     const several = await camera.hasOther();
     if (signal.aborted) return;
     turnButton.hidden = !several;
