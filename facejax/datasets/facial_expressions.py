@@ -66,7 +66,7 @@ class FacialExpressions(Dataset):
         "13,682 photos, most of them grey LFW chips, with one of eight expressions, very unbalanced. "
         "Split by person: a fifth of the people are held out for validation."
     )
-    licence = "Apache-2.0 (the repository's; the rights of the photos are their owners')"
+    licence = "Apache-2.0 (the repository's; the rights to the photos are their owners')"
     commercial = "unclear"
     url = "https://github.com/muxspace/facial_expressions"
     tasks = ("emotion8", "emotion7", "gender", "ethnicity")
