@@ -188,7 +188,9 @@ def _stages_in_words(stages: StagesConfig) -> str:
     """``3 epochs of the head at learning rate 0.001, 10 epochs of ...``: of the stages that have epochs."""
     named = (("the head", stages.head), ("all weights", stages.full))
     told = [(of, stage) for of, stage in named if stage.epochs]
-    return ", ".join(f"{stage.epochs} epochs of {of} at learning rate {stage.lr:g}" for of, stage in told)
+    return ", ".join(
+        f"{stage.epochs} epoch{'s' * (stage.epochs != 1)} of {of} at learning rate {stage.lr:g}" for of, stage in told
+    )
 
 
 def check(config: Any, named: argparse.Namespace) -> None:
@@ -205,7 +207,7 @@ def check(config: Any, named: argparse.Namespace) -> None:
     if not isinstance(config, Config):
         if named.dry_run or named.profile:
             option = "--dry_run" if named.dry_run else "--profile"
-            raise ConfigError(f"{option} is for training, and {named.config} trains none; --list shows its fields")
+            raise ConfigError(f"{option} is for training; {named.config} trains no network: --list shows its fields")
     elif config.model.backbone not in list_models():
         wrong = config.model.backbone
         raise ConfigError(f"--config.model.backbone={wrong}: no such network{did_you_mean(wrong, list_models())}")

@@ -164,10 +164,10 @@ def _open(config: AttributesConfig, data_dir: pathlib.Path) -> tuple[pathlib.Pat
 
 
 def _photos(directory: pathlib.Path, faces: FacesConfig, split: str) -> tuple[FaceSource, int | None]:
-    """The photos of a split that are used, and how many are left out for not having a single face (None: all are used).
+    """The photos of a split that are used, and how many do not have exactly one face (None: all are used).
 
     Raises:
-        ConfigError: There is no such split, or no photo has a single face.
+        ConfigError: There is no such split, or no photo has exactly one face.
     """
     try:
         source = FaceSource(directory, faces.name, split, on_corrupt="skip")
@@ -178,8 +178,8 @@ def _photos(directory: pathlib.Path, faces: FacesConfig, split: str) -> tuple[Fa
     kept = source.select(source.labels("num_faces") == 1)
     if not len(kept):
         raise ConfigError(
-            f"--config.faces.single_face: the preparation found a single face in none of the {len(source)} photos of "
-            f"{source.name}. Prepare it with --crop mtcnn, or take all photos: --config.faces.single_face=false"
+            f"--config.faces.single_face: the preparation found exactly one face in none of the {len(source)} photos "
+            f"of {source.name}. Prepare it with --crop mtcnn, or take all photos: --config.faces.single_face=false"
         )
     left_out = len(source) - len(kept)
     logger.info("%s: %d of %d photos left out for not having exactly one face", source.name, left_out, len(source))

@@ -124,7 +124,8 @@ def check_classes(
     chooses = len(of.costs) > 1 and any(name != "random_forest" for name in of.names)
     taught = clips_by_class(names, labels[train])
     if len(taught) < 2:
-        raise ConfigError(f"the training clips{kind} show {len(taught)} classes, at least two are needed")
+        count = f"{len(taught)} class{'es' * (len(taught) != 1)}"
+        raise ConfigError(f"the training clips{kind} show {count}, at least two are needed")
     rarest = min(taught, key=taught.__getitem__)
     if chooses and of.choose_by == "cross_validation" and taught[rarest] < 2:
         raise ConfigError(

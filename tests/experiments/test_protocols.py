@@ -654,7 +654,7 @@ def test_lfw_answers_photos_whose_face_cannot_be_cut(tmp_path, monkeypatch):
         ((10, 10, 2), {"classifier.choose_by": "peeking_at_validation"}, "c has 2 clips in all, .* or give one C"),
         ((10, 10, 1), {"classifier.names": "random_forest", "compare_folds": "0"}, None),
         ((10, 10, 5), {"compare_folds": "1"}, "compare_folds=1: set it to 0"),
-        ((10, 0, 0), {"compare_folds": "0"}, "show 1 classes"),
+        ((10, 0, 0), {"compare_folds": "0"}, "show 1 class, at least two"),
     ],
 )
 def test_rare_classes_are_refused_exactly_where_the_work_would_fail(counts, changes, message):

@@ -102,7 +102,7 @@ def test_cpu_profile_leaves_out_the_stages_that_the_recipe_leaves_out(name):
         (["--config", "emotion_b2", "--config.batch_size=0"], "--config.batch_size=0: expected 1 or more"),
         (["--config", "emotion_b2", "--config.stages.full.epochs=-1"], "stages.full.epochs=-1: expected 0 or more"),
         (["--config", "emotion_b2", "--config.model.backbone=resnet5"], "did you mean 'resnet18'"),
-        (["--config", "lfw_b0", "--dry_run"], "--dry_run is for training, and lfw_b0 trains none"),
+        (["--config", "lfw_b0", "--dry_run"], "--dry_run is for training; lfw_b0 trains no network"),
         (["--config", "video_afew_b0", "--profile", "3"], "--profile is for training"),
         (["--config", "emotion_b2", "--config.model.tasks=emotion9"], "no task called 'emotion9'; did you mean"),
         (["--config", "emotion_b2", "--config.model.tasks=age,age"], "task age is named twice in --config.model.tasks"),
