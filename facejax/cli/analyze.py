@@ -108,7 +108,8 @@ def _run_photos(args: argparse.Namespace) -> int:
         if args.out is None:
             _print(args, path, result)
     if not args.quiet:
-        print(f"{seen} photos analysed, {faces} faces, {failed} not read; {_NOTE}", file=sys.stderr)
+        counts = f"{seen} photo{'s' * (seen != 1)} analysed, {faces} face{'s' * (faces != 1)}"
+        print(f"{counts}, {failed} not read; {_NOTE}", file=sys.stderr)
     return PARTLY if failed else DONE
 
 

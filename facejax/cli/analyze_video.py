@@ -81,7 +81,7 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
     if classifier is not None:
         _tell_clip(args, analyzer.models[0], classifier)
     if not args.quiet:
-        print(f"{progress.done} frames, {len(tracks)} face tracks", file=sys.stderr)
+        print(f"{progress.done} frames, {len(tracks)} face track{'s' * (len(tracks) != 1)}", file=sys.stderr)
     return DONE
 
 

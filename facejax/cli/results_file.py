@@ -99,7 +99,8 @@ def locked_folder(folder: pathlib.Path, settings: Mapping[str, Any]) -> Iterator
         for path in (folder / NAME, folder / FRAMES):
             if path.exists():
                 raise ValueError(
-                    f"{path} was not written by facejax, or by an older one: it has no {SETTINGS}; choose another --out"
+                    f"{path} was not written by facejax, or by an older one: there is no {SETTINGS} next to it; "
+                    "choose another --out"
                 )
     with exclusive_lock(folder):  # only now, so that no lock file is left in a folder of other files
         for left in folder.glob(f"{FRAMES}.*.tmp"):  # left by a run that was killed
