@@ -243,7 +243,7 @@ class _Stage:
         costs = {"seconds": compiled.seconds, "flops": compiled.flops, "bytes_per_device": compiled.bytes_per_device}
         self.log.write(step, phase="compile", stage=self.name, **costs)
         logger.info(
-            "%s stage: step compiled in %.1f s; %.3g GFLOP, %.0f MiB on each of %d devices",
+            "%s stage: step compiled in %.1f s; %.3g GFLOP, %.0f MiB per device (devices: %d)",
             self.name,
             compiled.seconds,
             compiled.flops / 1e9,

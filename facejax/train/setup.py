@@ -41,7 +41,7 @@ class Setup:
         model: The network.
         train_source: Records of the train split that have a label for at least one of the tasks.
         eval_source: The same for the evaluation split.
-        eval_labels: By task, the labels of `eval_source` as returned by `class_labels`.
+        eval_labels: By task, the labels of `eval_source` as returned by `labels.class_labels`.
         class_weights: By task, (classes,) weights of the loss (eq. 2), from the counts of the train split; ones for
             tasks without class weights.
         initial: Variables and configuration that the run starts from; None for random weights.
