@@ -53,7 +53,7 @@ def export_stablehlo(network: Network, path: str | os.PathLike, faces: Sequence[
 
 
 def load_stablehlo(path: str | os.PathLike) -> tuple[Callable[[np.ndarray], Mapping[str, np.ndarray]], dict[str, Any]]:
-    """Returns a function from images, as in the metadata's ``input``, to arrays by output; and the metadata.
+    """Returns a function from one or more images (the metadata's ``input``) to arrays by output; and the metadata.
 
     Raises:
         FileNotFoundError: The file or its metadata does not exist.

@@ -176,7 +176,7 @@ class ClipClassifier:
         detection: How the faces of its clips were found and cropped; other clips must be processed the same way.
         descriptor: How a clip's vector is computed.
         labels: Class names.
-        source: Which network and weights made the features; it is meaningless for features of another one. If this
+        source: Which network and weights made the features; the scores mean nothing for those of another one. If it
             has the network's digest in brackets (`LoadedModel.digest`), as the protocols write it, others are refused.
     """
 

@@ -93,7 +93,7 @@ def _name(array: Any) -> str:
     variables = array.parent
     if "name" not in variables.attrs:
         raise ValueError(
-            f"{variables.name} does not say which layer it is, as files of the first versions of Keras 3: save the "
+            f"{variables.name} does not say which layer it is, as in files of the first versions of Keras 3: save the "
             "weights with Keras 3.6 or later, or the whole model with model.save('FILE.h5')"
         )
     leaves = dict(zip("0123", _VARIABLES.get(len(variables), ()), strict=False))

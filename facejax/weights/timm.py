@@ -47,7 +47,7 @@ def expected_tensors(architecture: str) -> dict[str, tuple[tuple[str, ...], tupl
 def from_timm(architecture: str, state_dict: Mapping[str, np.ndarray], head: str | None = None) -> dict[str, Any]:
     """Flax variables of a timm state dict; every tensor is used, with two exceptions.
 
-    These are the counters ``num_batches_tracked``, and the classifier if `head` is None, which a warning is logged of.
+    These are the counters ``num_batches_tracked``, and the classifier if `head` is None, which logs a warning.
 
     Args:
         architecture: Name in the registry, without tag.
