@@ -103,7 +103,7 @@ def _integral_images(
     Args:
         pixels: The photos.
         layout: Start of each photo, and its row stride.
-        doublings: Every photo has less than 2 ** `doublings` rows.
+        doublings: Every photo has fewer than 2 ** `doublings` rows.
         length: Length of the sums; those beyond the length of `pixels` are zero.
     """
     # Cumulative sums along the whole buffer, in two steps: the sum of everything before a row cancels.
