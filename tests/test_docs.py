@@ -43,7 +43,11 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_names_of_the_package_exist(page):
-    names = set(re.findall(r"\bfacejax(?:\.[A-Za-z_]\w*)+(?!\w*[/@])", page.read_text()))
+    text = page.read_text()
+    names = set(re.findall(r"\bfacejax(?:\.[A-Za-z_]\w*)+(?!\w*[/@])", text))
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        imports = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.ImportFrom)]
+        names |= {f"{node.module}.{alias.name}" for node in imports for alias in node.names}
     assert {name for name in names if not exists(name)} == set()
 
 
