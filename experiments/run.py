@@ -179,12 +179,12 @@ def print_header(name: str, config: Config, data: str, workdir: pathlib.Path) ->
             "CPU profile, because there is no accelerator here: %d px input, %s, instead of the recipe's %s at the "
             "network's own size. The full recipe: --config.profile=full",
             config.model.image_size,
-            _stages_in_words(config.stages),
-            _stages_in_words(load_config(name).stages),
+            _describe_stages(config.stages),
+            _describe_stages(load_config(name).stages),
         )
 
 
-def _stages_in_words(stages: StagesConfig) -> str:
+def _describe_stages(stages: StagesConfig) -> str:
     """``3 epochs of the head at learning rate 0.001, 10 epochs of ...``: of the stages that have epochs."""
     named = (("the head", stages.head), ("all weights", stages.full))
     told = [(of, stage) for of, stage in named if stage.epochs]

@@ -177,7 +177,7 @@ def read_fields(directory: pathlib.Path) -> dict[str, Field]:
         ValueError: The file is damaged.
     """
     fields = {}
-    with _naming(directory / "features.json") as path:
+    with _errors_name_file(directory / "features.json") as path:
         for key, feature in json.loads(path.read_text())["featuresDict"]["features"].items():
             if "classLabel" in feature:
                 fields[key] = Field("int64")
@@ -191,7 +191,7 @@ def read_fields(directory: pathlib.Path) -> dict[str, Field]:
 
 
 @contextlib.contextmanager
-def _naming(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def _errors_name_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Converts any error from reading a damaged file into one that names the file."""
     try:
         yield path
@@ -225,7 +225,7 @@ def read_splits(directory: pathlib.Path) -> dict[str, list[tuple[pathlib.Path, i
         ValueError: The file is damaged.
     """
     splits = {}
-    with _naming(directory / "dataset_info.json") as path:
+    with _errors_name_file(directory / "dataset_info.json") as path:
         info = json.loads(path.read_text())
         for split in info["splits"]:
             lengths = [int(length) for length in split["shardLengths"]]

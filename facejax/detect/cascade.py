@@ -50,7 +50,7 @@ class Cascade:
         self._threshold = np.float32(threshold)
         self._device_threshold = jax.device_put(self._threshold)
 
-    def passing(
+    def propose(
         self, sums: Int[Array, "entries 3"], tiles: strip.Strip
     ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, "n 4"]]:
         """P-Net's windows on a strip that reach its threshold.
@@ -88,7 +88,7 @@ class Cascade:
         seen, scores, offsets = (np.concatenate(parts) for parts in zip(*columns, strict=True))
         return seen, scores, offsets
 
-    def look(
+    def refine(
         self, name: str, sums: Int[Array, "entries 3"], table: Int[np.ndarray, "n 6"]
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n 4"], Float[np.ndarray, "n points"]]:
         """Outputs of ``rnet`` or ``onet`` for crops: probability, box offsets, landmarks (R-Net: 0, O-Net: 10).
@@ -133,14 +133,14 @@ def _crops(name: str, at_a_time: int, params: dict, crops: Array) -> Float[Array
 def _network(name: str, at_a_time: int, params: dict, *inputs: Array) -> tuple[Array, ...]:
     """A network's outputs for a batch, of which it processes `at_a_time` rows at a time."""
 
-    def look(rows: tuple[Array, ...]) -> tuple[Array, ...]:
+    def apply(rows: tuple[Array, ...]) -> tuple[Array, ...]:
         return _NETWORKS[name].apply({"params": params}, *rows)  # pyright: ignore
 
     total = len(inputs[0])
     if total <= at_a_time:
-        return look(inputs)
-    turns = jax.lax.map(look, tuple(rows.reshape(-1, at_a_time, *rows.shape[1:]) for rows in inputs))
-    return tuple(rows.reshape(total, *rows.shape[2:]) for rows in turns)
+        return apply(inputs)
+    chunks = jax.lax.map(apply, tuple(rows.reshape(-1, at_a_time, *rows.shape[1:]) for rows in inputs))
+    return tuple(rows.reshape(total, *rows.shape[2:]) for rows in chunks)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -143,7 +143,7 @@ class MTCNN:
         tiles = strip.Strip.of_photos(buffer, self.min_face, self.factor)
         if not tiles.canvases:
             return np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
-        seen, scores, offsets = self._cascade.passing(buffer.sums, tiles)
+        seen, scores, offsets = self._cascade.propose(buffer.sums, tiles)
         y, x, tile, inside = tiles.windows(seen)
         scores, offsets = scores[inside], offsets.take(inside, axis=0)
         photo, level, scale = (tiles.tiles[name].take(tile) for name in ("photo", "level", "scale"))
@@ -164,7 +164,7 @@ class MTCNN:
         photo, found, table = _crops(buffer, photo, found, 24)
         if not len(table):
             return photo, found
-        scores, offsets, _ = self._cascade.look("rnet", buffer.sums, table)
+        scores, offsets, _ = self._cascade.refine("rnet", buffer.sums, table)
         kept = np.flatnonzero(scores > self.thresholds[1])
         kept = kept[boxes.nms(found[kept], scores[kept], 0.7, key=photo[kept])]
         return photo[kept], boxes.squares(boxes.calibrate(found[kept], offsets[kept], end_pixel=1.0))
@@ -176,7 +176,7 @@ class MTCNN:
         photo, found, table = _crops(buffer, photo, found, 48)
         if not len(table):
             return photo, found, np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32)
-        scores, offsets, points = self._cascade.look("onet", buffer.sums, table)
+        scores, offsets, points = self._cascade.refine("onet", buffer.sums, table)
         # Several candidates of a clear face may score exactly 1. The reference prefers the one R-Net ranked lowest.
         kept = np.flatnonzero(scores > self.thresholds[2])[::-1]
         photo, found, scores = photo[kept], found[kept], scores[kept]

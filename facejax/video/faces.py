@@ -30,7 +30,7 @@ class Detector(Protocol):
 
 
 # (image, bbox, landmarks) -> crop, uint8 RGB: `facejax.detect.crop_face`, or a warp based on the landmarks.
-Cutter = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Cropper = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,7 @@ class ClipFaces:
 def find_faces(
     frames: Iterable[Frame],
     detector: Detector,
-    cut: Cutter,
+    cut: Cropper,
     *,
     choose: str = "largest",
     at_once: int = FRAMES_AT_ONCE,
@@ -164,7 +164,7 @@ def clip_faces(faces: Iterable[tuple[Frame, Sequence[Face]]]) -> ClipFaces:
     )
 
 
-def _cut(frame: Frame, detections: Any, chosen: np.ndarray, cut: Cutter) -> Iterator[Face]:
+def _cut(frame: Frame, detections: Any, chosen: np.ndarray, cut: Cropper) -> Iterator[Face]:
     for place in chosen:
         bbox, landmarks = detections.bboxes[place], detections.landmarks[place]
         try:

@@ -268,7 +268,7 @@ def test_of_candidates_that_onet_likes_equally_the_last_of_rnet_stays(monkeypatc
     found = np.array([[10, 10, 50, 50], [11, 10, 51, 50], [12, 10, 52, 50]], np.float32)
     scores = np.array([1, 1, 0.9], np.float32)
     answer = scores, np.zeros((3, 4), np.float32), np.zeros((3, 10), np.float32)
-    monkeypatch.setattr(detector._cascade, "look", lambda *_: answer)
+    monkeypatch.setattr(detector._cascade, "refine", lambda *_: answer)
     _, kept, _, _ = detector._finish(sampling.integral_buffer([photo], None), np.zeros(3, np.int64), found)
     assert np.argsort(scores, kind="stable")[-1] == 1
     np.testing.assert_array_equal(kept, found[1:2])
