@@ -79,6 +79,21 @@ def test_attributes(raw):
     assert not {"gender", "ethnicity"} & set(labels["José_Ramón_0001.jpg"])
 
 
+def test_groups_of_the_attributes_are_those_of_the_task(raw):
+    groups = {
+        "caucasian": "white",
+        "african": "black",
+        "eastasian": "asian",
+        "asianindian": "indian",
+        "latino": "latino_middle_eastern",
+        "middleeastern": "latino_middle_eastern",
+    }
+    for word, group in groups.items():
+        (raw / "attributes.csv").write_text(f"image,gender,ethnicity\nAaron_Peirsol_0002.jpg,,{word}\n")
+        labels = {record.id[7:]: record.labels for record in get_dataset("facial_expressions").records(raw)}
+        assert ETHNICITY[labels["Aaron_Peirsol_0002.jpg"]["ethnicity"]] == group
+
+
 @pytest.mark.parametrize(
     ("image", "person"),
     [
@@ -103,6 +118,16 @@ def test_split_is_by_person_and_stable():
     assert [name for name in people[:20] if split_of(name) == "validation"] == [
         "person_3", "person_8", "person_10", "person_15", "person_19",
     ]  # fmt: skip
+    # Their hashes are 19 and 20 modulo 100: on either side of a fifth.
+    assert [split_of(name) for name in ("person_190", "person_51")] == ["validation", "train"]
+
+
+def test_all_photos_of_a_person_are_on_one_side_of_the_split(raw):
+    rows = [f"1,person_{number}_{photo:04d}.jpg,anger\n" for number in (3, 4) for photo in range(20)]
+    (raw / "data" / "legend.csv").write_text("user.id,image,emotion\n" + "".join(rows))
+    records = list(get_dataset("facial_expressions").records(raw))
+    sides = {(record.labels["person"], record.split) for record in records}
+    assert sides == {("person_3", "validation"), ("person_4", "train")}
 
 
 def test_broken_folders(tmp_path):

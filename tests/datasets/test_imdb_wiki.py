@@ -1,4 +1,5 @@
 import datetime
+import zlib
 
 import miniatures
 import numpy as np
@@ -43,6 +44,7 @@ def test_every_other_row_is_counted_with_its_reason(raw):
 
 def test_min_score_lets_more_in(raw):
     assert len(list(READER.records(raw, min_score=0.0))) == 5
+    assert len(list(READER.records(raw, min_score=0.4))) == 5  # the score of the fifth itself
 
 
 def test_crops_have_no_box_and_whole_photos_have_it_counted_from_0(raw):
@@ -64,6 +66,14 @@ def test_a_person_is_on_one_side_of_the_split(raw):
     assert all(len(side) == 1 for side in sides.values())
     held_out = sum(side == {"validation"} for side in sides.values())
     assert 12 <= held_out <= 50  # 30 expected of 302, 3 sigma: 16
+
+
+def test_a_share_of_none_holds_nobody_out(raw):
+    assert zlib.crc32(b"Person 331") % 1000 == 0  # so it is the first to be held out
+    rows = [("09/p331.jpg", (1950, 1, 1), 2000, 1.0, "Person 331", 3.0, np.nan)]
+    miniatures._write_mat(raw / "wiki_crop", "wiki", rows)
+    for share, split in ((0.0, "train"), (0.001, "validation"), (1.0, "validation")):
+        assert {r.split for r in READER.records(raw, validation=share) if r.id == "wiki_crop/09/p331.jpg"} == {split}
 
 
 @example(datetime.date(1950, 6, 30), 1990)

@@ -27,11 +27,11 @@ def test_clips_and_labels(raw):
 def test_clips_that_are_not_there_and_malformed_rows_are_counted(raw):
     (raw / "Train/2_1.mp4").unlink()
     with (raw / "Val_labels.txt").open("a") as file:
-        file.write("9_9 4\n9_9 \n9_9 1 1\n../1_1 2\n")
+        file.write("9_9 0\n9_9 4\n9_9 \n9_9 1 1\n../1_1 2\n")
     assert len(list(READER.clips(raw))) == 4
     assert {reason: len(rows) for reason, rows in READER.skipped.items()} == {
         "no such clip": 1,
-        "malformed row": 3,
+        "malformed row": 4,
         "not a path inside the data set": 1,
     }
 

@@ -50,6 +50,11 @@ def test_the_part_is_rounded_and_drawn_for_each_person_apart():
     assert len({held_out(f"n{person:06d}", 200) for person in range(5)}) == 5
 
 
+def test_a_photo_of_every_person_is_left_for_training():
+    photos = [f"n000001/{i:04d}_01" for i in range(3)]
+    assert [len(_held_out(photos[:count], 0.9, seed=0)) for count in (2, 3)] == [1, 2]
+
+
 def test_a_missing_photo_changes_the_split_of_at_most_one_other():
     photos = [f"n000001/{i:04d}_01" for i in range(200)]
     complete = _held_out(photos, 0.1, seed=0)

@@ -38,10 +38,11 @@ def test_names_and_subjects(raw):
 def test_malformed_rows_are_counted(raw):
     with (raw / "frame_images_DB/Abdullah_Gul.labeled_faces.txt").open("a") as file:
         file.write("Richard_Gere\\3\\3.618.jpg,0,1,1,1,1,0.0,1\nAbdullah_Gul\\..\\..\\x.jpg,0,1,1,1,1,0.0,1\n")
+        file.write("Abdullah_Gul_Jr\\0\\0.1.jpg,0,1,1,1,1,0.0,1\n")
         file.write("Abdullah_Gul\\0\\0.2.jpg,0,1,1,-1,1,0.0,1\nAbdullah_Gul\\0\\0.2.jpg,0,nan,1,1,1\nx\n")
     assert len(list(READER.records(raw))) == 3
     assert {reason: len(rows) for reason, rows in READER.skipped.items()} == {
-        "frame of another person": 1,
+        "frame of another person": 2,
         "not a path inside the data set": 1,
         "empty box": 1,
         "malformed row": 2,
