@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import threading
+import time
 
 import cv2
 import numpy as np
@@ -53,6 +55,22 @@ def test_a_workdir_holds_one_run_at_a_time(tmp_path):
         run.main(["--config", "lfw_mobilenet", "--workdir", str(tmp_path / "run")])
     with exclusive_lock(tmp_path / "run"):
         pass
+
+
+def test_who_waits_for_a_lock_gets_it_when_the_other_is_done(tmp_path):
+    order = []
+
+    def wait():
+        with exclusive_lock(tmp_path, wait=True):
+            order.append("waited")
+
+    with exclusive_lock(tmp_path, wait=True):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(0.2)
+        order.append("done")
+    thread.join()
+    assert order == ["done", "waited"]
 
 
 @pytest.mark.parametrize("relabelled", [False, True])
