@@ -89,6 +89,13 @@ def test_frames_of_a_recorded_clip_are_chosen_by_their_times(client, heads, tmp_
     assert {face["track"] for frame in frames for face in frame["faces"]} == {1}
 
 
+def test_a_long_clip_is_looked_at_up_to_its_limit(client, heads, tmp_path):
+    times = [0, 500, 1000, 1500, 2000]
+    write_webm(tmp_path / "long.webm", [heads[0]] * len(times), times)
+    answer = client.post("/api/clip", content=(tmp_path / "long.webm").read_bytes())
+    assert [json.loads(line)["time"] for line in answer.text.splitlines()] == pytest.approx([0, 0.5, 1])
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "code"),
     [
@@ -151,6 +158,19 @@ def test_an_upload_that_breaks_off_is_no_photo():
         asyncio.run(read_body(request, 100, 10))
 
 
+def test_an_upload_in_many_small_parts_is_cut_off_at_the_limit():
+    taken = []
+
+    async def receive():
+        taken.append(10)
+        return {"type": "http.request", "body": bytes(10), "more_body": len(taken) < 20}
+
+    request = Request({"type": "http", "headers": []}, receive)
+    with pytest.raises(RequestError, match="larger than"):
+        asyncio.run(read_body(request, 100, 10))
+    assert sum(taken) == 110
+
+
 def test_a_clip_holds_its_place_and_turn_until_it_is_answered(toy, clip, monkeypatch):
     turns, held = [], []
 
@@ -192,6 +212,7 @@ def test_frames_of_too_many_pixels_are_refused_by_the_header(toy, clip):
         ("GET", "/", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),  # a link
         ("GET", "/config.json", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
         ("GET", "/config.json", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 403),
+        ("GET", "/", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
         ("GET", "/main.js", {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"}, 403),  # another port
         ("POST", "/api/photo", {"Origin": "https://evil.example"}, 403),
         ("POST", "/api/photo", {"Origin": "null"}, 403),
@@ -213,6 +234,8 @@ def test_who_is_answered(client, method, path, headers, status):
     assert answer.status_code == status
     assert "'none'" in answer.headers["content-security-policy"]
     assert "unsafe" not in answer.headers["content-security-policy"]
+    for rule in ("base-uri", "form-action", "frame-ancestors"):  # default-src does not include them
+        assert f"{rule} 'none'" in answer.headers["content-security-policy"]
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["cache-control"] == "no-store"
     assert "access-control-allow-origin" not in answer.headers
