@@ -677,8 +677,15 @@ def test_an_index_is_of_its_weights(photos, tmp_path, capsys, monkeypatch):
     assert "other weights" in capsys.readouterr().err
 
 
+class Bomb:
+    """Ends the test if it is unpickled."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("the pickle was loaded",))
+
+
 OBJECTS = {
-    "embeddings": np.array([object()], dtype=object),
+    "embeddings": np.array([Bomb()], dtype=object),
     "names": np.array(["x"]),
     "content": np.array('{"format": 2}'),
 }

@@ -93,7 +93,12 @@ def test_the_largest_face_is_indexed_and_no_other_is_named(two_faces, tmp_path, 
         faces = json.loads(capsys.readouterr().out)["faces"]
         assert [face["name"] is None for face in faces] == [small is None, False]
         assert faces[1]["name"] == "Bob"
-    assert asked == [([str(tmp_path / "model")], 33)] * 4
+    (tmp_path / "broken.png").write_bytes(b"no photo")
+    assert cli.main([*find[:4], str(tmp_path / "broken.png"), *find[4:]]) == cli.PARTLY
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["photo"] for line in out.splitlines()] == [bob]
+    assert "broken.png" in err
+    assert asked == [([str(tmp_path / "model")], 33)] * 5
 
 
 def test_files_are_looked_at_once_in_groups_of_bounded_size(two_faces, tmp_path, monkeypatch):
