@@ -53,7 +53,8 @@ def test_what_is_asked_of_people_by_name_holds(tmp_path, monkeypatch):
     ("config", "name", "photos", "comparable"),
     [
         ("emotion_b0", "affectnet", {"validation": 4000}, True),
-        ("emotion_b0", "affectnet", {"validation": 3880}, True),
+        ("emotion_b0", "affectnet", {"validation": 3800}, True),  # 5 % may be missing
+        ("emotion_b0", "affectnet", {"validation": 3799}, False),
         ("emotion_b0", "affectnet", {"validation": 40, "train": 287_651}, False),
         ("emotion_b0", "facial_expressions", {"validation": 4000}, False),
         # Of 3,311,286 photos, where each person's are split at random.
