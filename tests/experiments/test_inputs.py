@@ -72,6 +72,15 @@ def test_only_a_whole_split_of_the_paper_s_set_is_comparable(tmp_path, config, n
     assert inputs.is_comparable(config, tmp_path) == comparable
 
 
+@pytest.mark.parametrize(("count", "comparable"), [(3_589, True), (1_800, False)])
+def test_every_set_of_a_mixture_must_be_whole_to_be_comparable(tmp_path, count, comparable):
+    for name, photos in (("affectnet", 4000), ("fer2013", count)):
+        (tmp_path / name / "1.0.0").mkdir(parents=True)
+        write_metadata(tmp_path / name / "1.0.0", name, {}, "bmp", {"validation": ([photos], 9)}, "", "", "")
+    config = override(Config(), "paper.dataset", "affectnet+fer2013")
+    assert inputs.is_comparable(override(config, "data.name", "affectnet+fer2013"), tmp_path) == comparable
+
+
 @pytest.mark.parametrize("name", run.list_configs())
 def test_every_config_s_own_set_as_published_is_comparable(tmp_path, name):
     config = run.load_config(name)

@@ -461,6 +461,24 @@ def test_a_file_that_was_not_finished_is_made_again(tmp_path):
     assert made == [path] * 4
 
 
+def test_a_file_of_an_interrupted_run_is_not_taken_for_that_of_the_run_before(tmp_path):
+    path = tmp_path / "features.npz"
+
+    def make(value, interrupted=False):
+        def make_file(to):
+            np.savez(to, features=np.full(8, value))
+            if interrupted:
+                raise KeyboardInterrupt
+
+        return make_file
+
+    cached_file(path, {"network": "a"}, make(1))
+    with pytest.raises(KeyboardInterrupt):
+        cached_file(path, {"network": "b"}, make(2, interrupted=True))
+    cached_file(path, {"network": "a"}, make(1))
+    assert np.load(path)["features"].tolist() == [1] * 8
+
+
 def test_table_6_leaves_out_photos_without_a_single_face(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("sys.argv", ["run.py"])
     write_utkface(tmp_path / "data", [1, 2, 1, 1, 3, 0])

@@ -1,6 +1,7 @@
 """What a workdir belongs to, and who has it locked."""
 
 import dataclasses
+import functools
 import json
 import threading
 import time
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import run, workdir
-from facejax.config import Config, ConfigError, DataConfig, PaperResult
+from facejax.config import Config, ConfigError, DataConfig, PaperResult, flatten
 from facejax.datasets.prepare import prepare_dataset
 from facejax.locks import exclusive_lock
 
@@ -45,6 +46,30 @@ def test_workdir_of_another_config_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config.json is damaged"):
         workdir.check_config(Config(), tmp_path)
+
+
+def test_only_fields_that_change_no_result_may_differ_in_a_run_that_has_begun(tmp_path):
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    harmless = set()
+    for path in flatten(Config()):
+        before = dataclasses.asdict(Config())
+        *groups, field = path.split(".")
+        functools.reduce(dict.__getitem__, groups, before)[field] = "another"
+        (tmp_path / "config.json").write_text(json.dumps(before))
+        try:
+            workdir.check_config(Config(), tmp_path)
+        except ConfigError:
+            continue
+        harmless.add(path)
+    paper = {f"paper.{field.name}" for field in dataclasses.fields(PaperResult)}
+    assert harmless - paper == {
+        "checkpoint.every_steps",
+        "checkpoint.keep",
+        "data.num_train",
+        "data.on_corrupt",
+        "data.read_threads",
+        "eval_batch_size",
+    }
 
 
 def test_a_workdir_holds_one_run_at_a_time(tmp_path):

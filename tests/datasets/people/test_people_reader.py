@@ -208,3 +208,18 @@ def test_studio_photos_are_frontal_and_strong():
     assert max(abs(r.labels["head_pose"][0]) for r in studio) < 35
     with pytest.raises((ValueError, TypeError), match="setting"):
         next(iter(get_dataset("people").records(setting="sketch")))
+
+
+def test_the_pose_of_a_head_is_seen_in_its_landmarks():
+    """Turned to the right and down, the nose moves right and down between eyes and mouth; tilt is that of the eyes."""
+    records = list(get_dataset("people").records(num_train=60, num_validation=0, size=64, photos_per_person=1))
+    yaw, pitch, roll = np.array([record.labels["head_pose"] for record in records]).T
+    left, right, nose, *mouth = np.array([record.landmarks for record in records], np.float64).transpose(1, 0, 2)
+    across = (right - left) / np.linalg.norm(right - left, axis=1, keepdims=True)
+    down = np.stack([-across[:, 1], across[:, 0]], axis=1)
+    middle = (left + right) / 2
+    aside = ((nose - middle) * across).sum(axis=1) / np.linalg.norm(right - left, axis=1)
+    below = ((nose - middle) * down).sum(axis=1) / ((sum(mouth) / 2 - middle) * down).sum(axis=1)
+    assert np.corrcoef(aside, yaw)[0, 1] > 0.9
+    assert np.corrcoef(below, pitch)[0, 1] > 0.3
+    assert np.corrcoef(-across[:, 1], roll)[0, 1] > 0.85  # anticlockwise as seen, and rows are counted downwards
