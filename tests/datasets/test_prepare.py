@@ -413,6 +413,25 @@ def test_the_code_of_a_detector_is_all_of_its_package():
     )
 
 
+@pytest.mark.parametrize(
+    "module",
+    [
+        "data/decode.py",
+        "data/example.py",
+        "data/metadata.py",
+        "datasets/crops.py",
+        "detect/align.py",
+        "detect/boxes.py",
+    ],
+)
+def test_a_change_of_code_that_makes_crops_is_noticed(module, monkeypatch):
+    read, reader = pathlib.Path.read_bytes, get_dataset("lfw")
+    before = plan.code_versions(reader, None)
+    monkeypatch.setattr(pathlib.Path, "read_bytes", lambda path: read(path) + b"#" * path.as_posix().endswith(module))
+    after = plan.code_versions(reader, None)
+    assert {part for part in before if before[part] != after[part]} == {"code of crops"}
+
+
 def test_paths_that_lead_out_of_the_set(tmp_path):
     write_photos(tmp_path, 1)
     (tmp_path / "raw").mkdir()

@@ -67,13 +67,15 @@ def fill(folder, files):
 
 def test_files_of_others_stay_in_a_folder_that_is_replaced(tmp_path):
     fill(tmp_path / "a", {"model.json": '{"architecture": 1}', "notes.txt": "mine", "c.md": "old", "d.md": "old"})
+    fill(tmp_path / "a", {"e.md": "old, of a name that older folders of this kind did not have"})
     fill(tmp_path / "a" / "inner", {"model.json": "another network"})
     with atomic_folder(tmp_path / "a", "model.json", "architecture", "c.md", "d.md") as folder:
-        fill(folder, {"model.json": "new", "c.md": "new"})
+        fill(folder, {"model.json": "new", "c.md": "new", "e.md": "new"})
     found = {path.relative_to(tmp_path / "a").as_posix(): path.read_text() for path in tmp_path.rglob("*.*")}
     assert found == {
         "model.json": "new",
         "c.md": "new",
+        "e.md": "new",
         "notes.txt": "mine",
         "inner/model.json": "another network",
     }

@@ -346,6 +346,24 @@ def test_frozen_graph_is_used_whole(shared_dir):
         from_frozen_graph(tensors)
 
 
+def test_folded_norms_of_a_frozen_graph_scale_and_shift_as_its_nodes_do():
+    rng = np.random.default_rng(0)
+    tensors = {"conv1/kernel": np.zeros((3, 3, 3, 4)), "conv1_bn/batchnorm_1/sub": rng.normal(size=4)}
+    for block in range(1, 14):
+        tensors[f"conv_dw_{block}/depthwise_kernel"] = np.zeros((3, 3, 4, 1))
+        tensors[f"conv_pw_{block}/kernel"] = np.zeros((1, 1, 4, 4))
+        tensors[f"conv_dw_{block}_bn/batchnorm_1/mul"] = rng.normal(size=4)
+        tensors |= {f"conv_{kind}_{block}_bn/batchnorm_1/sub": rng.normal(size=4) for kind in ("dw", "pw")}
+    for layer in ("feats", "age_pred", "gender_pred"):
+        tensors |= {f"{layer}/kernel": np.zeros((4, 4)), f"{layer}/bias": np.zeros(4)}
+    variables, x = from_frozen_graph(tensors), rng.normal(size=4)
+    for name, stats in variables["batch_stats"]["backbone"].items():
+        params = variables["params"]["backbone"][name]
+        y = (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-3) * params["scale"] + params["bias"]  # Keras's epsilon
+        expected = x * tensors.get(f"{name}/batchnorm_1/mul", 1) + tensors[f"{name}/batchnorm_1/sub"]
+        np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_official_mobilenet_equals_its_onnx_file_on_photos(shared_dir):
     cfg = pretrained_cfg(MOBILENET)
