@@ -226,3 +226,18 @@ def test_a_fusion_of_what_peeked_says_so(protocol, tmp_path):
     of = dataclasses.replace(protocol.config.classifier, costs=(0.1, 1.0), choose_by="peeking_at_validation")
     peeking = dataclasses.replace(protocol, config=dataclasses.replace(protocol.config, classifier=of))
     assert peeking.results(tmp_path)["fusion of all"]["chosen_by"] == "peeking_at_validation"
+
+
+def test_clips_that_are_reported_do_not_choose_c(protocol, tmp_path):
+    of = dataclasses.replace(protocol.config.classifier, costs=(0.01, 1.0))
+    protocol = dataclasses.replace(protocol, config=dataclasses.replace(protocol.config, classifier=of))
+    told = []
+    for shift in (0, 1):  # other answers of the validation clips
+        clips = tuple(
+            dataclasses.replace(clip, label=(clip.label + shift) % 3) if number >= 60 and clip.label >= 0 else clip
+            for number, clip in enumerate(protocol.table.clips)
+        )
+        found = dataclasses.replace(protocol, table=dataclasses.replace(protocol.table, clips=clips)).results(tmp_path)
+        told.append({name: (found[name]["chosen_by"], found[name]["cost_accuracy"]) for name in of.names})
+    assert told[0] == told[1]
+    assert {chosen_by for chosen_by, _ in told[0].values()} == {"cross_validation"}
