@@ -711,6 +711,17 @@ def test_a_bias_before_a_batch_norm_moves_its_mean(tmp_path):
         from_onnx("resnet18", layers, ("emotion8",))
 
 
+def test_a_folded_batch_norm_adds_its_bias_and_nothing_else(tmp_path):
+    efficientnet_b0_file(tmp_path / "b0.onnx")
+    layers = load_onnx(tmp_path / "b0.onnx")[0]
+    layers[0] = {"weight": layers[0]["weight"], "bias": np.full(32, 5.0, np.float32)}
+    variables = from_onnx("tf_efficientnet_b0", layers, ("emotion8",))
+    params, stats = (variables[part]["backbone"]["bn1"] for part in ("params", "batch_stats"))
+    x = np.linspace(-3, 3, 32)
+    y = (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-3) * params["scale"] + params["bias"]
+    np.testing.assert_allclose(y, x + 5, atol=1e-6)
+
+
 @pytest.mark.parametrize(("pool", "kind"), [("GlobalAveragePool", "avg"), ("GlobalMaxPool", "max")])
 def test_how_a_network_pools_is_read_from_its_onnx(tmp_path, pool, kind):
     efficientnet_b0_file(tmp_path / "enet_b0_8_best_vgaf.onnx", pool=pool, trans_b=0)
