@@ -72,12 +72,13 @@ def test_only_fields_that_change_no_result_may_differ_in_a_run_that_has_begun(tm
     }
 
 
-def test_a_workdir_holds_one_run_at_a_time(tmp_path):
+@pytest.mark.parametrize("arguments", [["lfw_mobilenet"], ["emotion_mobilenet", "--config.data.name=affectnet"]])
+def test_a_workdir_holds_one_run_at_a_time(arguments, tmp_path):
     with (
         exclusive_lock(tmp_path / "run"),
         pytest.raises(BlockingIOError, match=r"another process is writing to .*/run:"),
     ):
-        run.main(["--config", "lfw_mobilenet", "--workdir", str(tmp_path / "run")])
+        run.main(["--config", *arguments, "--workdir", str(tmp_path / "run"), "--data_dir", str(tmp_path)])
     with exclusive_lock(tmp_path / "run"):
         pass
 
