@@ -264,6 +264,8 @@ def test_outputs_of_other_photos_or_weights_are_not_reused(tmp_path, monkeypatch
 
 def test_a_damaged_photo_counts_nowhere_until_it_is_mended(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["run.py"])
+    monkeypatch.setattr(attributes, "is_complete", lambda *split: True)
+    monkeypatch.setattr(attributes, "PAPER_RANGE", (21, 25))  # up to the oldest of the photos
     write_utkface(tmp_path / "data", [1] * 6, splits=("train", "test"))
     shards = list((tmp_path / "data").rglob("*-of-00001"))
     whole = shards[0].read_bytes()
@@ -279,6 +281,7 @@ def test_a_damaged_photo_counts_nowhere_until_it_is_mended(tmp_path, monkeypatch
         counts += [found["ages"]["0-200"]["n"], found["fitted"]["linear_svc"]["n"]]
         counts += [found["fitted"]["linear_svc"]["train_photos"]]
         counts += [sum(group["n"] for group in one["groups"]) for one in found["fairness"]]
+        assert found["comparable"] == (not found["corrupt"])
         return found["photos"], found["corrupt"], set(counts), (tmp_path / "report.md").read_text()
 
     for shard in shards:
