@@ -110,6 +110,8 @@ def test_a_long_clip_is_looked_at_up_to_its_limit(client, heads, tmp_path):
         ("/api/clip", b"no clip" * 40_000, 415, "not_a_clip"),  # longer than a photo may be
         # Lists of other files and addresses, which FFmpeg would follow.
         ("/api/clip", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", 415, "not_a_clip"),
+        ("/api/clip", b"#EXTM3U\n\x1aE\xdf\xa3\n#EXTINF:1,\nfile:///etc/passwd\n", 415, "not_a_clip"),
+        ("/api/clip", b"#EXTM3U\nftyp\n#EXTINF:1,\nfile:///etc/passwd\n", 415, "not_a_clip"),
         ("/api/clip", b"ffconcat version 1.0\nfile /etc/passwd\n", 415, "not_a_clip"),
         ("/api/clip", b"#EXTM3U\nAVI \n#EXTINF:1,\nfile:///etc/passwd\n", 415, "not_a_clip"),
         ("/api/clip", b"v=0\na=b\nAVI \nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n", 415, "not_a_clip"),
