@@ -73,7 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
         args.device = "gpu" if shutil.which("nvidia-smi") else "cpu"
     row = importlib.import_module(f"benchmarks.{args.row}")
     try:
-        sides = [side for side in row.sides(args) if not args.only or args.only in side.name]
+        available = row.sides(args)
+        sides = [side for side in available if not args.only or args.only in side.name]
+        if not sides:
+            raise ValueError(f"--only {args.only}: no such side; there are: {', '.join(one.name for one in available)}")
         result = harness.run(args.row, row, sides, args, ["tools/benchmark.py", *arguments])
     except (harness.SideError, FileNotFoundError, ValueError) as error:
         print(f"benchmark: {error}", file=sys.stderr)

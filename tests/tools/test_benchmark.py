@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -111,8 +112,16 @@ def test_a_side_that_fails_says_why(toy):
         harness.run("toy", row, [harness.Side("peer", "toy.lacks", {})], arguments(), [])
     with pytest.raises(harness.SideError, match=r"^diverged: loss is nan, so its computation cannot be right$"):
         harness.run("toy", row, [harness.Side("diverged", "toy.diverges", {})], arguments(), [])
-    with pytest.raises(ValueError, match="no side is left"):
-        harness.run("toy", row, [], arguments(), [])
+
+
+def test_a_side_that_does_not_exist_is_refused_with_those_that_do(capsys):
+    import benchmark
+
+    assert benchmark.main(["people", "--only", "facejax"]) == 1
+    error = capsys.readouterr().err
+    assert re.fullmatch(
+        r"benchmark: --only facejax: no such side; there are: \d+ process(es)?(, \d+ process(es)?)*\n", error
+    )
 
 
 def test_every_row_is_complete():
