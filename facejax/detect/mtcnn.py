@@ -22,6 +22,8 @@ from jaxtyping import Float
 
 from facejax.detect import boxes, cascade, pyramid, sampling, strip
 
+# Overlaps above which boxes are suppressed: within a level of P-Net, between its levels, after R-Net and after O-Net.
+SUPPRESSION = (0.5, 0.7, 0.7, 0.7)
 # Groups of photos processed concurrently, each in its own thread: XLA on a CPU runs most of these small layers on one
 # core; an accelerator processes one group while the host prepares another.
 _GROUPS_AT_ONCE = {"cpu": min(4, os.cpu_count() or 1), "accelerator": min(3, os.cpu_count() or 1)}
@@ -150,9 +152,9 @@ class MTCNN:
         first = pyramid.STRIDE * np.stack([x, y, x, y]).astype(np.float32)
         edges = np.array([[1], [1], [pyramid.WINDOW], [pyramid.WINDOW]], np.float32)
         found = np.floor((first + edges) / scale.astype(np.float32)).T.copy()
-        kept = boxes.nms(found, scores, 0.5, key=photo * (level.max(initial=0) + 1) + level)
+        kept = boxes.nms(found, scores, SUPPRESSION[0], key=photo * (level.max(initial=0) + 1) + level)
         if self._levels_clash:
-            kept = kept[boxes.nms(found[kept], scores[kept], 0.7, key=photo[kept])]
+            kept = kept[boxes.nms(found[kept], scores[kept], SUPPRESSION[1], key=photo[kept])]
         else:
             kept = kept[boxes.best_first(scores[kept], photo[kept])]
         return photo[kept], boxes.squares(boxes.calibrate(found[kept], offsets[kept], end_pixel=0.0))
@@ -166,7 +168,7 @@ class MTCNN:
             return photo, found
         scores, offsets, _ = self._cascade.refine("rnet", buffer.sums, table)
         kept = np.flatnonzero(scores > self.thresholds[1])
-        kept = kept[boxes.nms(found[kept], scores[kept], 0.7, key=photo[kept])]
+        kept = kept[boxes.nms(found[kept], scores[kept], SUPPRESSION[2], key=photo[kept])]
         return photo[kept], boxes.squares(boxes.calibrate(found[kept], offsets[kept], end_pixel=1.0))
 
     def _finish(
@@ -183,7 +185,7 @@ class MTCNN:
         size = found[:, None, 2:] - found[:, None, :2] + 1
         landmarks = points[kept].reshape(-1, 2, 5).transpose(0, 2, 1) * size + found[:, None, :2] - 1
         found = boxes.calibrate(found, offsets[kept], end_pixel=1.0)
-        kept = boxes.nms(found, scores, 0.7, key=photo, relative_to="smaller", end_pixel=1.0)
+        kept = boxes.nms(found, scores, SUPPRESSION[3], key=photo, relative_to="smaller", end_pixel=1.0)
         return photo[kept], found[kept], scores[kept], landmarks[kept]
 
 
@@ -209,7 +211,7 @@ def _levels_clash(min_face: float, factor: float) -> bool:
     pixels of their level by at most one pixel (plus float32 rounding).
     """
     side = (pyramid.WINDOW - 1) * min_face / pyramid.WINDOW
-    return (side + 1.01) ** 2 > 0.7 * max(0.0, side / factor - 1.01) ** 2
+    return (side + 1.01) ** 2 > SUPPRESSION[1] * max(0.0, side / factor - 1.01) ** 2
 
 
 def _check(image: np.ndarray, index: int) -> None:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from facejax.detect import networks, weights
+from facejax.detect.mtcnn import SUPPRESSION
 from facejax.export.network import INPUT, Network
 
 Params = Mapping[str, Mapping[str, Any]]
@@ -34,7 +35,7 @@ CASCADE = {
     "window": 12,
     "stride": 2,
     "sides": [24, 48],
-    "suppression": [0.5, 0.7, 0.7, 0.7],
+    "suppression": list(SUPPRESSION),
 }
 
 
