@@ -15,9 +15,8 @@ from facejax.models import abstract_variables, create_model, pretrained_cfg
 from facejax.weights.merge import check_tensors
 
 _LEAVES = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance", "kernel": "kernel"}
-
+# Keras 3 numbers the variables of a layer in ``.weights.h5``: their names in this order, by how many a layer has.
 _VARIABLES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
-"""Variables of a layer in the order that Keras 3 numbers them in ``.weights.h5``, by their count."""
 
 
 @functools.cache
