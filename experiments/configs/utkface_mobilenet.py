@@ -11,8 +11,8 @@ is prepared with ``--option listing=utk_test.csv``. Nothing is trained. Uses all
 thresholds and the smallest face of the published code; MTCNN box with margin 0.4; age by eq. 1. Every metric is also
 reported by gender, ethnicity, both together and age, with the gap and the worst-served group. If UTKFace is not
 prepared, rendered photos of `people` are used instead; without `init_from`, the network has no heads and predicts
-nothing. (The published program widens boxes by 10 px on every side, and predicts male from 0.6 on, here 0.5; the paper
-says neither.)
+nothing. (The published test program reads faces that are cropped already, predicts male from 0.6 on, here 0.5, and for
+the listed photos clips ages to 21 and 60, an error that report.md has as well. The paper says none of this.)
 """
 
 from facejax.protocol_config import AttributesConfig, AttributesPaper, FacesConfig, NetworkConfig

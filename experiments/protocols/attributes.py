@@ -306,6 +306,8 @@ def _markdown(config: AttributesConfig, report: dict[str, Any], results: list[Fa
     for ages, number in zip(report["ages"].values(), (paper["age_mae"], paper["age_mae_21_60"]), strict=False):
         what = "all ages" if ages["low"] == 0 else f"ages {ages['low']}-{ages['high']}"
         ours = f"{format_interval(ages['mae'], ages['interval95'])}, bias {ages['bias']:+z.2f}" if ages["n"] else "-"
+        if ages["n"] and ages["low"] > 0:
+            ours += f"; {ages['clipped_mae']:.2f} with predictions clipped to these ages"
         lines.append(f"| age, mean absolute error in years, {what} | {ages['n']} | {ours} | {number or '-'} |")
     for name, found in report["fitted"].items():
         balanced = percent(found["balanced_accuracy"])

@@ -133,6 +133,9 @@ def test_age_errors_of_the_paper_s_ranges():
     everyone, paper = age_errors(predicted, true), age_errors(predicted, true, 21, 60)
     assert (everyone.n, everyone.mae, everyone.bias, everyone.within5) == pytest.approx((5, 4.6, 3.8, 0.6))
     assert (paper.n, paper.mae) == pytest.approx((3, 13 / 3))
+    assert paper.clipped_mae == pytest.approx(1)  # 70 counts as 60
+    outside = age_errors(np.array([10.0, 30, 80]), np.array([22, 33, 59]), 21, 60)
+    assert outside.clipped_mae == pytest.approx((1 + 3 + 1) / 3)
     assert paper.interval95[0] <= paper.mae <= paper.interval95[1]
     assert age_errors(predicted, true, seed=1).interval95 != everyone.interval95
     assert age_errors(predicted, true, 100).n == 0
