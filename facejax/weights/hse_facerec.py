@@ -1,4 +1,4 @@
-"""Converts the paper's published MobileNet-v1 (repository HSE_FaceRec_tf, a frozen TensorFlow graph) to Flax variables.
+"""Converts the MobileNet-v1 of the author's repository HSE_FaceRec_tf, a frozen TensorFlow graph, to Flax variables.
 
 The graph predicts age and gender; its backbone was trained on VGGFace2's identities. BatchNorm is folded into the
 convolutions (into a scale and a shift after depthwise ones), and large tensors are quantised to 8 bits.
