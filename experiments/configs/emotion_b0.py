@@ -3,7 +3,9 @@
     python experiments/run.py --config emotion_b0
 
 The recipe of `emotion_b2` (see there for differences from the published code); input 224 px. Starts from the best model
-of `identity_b0`; if there is none, from random weights, with a message.
+of `identity_b0`; if there is none, from random weights, with a message. The authors' page of 2022 gives these numbers
+for crops that are not rotated (prepared with ``--no-align``), and 61.03 and 64.89 % for rotated ones; by the paper's
+text, all are rotated.
 
 Not run in full here: AffectNet is licence-gated.
 """

@@ -9,7 +9,8 @@ expected.
 
 The published code differs from the paper: it trains all weights for 6 epochs (--config.stages.full.epochs=6), and its
 frozen base still updates BatchNorm statistics (--config.stages.head.batch_norm=batch, which rules out computing the
-features only once). Its weighted mean is the default here; --config.loss.class_weights=example is eq. 2 as printed.
+features only once). Its second stage starts from the best epoch of the first; here, from the last. Its weighted mean is
+the default here; --config.loss.class_weights=example is eq. 2 as printed.
 
 Time: without an accelerator and without AffectNet, the CPU profile trains on the built-in dataset (rendered faces) in 9
 to 14 minutes on 2 idle cores (experiments/results/README.md). The full recipe was not run here: AffectNet is

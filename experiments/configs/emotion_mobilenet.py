@@ -4,9 +4,9 @@
 
 The recipe of `emotion_b2` (see there for differences from the published code); input 224 px. Starts from the best model
 of `identity_mobilenet`; if there is none, from random weights, with a message. The authors' page attributes the 64.71 %
-to their network trained on 7 (`emotion_mobilenet_7`); Table 2 does not say so. (The published code trains this network
-in Keras: a hidden layer of 256, Adam without SAM, batch 80, 3 and 5 epochs and 2 more of SGD at 1e-3. Its input is RGB
-minus the means of BGR in that order, and its own weight file needs such input.)
+to their network trained on 7 (`emotion_mobilenet_7`), on crops that are not rotated; Table 2 does not say so. (The
+published code trains this network in Keras: a hidden layer of 256, Adam without SAM, batch 80, 3 and 5 epochs and 2
+more of SGD at 1e-3. Its input is RGB minus the means of BGR in that order, and its own weight file needs such input.)
 
 Not run in full here: AffectNet is licence-gated.
 """
