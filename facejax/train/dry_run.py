@@ -25,7 +25,7 @@ class StagePlan:
     Attributes:
         name: Name of the stage.
         steps: Steps over all epochs.
-        trainable: Number of trainable parameters.
+        trainable: Number of trainable parameters; those of kept heads do not count.
         keeps_features: Whether the frozen backbone sees each photo only once, and later epochs only train the heads.
         step_flops: Estimated floating-point operations of a step in which the backbone runs: a forward pass; or, if the
             backbone is trained, three times that (the backward pass costs two forward passes; microbatches cost one
@@ -51,7 +51,8 @@ class Plan:
     Attributes:
         input_shape: (batch, height, width, 3).
         outputs: Shape of each of the network's outputs for a batch.
-        parameters: Number of parameters by part (backbone and heads).
+        parameters: Number of parameters by part (backbone and heads); kept heads as if they shared no hidden layer,
+            since the model that they come from is not looked for.
         forward_flops: Floating-point operations of the forward pass of one photo; a multiply-add counts as two.
         stages: The stages.
     """
@@ -92,10 +93,12 @@ def plan(config: Config, num_train: int, flops_per_second: float) -> Plan:
     at_a_time = config.batch_size // (jax.device_count() * config.sam.parts * config.accumulate)
     activations = sum(leaf.size for leaf in jax.tree.leaves(kept)) * dtype.itemsize * at_a_time
     parameters = {name: _size(part) for name, part in variables["params"].items()}
+    kept_heads = {f"head_{task}" for task in config.model.keep_heads}
     passes = 2 if config.sam.rho else 1
     stages = []
     for name, stage in stage_list(config):
-        trainable = _size(split_params(variables["params"], stage.trainable)[0])
+        learns = split_params(variables["params"], stage.trainable)[0]
+        trainable = _size({name: part for name, part in learns.items() if name not in kept_heads})
         learns_base = stage.trainable == "all"
         of_forward = (3 + (config.accumulate > 1)) * passes if learns_base else 1
         flops = forward_flops * config.batch_size * of_forward

@@ -39,6 +39,13 @@ def test_steps_work_and_memory_of_the_stages():
     assert full.memory_bytes - adam.memory_bytes == 4 * full.trainable  # SAM's perturbed copy
 
 
+def test_kept_heads_do_not_count_as_trainable():
+    config = run.resolve("ethnicity_mobilenet", [("profile", "full"), ("model.image_size", "64")])
+    found = plan(config, 1000, 1e12)
+    assert {"head_age", "head_gender"} < found.parameters.keys()
+    assert [stage.trainable for stage in found.stages] == [1024 * 5 + 5]
+
+
 def test_features_that_are_kept_are_computed_once():
     model = ModelConfig(backbone="mobilenet_v1", tasks=("emotion8",), image_size=64)
     stage = StageConfig(epochs=30, trainable="heads", batch_norm="running")
