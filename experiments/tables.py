@@ -5,7 +5,8 @@ Each of our cells has its data, n, 95 % interval and command. A result is a ``re
 command, the one that its workdir or file is named after (NAME.json, or NAME@what.json for several of one config).
 Reports that are damaged or of no config are listed on standard error.
 
-Numbers on data other than the paper's, or on a part of it, are marked "not comparable" in the table.
+Numbers on data other than the paper's, or on a part of it, are marked "not comparable" in the table. Rows that the
+paper quotes from others' work (Table 2; DEX in Table 6) are left out.
 """
 
 import argparse
