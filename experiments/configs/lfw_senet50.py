@@ -1,7 +1,7 @@
 r"""LFW identification with SENet-50 (paper Table 1: centre 97.21 ± 4.19 %, MTCNN 96.61 ± 2.02 %).
 
     python experiments/run.py --config lfw_senet50 --config.photos.raw=LFW \
-        --config.photos.subjects=lfw_ytf_subjects.txt --config.network.init_from=identity_senet50
+        --config.photos.subjects=lfw_ytf_classes.txt --config.network.init_from=identity_senet50
 
 One random training photo of each of the 596 subjects with two photos or more in LFW and a video in YouTube Faces, all
 others for testing; 1-NN by Euclidean distance of L2-normed features; mean ± std of 10 repeats. Verification and 1:N
