@@ -4,8 +4,8 @@
 
 The successor of `emotion_b0`: two heads on one pass of the backbone, with class-weighted softmax for the 8 expressions
 and one minus the mean concordance coefficient for valence and arousal; batch 48, otherwise the recipe of `emotion_b2`
-(the published code again trains all weights for 6 epochs). The numbers are those that the EmotiEffLib repository states
-for its model of this kind.
+(the published code again trains all weights for 6 epochs, on crops that are not rotated: prepare with ``--no-align``).
+The numbers are those that the EmotiEffLib repository states for its model of this kind.
 
 Not run in full here: AffectNet is licence-gated.
 """
