@@ -21,7 +21,7 @@ from typing import Any
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))  # the repository's own facejax, installed or not
 
-from experiments.protocols.results import accuracy, percent  # noqa: E402
+from experiments.protocols.results import accuracy, accuracy_and_std, percent  # noqa: E402
 from experiments.run import list_configs, load_config  # noqa: E402
 from facejax.cli.broken_pipe import ignore_broken_pipe  # noqa: E402
 from facejax.config import Config  # noqa: E402
@@ -170,9 +170,7 @@ def _our_numbers(config: Any, report: dict[str, Any]) -> dict[str, tuple[str, in
         for crop, label in (("centre", "centre crop"), ("mtcnn", "MTCNN crop"), ("whole", "photo as it is")):
             if crop in report["crops"]:
                 one = report["crops"][crop]["identification"]
-                low, high = (100 * side for side in one["interval95"])
-                ours = f"{100 * one['accuracy']:.2f} ± {100 * one['std']:.2f} [{low:.2f}, {high:.2f}]"
-                found[label] = (f"{ours}, {one['persons']} people", one["n"])
+                found[label] = (f"{accuracy_and_std(one)}, {one['persons']} people", one["n"])
         return found
     if isinstance(config, VideoConfig):
         # The paper's rows are the best of its classifiers on the validation clips. None of ours is chosen on these:

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.protocols.cache import cached_file, records_digest
 from experiments.protocols.faces import config_errors, make_detector
 from experiments.protocols.network import load_network
-from experiments.protocols.results import percent, write_results
+from experiments.protocols.results import accuracy_and_std, percent, write_results
 from facejax.atomic import atomic_file
 from facejax.config import ConfigError
 from facejax.data.records import Record
@@ -245,12 +245,11 @@ def _markdown(config: LfwConfig, report: dict) -> list[str]:
     ]
     for crop, found in report["crops"].items():
         one, paper = found["identification"], report["paper"].get(crop, {"accuracy": 0, "std": 0})
-        low, high = (100 * side for side in one["interval95"])
-        ours = f"{100 * one['accuracy']:.2f} ± {100 * one['std']:.2f} [{low:.2f}, {high:.2f}]"
         theirs = f"{100 * paper['accuracy']:.2f} ± {100 * paper['std']:.2f}" if paper["accuracy"] else "-"
         missed = found["without_face"] if crop == "mtcnn" else "-"
         lines.append(
-            f"| {crop} | {one['persons']} | {one['n']} | {ours} | {percent(one['rank5'])} | {theirs} | {missed} |"
+            f"| {crop} | {one['persons']} | {one['n']} | {accuracy_and_std(one)} | {percent(one['rank5'])} | "
+            f"{theirs} | {missed} |"
         )
     if unreadable := max(found["unreadable"] for found in report["crops"].values()):
         lines += ["", f"**{unreadable} photos cannot be read** and are excluded."]

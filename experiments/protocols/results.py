@@ -35,3 +35,8 @@ def percent(value: float, interval: Sequence[float | None] | None = None) -> str
 def accuracy(found: dict[str, Any]) -> str:
     """``62.42 [60.10, 64.70]`` from a result's ``accuracy`` and ``interval95``; ``-`` if there are no records."""
     return percent(found["accuracy"], found["interval95"]) if found["n"] else "-"
+
+
+def accuracy_and_std(found: dict[str, Any]) -> str:
+    """``92.60 ± 4.01 [90.10, 94.70]``: accuracy, its standard deviation over the repeats, and its interval if any."""
+    return f"{percent(found['accuracy'])} ± {percent(found['std'], found['interval95'])}"

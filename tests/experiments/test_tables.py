@@ -37,6 +37,17 @@ def test_a_result_stands_beside_the_paper_s_number_with_its_data(tmp_path, capsy
     assert "Table 2" not in printed
 
 
+def test_a_result_without_an_interval_is_shown(tmp_path, capsys):
+    """Where everybody is identified, all bootstrap draws are equal, and the report has null for both ends."""
+    report = lfw_report(1.0)
+    report["crops"]["mtcnn"]["identification"] |= {"std": 0.0, "interval95": [None, None]}
+    (tmp_path / "lfw_b0.json").write_text(json.dumps(report))
+    tables.main(["--results", str(tmp_path), "--table", "Table 1"])
+    captured = capsys.readouterr()
+    assert "| EfficientNet-B0, MTCNN crop | 94.58 ± 4.58 | 100.00 ± 0.00, 172 people | 480 |" in captured.out
+    assert not captured.err
+
+
 def test_what_cannot_be_compared_says_so(tmp_path, capsys):
     config = run.load_config("emotion_b0")
     for name, comparable in (("whole", True), ("part", False)):
