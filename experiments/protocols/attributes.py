@@ -319,5 +319,5 @@ def _markdown(config: AttributesConfig, report: dict[str, Any], results: list[Fa
     lines += [f"Intervals: bootstrap over {report['draws']} (1000 draws).", ""]
     for result in results:
         lines += [f"### {result.metric}, by {result.attribute}", ""]
-        lines += [*result.markdown(percent=result.higher_is_better), ""]
+        lines += [*result.markdown(), ""]
     return lines

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from facejax.evals.bootstrap import Metric, interval95, resample
+from facejax.evals.tasks import format_interval
 from facejax.tasks import ETHNICITY, GENDER
 
 # Groups with fewer records or people are shown, but are neither best nor worst: their value is mostly chance.
@@ -68,24 +69,19 @@ class FairnessResult:
         """Plain values for report.json; None for nan."""
         return to_jsonable(dataclasses.asdict(self))
 
-    def markdown(self, percent: bool = True) -> list[str]:
-        """Lines of a Markdown table; `percent` for fractions."""
-        factor = 100 if percent else 1
-        unit = " %" if percent else ""
+    def markdown(self) -> list[str]:
+        """Lines of a Markdown table, in percent unless the metric is an error (in its own unit)."""
+        scale, unit, points = (100.0, " %", " points") if self.higher_is_better else (1.0, "", "")
         lines = [f"| {self.attribute} | n | people | {self.metric}{unit} [95 % interval] |", "|---|---|---|---|"]
         for group in self.groups:
-            low, high = (factor * side for side in group.interval95)
+            value = format_interval(group.value, group.interval95, scale=scale)
             note = "" if group.counted else " (not compared)"
-            interval = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-            value = f"{factor * group.value:.2f}{interval}"
             lines.append(f"| {group.name} | {group.n} | {group.clusters} | {value}{note} |")
         if not all(group.counted for group in self.groups):
             least = f"{MIN_RECORDS} records or {MIN_PERSONS} people"
             lines += ["", f"Not compared: groups with fewer than {least}, which are too few for a conclusion."]
         if self.worst:
-            low, high = (factor * side for side in self.gap_interval95)
-            interval = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-            gap = f"{factor * self.gap:.2f}{interval}{' points' if percent else ''}"
+            gap = format_interval(self.gap, self.gap_interval95, scale=scale) + points
             lines += ["", f"Gap {gap}: {self.best} is served best, {self.worst} worst. Unknown group: {self.unknown}."]
         return lines
 

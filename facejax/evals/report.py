@@ -226,7 +226,7 @@ def _markdown(
         lines += [f"green where the two agree{agree}, red where they do not:", ""]
         lines += [f"![Crops]({task.name}_crops.png)"]
         for result in groups[task.name]:
-            lines += ["", f"By {result.attribute}, last epoch:", "", *result.markdown(result.higher_is_better)]
+            lines += ["", f"By {result.attribute}, last epoch:", "", *result.markdown()]
     lines += ["", "## Training", "", "![Curves](curves.png)", ""]
     return "\n".join(lines)
 
