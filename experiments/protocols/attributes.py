@@ -1,6 +1,7 @@
 """Age, gender, ethnicity and expression of prepared photos (paper Tables 6 and 7), each by group of people."""
 
 import dataclasses
+import functools
 import logging
 import pathlib
 from typing import Any
@@ -19,9 +20,10 @@ from facejax.data.tfrecord import CorruptRecordError
 from facejax.datasets import is_complete, list_datasets
 from facejax.decoding import expected_age, probabilities
 from facejax.evals.age import PAPER_RANGE, age_errors
-from facejax.evals.bootstrap import Metric, accuracy_interval, person_clusters
+from facejax.evals.bootstrap import accuracy_interval, person_clusters
 from facejax.evals.classification import classify
-from facejax.evals.fairness import FairnessResult, attribute_groups, by_group
+from facejax.evals.fairness import FairnessResult, mean_by_attribute
+from facejax.evals.identification import normalize
 from facejax.evals.tasks import evaluate_task, format_interval
 from facejax.inference.model import LoadedModel
 from facejax.naming import did_you_mean
@@ -33,23 +35,6 @@ from facejax.video.classifiers import Recipe, fit
 logger = logging.getLogger("facejax")
 _PHOTOS_AT_ONCE = 256
 _NAMES = {"gender": GENDER, "ethnicity": ETHNICITY, "emotion": EMOTION8}
-
-
-@dataclasses.dataclass(frozen=True)
-class GroupMetric:
-    """A metric that has a value for any subset of the photos.
-
-    Attributes:
-        name: Name for reports.
-        metric: Maps indices to its value; photos without the label do not count.
-        known: (n,) bool: photos with the label.
-        higher_is_better: Whether higher values are better.
-    """
-
-    name: str
-    metric: Metric
-    known: np.ndarray
-    higher_is_better: bool
 
 
 def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> None:
@@ -95,7 +80,9 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
         "fit": config.fit,
         "fitted": {},
     }
-    judged = []
+    people = {attribute: source.labels(attribute) for attribute in config.group_by if attribute in source.label_keys}
+    by_attribute = functools.partial(mean_by_attribute, people=people, clusters=persons, seed=config.seed)
+    results: list[FairnessResult] = []
     for head in heads:
         task = TASKS[head]
         labels = class_labels(source, task)
@@ -109,10 +96,11 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
             for low, high in ((0, 200), PAPER_RANGE):
                 found = age_errors(years, labels, low, high, clusters=persons, seed=config.seed)
                 report["ages"][f"{low}-{high}"] = found.to_dict()
-            judged.append(_mean("age, mean absolute error in years", np.abs(years - labels), labels >= 0, False))
+            error, name = np.abs(years - labels), "age, mean absolute error in years"
+            results += by_attribute(name, error, labels >= 0, higher_is_better=False)
         else:
             right = scores.argmax(axis=1) == labels
-            judged.append(_mean(f"{head} accuracy", right, labels >= 0, True))
+            results += by_attribute(f"{head} accuracy", right, labels >= 0)
             report["heads"][head] |= _by_person(right, labels >= 0, persons, config.seed)
             if head == "gender" and "age" in source.label_keys:
                 ages = source.labels("age")
@@ -128,11 +116,9 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
         truth = np.where(readable, source.labels(config.fit), -1)
         report["fitted"], predicted = _fit(config, known["features"], known_labels, outputs["features"], truth)
         for name, answers in predicted.items():
-            judged.append(_mean(f"{config.fit} accuracy, {name}", answers == truth, truth >= 0, True))
+            results += by_attribute(f"{config.fit} accuracy, {name}", answers == truth, truth >= 0)
             report["fitted"][name] |= _by_person(answers == truth, truth >= 0, persons, config.seed)
-            found = report["fitted"][name]
-            logger.info("%s by %s: %s", config.fit, name, accuracy(found))
-    results = [result for one in judged for result in _by_groups(config, one, source, persons)]
+            logger.info("%s by %s: %s", config.fit, name, accuracy(report["fitted"][name]))
     report["fairness"] = [result.to_dict() for result in results]
     write_results(workdir, report, _markdown(config, report, results))
 
@@ -238,10 +224,8 @@ def _fit(
     """
     of, names = config.classifier, _NAMES[config.fit]
     results, predicted = {}, {}
-    has_label, features = known_labels >= 0, np.nan_to_num(features)
-    train, evaluated = (
-        rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (known[has_label], features)
-    )
+    has_label = known_labels >= 0
+    train, evaluated = normalize(known[has_label]), normalize(np.nan_to_num(features))
     for name in of.names:
         recipe = Recipe(name, of.costs, of.folds, of.trees, of.max_depth, balanced=True, seed=config.seed)
         try:
@@ -259,30 +243,6 @@ def _by_person(right: np.ndarray, known: np.ndarray, persons: np.ndarray | None,
     if persons is None:
         return {}
     return {"interval95": list(accuracy_interval(right, np.flatnonzero(known), persons[known], seed))}
-
-
-def _mean(name: str, values: np.ndarray, known: np.ndarray, higher_is_better: bool) -> GroupMetric:
-    return GroupMetric(name, lambda photos: float(np.mean(values[photos])), known, higher_is_better)
-
-
-def _by_groups(
-    config: AttributesConfig, judged: GroupMetric, source: FaceSource, persons: np.ndarray | None
-) -> list[FairnessResult]:
-    """The metric by each attribute of the config that the dataset has, and by gender and ethnicity together."""
-    labels = {attribute: source.labels(attribute) for attribute in config.group_by if attribute in source.label_keys}
-    return [
-        by_group(
-            judged.name,
-            judged.metric,
-            attribute,
-            np.where(judged.known, group, -1),
-            names,
-            clusters=persons,
-            higher_is_better=judged.higher_is_better,
-            seed=config.seed,
-        )
-        for attribute, (group, names) in attribute_groups(labels).items()
-    ]
 
 
 def _markdown(config: AttributesConfig, report: dict[str, Any], results: list[FairnessResult]) -> list[str]:

@@ -142,6 +142,42 @@ def by_group(
     return FairnessResult(name, attribute, higher_is_better, tuple(results), unknown, best, worst, gap, gap_interval)
 
 
+def mean_by_attribute(
+    name: str,
+    values: np.ndarray,
+    known: np.ndarray,
+    people: Mapping[str, np.ndarray],
+    *,
+    clusters: np.ndarray | None = None,
+    higher_is_better: bool = True,
+    seed: int = 0,
+) -> list[FairnessResult]:
+    """`by_group` of a metric that is a mean over records, for each attribute of the people (`attribute_groups`).
+
+    Args:
+        name: Name of the metric.
+        values: (n,) its value for each record: whether a prediction is right, or an error.
+        known: (n,) bool: which records count.
+        people: Arrays (n,) by attribute, see `attribute_groups`.
+        clusters: See `by_group`.
+        higher_is_better: See `by_group`.
+        seed: Seed of the draws.
+    """
+    return [
+        by_group(
+            name,
+            lambda records: float(np.mean(values[records])),
+            attribute,
+            np.where(known, group, -1),
+            names,
+            clusters=clusters,
+            higher_is_better=higher_is_better,
+            seed=seed,
+        )
+        for attribute, (group, names) in attribute_groups(people).items()
+    ]
+
+
 def attribute_groups(
     labels: Mapping[str, np.ndarray],
 ) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:

@@ -15,7 +15,7 @@ from facejax.decoding import expected_age
 from facejax.evals.bootstrap import accuracy_interval, interval95, person_clusters, resample
 from facejax.evals.calibration import CalibrationResult, reliability
 from facejax.evals.classification import ClassificationResult, seven_from_eight, without_contempt
-from facejax.evals.fairness import FairnessResult, attribute_groups, by_group, to_jsonable
+from facejax.evals.fairness import FairnessResult, mean_by_attribute, to_jsonable
 from facejax.evals.figures import AGE_TOLERANCE, VALUE_TOLERANCE, draw_calibration, draw_crops, draw_curves, draw_result
 from facejax.evals.tasks import TaskResult, concordance, evaluate_task, format_interval, format_result
 from facejax.tasks import EMOTION8, Task
@@ -118,18 +118,7 @@ def _by_groups(
     if task.kind not in ("categorical", "binary", "age"):
         return []
     name, values, readable = _metric_values(task, scores, labels)
-    return [
-        by_group(
-            name,
-            lambda records: float(np.mean(values[records])),
-            attribute,
-            np.where(readable, group, -1),
-            names,
-            clusters=persons,
-            higher_is_better=task.kind != "age",
-        )
-        for attribute, (group, names) in attribute_groups(people).items()
-    ]
+    return mean_by_attribute(name, values, readable, people, clusters=persons, higher_is_better=task.kind != "age")
 
 
 def _metric_values(task: Task, scores: np.ndarray, labels: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
