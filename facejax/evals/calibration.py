@@ -1,4 +1,4 @@
-"""How well probabilities are calibrated: expected calibration error, reliability diagram (Guo et al. 2017)."""
+"""How well probabilities are calibrated: expected calibration error and reliability by bin (Guo et al. 2017)."""
 
 import dataclasses
 from typing import Any
@@ -49,12 +49,15 @@ class CalibrationResult:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for report.json; empty bins are left out."""
         bins = [
-            {"from": float(self.edges[i]), "n": int(self.counts[i]), "confidence": float(self.confidence[i])}
-            | {"accuracy": float(self.accuracy[i])}
+            {
+                "from": float(self.edges[i]),
+                "n": int(self.counts[i]),
+                "confidence": float(self.confidence[i]),
+                "accuracy": float(self.accuracy[i]),
+            }
             for i in np.flatnonzero(self.counts)
         ]
-        values = {"n": self.n, "ece": self.ece, "mce": self.mce, "brier": self.brier, "nll": self.nll, "bins": bins}
-        return values
+        return {"n": self.n, "ece": self.ece, "mce": self.mce, "brier": self.brier, "nll": self.nll, "bins": bins}
 
 
 def reliability(
@@ -90,17 +93,3 @@ def reliability(
         float(distance.mean()) if len(labels) else float("nan"),
         float(-np.log(np.maximum(truth, 1e-12)).mean()) if len(labels) else float("nan"),
     )
-
-
-def draw_reliability(axes: Any, result: CalibrationResult, title: str) -> None:
-    """Draws the diagram on Matplotlib axes: accuracy by confidence, share of records, and the ideal diagonal."""
-    width = result.edges[1] - result.edges[0]
-    middle = result.edges[:-1] + width / 2
-    axes.bar(middle, np.nan_to_num(result.accuracy), width, color="tab:blue", edgecolor="white", label="accuracy")
-    axes.plot(result.confidence, result.confidence, "_", color="tab:red", markersize=12, label="mean confidence")
-    axes.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
-    if result.n:
-        axes.stairs(result.counts / result.n, result.edges, color="black", linewidth=1.5, label="fraction of records")
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
-    axes.set_title(f"{title}: ECE {100 * result.ece:.1f} %, n={result.n}")
-    axes.legend(loc="upper left", fontsize=8)

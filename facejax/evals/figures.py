@@ -9,7 +9,7 @@ import numpy as np
 from facejax.atomic import atomic_file
 from facejax.data.source import FaceSource
 from facejax.decoding import expected_age
-from facejax.evals.calibration import CalibrationResult, draw_reliability
+from facejax.evals.calibration import CalibrationResult
 from facejax.evals.classification import ClassificationResult
 from facejax.evals.tasks import AgeResult, RankResult, RegressionResult, TaskResult, format_result
 from facejax.tasks import Task
@@ -52,8 +52,22 @@ def draw_calibration(path: pathlib.Path, results: dict[str, CalibrationResult]) 
 
     figure = matplotlib.figure.Figure(figsize=(11, 5), layout="constrained")
     for axes, (name, result) in zip(figure.subplots(1, 2), results.items(), strict=True):
-        draw_reliability(axes, result, f"{name} epoch")
+        _draw_reliability(axes, result, f"{name} epoch")
     _save(figure, path)
+
+
+def _draw_reliability(axes: Any, result: CalibrationResult, title: str) -> None:
+    """Accuracy by confidence, share of records, and the ideal diagonal."""
+    width = result.edges[1] - result.edges[0]
+    middle = result.edges[:-1] + width / 2
+    axes.bar(middle, np.nan_to_num(result.accuracy), width, color="tab:blue", edgecolor="white", label="accuracy")
+    axes.plot(result.confidence, result.confidence, "_", color="tab:red", markersize=12, label="mean confidence")
+    axes.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
+    if result.n:
+        axes.stairs(result.counts / result.n, result.edges, color="black", linewidth=1.5, label="fraction of records")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
+    axes.set_title(f"{title}: ECE {100 * result.ece:.1f} %, n={result.n}")
+    axes.legend(loc="upper left", fontsize=8)
 
 
 def _draw_confusion(axes: Any, task: Task, result: ClassificationResult) -> None:

@@ -1,10 +1,8 @@
-import matplotlib.figure
-import matplotlib.patches
 import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss
 
-from facejax.evals.calibration import draw_reliability, reliability
+from facejax.evals.calibration import reliability
 
 
 @pytest.fixture
@@ -57,18 +55,3 @@ def test_unlabelled_records_and_scores_that_are_none(predicted):
     for wrong in (probabilities * 2, probabilities * 1.01, np.tile([1.2, -0.2, 0.0, 0.0], (500, 1))):
         with pytest.raises(ValueError, match="sum to 1"):
             reliability(wrong, labels)
-
-
-def test_diagram(predicted, tmp_path):
-    figure = matplotlib.figure.Figure()
-    result = reliability(*predicted)
-    axes = figure.subplots()
-    draw_reliability(axes, result, "toy")
-    (outline,) = (patch for patch in axes.patches if isinstance(patch, matplotlib.patches.StepPatch))
-    np.testing.assert_allclose(outline.get_data().values, result.counts / 500)  # the last bin too
-    np.testing.assert_allclose(outline.get_data().edges, result.edges)
-    bars = [patch.get_bbox().extents for patch in axes.patches if isinstance(patch, matplotlib.patches.Rectangle)]
-    corners = [result.edges[:-1], np.zeros(15), result.edges[1:], np.nan_to_num(result.accuracy)]
-    np.testing.assert_allclose(bars, np.stack(corners, axis=1), atol=1e-12)
-    figure.savefig(tmp_path / "r.png")
-    assert (tmp_path / "r.png").stat().st_size > 1000

@@ -1,6 +1,7 @@
 """The figures of a report."""
 
 import matplotlib.figure
+import matplotlib.patches
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -8,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from experiments.protocols import lfw
 from facejax.data.source import FaceSource
 from facejax.evals import figures
+from facejax.evals.calibration import reliability
 from facejax.evals.tasks import AgeResult, RegressionResult, evaluate_task
 from facejax.evals.verification import verify
 from facejax.tasks import TASKS
@@ -29,6 +31,19 @@ def drawn(monkeypatch):
     kept = {}
     monkeypatch.setattr(figures, "_save", lambda figure, path: kept.setdefault(path.name, figure))
     return kept
+
+
+def test_a_reliability_diagram_shows_every_bin(drawn, tmp_path):
+    rng = np.random.default_rng(0)
+    result = reliability(rng.dirichlet(np.ones(4) * 0.5, 500), rng.integers(0, 4, 500))
+    figures.draw_calibration(tmp_path / "calibration.png", {"best": result, "last": result})
+    axes, _ = drawn["calibration.png"].axes
+    (outline,) = (patch for patch in axes.patches if isinstance(patch, matplotlib.patches.StepPatch))
+    np.testing.assert_allclose(outline.get_data().values, result.counts / 500)  # the last bin too
+    np.testing.assert_allclose(outline.get_data().edges, result.edges)
+    bars = [patch.get_bbox().extents for patch in axes.patches if isinstance(patch, matplotlib.patches.Rectangle)]
+    corners = [result.edges[:-1], np.zeros(15), result.edges[1:], np.nan_to_num(result.accuracy)]
+    np.testing.assert_allclose(bars, np.stack(corners, axis=1), atol=1e-12)
 
 
 def roc_of(similarity, same):
