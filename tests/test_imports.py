@@ -22,7 +22,7 @@ ALLOWED = {
     "models": {"naming", "tasks", "preprocessing"},
     "detect": {"naming", "tasks", "preprocessing"},
     "data": {"naming", "locks", "atomic", "tasks", "preprocessing"},
-    "cards": {*BASE, "models", "datasets"},
+    "cards": {*BASE, "models", "datasets", "evals"},
     "weights": {*BASE, "models", "detect", "cards"},
     "datasets": {*BASE, "data", "detect"},
     "evals": {*BASE, "data"},

@@ -1,13 +1,14 @@
 """A network's model card in Markdown, from its `PretrainedCfg` and, if facejax trained it, the run's report."""
 
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from facejax.atomic import write_atomically
 from facejax.cards.published import MEASURED, Measured
 from facejax.cards.terms import CONSEQUENCES, Commercial, data_terms, register_table
 from facejax.cards.use import INTENDED, LIMITS, PROHIBITED, PROHIBITED_BY_TASK
+from facejax.evals.tasks import format_interval
 from facejax.models import PretrainedCfg
 
 CARD = "MODEL_CARD.md"
@@ -68,7 +69,7 @@ def read_card(directory: pathlib.Path) -> str | None:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
-def measured_table(rows: Iterator[Measured] | tuple[Measured, ...]) -> list[str]:
+def measured_table(rows: Iterable[Measured]) -> list[str]:
     """Markdown table of measured results."""
     lines = ["| what | data | n | value [95 % interval] |", "|---|---|---|---|"]
     return lines + [f"| {row.what} | {row.data} | {row.n} | {row.value} |" for row in rows]
@@ -145,41 +146,34 @@ def _from_report(report: Mapping[str, Any], epoch: str) -> Iterator[Measured]:
         if "calibration" in result:
             yield Measured(f"{task} expected calibration error %", data, n, _percent(result["calibration"]["ece"]))
         if "mae" in result:
-            yield Measured(
-                f"{task}, mean absolute error in years", data, n, _scaled(result["mae"], result.get("interval95"), 1)
-            )
+            error = _figure(result["mae"], result.get("interval95"))
+            yield Measured(f"{task}, mean absolute error in years", data, n, error)
         for name, value in result.items():
             if name.startswith("ccc") and isinstance(value, float):
-                shown = _scaled(value, result.get(f"{name}_interval95"), 1, decimals=3)
+                shown = _figure(value, result.get(f"{name}_interval95"), decimals=3)
                 yield Measured(f"{task} {name.replace('_', ' ')}", data, n, shown)
         for label, of_class in result.get("per_class", {}).items():
-            value = "-" if of_class["recall"] is None else _percent(of_class["recall"])
-            yield Measured(f"{task} recall %, {label}", data, str(of_class["n"]), value)
+            yield Measured(f"{task} recall %, {label}", data, str(of_class["n"]), _percent(of_class["recall"]))
         for found in result.get("groups", ()):
-            scale = 100 if found["higher_is_better"] else 1
+            figure = _percent if found["higher_is_better"] else _figure
             for group in found["groups"]:
                 name = f"{found['metric']}, {found['attribute']} {group['name']}"
                 persons = f"{group['n']} photos of {group['clusters']} people"
                 note = "" if group.get("counted", True) else " (not compared)"  # older reports lack the key
-                yield Measured(name, data, persons, _scaled(group["value"], group["interval95"], scale) + note)
+                yield Measured(name, data, persons, figure(group["value"], group["interval95"]) + note)
             if found["worst"]:
-                value = f"{_scaled(found['gap'], found['gap_interval95'], scale)}, worst group: {found['worst']}"
+                value = f"{figure(found['gap'], found['gap_interval95'])}, worst group: {found['worst']}"
                 known = str(sum(group["n"] for group in found["groups"] if group.get("counted", True)))
                 yield Measured(f"{found['metric']}, gap by {found['attribute']}", data, known, value)
 
 
-def _percent(value: float, interval: Any = None) -> str:
-    return _scaled(value, interval, 100)
+def _figure(value: float | None, interval: Sequence[float | None] | None = None, **style: Any) -> str:
+    """See `format_interval`; ``-`` for None, which stands for nan in a report."""
+    return "-" if value is None else format_interval(value, interval, **style)
 
 
-def _scaled(value: float | None, interval: Any, scale: float | int, decimals: int = 2) -> str:
-    """``62.42 [60.10, 64.70]``; None in a report means that there is no value, such as an interval for one person."""
-    if value is None:
-        return "-"
-    words = f"{scale * value:z.{decimals}f}"
-    if interval is None or None in interval:
-        return words
-    return f"{words} [{scale * interval[0]:z.{decimals}f}, {scale * interval[1]:z.{decimals}f}]"
+def _percent(value: float | None, interval: Sequence[float | None] | None = None) -> str:
+    return _figure(value, interval, scale=100.0)
 
 
 def _limits(cfg: PretrainedCfg, report: Mapping[str, Any] | None, epoch: str) -> Iterator[str]:
