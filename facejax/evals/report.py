@@ -70,20 +70,18 @@ def write_report(
         results[name], of_tasks = {}, {}
         for task in tasks:
             scores, labels = kept[name][f"scores/{task.name}"], kept[name][f"labels/{task.name}"]
-            results[name][task.name] = evaluate_task(task, scores, labels)
-            of_tasks[task.name] = results[name][task.name].to_dict()
-            of_tasks[task.name] |= _intervals(task, scores, labels, persons)
-            if isinstance(results[name][task.name], ClassificationResult):
+            result = results[name][task.name] = evaluate_task(task, scores, labels)
+            of_task = of_tasks[task.name] = result.to_dict() | _intervals(task, scores, labels, persons)
+            groups[task.name] = _by_groups(task, scores, labels, people, persons)
+            of_task["groups"] = [group.to_dict() for group in groups[task.name]]
+            if isinstance(result, ClassificationResult):
                 readable = np.where(np.isfinite(scores).all(axis=1), labels, -1)
                 calibrations[task.name][name] = reliability(scores, readable)
-                of_tasks[task.name]["calibration"] = calibrations[task.name][name].to_dict()
-            groups[task.name] = _by_groups(task, scores, labels, people, persons)
-            of_tasks[task.name]["groups"] = [group.to_dict() for group in groups[task.name]]
-            if task.labels == EMOTION8:
-                readable = np.where(np.isfinite(scores).all(axis=1), labels, -1)
-                seven = seven_from_eight(scores, readable).to_dict()
-                seven |= _intervals(task, *without_contempt(scores, readable), persons)
-                of_tasks[task.name]["seven_from_eight"] = seven
+                of_task["calibration"] = calibrations[task.name][name].to_dict()
+                if task.labels == EMOTION8:
+                    of_task["seven_from_eight"] = seven_from_eight(scores, readable).to_dict() | _intervals(
+                        task, *without_contempt(scores, readable), persons
+                    )
         report[name] = {
             "epoch": int(kept[name]["epoch"]),
             "step": int(kept[name]["step"]),
@@ -91,11 +89,9 @@ def write_report(
             "split": config.data.eval_split,
             "tasks": of_tasks,
         }
-    report["paper"] = {
-        **dataclasses.asdict(config.paper),
-        "comparable": comparable,
-    }
-    write_atomically(workdir / "report.json", (json.dumps(to_jsonable(report), indent=2) + "\n").encode())
+    report["paper"] = {**dataclasses.asdict(config.paper), "comparable": comparable}
+    jsonable = to_jsonable(report)
+    write_atomically(workdir / "report.json", (json.dumps(jsonable, indent=2) + "\n").encode())
     write_atomically(workdir / "report.md", _markdown(report, tasks, results, groups, config).encode())
     draw_curves(workdir / "curves.png", history)
     for task in tasks:
@@ -104,7 +100,7 @@ def write_report(
             draw_calibration(workdir / f"{task.name}_calibration.png", calibrations[task.name])
         scores, labels = kept["best"][f"scores/{task.name}"], kept["best"][f"labels/{task.name}"]
         draw_crops(workdir / f"{task.name}_crops.png", task, source, scores, labels)
-    return to_jsonable(report)
+    return jsonable
 
 
 def _by_groups(
