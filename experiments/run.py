@@ -186,10 +186,10 @@ def print_header(name: str, config: Config, data: str, workdir: pathlib.Path) ->
 
 def _describe_stages(stages: StagesConfig) -> str:
     """``3 epochs of the head at learning rate 0.001, 10 epochs of ...``: of the stages that have epochs."""
-    named = (("the head", stages.head), ("all weights", stages.full))
-    told = [(of, stage) for of, stage in named if stage.epochs]
+    of = {"head": "the head", "full": "all weights"}
     return ", ".join(
-        f"{stage.epochs} epoch{'s' * (stage.epochs != 1)} of {of} at learning rate {stage.lr:g}" for of, stage in told
+        f"{stage.epochs} epoch{'s' * (stage.epochs != 1)} of {of[name]} at learning rate {stage.lr:g}"
+        for name, stage in stages.active()
     )
 
 

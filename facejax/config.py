@@ -181,6 +181,10 @@ class StagesConfig:
     head: StageConfig = StageConfig(epochs=3, lr=1e-3, trainable="heads", batch_norm="running")
     full: StageConfig = StageConfig(epochs=10, lr=1e-4)
 
+    def active(self) -> list[tuple[str, StageConfig]]:
+        """(name, stage) of the stages that have epochs, in order."""
+        return [(name, stage) for name, stage in (("head", self.head), ("full", self.full)) if stage.epochs]
+
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:

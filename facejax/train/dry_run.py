@@ -10,7 +10,7 @@ import numpy as np
 
 from facejax.config import Config
 from facejax.models.face_model import abstract_variables
-from facejax.train.loop import keeps_features, stage_list
+from facejax.train.loop import keeps_features
 from facejax.train.setup import build_model, check_settings
 from facejax.train.state import split_params
 
@@ -96,7 +96,7 @@ def plan(config: Config, num_train: int, flops_per_second: float) -> Plan:
     kept_heads = {f"head_{task}" for task in config.model.keep_heads}
     passes = 2 if config.sam.rho else 1
     stages = []
-    for name, stage in stage_list(config):
+    for name, stage in config.stages.active():
         learns = split_params(variables["params"], stage.trainable)[0]
         trainable = _size({name: part for name, part in learns.items() if name not in kept_heads})
         learns_base = stage.trainable == "all"

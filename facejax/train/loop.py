@@ -46,7 +46,7 @@ class Progress:
     """Progress of a run; saved in each checkpoint.
 
     Attributes:
-        stage: Index of the current stage in `stages`.
+        stage: Index of the current stage in `StagesConfig.active`.
         stage_step: Steps done in the stage; also the index of the next batch.
         epoch: Epochs evaluated so far, over all stages.
         best: Best value of the selection metric so far (`facejax.evals.tasks.selection_value`).
@@ -58,12 +58,6 @@ class Progress:
     epoch: int = 0
     best: float = 0.0
     best_epoch: int = 0
-
-
-def stage_list(config: Config) -> list[tuple[str, StageConfig]]:
-    """The stages that have epochs, in order."""
-    stages = (("head", config.stages.head), ("full", config.stages.full))
-    return [(name, stage) for name, stage in stages if stage.epochs > 0]
 
 
 def keeps_features(config: Config, stage: StageConfig, records: int, num_features: int) -> bool:
@@ -96,7 +90,7 @@ def train(setup: Setup, profile_steps: int = 0) -> Progress:
         checkpointer = stack.enter_context(contextlib.closing(Checkpointer(directory, config.checkpoint.keep)))
         saved = checkpointer.latest_progress()
         progress = Progress(**saved["progress"]) if saved else Progress()
-        stages = stage_list(config)
+        stages = config.stages.active()
         step = saved["step"] if saved else 0
         if saved:
             logger.info("resuming at step %d (%s stage)", step, stages[min(progress.stage, len(stages) - 1)][0])

@@ -122,14 +122,14 @@ def check_settings(config: Config) -> None:
             batch does not divide over the devices, the parts of SAM and the microbatches; or see `trained_tasks`.
     """
     trained_tasks(config)
-    if not (config.stages.head.epochs or config.stages.full.epochs):
+    stages = [stage for _, stage in config.stages.active()]
+    if not stages:
         raise ConfigError("no stage has epochs: set --config.stages.head.epochs or --config.stages.full.epochs")
     if config.parallel == "pmap" and config.sharding != "none":
         raise ConfigError(
             f"--config.sharding={config.sharding} needs --config.parallel=jit: under pmap every device has the whole "
             "state"
         )
-    stages = [stage for stage in (config.stages.head, config.stages.full) if stage.epochs]
     if config.model.keep_heads and any(s.trainable != "heads" or s.batch_norm != "running" for s in stages):
         raise ConfigError(
             f"--config.model.keep_heads={','.join(config.model.keep_heads)}: the kept heads need the backbone that "
