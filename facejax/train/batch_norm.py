@@ -64,12 +64,10 @@ def restore_batch_norm(
         return found
 
     batches = iter(train_loader(source, preprocessing, min(BATCH_SIZE, len(source)), seed))
-    total = jax.tree.map(np.asarray, jax.device_get(moments(variables, next(batches)["image"])))
-    for _ in range(BATCHES - 1):
-        total = jax.tree.map(lambda a, b: a + np.asarray(b), total, moments(variables, next(batches)["image"]))
+    found = [jax.device_get(moments(variables, next(batches)["image"])) for _ in range(BATCHES)]
+    means = jax.tree.map(lambda *values: np.mean(values, axis=0), *found)
     params, batch_stats = jax.tree.map(np.array, (variables["params"], variables["batch_stats"]))
-    for path, sums in total.items():
-        mean, square, epsilon = (value / BATCHES for value in sums)
+    for path, (mean, square, epsilon) in means.items():
         layer, stats = params, batch_stats
         for name in path:
             layer, stats = layer[name], stats[name]
