@@ -63,8 +63,11 @@ def _of_equation(equation: core.JaxprEqn) -> int:
     inner = [_of_jaxpr(jaxpr) for value in params.values() for jaxpr in _jaxprs(value)]
     if name == "cond":
         return max(inner)
-    times = {"scan": lambda: params["length"], "shard_map": lambda: params["mesh"].size}
-    return sum(inner) * (times[name]() if name in times else 1)
+    if name == "scan":
+        return sum(inner) * params["length"]
+    if name == "shard_map":
+        return sum(inner) * params["mesh"].size
+    return sum(inner)
 
 
 def _jaxprs(value: Any) -> list[core.Jaxpr]:
