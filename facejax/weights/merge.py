@@ -19,18 +19,18 @@ def merge_variables(target: Variables, source: Variables, leave_out: Iterable[st
     Args:
         target: Variables of the model, ``{"params": ..., "batch_stats": ...}``; arrays or `abstract_variables`.
         source: Variables to merge into it, nested like `target`.
-        leave_out: Names of heads (``identity``, or ``head_identity``) that are excluded from the comparison on both
-            sides: they keep their values in `target` and are ignored in `source`.
+        leave_out: Heads (``head_identity``) that are excluded from the comparison on both sides: they keep their values
+            in `target` and are ignored in `source`.
 
     Raises:
         ValueError: If a leaf is missing, unexpected or of another shape (all of them are listed), if it contains values
             that no trained weight has (integers, NaN, a negative variance), or if a name in `leave_out` is a head of
             neither side.
     """
-    heads = {name if name.startswith("head_") else f"head_{name}" for name in leave_out}
-    present = {key for side in (target, source) for key in side.get("params", {})}
+    heads = set(leave_out)
+    present = {key for side in (target, source) for key in side.get("params", {}) if key.startswith("head_")}
     if unknown := heads - present:
-        raise ValueError(f"leave_out names {sorted(unknown)}, which neither side has; heads: {_heads(present)}")
+        raise ValueError(f"leave_out names {sorted(unknown)}, which neither side has; heads: {sorted(present)}")
 
     ours: dict[tuple[str, ...], Any] = flatten_dict(target)
     theirs: dict[tuple[str, ...], Any] = flatten_dict(source)
@@ -66,10 +66,6 @@ def _no_weight(path: tuple[str, ...], leaf: np.ndarray) -> str:
     if not np.isfinite(leaf).all():
         return "contains NaN or infinity"
     return "contains a negative variance" if path[-1] == "var" and (leaf < 0).any() else ""
-
-
-def _heads(names: Iterable[str]) -> list[str]:
-    return sorted(name for name in names if name.startswith("head_"))
 
 
 def _listing(title: str, lines: list[str]) -> str:

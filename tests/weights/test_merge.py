@@ -64,7 +64,7 @@ def test_what_no_trained_weight_is_is_refused(path, wrong, message):
 
 def test_heads_left_out_by_name_keep_the_models_values():
     target, source = variables(0, emotion8=8, identity=7), variables(1, identity=9)
-    merged = merge_variables(target, source, leave_out=("emotion8", "head_identity"))
+    merged = merge_variables(target, source, leave_out=("head_emotion8", "head_identity"))
     for head in ("head_emotion8", "head_identity"):
         kernel = merged["params"][head]["logits"]["kernel"]
         np.testing.assert_array_equal(kernel, target["params"][head]["logits"]["kernel"])
@@ -75,7 +75,7 @@ def test_heads_left_out_by_name_keep_the_models_values():
 
 def test_leave_out_must_name_a_head():
     with pytest.raises(ValueError, match="neither side has; heads: \\['head_identity'\\]"):
-        merge_variables(variables(0, identity=7), variables(1, identity=7), leave_out=("identiti",))
+        merge_variables(variables(0, identity=7), variables(1, identity=7), leave_out=("head_identiti",))
 
 
 def test_collections_without_leaves_stay():
