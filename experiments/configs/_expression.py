@@ -4,6 +4,7 @@ from typing import Literal
 
 from facejax.config import Config, DataConfig, ModelConfig, PaperResult, StageConfig, StagesConfig
 
+BOTH_STAGES = StagesConfig()
 HEAD_ONLY = StagesConfig(full=StageConfig(epochs=0))
 
 
@@ -13,7 +14,7 @@ def affectnet_run(
     paper: PaperResult,
     *,
     task: str = "emotion8",
-    stages: StagesConfig | None = None,
+    stages: StagesConfig = BOTH_STAGES,
     dropout_rate: float = 0.0,
     global_pool: Literal["", "avg", "max"] = "",
 ) -> Config:
@@ -28,6 +29,6 @@ def affectnet_run(
             dropout_rate=dropout_rate,
             init_from=init_from,
         ),
-        stages=stages or StagesConfig(),
+        stages=stages,
         paper=paper,
     )

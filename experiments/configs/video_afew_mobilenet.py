@@ -22,5 +22,5 @@ def get_config() -> VideoConfig:
     """Table 4, MobileNet-v1."""
     return VideoConfig(
         network=NetworkConfig(backbone="mobilenet_v1"),
-        paper=VideoPaper("Table 4", "MobileNet-v1", "afew", accuracy=55.35, accuracy_with_faces=0.0),
+        paper=VideoPaper("Table 4", "MobileNet-v1", "afew", accuracy=55.35),
     )

@@ -16,6 +16,4 @@ from facejax.protocol_config import VideoConfig, VideoPaper
 
 def get_config() -> VideoConfig:
     """Table 5, EfficientNet-B2."""
-    return vgaf_run(
-        "tf_efficientnet_b2", VideoPaper("Table 5", "EfficientNet-B2", "vgaf", accuracy=69.84, accuracy_with_faces=0.0)
-    )
+    return vgaf_run("tf_efficientnet_b2", VideoPaper("Table 5", "EfficientNet-B2", "vgaf", accuracy=69.84))

@@ -15,4 +15,4 @@ from facejax.protocol_config import VideoConfig, VideoPaper
 
 def get_config() -> VideoConfig:
     """Table 5, RexNet-150."""
-    return vgaf_run("rexnet_150", VideoPaper("Table 5", "RexNet-150", "vgaf", accuracy=63.58, accuracy_with_faces=0.0))
+    return vgaf_run("rexnet_150", VideoPaper("Table 5", "RexNet-150", "vgaf", accuracy=63.58))
