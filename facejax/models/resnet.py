@@ -13,6 +13,7 @@ from facejax.models.pretrained import PretrainedCfg, imagenet_cfg
 from facejax.models.registry import register_model
 
 BN_EPSILON = 1e-5
+DEPTHS = (2, 2, 2, 2)  # blocks of each stage; the stages have 64, 128, 256 and 512 channels
 
 
 class BasicBlock(nn.Module):
@@ -53,18 +54,12 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(Backbone):
-    """ResNet of basic blocks.
-
-    Attributes:
-        depths: Number of blocks in each stage; the stages have 64, 128, 256, 512 channels.
-    """
-
-    depths: tuple[int, ...] = (2, 2, 2, 2)
+    """ResNet-18."""
 
     @property
     def num_features(self) -> int:
         """Width of the features."""
-        return 64 * 2 ** (len(self.depths) - 1)
+        return 512
 
     @nn.compact
     def __call__(
@@ -74,7 +69,7 @@ class ResNet(Backbone):
         x = Conv(64, 7, 2, 3, implementation=self.depthwise, dtype=self.dtype, name="conv1")(images)
         x = BatchNorm(use_running_average, BN_EPSILON, nn.relu, self.dtype, name="bn1")(x)
         x = max_pool(x, 3, 2, ((1, 1), (1, 1)))
-        for stage, depth in enumerate(self.depths):
+        for stage, depth in enumerate(DEPTHS):
             for block in range(depth):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"layer{stage + 1}_{block}"
