@@ -149,12 +149,11 @@ class Conv(nn.Module):
         elif x.shape[-1] <= PATCH_INPUTS and self.groups == 1 and resolve(self.implementation) == "shift":
             y = self._as_patches(x, kernel)
         else:
-            padding = "SAME" if self.padding == "same" else self._sides(x, size)
             y = lax.conv_general_dilated(
                 x,
                 kernel,
                 (self.stride, self.stride),
-                padding,
+                self._sides(x, size),
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
                 feature_group_count=self.groups,
             )
