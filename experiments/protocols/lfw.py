@@ -50,10 +50,8 @@ def run(config: LfwConfig, workdir: pathlib.Path, data_dir: pathlib.Path) -> Non
             )
     model, network = load_network(config.network, config.seed, workdir)
     logger.info("%d photos of %s; features by %s", len(records), description, network)
-    report, curves = (
-        {"protocol": "lfw", "data": description, "network": network, "comparable": comparable, "crops": {}},
-        {},
-    )
+    report = {"protocol": "lfw", "data": description, "network": network, "comparable": comparable, "crops": {}}
+    curves = {}
     made_from = {"data": description, "photos": records_digest(records), "network": network}
     made_from |= {"cut": config.detection.cut}  # five_points used to be cropped as boxes
     for crop in config.crops:
@@ -154,6 +152,7 @@ def _embed(
     """
     detector = make_detector(config.detection) if crop == "mtcnn" else None
     cut = make_cropper(config.detection.cut)
+    rule = "probable" if config.detection.choose == "probable" else "largest"
     features, read, missed = [], [], 0
     for group in _groups(records, config):
         if detector is None:
@@ -161,7 +160,6 @@ def _embed(
         else:
             crops = []
             for (_, image), found in zip(group, detector.detect([image for _, image in group]), strict=True):
-                rule = "probable" if config.detection.choose == "probable" else "largest"
                 height, width = image.shape[:2]
                 chosen = choose_face(found.bboxes, found.scores, height, width, rule)
                 face = None
