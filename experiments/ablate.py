@@ -32,7 +32,6 @@ from experiments.run import load_config, parse_overrides  # noqa: E402
 from experiments.workdir import has_begun  # noqa: E402
 from facejax.atomic import write_atomically  # noqa: E402
 from facejax.config import Config, ConfigError, override  # noqa: E402
-from facejax.tasks import Task  # noqa: E402
 from facejax.train.initial import load_initial, saved_model  # noqa: E402
 from facejax.train.setup import trained_tasks  # noqa: E402
 
@@ -125,14 +124,14 @@ def overridden(config_name: str, overrides: list[str]) -> Config:
     return config
 
 
-def from_start(arguments: argparse.Namespace, overrides: list[str], names: list[str]) -> list[str]:
+def from_start(arguments: argparse.Namespace, config: Config, overrides: list[str], names: list[str]) -> list[str]:
     """The overrides, with the folder of the run that the config starts from, which is not next to the arms.
 
     Raises:
         ConfigError: `init` is requested but there are no weights: both of its arms would start from random ones.
         FileNotFoundError: Weights named on the command line do not exist.
     """
-    start = overridden(arguments.config, overrides).model.init_from
+    start = config.model.init_from
     if directory := saved_model(start, arguments.workdir) if start else None:
         return [*overrides, f"--config.model.init_from={directory}"]
     try:
@@ -151,32 +150,31 @@ def from_start(arguments: argparse.Namespace, overrides: list[str], names: list[
     return overrides
 
 
-def first_task(config_name: str, overrides: list[str]) -> Task:
-    """The task whose metrics are compared.
+def check_arms(config_name: str, config: Config, overrides: list[str], names: list[str]) -> None:
+    """Refuses arms that cannot be compared.
 
     Raises:
-        ConfigError: There is no such config, field or task, or the task is not a classification.
+        ConfigError: There is no such task, its results are no accuracies of the classes that an ablation compares, or
+            the config already has what it changes.
     """
-    task = trained_tasks(overridden(config_name, overrides))[0]
+    task = trained_tasks(config)[0]
     if task.kind not in ("categorical", "binary"):
         raise ConfigError(f"{config_name} learns {task.name} first, but ablations compare classification accuracies")
-    return task
-
-
-def check_arms(arguments: argparse.Namespace, overrides: list[str], names: list[str]) -> None:
-    """Refuses to compare a run with itself.
-
-    Raises:
-        ConfigError: The config already has what an ablation changes.
-    """
-    config = overridden(arguments.config, overrides)
+    if "seven" in names and task.name != "emotion8":
+        raise ConfigError(
+            f"`seven` compares 7 of 8 classes, but {config_name} learns {task.name}; choose another ablation"
+        )
     for name in names:
-        ablation = ABLATIONS[name]
-        other_photos = ablation.crop and config.data.name != "people"
-        if not other_photos and overridden(arguments.config, [*overrides, *ablation.changes]) == config:
+        changes = ABLATIONS[name].changes
+        if not other_crops(config, name) and overridden(config_name, [*overrides, *changes]) == config:
             raise ConfigError(
-                f"`{name}` changes nothing: {arguments.config} has {' '.join(ablation.changes)} already; choose another"
+                f"`{name}` changes nothing: {config_name} has {' '.join(changes)} already; choose another"
             )
+
+
+def other_crops(config: Config, name: str) -> str:
+    """The subfolder with the changed run's photos, if they are cropped differently and not rendered for it."""
+    return "" if config.data.name == "people" else ABLATIONS[name].crop
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -190,17 +188,16 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 def ablate(arguments: argparse.Namespace, overrides: list[str], name: str) -> dict:
     """Result of one ablation: each metric of both arms, in percent for each seed."""
     ablation, by_arm, sets = ABLATIONS[name], {}, {}
-    first = first_task(arguments.config, overrides).name
-    is_people = any(override == "--config.data.name=people" for override in overrides)
+    config = overridden(arguments.config, overrides)
     for arm, crop, changes, path in (
         ("baseline", "", (), ablation.figures[0]),
-        (name, "" if is_people else ablation.crop, ablation.changes, ablation.figures[1]),
+        (name, other_crops(config, name), ablation.changes, ablation.figures[1]),
     ):
         by_arm[arm] = {metric: [] for metric in METRICS}
         for seed in arguments.seeds:
             figures = run(arguments, overrides, arm, seed, crop, changes)
             sets[figures["dataset"]] = arm
-            for key in path.format(first=first).split("."):
+            for key in path.format(first=config.model.tasks[0]).split("."):
                 figures = figures[key]
             for metric in METRICS:
                 by_arm[arm][metric].append(100 * figures[metric])
@@ -256,13 +253,9 @@ def main() -> None:
         parser.error(f"unknown arguments: {' '.join(wrong)} (overrides are written --config.field=value)")
     names = list(ABLATIONS) if arguments.name == "all" else [arguments.name]
     try:
-        task = first_task(arguments.config, overrides)
-        if "seven" in names and task.name != "emotion8":
-            raise ConfigError(
-                f"`seven` compares 7 of 8 classes, but {arguments.config} learns {task.name}; choose another ablation"
-            )
-        check_arms(arguments, overrides, names)
-        overrides = from_start(arguments, overrides, names)
+        config = overridden(arguments.config, overrides)
+        check_arms(arguments.config, config, overrides, names)
+        overrides = from_start(arguments, config, overrides, names)
     except (ConfigError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     results = {name: ablate(arguments, overrides, name) for name in names}
