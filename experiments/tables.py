@@ -11,6 +11,7 @@ paper quotes from others' work (Table 2; DEX in Table 6) are left out.
 
 import argparse
 import dataclasses
+import itertools
 import json
 import pathlib
 import re
@@ -24,7 +25,6 @@ sys.path.insert(0, str(REPOSITORY))  # the repository's own facejax, installed o
 from experiments.protocols.results import accuracy, accuracy_and_std, percent  # noqa: E402
 from experiments.run import list_configs, load_config  # noqa: E402
 from facejax.cli.broken_pipe import ignore_broken_pipe  # noqa: E402
-from facejax.config import Config  # noqa: E402
 from facejax.evals.tasks import format_interval  # noqa: E402
 from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig  # noqa: E402
 
@@ -87,15 +87,15 @@ class Cell:
 def find_reports(folders: Iterable[pathlib.Path]) -> dict[str, list[dict[str, Any]]]:
     """Reports by config name; those that cannot be shown are listed on standard error, with the reason."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for path in (
-        path for folder in folders for path in sorted([*folder.glob("*/report.json"), *folder.glob("*.json")])
-    ):
+    configs = list_configs()
+    paths = [sorted([*folder.glob("*/report.json"), *folder.glob("*.json")]) for folder in folders]
+    for path in itertools.chain.from_iterable(paths):
         try:
             report = json.loads(path.read_text("utf-8"))
             if path.name != "report.json" and not (isinstance(report, dict) and isinstance(report.get("data"), str)):
                 continue  # another file, such as a config.json
             name = _config_name(report, path)
-            if name in list_configs():
+            if name in configs:
                 list(cells(name, load_config(name), [report]))  # raises if something is missing
                 found.setdefault(name, []).append(report)
             else:
@@ -175,12 +175,13 @@ def _our_numbers(config: Any, report: dict[str, Any]) -> dict[str, tuple[str, in
     if isinstance(config, VideoConfig):
         # The paper's rows are the best of its classifiers on the validation clips. None of ours is chosen on these:
         # linear_svc is shown next to the paper's number, the others below it.
-        return {
-            f"{label} ({name})" if name != "linear_svc" else label: (accuracy(result[part]) + flaw, result[part]["n"])
-            for name, result in report["results"].items()
-            for flaw in [", C chosen on these clips" * (result.get("chosen_by") == "peeking_at_validation")]
-            for part, label in (("all", "all clips"), ("with_faces", "clips with faces"))
-        }
+        found = {}
+        for name, result in report["results"].items():
+            by = "" if name == "linear_svc" else f" ({name})"
+            flaw = ", C chosen on these clips" if result.get("chosen_by") == "peeking_at_validation" else ""
+            for part, label in (("all", "all clips"), ("with_faces", "clips with faces")):
+                found[label + by] = (accuracy(result[part]) + flaw, result[part]["n"])
+        return found
     if isinstance(config, AttributesConfig):
         found = {
             head: (accuracy(result), result["n"]) for head, result in report["heads"].items() if "accuracy" in result
@@ -249,7 +250,7 @@ def main(arguments: list[str]) -> None:
     tables: dict[str, list[Cell]] = {}
     for name in list_configs():
         config = load_config(name)
-        if isinstance(config, Config | VideoConfig | LfwConfig | AttributesConfig) and config.paper.table:
+        if config.paper.table:
             table = config.paper.table if config.paper.table in TITLES else "section 3"
             tables.setdefault(table, []).extend(cells(name, config, reports.get(name, [])))
     if named.table in (None, "Table 3"):
