@@ -86,9 +86,10 @@ def main() -> None:
         labels, truth = train.labels(task.label_key), validation.labels(task.label_key)
         linear = Ridge(1000.0) if task.kind in ("age", "regression") else LogisticRegression(C=1e-3, max_iter=300)
         probes[name] = make_pipeline(StandardScaler(), linear).fit(pixels[0], labels)
-        trivial = np.broadcast_to(np.median(labels, axis=0), truth.shape) if task.kind == "age" else None
-        chance = score(task, trivial, truth) if trivial is not None else 100 / max(len(task.labels), 1)
-        chance = 0.0 if task.kind == "regression" else chance
+        if task.kind == "age":
+            chance = score(task, np.full(truth.shape, np.median(labels)), truth)
+        else:
+            chance = 0.0 if task.kind == "regression" else 100 / len(task.labels)
         figure = {"age": "error, years", "regression": "concordance"}.get(task.kind, "balanced accuracy, %")
         linear_score = score(task, probes[name].predict(pixels[1]), truth)
         network_score = score(task, network_predictions(task, predictions), truth)
