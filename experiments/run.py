@@ -146,18 +146,12 @@ def print_plan(name: str, config: Config, data_dir: pathlib.Path) -> None:
     Raises:
         ConfigError: A prepared dataset has no such train split, or no label for a task.
     """
-    from facejax.data.metadata import find_set
     from facejax.train import dry_run
     from facejax.train.setup import open_split
 
-    data, prepared = config.data, data_dir
-    try:
-        for part in data.name.split("+") if data.name != "people" else ():  # `people` is rendered when a run begins
-            find_set(data_dir, part)
-    except FileNotFoundError:
-        prepared = None
-    if data.name != "people" and prepared:
-        num_train, of = len(open_split(config, prepared, data.train_split)[0]), f"{data.name}, prepared"
+    data = config.data
+    if data.name != "people" and _is_prepared(data.name, data_dir):  # `people` is rendered when a run begins
+        num_train, of = len(open_split(config, data_dir, data.train_split)[0]), f"{data.name}, prepared"
     elif data.name == "people" or config.profile == "cpu":
         num_train, of = data.people_train, "the built-in dataset `people`"
         of += "" if data.name == "people" else f", as {data.name} is not prepared in {data_dir}"
@@ -167,6 +161,18 @@ def print_plan(name: str, config: Config, data_dir: pathlib.Path) -> None:
     rate = dry_run.matmul_rate(config.model.dtype)
     print(f"config {name} ({config.profile} profile) on {of}")
     print(dry_run.format_plan(dry_run.plan(config, num_train, rate), num_train, rate))
+
+
+def _is_prepared(name: str, data_dir: pathlib.Path) -> bool:
+    """Whether the dataset, or all those of a mixture, are in the data folder."""
+    from facejax.data.metadata import find_set
+
+    try:
+        for part in name.split("+"):
+            find_set(data_dir, part)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def print_header(name: str, config: Config, data: str, workdir: pathlib.Path) -> None:
