@@ -77,9 +77,9 @@ def plan(config: Config, num_train: int, flops_per_second: float) -> Plan:
     """
     check_settings(config)
     tasks = (*config.model.keep_heads, *config.model.tasks)
-    wanted = dataclasses.replace(config.model, init_from="", keep_heads=(), tasks=tasks)
+    wanted = dataclasses.replace(config.model, keep_heads=(), tasks=tasks)
     loss = dataclasses.replace(config.loss, task_weights=())
-    model, cfg, _ = build_model(dataclasses.replace(config, model=wanted, loss=loss), None, persons=1)
+    model, cfg = build_model(dataclasses.replace(config, model=wanted, loss=loss), persons=1)
     size, dtype = cfg.preprocessing.image_size, jnp.dtype(config.model.dtype)
     variables = abstract_variables(model, size)
     photo = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)

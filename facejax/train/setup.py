@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from facejax.config import Config, ConfigError, DataConfig
+from facejax.config import Config, ConfigError, DataConfig, ModelConfig
 from facejax.data.mixture import open_source
 from facejax.data.source import FaceSource
 from facejax.data.transforms import RandomHorizontalFlip, RandomResizedCrop, Resize, Transform
@@ -104,7 +104,8 @@ def set_up(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path) -> Set
             f"{data.name} has {persons} identities, more than --config.model.identities={config.model.identities}; "
             "set it to 0 for one output per identity"
         )
-    model, cfg, initial = build_model(config, workdir, persons)
+    initial = load_initial(config.model.init_from, workdir) if config.model.init_from else None
+    model, cfg = build_model(config, initial and initial[1], persons)
     cfg = dataclasses.replace(cfg, preprocessing=_resumed_preprocessing(workdir, cfg.preprocessing))
     weights = {}
     for task in tasks:
@@ -179,57 +180,31 @@ def trained_tasks(config: Config) -> tuple[Task, ...]:
 
 
 def build_model(
-    config: Config, workdir: pathlib.Path | None, persons: int = 0
-) -> tuple[FaceModel, PretrainedCfg, tuple[dict[str, Any], PretrainedCfg] | None]:
-    """(network, configuration to save with its weights, variables and configuration it starts from or None).
+    config: Config, initial: PretrainedCfg | None = None, persons: int = 0
+) -> tuple[FaceModel, PretrainedCfg]:
+    """(network, configuration to save with its weights).
 
     Args:
         config: The run's config.
-        workdir: The run's folder; runs that `init_from` names are looked for next to it. None skips the search.
+        initial: Configuration of the weights that it starts from; None for random weights.
         persons: Number of outputs of an identity head if `config.model.identities` is 0.
 
     Raises:
-        FileNotFoundError: The model to start from is missing.
-        ConfigError: It has another architecture, lacks a head that is to be kept, or that head expects another pooling
-            or input size; heads cannot share a layer; or the photos are too small for the network.
+        ConfigError: The initial weights have another architecture, lack a head that is to be kept, or that head expects
+            another pooling or input size; heads cannot share a layer; or the photos are too small for the network.
     """
     wanted, tasks = config.model, trained_tasks(config)
-    initial = load_initial(wanted.init_from, workdir) if wanted.init_from and workdir else None
     base = pretrained_cfg(wanted.backbone)
     image_size, interpolation = wanted.image_size or base.preprocessing.image_size, base.preprocessing.interpolation
     shared_hidden = wanted.shared_hidden
     num_classes = {"identity": wanted.identities or persons} if "identity" in wanted.tasks else {}
     if initial is not None:
-        if initial[1].architecture != base.architecture:
-            raise ConfigError(
-                f"--config.model.init_from={wanted.init_from} is a {initial[1].architecture}, "
-                f"but the config's backbone is {base.architecture}"
-            )
-        missing = [name for name in wanted.keep_heads if name not in initial[1].tasks]
-        if missing:
-            raise ConfigError(
-                f"--config.model.init_from={wanted.init_from} has no head {', '.join(missing)} to keep; it has "
-                f"{', '.join(initial[1].tasks) or 'none'}"
-            )
-        base = initial[1]
-        kept_shared = tuple(name for name in base.shared_hidden if name in wanted.keep_heads)
-        if shared_hidden and kept_shared:  # there is one such layer, and training it would change the kept heads
-            raise ConfigError(
-                f"--config.model.shared_hidden: {', '.join(kept_shared)} of {wanted.init_from} share a hidden layer "
-                "and are kept; leave shared_hidden empty"
-            )
-        shared_hidden += kept_shared
+        _check_initial(wanted, initial)
+        base = initial
+        shared_hidden += tuple(name for name in base.shared_hidden if name in wanted.keep_heads)
         num_classes |= {name: n for name, n in base.num_classes.items() if name in wanted.keep_heads}
         if wanted.keep_heads:
-            kept = f"the kept heads of {wanted.init_from} expect"
             image_size, interpolation = base.preprocessing.image_size, base.preprocessing.interpolation
-            if wanted.image_size not in (0, image_size):
-                raise ConfigError(f"--config.model.image_size={wanted.image_size}: {kept} {image_size} px; set it to 0")
-            if wanted.global_pool not in ("", base.global_pool):
-                raise ConfigError(
-                    f"--config.model.global_pool={wanted.global_pool}: {kept} features pooled by {base.global_pool}; "
-                    "leave it empty"
-                )
     elif wanted.keep_heads:
         raise ConfigError("--config.model.keep_heads needs --config.model.init_from, which the heads are copied from")
     names = (*wanted.keep_heads, *(task.name for task in tasks))
@@ -266,7 +241,38 @@ def build_model(
         abstract_variables(model, size)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"--config.model.image_size={size}: {error}") from error
-    return model, cfg, initial
+    return model, cfg
+
+
+def _check_initial(wanted: ModelConfig, initial: PretrainedCfg) -> None:
+    """Raises a ConfigError if a network cannot start from these weights, or keep the heads that it is to keep."""
+    if initial.architecture != pretrained_cfg(wanted.backbone).architecture:
+        raise ConfigError(
+            f"--config.model.init_from={wanted.init_from} is a {initial.architecture}, "
+            f"but the config's backbone is {pretrained_cfg(wanted.backbone).architecture}"
+        )
+    if not wanted.keep_heads:
+        return
+    missing = [name for name in wanted.keep_heads if name not in initial.tasks]
+    if missing:
+        raise ConfigError(
+            f"--config.model.init_from={wanted.init_from} has no head {', '.join(missing)} to keep; it has "
+            f"{', '.join(initial.tasks) or 'none'}"
+        )
+    kept_shared = [name for name in initial.shared_hidden if name in wanted.keep_heads]
+    if wanted.shared_hidden and kept_shared:  # there is one such layer, and training it would change the kept heads
+        raise ConfigError(
+            f"--config.model.shared_hidden: {', '.join(kept_shared)} of {wanted.init_from} share a hidden layer "
+            "and are kept; leave shared_hidden empty"
+        )
+    kept, image_size = f"the kept heads of {wanted.init_from} expect", initial.preprocessing.image_size
+    if wanted.image_size not in (0, image_size):
+        raise ConfigError(f"--config.model.image_size={wanted.image_size}: {kept} {image_size} px; set it to 0")
+    if wanted.global_pool not in ("", initial.global_pool):
+        raise ConfigError(
+            f"--config.model.global_pool={wanted.global_pool}: {kept} features pooled by {initial.global_pool}; "
+            "leave it empty"
+        )
 
 
 def _resumed_preprocessing(workdir: pathlib.Path, now: Preprocessing) -> Preprocessing:
@@ -282,16 +288,16 @@ def _resumed_preprocessing(workdir: pathlib.Path, now: Preprocessing) -> Preproc
     return before
 
 
-def _licence(config: Config, initial: tuple[dict[str, Any], PretrainedCfg] | None) -> str:
+def _licence(config: Config, initial: PretrainedCfg | None) -> str:
     """Licences that apply to weights trained on these datasets from the initial weights; see also the model cards."""
     sets = [f"{name}: {get_dataset(name).licence}" for name in config.data.name.split("+")]
-    first = f"initial weights: {initial[1].licence}" if initial is not None and initial[1].licence else ""
+    first = f"initial weights: {initial.licence}" if initial is not None and initial.licence else ""
     return "; ".join(filter(None, [*sets, first]))
 
 
-def _training_data(config: Config, initial: tuple[dict[str, Any], PretrainedCfg] | None) -> tuple[str, ...]:
+def _training_data(config: Config, initial: PretrainedCfg | None) -> tuple[str, ...]:
     """Training datasets of the resulting weights: those of the initial weights, then this run's."""
-    before = () if initial is None else initial[1].training_data
+    before = () if initial is None else initial.training_data
     return tuple(dict.fromkeys((*before, *config.data.name.split("+"))))
 
 

@@ -33,7 +33,7 @@ def test_heads_to_keep_that_were_asked_for_are_not_forgotten(tmp_path):
         config = inputs.resolve_initial_weights(run.resolve("emotion_b0", overrides), overrides, tmp_path / "run")
         assert (config.model.init_from, config.model.keep_heads) == ("", ("age",))
         with pytest.raises(ConfigError, match=r"keep_heads needs --config\.model\.init_from"):
-            build_model(config, tmp_path)
+            build_model(config)
 
 
 def test_what_is_asked_of_people_by_name_holds(tmp_path, monkeypatch):
@@ -161,7 +161,7 @@ def test_heads_to_keep_set_the_input_size_unless_one_is_named(overrides, size, t
     assert config.model.image_size == size
     assert ("The input size is 40 px" in caplog.text) == (size == 40)
     if size == 40:
-        assert build_model(config, tmp_path)[1].preprocessing == cfg.preprocessing
+        assert build_model(config, cfg)[1].preprocessing == cfg.preprocessing
     else:
         with pytest.raises(ConfigError, match=r"image_size=48: the kept heads of .*first expect 40 px"):
-            build_model(config, tmp_path)
+            build_model(config, cfg)

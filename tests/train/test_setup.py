@@ -16,10 +16,11 @@ from facejax.data.source import FaceSource
 from facejax.data.transforms import RandomHorizontalFlip, RandomResizedCrop, Resize
 from facejax.datasets import registry
 from facejax.datasets.prepare import prepare_dataset
-from facejax.models import create_model, pretrained_cfg
+from facejax.models import pretrained_cfg
 from facejax.models.face_model import init_variables
 from facejax.preprocessing import Preprocessing
 from facejax.tasks import TASKS
+from facejax.train.initial import load_initial
 from facejax.train.labels import class_labels, labelled
 from facejax.train.setup import augmentation, build_model, check_settings, initial_variables, set_up
 from facejax.weights.checkpoint import save_inference_checkpoint
@@ -108,7 +109,7 @@ def test_more_persons_than_outputs_are_refused(tmp_path):
 
 def test_heads_and_layers_that_cannot_be_kept_are_refused(tmp_path):
     shared = ModelConfig(backbone="toy_net", tasks=("gender", "age"), shared_hidden=("gender", "age"))
-    model, cfg, _ = build_model(prepared.toy_config(model=shared), None)
+    model, cfg = build_model(prepared.toy_config(model=shared))
     fed = dataclasses.replace(cfg.preprocessing, mean=(9.0, 8.0, 7.0), image_size=24)
     cfg = dataclasses.replace(cfg, preprocessing=fed, training_data=("vggface2",))
     save_inference_checkpoint(tmp_path / "first", init_variables(model, 0, 16), cfg)
@@ -118,25 +119,25 @@ def test_heads_and_layers_that_cannot_be_kept_are_refused(tmp_path):
     shutil.copytree(tmp_path / "first", tmp_path / "damaged")
     shutil.rmtree(tmp_path / "damaged" / "checkpoint")
     with pytest.raises(ConfigError, match=r"init_from=.*damaged: .* is damaged or incomplete"):
-        build_model(prepared.toy_config(model=dataclasses.replace(kept, init_from=str(tmp_path / "damaged"))), tmp_path)
-    made = build_model(prepared.toy_config(model=kept), tmp_path)[1]
+        load_initial(str(tmp_path / "damaged"), tmp_path)
+    made = build_model(prepared.toy_config(model=kept), cfg)[1]
     assert made.shared_hidden == ("gender", "age")
     assert made.preprocessing == fed
     resized = prepared.toy_config(model=dataclasses.replace(kept, image_size=16))
     with pytest.raises(ConfigError, match=r"image_size=16: the kept heads of .*first expect 24 px; set it to 0"):
-        build_model(resized, tmp_path)
+        build_model(resized, cfg)
     assert made.training_data == ("vggface2", "facial_expressions")
     both = dataclasses.replace(kept, shared_hidden=("emotion8",))
     with pytest.raises(ConfigError, match=r"gender, age of .*first share a hidden layer and are kept"):
-        build_model(prepared.toy_config(model=both), tmp_path)
+        build_model(prepared.toy_config(model=both), cfg)
     alone = ModelConfig(backbone="toy_net", shared_hidden=("emotion8",))
     with pytest.raises(ConfigError, match="shared_hidden must name heads, one of them with a hidden layer"):
-        build_model(prepared.toy_config(model=alone), None)
+        build_model(prepared.toy_config(model=alone))
 
 
 def test_kept_heads_come_with_the_layer_that_they_share(data_dir, tmp_path):
     both = ("gender", "age")
-    model, cfg, _ = build_model(prepared.toy_config(model=ModelConfig("toy_net", both, shared_hidden=both)), None)
+    model, cfg = build_model(prepared.toy_config(model=ModelConfig("toy_net", both, shared_hidden=both)))
     first = init_variables(model, 5, 16)
     save_inference_checkpoint(tmp_path / "first", first, cfg)
     kept = ModelConfig("toy_net", ("emotion8",), keep_heads=both, init_from=str(tmp_path / "first"))
@@ -169,40 +170,36 @@ def test_heads_are_kept_only_on_a_backbone_that_does_not_change(stage):
 def test_photos_that_are_too_small_for_the_network_are_refused(backbone, size, message):
     model = ModelConfig(backbone=backbone, image_size=size)
     with pytest.raises(ConfigError, match=rf"--config\.model\.image_size={size}: {message}"):
-        build_model(prepared.toy_config(model=model), None)
-    build_model(prepared.toy_config(model=dataclasses.replace(model, image_size=75)), None)
+        build_model(prepared.toy_config(model=model))
+    build_model(prepared.toy_config(model=dataclasses.replace(model, image_size=75)))
 
 
-def test_weights_are_fed_as_before_but_for_size_and_kernel(tmp_path):
+def test_weights_are_fed_as_before_but_for_size_and_kernel():
     """As the published code resizes for training (torchvision's Resize: bilinear), not as for ImageNet (bicubic)."""
     imagenet = dataclasses.replace(
         pretrained_cfg("toy_net"), preprocessing=Preprocessing(16, mean=(0.5, 0.4, 0.3), interpolation="bicubic")
     )
-    variables = init_variables(create_model("toy_net"), 0, 16)
-    save_inference_checkpoint(tmp_path / "imagenet", variables, imagenet)
-    model = ModelConfig(backbone="toy_net", init_from=str(tmp_path / "imagenet"), image_size=24)
-    _, cfg, _ = build_model(prepared.toy_config(model=model), tmp_path)
+    model = ModelConfig(backbone="toy_net", init_from="imagenet", image_size=24)
+    _, cfg = build_model(prepared.toy_config(model=model), imagenet)
     assert cfg.preprocessing == Preprocessing(24, mean=(0.5, 0.4, 0.3), interpolation="bilinear")
 
 
-def test_a_network_pools_as_the_one_that_it_starts_from_unless_told_otherwise(tmp_path):
+def test_a_network_pools_as_the_one_that_it_starts_from_unless_told_otherwise():
     maximum = dataclasses.replace(pretrained_cfg("toy_net"), global_pool="max", tasks=("emotion7",))
-    variables = init_variables(create_model("toy_net", ("emotion7",)), 0, 16)
-    save_inference_checkpoint(tmp_path / "maximum", variables, maximum)
 
-    def pooled_by(**fields):
-        made = build_model(prepared.toy_config(model=ModelConfig(backbone="toy_net", **fields)), tmp_path)
-        assert made[0].backbone.global_pool == made[1].global_pool
-        return made[1].global_pool
+    def pooled_by(initial, **fields):
+        wanted = ModelConfig(backbone="toy_net", init_from="maximum", **fields)
+        model, cfg = build_model(prepared.toy_config(model=wanted), initial)
+        assert model.backbone.global_pool == cfg.global_pool
+        return cfg.global_pool
 
-    start = {"init_from": str(tmp_path / "maximum")}
-    assert pooled_by() == "avg"
-    assert pooled_by(global_pool="max") == "max"
-    assert pooled_by(**start) == "max"
-    assert pooled_by(**start, global_pool="avg") == "avg"
-    assert pooled_by(**start, keep_heads=("emotion7",), global_pool="max") == "max"
-    with pytest.raises(ConfigError, match=r"global_pool=avg: the kept heads of .*maximum expect .* pooled by max"):
-        pooled_by(**start, keep_heads=("emotion7",), global_pool="avg")
+    assert pooled_by(None) == "avg"
+    assert pooled_by(None, global_pool="max") == "max"
+    assert pooled_by(maximum) == "max"
+    assert pooled_by(maximum, global_pool="avg") == "avg"
+    assert pooled_by(maximum, keep_heads=("emotion7",), global_pool="max") == "max"
+    with pytest.raises(ConfigError, match=r"global_pool=avg: the kept heads of maximum expect .* pooled by max"):
+        pooled_by(maximum, keep_heads=("emotion7",), global_pool="avg")
 
 
 def test_a_run_that_goes_on_is_fed_as_it_began(data_dir, tmp_path):
