@@ -176,7 +176,8 @@ def model_from_cfg(cfg: PretrainedCfg, **kwargs) -> FaceModel:
         cfg.tasks,
         cfg.num_classes,
         shared_hidden=cfg.shared_hidden,
-        **{"global_pool": cfg.global_pool, **kwargs},
+        global_pool=cfg.global_pool,
+        **kwargs,
     )
 
 

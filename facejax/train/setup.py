@@ -15,7 +15,7 @@ from facejax.data.mixture import open_source
 from facejax.data.source import FaceSource
 from facejax.data.transforms import RandomHorizontalFlip, RandomResizedCrop, Resize, Transform
 from facejax.datasets.registry import get_dataset
-from facejax.models.face_model import FaceModel, abstract_variables, create_model, init_variables
+from facejax.models.face_model import FaceModel, abstract_variables, init_variables, model_from_cfg
 from facejax.models.pretrained import PretrainedCfg, pretrained_cfg
 from facejax.naming import did_you_mean
 from facejax.preprocessing import Preprocessing
@@ -225,15 +225,7 @@ def build_model(
         notes=f"trained by facejax on {config.data.name}" + (f", from {wanted.init_from}" if wanted.init_from else ""),
     )
     try:
-        model = create_model(
-            cfg.architecture,
-            tasks=names,
-            num_classes=num_classes,
-            shared_hidden=shared_hidden,
-            dropout_rate=wanted.dropout_rate,
-            dtype=jnp.dtype(wanted.dtype),
-            global_pool=cfg.global_pool,
-        )
+        model = model_from_cfg(cfg, dropout_rate=wanted.dropout_rate, dtype=jnp.dtype(wanted.dtype))
     except ValueError as error:
         raise ConfigError(f"--config.model: {error}") from error
     size = cfg.preprocessing.image_size
