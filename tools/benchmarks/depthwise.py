@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.harness import TRAINING_ENVIRONMENT, Side
 from benchmarks.harness import describe as describe_sides
-from benchmarks.torch_nets import set_threads
+from benchmarks.torch_nets import DEVICES, set_threads
 
 GOAL = "depthwise layers of EfficientNet-B0: facejax's default is its fastest formulation; compared with PyTorch"
 UNIT = "photo"
@@ -54,7 +54,7 @@ def sides(args: argparse.Namespace) -> list[Side]:
         Side(f"facejax, {name}", "depthwise.facejax", {**shared, "formulation": name}, environment=TRAINING_ENVIRONMENT)
         for name in sorted(FORMULATIONS, key=lambda name: name != taken)
     ]
-    device = {"cpu": "cpu", "gpu": "cuda"}[args.device]
+    device = DEVICES[args.device]
     return [*ours, Side("PyTorch", "depthwise.pytorch", {**shared, "device": device})]
 
 

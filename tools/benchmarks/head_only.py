@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 
 from benchmarks.harness import TRAINING_ENVIRONMENT, Side
+from benchmarks.torch_nets import DEVICES
 
 GOAL = "3 epochs: >= 5x as fast as the straightforward way"
 UNIT = "photo and epoch"
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def sides(args: argparse.Namespace) -> list[Side]:
     """Sides for facejax, facejax without the feature cache, and timm with both of SAM's passes through the backbone."""
     shared = {key: getattr(args, key) for key in ("model", "size", "batch", "photos", "epochs", "rho", "dtype")}
-    device = {"cpu": "cpu", "gpu": "cuda"}[args.device]
+    device = DEVICES[args.device]
     return [
         Side("facejax", "head_only.cached", shared, environment=TRAINING_ENVIRONMENT),
         Side("facejax without the cache", "head_only.plain", shared, environment=TRAINING_ENVIRONMENT),

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Callable
 
 from benchmarks.harness import Side
-from benchmarks.torch_nets import import_facenet, set_threads
+from benchmarks.torch_nets import DEVICES, import_facenet, set_threads
 
 GOAL = "photos/s, mixed sizes: >= 2x facenet-pytorch on a CPU, >= 10x on a GPU"
 UNIT = "photo"
@@ -29,7 +29,7 @@ def sides(args: argparse.Namespace) -> list[Side]:
     """Sides for facejax, and for facenet-pytorch in both modes."""
     photos = None if args.photos is None else str(args.photos.resolve())
     shared = {"photos": photos, "count": args.count, "max_side": args.max_side, "min_face": args.min_face}
-    peer = {**shared, "device": {"cpu": "cpu", "gpu": "cuda"}[args.device]}
+    peer = {**shared, "device": DEVICES[args.device]}
     return [
         Side("facejax", "mtcnn.facejax", shared),
         Side("facenet-pytorch one by one", "mtcnn.facenet", {**peer, "batched": False}),

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 
 from benchmarks.harness import Side
-from benchmarks.torch_nets import create_timm, set_threads
+from benchmarks.torch_nets import DEVICES, create_timm, set_threads
 
 GOAL = "one face: <= 1.0x the time of PyTorch eager"
 UNIT = "face"
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def sides(args: argparse.Namespace) -> list[Side]:
     """Sides for facejax and timm."""
     shared = {"model": args.model, "size": args.size, "batch": args.batch, "calls": args.calls}
-    peer = {"channels_last": args.channels_last, "device": {"cpu": "cpu", "gpu": "cuda"}[args.device]}
+    peer = {"channels_last": args.channels_last, "device": DEVICES[args.device]}
     return [Side("facejax", "one_face.facejax", shared), Side("timm eager", "one_face.timm", {**shared, **peer})]
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+DEVICES = {"cpu": "cpu", "gpu": "cuda"}  # PyTorch's names
 _TIMM_NAMES = {"mobilenet_v1": "mobilenetv1_100"}  # the others have timm's name
 _declared: list[Any] = []  # operators exist only as long as their library object
 

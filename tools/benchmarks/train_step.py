@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Callable
 
 from benchmarks.harness import TRAINING_ENVIRONMENT, Side
-from benchmarks.torch_nets import create_timm, set_threads
+from benchmarks.torch_nets import DEVICES, create_timm, set_threads
 
 GOAL = "EfficientNet B0 and B2, SAM-Adam: >= 1.0x PyTorch + timm on a CPU, >= 1.4x on a GPU"
 UNIT = "photo"
@@ -40,7 +40,7 @@ def sides(args: argparse.Namespace) -> list[Side]:
     shared = {"model": args.model, "size": args.size, "steps": args.steps, "dtype": args.dtype, "rho": args.rho}
     peer = {
         "batch": args.peer_batch or args.batch,
-        "device": {"cpu": "cpu", "gpu": "cuda"}[args.device],
+        "device": DEVICES[args.device],
         "channels_last": args.channels_last,
         "compile": args.device == "gpu" if args.compile is None else args.compile,
     }

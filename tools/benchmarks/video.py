@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from benchmarks.harness import Side
-from benchmarks.torch_nets import import_facenet, set_threads, timm_onnx
+from benchmarks.torch_nets import DEVICES, import_facenet, set_threads, timm_onnx
 
 GOAL = "frames/s end to end: >= 2x a frame-by-frame loop of facenet-pytorch and onnxruntime"
 UNIT = "frame"
@@ -32,7 +32,7 @@ def sides(args: argparse.Namespace) -> list[Side]:
     if not clip.is_file():
         raise FileNotFoundError(f"no video file {clip}")
     shared = {"clip": str(clip), "frames": args.frames, "model": args.model, "size": args.size}
-    peer = {**shared, "device": {"cpu": "cpu", "gpu": "cuda"}[args.device]}
+    peer = {**shared, "device": DEVICES[args.device]}
     return [Side("facejax", "video.facejax", shared), Side("frame by frame", "video.loop", peer)]
 
 
