@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import logging
 import pathlib
 import time
@@ -169,6 +170,16 @@ class Protocol:
         """How a clip's vector is computed."""
         return Descriptor(self.config.descriptor.levels, self.config.descriptor.statistics)
 
+    @functools.cached_property
+    def clips(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Features and frame numbers of each clip's faces."""
+        return list(self.table.per_clip())
+
+    @functools.cached_property
+    def vectors(self) -> np.ndarray:
+        """(clips, descriptor) vectors; zeros for clips without a face."""
+        return describe_clips(self.clips, self.descriptor)
+
     def names(self) -> tuple[str, ...]:
         """All classifiers and networks of the config."""
         return (*self.config.classifier.names, *self.config.sequence.names)
@@ -180,23 +191,19 @@ class Protocol:
         """
         config, table = self.config, self.table
         train = train[table.has_faces[train] & (table.labels[train] >= 0)]
-        clips = list(table.per_clip())
         if name in config.sequence.names:
             recipe = sequence_recipe(config, name)
-            return fit_sequence(recipe, [clips[i] for i in train], table.labels[train], len(self.labels))
-        vectors = describe_clips(clips, self.descriptor)
+            return fit_sequence(recipe, [self.clips[i] for i in train], table.labels[train], len(self.labels))
         of = config.classifier
         recipe = Recipe(name, of.costs, of.folds, of.trees, of.max_depth, seed=config.seed)
-        known = None if peek is None else (vectors[peek], table.labels[peek])
-        return fit(recipe, vectors[train], table.labels[train], len(self.labels), peek=known)
+        known = None if peek is None else (self.vectors[peek], table.labels[peek])
+        return fit(recipe, self.vectors[train], table.labels[train], len(self.labels), peek=known)
 
     def scores(self, fitted: Fitted | FittedSequence, chosen: np.ndarray) -> np.ndarray:
         """Scores of the chosen clips; those without a face are scored too, from zeros."""
-        clips = list(self.table.per_clip())
-        some = [clips[index] for index in chosen]
         if isinstance(fitted, FittedSequence):
-            return fitted.scores(some)
-        return fitted.scores(describe_clips(some, self.descriptor))
+            return fitted.scores([self.clips[index] for index in chosen])
+        return fitted.scores(self.vectors[chosen])
 
     def results(self, workdir: pathlib.Path) -> dict[str, Any]:
         """Trains on the training clips, scores the validation clips: all, and those with faces (Tables 4 and 5)."""
