@@ -159,7 +159,7 @@ def _markdown(
     groups: Mapping[str, Sequence[FairnessResult]],
     config: Config,
 ) -> str:
-    paper, first = report["paper"], tasks[0]
+    first = tasks[0]
     chosen_by = {"age": "error in years", "regression": "concordance"}.get(first.kind, config.select.replace("_", " "))
     lines = [
         f"# {', '.join(report['tasks'])} with {report['backbone']}",
@@ -180,20 +180,7 @@ def _markdown(
         "",
         *_constant_predictions(tasks, results),
     ]
-    if paper["row"]:
-        numbers = [f"{first.name} {paper['accuracy']:.2f} %"] if paper["accuracy"] else []
-        numbers += [f"7 classes {paper['accuracy7']:.2f} %"] if paper["accuracy7"] else []
-        numbers += [f"age class {paper['age_class']:.2f} %"] if paper["age_class"] else []
-        numbers += [
-            f"CCC of {name} {paper[f'ccc_{name}']:.3f}" for name in ("valence", "arousal") if paper[f"ccc_{name}"]
-        ]
-        if numbers:
-            where = paper["table"] if paper["table"] == "EmotiEffLib" else f"Paper, {paper['table']}"
-            lines.append(f"{where}, {paper['row']}, on {paper['dataset']}: {', '.join(numbers)}.")
-        if numbers and not paper["comparable"]:
-            part = config.data.name == paper["dataset"]
-            where = f"a part of {paper['dataset']}" if part else f"{config.data.name}, not on {paper['dataset']}"
-            lines.append(f"**This run is on {where}: the numbers cannot be compared.**")
+    lines += _paper_lines(report["paper"], first, config.data.name)
     for task in tasks:
         lines += ["", f"## {task.name}", ""]
         of_task = {name: report[name]["tasks"][task.name] for name in ("best", "last")}
@@ -214,6 +201,27 @@ def _markdown(
             lines += ["", f"By {result.attribute}, last epoch:", "", *result.markdown()]
     lines += ["", "## Training", "", "![Curves](curves.png)", ""]
     return "\n".join(lines)
+
+
+def _paper_lines(paper: Mapping[str, Any], first: Task, dataset: str) -> list[str]:
+    """The numbers of the paper's row, if it has any, and whether those of a run on `dataset` can be compared."""
+    figures = {
+        f"{first.name} {paper['accuracy']:.2f} %": paper["accuracy"],
+        f"7 classes {paper['accuracy7']:.2f} %": paper["accuracy7"],
+        f"age class {paper['age_class']:.2f} %": paper["age_class"],
+        f"CCC of valence {paper['ccc_valence']:.3f}": paper["ccc_valence"],
+        f"CCC of arousal {paper['ccc_arousal']:.3f}": paper["ccc_arousal"],
+    }
+    numbers = [words for words, number in figures.items() if number]
+    if not (paper["row"] and numbers):
+        return []
+    where = paper["table"] if paper["table"] == "EmotiEffLib" else f"Paper, {paper['table']}"
+    lines = [f"{where}, {paper['row']}, on {paper['dataset']}: {', '.join(numbers)}."]
+    if not paper["comparable"]:
+        part = dataset == paper["dataset"]
+        where = f"a part of {paper['dataset']}" if part else f"{dataset}, not on {paper['dataset']}"
+        lines.append(f"**This run is on {where}: the numbers cannot be compared.**")
+    return lines
 
 
 def _constant_predictions(tasks: Sequence[Task], results: dict[str, dict[str, TaskResult]]) -> list[str]:
