@@ -13,12 +13,11 @@ from facejax.evals.fairness import to_jsonable
 from facejax.evals.tasks import format_interval
 
 
-def write_results(workdir: pathlib.Path, report: dict[str, Any], markdown: list[str]) -> dict[str, Any]:
-    """Writes ``report.json`` and ``report.md``; adds the date and the command. Returns the report."""
+def write_results(workdir: pathlib.Path, report: dict[str, Any], markdown: list[str]) -> None:
+    """Writes ``report.json`` and ``report.md``; adds the date and the command."""
     report = {"command": command(), "date": datetime.date.today().isoformat(), **report}
     write_atomically(workdir / "report.json", (json.dumps(to_jsonable(report), indent=2) + "\n").encode())
     write_atomically(workdir / "report.md", "\n".join([*markdown, "", f"    {report['command']}", ""]).encode())
-    return report
 
 
 def command() -> str:
