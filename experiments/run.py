@@ -182,8 +182,9 @@ def print_header(name: str, config: Config, data: str, workdir: pathlib.Path) ->
     logger.info("trains on: %s; writes to %s", data, workdir)
     if config.profile == "cpu":
         logger.info(
-            "CPU profile, because there is no accelerator here: %d px input, %s, instead of the recipe's %s at the "
-            "network's own size. The full recipe: --config.profile=full",
+            "CPU profile%s: %d px input, %s, instead of the recipe's %s at the network's own size. The full recipe: "
+            "--config.profile=full",
+            ", because there is no accelerator here" if device.platform == "cpu" else "",
             config.model.image_size,
             _describe_stages(config.stages),
             _describe_stages(load_config(name).stages),

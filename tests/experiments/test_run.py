@@ -72,6 +72,14 @@ def test_the_cpu_profile_itself_can_be_changed():
     assert (config.model.image_size, config.stages.full.epochs, config.batch_size) == (32, 2, 8)
 
 
+@pytest.mark.parametrize(("platform", "why"), [("cpu", ", because there is no accelerator here"), ("gpu", "")])
+def test_the_header_blames_no_missing_accelerator_where_there_is_one(platform, why, monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(run.jax, "devices", lambda: [argparse.Namespace(device_kind="X", platform=platform)])
+    with caplog.at_level("INFO", logger="facejax"):
+        run.print_header("emotion_b2", run.resolve("emotion_b2", [("profile", "cpu")]), "people", tmp_path)
+    assert f"CPU profile{why}: 48 px input, 1 epoch of the head" in caplog.text
+
+
 @pytest.mark.parametrize("profile", ["auto", "cpu", "full"])
 def test_a_profile_that_is_named_is_the_one_that_is_taken(profile):
     config = run.resolve("emotion_b2", [("stages.full.lr", "2e-5"), ("profile", profile)])
