@@ -215,13 +215,11 @@ def _our_numbers(config: Any, report: dict[str, Any]) -> dict[str, tuple[str, in
 def parameters(name: str) -> float:
     """Parameters of a network without heads, in millions."""
     import jax
-    import numpy as np
 
     from facejax.models import create_model
     from facejax.models.face_model import abstract_variables
 
-    leaves = jax.tree.leaves(abstract_variables(create_model(name), 224)["params"])
-    return sum(int(np.prod(leaf.shape)) for leaf in leaves) / 1e6
+    return sum(leaf.size for leaf in jax.tree.leaves(abstract_variables(create_model(name), 224)["params"])) / 1e6
 
 
 def markdown(table: str, rows: list[Cell]) -> list[str]:

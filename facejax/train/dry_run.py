@@ -91,7 +91,7 @@ def plan(config: Config, num_train: int, flops_per_second: float) -> Plan:
     forward_flops = float(traced.lower().cost_analysis()["flops"])  # pyright: ignore
     outputs, kept = traced.out_info
     at_a_time = config.batch_size // (jax.device_count() * config.sam.parts * config.accumulate)
-    activations = sum(leaf.size for leaf in jax.tree.leaves(kept)) * dtype.itemsize * at_a_time
+    activations = _size(kept) * dtype.itemsize * at_a_time
     parameters = {name: _size(part) for name, part in variables["params"].items()}
     kept_heads = {f"head_{task}" for task in config.model.keep_heads}
     passes = 2 if config.sam.rho else 1
@@ -113,7 +113,7 @@ def plan(config: Config, num_train: int, flops_per_second: float) -> Plan:
 
 
 def _size(tree: Any) -> int:
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def matmul_rate(dtype: str) -> float:
