@@ -46,6 +46,10 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
             "must be fitted on other photos"
         )
     source, left_out = _photos(directory, faces, faces.eval_split)
+    if faces.person and faces.person not in source.fields:
+        raise ConfigError(
+            f"--config.faces.person: {source.name} has no {faces.person!r}{did_you_mean(faces.person, source.fields)}"
+        )
     model, network = load_network(config.network, config.seed, workdir)
     heads = [head for head in config.heads if head in model.cfg.tasks and TASKS[head].label_key in source.label_keys]
     if config.network.init_from and not heads and config.fit not in source.label_keys:
@@ -57,10 +61,6 @@ def run(config: AttributesConfig, workdir: pathlib.Path, data_dir: pathlib.Path)
     logger.info("%d photos of %s; network: %s", len(source), source.name, network)
     outputs = _outputs(model, network, source, faces.eval_split, workdir)
     readable = _readable(outputs)
-    if faces.person and faces.person not in source.fields:
-        raise ConfigError(
-            f"--config.faces.person: {source.name} has no {faces.person!r}{did_you_mean(faces.person, source.fields)}"
-        )
     person = faces.person or "person"
     persons = person_clusters(source.labels(person)) if person in source.fields else None
     report: dict[str, Any] = {

@@ -497,7 +497,8 @@ def test_table_6_leaves_out_photos_without_a_single_face(tmp_path, monkeypatch, 
     assert "3,287 listed photos" in text
     assert "Intervals: bootstrap over photos (" in text
     with pytest.raises(ConfigError, match=r"faces.person: utkface/test has no 'gendre'; did you mean 'gender'"):
-        run.run_protocol(override(config, "faces.person", "gendre"), tmp_path, tmp_path / "data")
+        run.run_protocol(override(config, "faces.person", "gendre"), tmp_path / "other", tmp_path / "data")
+    assert not list(tmp_path.glob("other/*"))  # said before any photo is embedded
     run.run_protocol(override(config, "faces.single_face", "false"), tmp_path, tmp_path / "data")
     assert json.loads((tmp_path / "report.json").read_text())["heads"]["age"]["n"] == 6
     write_utkface(tmp_path / "uncut", [-1, -1])
