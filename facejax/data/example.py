@@ -1,51 +1,63 @@
-"""tf.train.Example messages without TensorFlow: encodes to and decodes from protobuf's wire format.
+"""tf.train.Example messages without TensorFlow: its schema, as Google's protobuf package reads and writes it.
 
-An Example is ``Features features = 1``; Features is ``map<string, Feature> feature = 1``, whose entries are messages
-of key = 1 and value = 2; a Feature is one of BytesList = 1, FloatList = 2 and Int64List = 3, each with ``value = 1``
-repeated (numbers packed). Source: tensorflow/core/example/feature.proto and the protobuf encoding guide.
+Source: tensorflow/core/example/example.proto and feature.proto.
 """
 
-import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf.message import DecodeError
 
 Value = bytes | str | int | float | np.ndarray | np.generic | Sequence
 Decoded = dict[str, list[Any]]  # of bytes, int or float, as stored
 
-_LENGTH_DELIMITED = 2
-_FIXED_SIZE = {1: 8, 5: 4}
+# The map from keys to features is declared as what protobuf stores it as, a list of entries: their order is then ours.
+_SCHEMA = """
+name: "facejax/example.proto" package: "facejax" syntax: "proto3"
+message_type {
+  name: "BytesList"
+  field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES }
+}
+message_type {
+  name: "FloatList"
+  field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_FLOAT }
+}
+message_type {
+  name: "Int64List"
+  field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_INT64 }
+}
+message_type {
+  name: "Feature"
+  oneof_decl { name: "kind" }
+  field { name: "bytes_list" number: 1 type: TYPE_MESSAGE type_name: ".facejax.BytesList" oneof_index: 0 }
+  field { name: "float_list" number: 2 type: TYPE_MESSAGE type_name: ".facejax.FloatList" oneof_index: 0 }
+  field { name: "int64_list" number: 3 type: TYPE_MESSAGE type_name: ".facejax.Int64List" oneof_index: 0 }
+}
+message_type {
+  name: "Entry"
+  field { name: "key" number: 1 type: TYPE_STRING }
+  field { name: "value" number: 2 type: TYPE_MESSAGE type_name: ".facejax.Feature" }
+}
+message_type {
+  name: "Features"
+  field { name: "feature" number: 1 label: LABEL_REPEATED type: TYPE_MESSAGE type_name: ".facejax.Entry" }
+}
+message_type {
+  name: "Example"
+  field { name: "features" number: 1 type: TYPE_MESSAGE type_name: ".facejax.Features" }
+}
+"""
 
 
-def _varint(value: int) -> bytes:
-    value &= 0xFFFFFFFFFFFFFFFF  # negative int64: two's complement in ten bytes
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+def _example_class() -> Any:
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(text_format.Parse(_SCHEMA, descriptor_pb2.FileDescriptorProto()))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("facejax.Example"))
 
 
-def _message(field: int, payload: bytes) -> bytes:
-    return bytes((field << 3 | _LENGTH_DELIMITED,)) + _varint(len(payload)) + payload
-
-
-def _feature(key: str, value: Value) -> bytes:
-    if isinstance(value, bytes | str):
-        value = [value]
-    if isinstance(value, Sequence) and value and all(isinstance(item, bytes | str) for item in value):
-        texts = (item.encode() if isinstance(item, str) else item for item in value)
-        return _message(1, b"".join(_message(1, text) for text in texts))
-    numbers = np.ravel(np.asarray(value))
-    if numbers.dtype.kind == "f":
-        packed = numbers.astype("<f4").tobytes()
-        return _message(2, _message(1, packed) if packed else b"")
-    if numbers.dtype.kind in "iub":
-        packed = b"".join(_varint(number) for number in numbers.tolist())
-        return _message(3, _message(1, packed) if packed else b"")
-    raise TypeError(f"feature {key!r}: expected text, bytes or numbers, got {type(value).__name__} {numbers.dtype}")
+_Example = _example_class()
 
 
 def encode_example(features: Mapping[str, Value]) -> bytes:
@@ -58,87 +70,27 @@ def encode_example(features: Mapping[str, Value]) -> bytes:
     Raises:
         TypeError: A value is of another type.
     """
-    entries = (
-        _message(1, _message(1, key.encode()) + _message(2, _feature(key, features[key]))) for key in sorted(features)
-    )
-    return _message(1, b"".join(entries))
+    example = _Example()
+    for key in sorted(features):
+        _set(example.features.feature.add(key=key).value, key, features[key])
+    return example.SerializeToString()
 
 
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    value, shift = 0, 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError("varint of more than ten bytes")
-
-
-def _fields(data: bytes, position: int, end: int):
-    """Yields (field number, start, end) of each field; for a varint, start is its value and end is -1."""
-    while position < end:
-        # Nearly all tags and lengths are one byte long: avoiding a call for these halves the time per record.
-        tag, position = data[position], position + 1
-        if tag > 0x7F:
-            tag, position = _read_varint(data, position - 1)
-        wire = tag & 7
-        if wire == _LENGTH_DELIMITED:
-            size, position = data[position], position + 1
-            if size > 0x7F:
-                size, position = _read_varint(data, position - 1)
-            if position + size > end:
-                raise ValueError(f"field at byte {position} ends beyond its message")
-            yield tag >> 3, position, position + size
-            position += size
-        elif wire == 0:
-            value, position = _read_varint(data, position)
-            yield tag >> 3, value, -1
-        elif wire in _FIXED_SIZE:
-            size = _FIXED_SIZE[wire]
-            yield tag >> 3, position, position + size
-            position += size
-        else:
-            raise ValueError(f"wire type {wire} at byte {position}")
-
-
-def _signed(value: int) -> int:
-    value &= 0xFFFFFFFFFFFFFFFF
-    return value - (1 << 64) if value >> 63 else value
-
-
-def _values(data: bytes, kind: int, position: int, end: int) -> list:
-    values: list = []
-    for field, start, stop in _fields(data, position, end):
-        if field != 1:
-            continue
-        if kind == 1:
-            values.append(data[start:stop])
-        elif kind == 2:
-            values.extend(struct.unpack(f"<{(stop - start) // 4}f", data[start:stop]))
-        elif stop < 0:  # an int64 that is not packed
-            values.append(_signed(start))
-        else:
-            while start < stop:
-                value, start = data[start], start + 1
-                if value > 0x7F:
-                    value, start = _read_varint(data, start - 1)
-                values.append(value if value < 1 << 63 else _signed(value))
-    return values
-
-
-def _entry(data: bytes, position: int, end: int) -> tuple[str, list]:
-    """Key and values of an entry of the map of features."""
-    key, values = "", []
-    for part, start, stop in _fields(data, position, end):
-        if part == 1:
-            key = data[start:stop].decode()
-        elif part == 2:
-            for kind, list_start, list_end in _fields(data, start, stop):
-                values = _values(data, kind, list_start, list_end)
-    return key, values
+def _set(feature: Any, key: str, value: Value) -> None:
+    if isinstance(value, bytes | str):
+        value = [value]
+    if isinstance(value, Sequence) and value and all(isinstance(item, bytes | str) for item in value):
+        feature.bytes_list.value.extend(item.encode() if isinstance(item, str) else item for item in value)
+        return
+    numbers = np.ravel(np.asarray(value))
+    if numbers.dtype.kind == "f":
+        feature.float_list.value.extend(numbers.astype(np.float32).tolist())
+        feature.float_list.SetInParent()  # also if it is empty
+    elif numbers.dtype.kind in "iub":
+        feature.int64_list.value.extend(numbers.astype(np.int64).tolist())
+        feature.int64_list.SetInParent()
+    else:
+        raise TypeError(f"feature {key!r}: expected text, bytes or numbers, got {type(value).__name__} {numbers.dtype}")
 
 
 def decode_example(data: bytes) -> Decoded:
@@ -147,14 +99,13 @@ def decode_example(data: bytes) -> Decoded:
     Raises:
         ValueError: The bytes are not an Example.
     """
-    features: Decoded = {}
     try:
-        for field, start, end in _fields(data, 0, len(data)):
-            if field != 1:
-                continue
-            for _, entry_start, entry_end in _fields(data, start, end):
-                key, values = _entry(data, entry_start, entry_end)
-                features[key] = values
-    except (IndexError, struct.error, UnicodeDecodeError, TypeError) as error:
+        entries = _Example.FromString(data).features.feature
+    except DecodeError as error:
         raise ValueError(f"not a tf.train.Example: {error}") from error
-    return features
+    return {entry.key: _values(entry.value) for entry in entries}
+
+
+def _values(feature: Any) -> list:
+    kind = feature.WhichOneof("kind")
+    return list(getattr(feature, kind).value) if kind else []

@@ -1,4 +1,4 @@
-"""tf.train.Example against protobuf's own encoder, with the message types built from their published definition."""
+"""tf.train.Example against the message types that TensorFlow Datasets has of it."""
 
 import numpy as np
 import pytest
@@ -8,37 +8,10 @@ from facejax.data.example import decode_example, encode_example
 
 @pytest.fixture(scope="module")
 def example_class():
-    """tensorflow.Example, built by protobuf from the fields of feature.proto."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    """tf.train.Example as TensorFlow Datasets compiled it from TensorFlow's own definition."""
+    from tensorflow_datasets.proto import tf_example_generated_pb2
 
-    file = descriptor_pb2.FileDescriptorProto(name="test_example.proto", package="t", syntax="proto3")
-    scalar = descriptor_pb2.FieldDescriptorProto
-
-    def message(name, *fields):
-        added = file.message_type.add(name=name)
-        for number, (field, kind, label, type_name) in enumerate(fields, 1):
-            added.field.add(name=field, number=number, type=kind, label=label, type_name=type_name)
-        return added
-
-    many, one = scalar.LABEL_REPEATED, scalar.LABEL_OPTIONAL
-    message("BytesList", ("value", scalar.TYPE_BYTES, many, None))
-    message("FloatList", ("value", scalar.TYPE_FLOAT, many, None))
-    message("Int64List", ("value", scalar.TYPE_INT64, many, None))
-    message(
-        "Feature",
-        ("bytes_list", scalar.TYPE_MESSAGE, one, ".t.BytesList"),
-        ("float_list", scalar.TYPE_MESSAGE, one, ".t.FloatList"),
-        ("int64_list", scalar.TYPE_MESSAGE, one, ".t.Int64List"),
-    )
-    features = message("Features", ("feature", scalar.TYPE_MESSAGE, many, ".t.Features.FeatureEntry"))
-    entry = features.nested_type.add(name="FeatureEntry")
-    entry.field.add(name="key", number=1, type=scalar.TYPE_STRING, label=one)
-    entry.field.add(name="value", number=2, type=scalar.TYPE_MESSAGE, label=one, type_name=".t.Feature")
-    entry.options.map_entry = True
-    message("Example", ("features", scalar.TYPE_MESSAGE, one, ".t.Features"))
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("t.Example"))
+    return tf_example_generated_pb2.Example
 
 
 FEATURES = {
