@@ -1,4 +1,4 @@
-"""Conversion rules for elementwise operations: arithmetic, comparisons, activations, clipping, casts."""
+"""Conversion rules for elementwise operations: arithmetic, comparison, activations, casts."""
 
 import dataclasses
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from facejax.export.onnx_graph import TO_NCHW, Graph, Value, constant
+from facejax.export.onnx_graph import TO_NCHW, Graph, Value
 from facejax.export.onnx_registry import RULES, Rule, rule_for, rule_for_function
 
 BINARY = {
@@ -16,26 +16,9 @@ BINARY = {
     "div": "Div",
     "max": "Max",
     "min": "Min",
-    "pow": "Pow",
     "gt": "Greater",
-    "lt": "Less",
-    "ge": "GreaterOrEqual",
-    "le": "LessOrEqual",
-    "eq": "Equal",
 }
-_UNARY = {
-    "neg": "Neg",
-    "exp": "Exp",
-    "log": "Log",
-    "tanh": "Tanh",
-    "logistic": "Sigmoid",
-    "sqrt": "Sqrt",
-    "abs": "Abs",
-    "erf": "Erf",
-    "floor": "Floor",
-    "sign": "Sign",
-    "not": "Not",
-}
+_UNARY = {"neg": "Neg", "exp": "Exp", "logistic": "Sigmoid"}
 
 
 def binary(graph: Graph, op: str, operands: list[Value], aval: Any, alone: list[bool]) -> Value:
@@ -114,12 +97,6 @@ def _erfc(graph, operands, aval, params):
     return _computed(erf, graph.node("Sub", [one, graph.name_of(erf)]), aval)
 
 
-@rule_for("integer_pow")
-def _integer_pow(graph, operands, aval, params):
-    exponent = graph.initializer(np.asarray(params["y"], aval.dtype))
-    return _computed(operands[0], graph.node("Pow", [graph.name_of(operands[0]), exponent]), aval)
-
-
 @rule_for("convert_element_type")
 def _cast(graph, operands, aval, params):
     target = helper.np_dtype_to_tensor_dtype(np.dtype(aval.dtype))
@@ -135,26 +112,11 @@ def _select(graph, operands, aval, params):
     )
 
 
-@rule_for("clamp")
-def _clamp(graph, operands, aval, params):
-    low, value, high = operands
-    raised = graph.node("Max", [graph.name_of(value), graph.name_of(low)])
-    return _computed(value, graph.node("Min", [raised, graph.name_of(high)]), aval)
-
-
-@rule_for_function("clip")
-def _clip(graph: Graph, operands: list[Value], aval: Any) -> Value | None:
-    """Clipping to constant bounds, which onnxruntime fuses into the preceding convolution, unlike other forms."""
-    value, *bounds = operands
-    if not all(bound.is_constant and bound.shape == () for bound in bounds):
-        return None
-    low_and_high = [graph.initializer(np.asarray(bound.data, aval.dtype)) for bound in bounds]
-    return _computed(value, graph.node("Clip", [graph.name_of(value), *low_and_high]), aval)
-
-
 @rule_for_function("relu6")
-def _relu6(graph: Graph, operands: list[Value], aval: Any) -> Value | None:
-    return _clip(graph, [*operands, *(constant(np.asarray(bound, aval.dtype)) for bound in (0, 6))], aval)
+def _relu6(graph: Graph, operands: list[Value], aval: Any) -> Value:
+    """A node for both bounds, which onnxruntime fuses into the preceding convolution, unlike other forms."""
+    bounds = [graph.initializer(np.asarray(bound, aval.dtype)) for bound in (0, 6)]
+    return _computed(operands[0], graph.node("Clip", [graph.name_of(operands[0]), *bounds]), aval)
 
 
 @rule_for_function("relu")

@@ -10,7 +10,7 @@ from onnx import TensorProto
 from facejax.export.onnx_graph import PLACE_IN_NCHW, TO_NCHW, Graph, Value
 from facejax.export.onnx_registry import RULES, Rule, rule_for, rule_for_function
 
-_REDUCTIONS = {"reduce_sum": "ReduceSum", "reduce_max": "ReduceMax", "reduce_min": "ReduceMin"}
+_REDUCTIONS = {"reduce_sum": "ReduceSum", "reduce_max": "ReduceMax"}
 
 
 def _reduction(op: str) -> Rule:

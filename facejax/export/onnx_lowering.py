@@ -11,14 +11,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Literal, Var
+from jax.extend.core import Literal, Var
 
 # All modules with rules: importing one registers its rules in `onnx_registry`.
 from facejax.export import onnx_elementwise, onnx_layers, onnx_shapes  # noqa: F401
 from facejax.export.onnx_graph import Graph, Value, constant
 from facejax.export.onnx_registry import FUNCTION_RULES, RULES
 
-_CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint")
+# Primitives that call a function, and the parameter that is its jaxpr.
+_CALLS = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 
 
 def _known(function: Callable[..., np.ndarray]) -> Callable[[list[Value], Any, dict[str, Any]], Value]:
@@ -46,7 +47,7 @@ def lower(graph: Graph, jaxpr: Any, constants: list[Value], inputs: list[Value])
     Raises:
         NotImplementedError: The jaxpr contains a primitive, or a variant of one, that has no rule.
     """
-    values: dict[Var, Value] = {**dict(zip(jaxpr.constvars, constants, strict=True))}
+    values: dict[Var, Value] = dict(zip(jaxpr.constvars, constants, strict=True))
     values |= dict(zip(jaxpr.invars, inputs, strict=True))
     readers = _count_readers(jaxpr)
     # Counted per tensor, as several variables may share one. Inputs may have further readers outside this jaxpr.
@@ -62,14 +63,11 @@ def lower(graph: Graph, jaxpr: Any, constants: list[Value], inputs: list[Value])
         name, operands = eqn.primitive.name, [read(atom) for atom in eqn.invars]
         avals: list[Any] = [var.aval for var in eqn.outvars]
         if name in _CALLS:
-            inner = _inner_jaxpr(eqn.params)
-            form = FUNCTION_RULES.get(eqn.params.get("name", ""))
-            known = form(graph, operands, avals[0]) if form and not operands[0].is_constant else None
-            outputs = (
-                [known]
-                if known
-                else lower(graph, inner.jaxpr, [constant(np.asarray(c)) for c in inner.consts], operands)
-            )
+            inner, rule = eqn.params[_CALLS[name]], FUNCTION_RULES.get(eqn.params.get("name", ""))
+            if rule and not operands[0].is_constant:
+                outputs = [rule(graph, operands, avals[0])]
+            else:
+                outputs = lower(graph, inner.jaxpr, [constant(np.asarray(c)) for c in inner.consts], operands)
         elif all(value.is_constant for value in operands) and _is_static(avals):
             outputs = _evaluate(eqn, operands)
         elif name in onnx_elementwise.BINARY:
@@ -91,14 +89,6 @@ def lower(graph: Graph, jaxpr: Any, constants: list[Value], inputs: list[Value])
 def _count_readers(jaxpr: Any) -> collections.Counter[Any]:
     atoms = [*(atom for eqn in jaxpr.eqns for atom in eqn.invars), *jaxpr.outvars]
     return collections.Counter(atom for atom in atoms if not isinstance(atom, Literal))
-
-
-def _inner_jaxpr(params: dict[str, Any]) -> Any:
-    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        if key in params:
-            inner = params[key]
-            return inner if hasattr(inner, "consts") else ClosedJaxpr(inner, ())
-    raise NotImplementedError(f"a call without a jaxpr: {sorted(params)}")
 
 
 def _is_static(avals: list[Any]) -> bool:

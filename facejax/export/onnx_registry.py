@@ -10,8 +10,8 @@ from facejax.export.onnx_graph import Graph, Value
 
 # Graph, operands, abstract value of the (first) output, parameters -> the output, or a list of outputs.
 Rule = Callable[[Graph, list[Value], Any, dict[str, Any]], Any]
-# Graph, operands, abstract value of the output -> the output, or None if the rule does not apply to the operands.
-FunctionRule = Callable[[Graph, list[Value], Any], Value | None]
+# Graph, operands, abstract value of the output -> the output.
+FunctionRule = Callable[[Graph, list[Value], Any], Value]
 
 RULES: dict[str, Rule] = {}
 # Jitted functions, by name, that ONNX has a node for; all others are converted primitive by primitive.

@@ -130,19 +130,17 @@ def test_mtcnn_equals_the_detector_at_any_size(tmp_path, faces):
 
 OPERATIONS = {
     "relu6 and swish": lambda x: nn.relu6(x) + nn.swish(x),
-    "gelu, tanh, powers": lambda x: nn.gelu(x, approximate=False) + jnp.tanh(x) ** 3 + jnp.abs(x) ** 1.5,
-    "comparisons, equal numbers too": lambda x: compared(jnp.floor(2 * x)),
-    "signs, roots, logarithms": lambda x: jnp.sign(x) * jnp.sqrt(jnp.abs(x)) + jnp.log(1 + jnp.exp(-x)) + lax.erf(x),
-    "one over a root": lambda x: lax.rsqrt(1 + jnp.abs(x)),
-    "largest less smallest of the pixels": lambda x: jnp.max(x, axis=(1, 2)) - 2 * jnp.min(x, axis=(1, 2)),
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "exponentials": lambda x: jnp.exp(-x),
+    "one over a root": lambda x: lax.rsqrt(1 + jnp.square(x)),
+    "largest of the pixels": lambda x: jnp.max(x, axis=(1, 2)),
     "sum over rows of a convolution": lambda x: jnp.sum(convolve(x), axis=1),
     "every second row and column": lambda x: lax.slice_in_dim(convolve(x)[:, ::2], 1, 6, stride=2, axis=2),
     "parts in another order": lambda x: jnp.concatenate(jnp.split(convolve(x), [1, 3], axis=3)[::-1], axis=3),
     "rows for columns": lambda x: jnp.transpose(convolve(x), (0, 2, 1, 3)),
     "average over the border": lambda x: nn.avg_pool(x, (3, 3), (2, 2), "SAME"),
     "select and compare": lambda x: jnp.where(x > 0.2, x, -2 * x),
-    "clip": lambda x: jnp.clip(x, -0.5, 0.25),
-    "clip by rows": lambda x: jnp.clip(x, -jnp.arange(6.0)[:, None], 0.25),
+    "bounds by rows": lambda x: jnp.maximum(jnp.minimum(x, 0.25), -jnp.arange(6.0)[:, None]),
     "relu": nn.relu,
     "mean of pixels": lambda x: mean_of_pixels(convolve(x)) * mean_of_pixels(x + 1)[..., :1],
     "pooled": lambda x: global_pool(convolve(x), "avg"),
@@ -171,20 +169,13 @@ OPERATIONS = {
     "a convolution through a call": lambda x: (lambda y: (jax.jit(lambda z: z)(y) + 1) * y)(convolve(x)),
     "one channel times a row": lambda x: convolve(x, channels=1) * jnp.arange(4.0),
     "square of a constant": lambda x: x + jnp.square(jnp.full(x.shape, 3.0)),
-    "cube of a constant": lambda x: x + jnp.full(x.shape, 3.0) ** 3,
     "cast of a constant": lambda x: x + jnp.full(x.shape, 3.7).astype(jnp.int32).astype(jnp.float32),
-    "bounds of a constant": lambda x: x + lax.clamp(0.0, jnp.full(x.shape, 3.0), 1.0),
 }
-
-
-def compared(x):
-    answers = (x < 0, x <= 0, x > 0, x >= 0, x == 0, ~(x < -1))
-    return sum(2.0**place * answer.astype(jnp.float32) for place, answer in enumerate(answers))
 
 
 def products(x):
     for seed in range(4):
-        x = jnp.tanh(x @ jnp.asarray(np.random.default_rng(seed).standard_normal((144, 144)), jnp.float32) * 0.05)
+        x = jax.nn.sigmoid(x @ jnp.asarray(np.random.default_rng(seed).standard_normal((144, 144)), jnp.float32) * 0.05)
     return x
 
 
