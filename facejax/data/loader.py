@@ -222,7 +222,7 @@ def eval_batches(
     padding["index"] = np.asarray(-1, np.int64)
     for key in source.label_keys:
         field = source.fields[key]
-        padding[key] = np.asarray(field.missing, np.int32 if field.dtype == "int64" else np.float32)
+        padding[key] = field.in_batch(field.missing)
 
     def load(index: int) -> Batch:
         if index >= len(source):

@@ -51,6 +51,10 @@ class Field:
         value = {"int64": -1, "float32": float("nan"), "text": ""}[self.dtype]
         return [value] * self.length if self.length else value
 
+    def in_batch(self, value: object) -> np.ndarray:
+        """One record's value of a numeric field as in a batch: int32 or float32, () or (length,)."""
+        return np.asarray(value, np.int32 if self.dtype == "int64" else np.float32)
+
     def column(self, values: Sequence) -> np.ndarray:
         """The values of many records as one array: int64, float32 or text, (records,) or (records, length)."""
         shape = (len(values), self.length) if self.length else (len(values),)

@@ -87,7 +87,7 @@ class MixedSource(FaceSource):
         for key in self.label_keys:
             field = self.fields[key]
             if key not in record:
-                record[key] = np.asarray(field.missing, np.int32 if field.dtype == "int64" else np.float32)
+                record[key] = field.in_batch(field.missing)
             elif self.sources[number].fields[key].dtype != field.dtype:
                 record[key] = np.where(record[key] == -1, np.nan, record[key]).astype(np.float32)
         if "identity" in record and record["identity"] >= 0:

@@ -1,6 +1,7 @@
 """Contact sheets of a prepared dataset: one PNG per class, for a visual check before training."""
 
 import pathlib
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
@@ -32,9 +33,8 @@ def contact_sheet(images: list[np.ndarray], title: str) -> UInt8[np.ndarray, "he
     return sheet
 
 
-def _groups(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Record indices by file stem: all records, each named class of each label, ages by decade."""
-    count = len(next(iter(labels.values()))) if labels else 0
+def _groups(count: int, labels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Indices of `count` records by file stem: all records, each named class of each label, ages by decade."""
     groups = {"all": np.arange(count)}
     for key, column in labels.items():
         if names := class_names(key):
@@ -49,7 +49,7 @@ def _groups(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def write_contact_sheets(records: TFRecordSource, directory: pathlib.Path, split: str) -> None:
     """Writes ``<split>_all.png`` and ``<split>_<label>_<class>.png``: up to 60 crops of each, evenly spaced."""
     directory.mkdir(exist_ok=True)
-    for stem, places in _groups({"num_faces": np.arange(len(records)), **records.labels}).items():
+    for stem, places in _groups(len(records), records.labels).items():
         total = len(places)
         if not total:
             continue

@@ -1,6 +1,7 @@
 """Random access to the decoded records of one split of a prepared dataset."""
 
 import contextlib
+import copy
 import logging
 import os
 import pathlib
@@ -35,13 +36,7 @@ class FaceSource:
         corrupt: Reason by record index, for the records found corrupt so far (in this process).
     """
 
-    def __init__(
-        self,
-        data_dir: str | os.PathLike,
-        name: str,
-        split: str,
-        on_corrupt: str = "raise",
-    ):
+    def __init__(self, data_dir: str | os.PathLike, name: str, split: str, on_corrupt: str = "raise"):
         """Opens ``data_dir/name/<version>``.
 
         Raises:
@@ -86,8 +81,7 @@ class FaceSource:
             if chosen.shape != (len(self),):
                 raise ValueError(f"expected a boolean mask over {len(self)} records, got shape {chosen.shape}")
             chosen = np.flatnonzero(chosen)
-        part = object.__new__(type(self))
-        part.__setstate__(self.__getstate__())
+        part = copy.copy(self)
         part.corrupt = {}
         part._chosen = chosen.astype(np.int64) if self._chosen is None else self._chosen[chosen]
         return part
@@ -152,12 +146,10 @@ class FaceSource:
         place = self._place(index)
         data = self._records[place]
         with self._naming_record(place):
-            features: dict[str, list] = dict(decode_example(data))
+            features = decode_example(data)
             record = {"image": decode_image(features["image"][0])}
-            for key, field in self.fields.items():
-                if key in self.label_keys:
-                    dtype = np.int32 if field.dtype == "int64" else np.float32
-                    record[key] = np.asarray(self._label(key, features), dtype)
+            for key in self.label_keys:
+                record[key] = self.fields[key].in_batch(self._label(key, features))
         record["index"] = np.asarray(index, np.int64)
         return record
 

@@ -188,7 +188,7 @@ def test_a_contact_sheet_has_the_colours_of_its_photos_and_a_decade_its_own_peop
     sheet = cv2.imread(str(tmp_path / "sheets" / "train_age_020.png"))
     tiles = sheet[sheets.TITLE + sheets.TILE // 2, sheets.TILE // 2 :: sheets.TILE]
     assert tiles.tolist() == [[0, 0, 255]] * 2 + [[64, 64, 64]] * 8
-    groups = {name: places.tolist() for name, places in sheets._groups({"age": ages}).items()}
+    groups = {name: places.tolist() for name, places in sheets._groups(5, {"age": ages}).items()}
     assert groups == {"all": [0, 1, 2, 3, 4], "age_010": [0], "age_020": [1, 2], "age_030": [3]}
 
 
