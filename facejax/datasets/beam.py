@@ -18,7 +18,8 @@ from typing import Any
 
 from facejax.data.records import Record
 from facejax.data.shards import Chunk, differences
-from facejax.datasets.chunks import Detector, find_and_cut, load_and_cut, load_photos, write_chunk
+from facejax.datasets.chunks import Detector, find_and_cut, write_chunk
+from facejax.datasets.crops import cut_face, load_photo
 from facejax.datasets.plan import code_versions
 from facejax.datasets.prepare import Log, Preparation, finish, finished_before, plan_preparation
 from facejax.datasets.registry import get_dataset
@@ -135,9 +136,10 @@ def _prepare_chunk(
     detector = _detector(preparation, make_detector)
     with ThreadPoolExecutor(threads) as pool:
         if detector is None:
-            outcomes = list(pool.map(lambda r: load_and_cut([r], preparation.raw, fields, settings)[0], records))
+            cut = pool.map(lambda record: cut_face(load_photo(record, preparation.raw), fields, settings), records)
+            outcomes = list(cut)
         else:
-            photos = pool.map(lambda record: load_photos([record], preparation.raw)[0], records)
+            photos = pool.map(lambda record: load_photo(record, preparation.raw), records)
             batches = find_and_cut(photos, fields, settings, detector, detect_batch, pool)
             outcomes = [outcome for batch in batches for outcome in batch]
     write_chunk(preparation.store, chunk, outcomes, fields)

@@ -14,7 +14,7 @@ import numpy as np
 
 from facejax.data.records import Record
 from facejax.datasets import tfds_folder
-from facejax.datasets.layout import Skips, find
+from facejax.datasets.layout import find
 from facejax.datasets.registry import Dataset, register_dataset
 from facejax.tasks import GENDER
 
@@ -44,7 +44,6 @@ class CelebA(Dataset):
         Raises:
             ValueError: The folder contains another dataset.
         """
-        Skips(self)
         folder = find(self, raw, *(f"{place}/{tfds_folder.MARK}" for place in _PLACES)).parent
         for split in self.expected_counts:
             for index, example in enumerate(tfds_folder.examples(folder, split)):

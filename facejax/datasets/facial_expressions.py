@@ -7,8 +7,8 @@ Optional: ``attributes.csv`` next to them, with ``image``, ``gender`` (male, fem
 import hashlib
 import pathlib
 import re
-import types
 from collections.abc import Iterator
+from typing import ClassVar
 
 from facejax.data.records import Record
 from facejax.datasets.layout import Skips, consistent_labels, find, table
@@ -70,11 +70,11 @@ class FacialExpressions(Dataset):
     commercial = "unclear"
     url = "https://github.com/muxspace/facial_expressions"
     tasks = ("emotion8", "emotion7", "gender", "ethnicity")
-    expected_counts = types.MappingProxyType({"train": None, "validation": None})
+    expected_counts: ClassVar = {"train": None, "validation": None}
     default_crop = "mtcnn"
 
-    def records(self, raw: pathlib.Path | None, **options: object) -> Iterator[Record]:
-        """Yields one record for each photo listed in legend.csv; takes no options.
+    def records(self, raw: pathlib.Path | None) -> Iterator[Record]:
+        """Yields one record for each photo listed in legend.csv.
 
         Labels: ``emotion``, ``person`` (text), and ``gender`` and ``ethnicity`` where attributes.csv has them. Counted
         and skipped: rows with an unknown label or without a usable file name, duplicate rows of a photo, and photos
@@ -82,10 +82,8 @@ class FacialExpressions(Dataset):
 
         Raises:
             FileNotFoundError: There is no legend.csv.
-            ValueError: A column is missing, or options were given.
+            ValueError: A column is missing.
         """
-        if options:
-            raise ValueError(f"{self.name} has no options, got {', '.join(options)}")
         skip = Skips(self)
         root = find(self, raw, "data/legend.csv").parents[1]
         emotions = consistent_labels(_emotions(root, skip), skip, "photo")

@@ -47,11 +47,11 @@ class YouTubeFaces(Dataset):
         names = [name for name in self.names(raw) if wanted is None or name in wanted]
         for identity, name in enumerate(names):
             for place, cells in rows(root / f"{name}{_LISTING}", skip):
-                numbers = [parse_float(cell) for cell in cells[2:6]]
-                x, y, width, height = [*(n for n in numbers if n is not None), None, None, None, None][:4]
-                if len(cells) < 6 or x is None or y is None or width is None or height is None:
+                numbers = [number for cell in cells[2:6] if (number := parse_float(cell)) is not None]
+                if len(numbers) < 4:
                     skip("malformed row", place)
                     continue
+                x, y, width, height = numbers
                 if min(width, height) <= 0:
                     skip("empty box", place)
                     continue

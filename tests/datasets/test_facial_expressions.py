@@ -138,8 +138,6 @@ def test_broken_folders(tmp_path):
     (tmp_path / "data" / "legend.csv").write_text("image;emotion\na.jpg;anger\n")
     with pytest.raises(ValueError, match=r"no column 'image' among \['image;emotion'\]"):
         list(reader.records(tmp_path))
-    with pytest.raises(ValueError, match="has no options, got fold"):
-        list(reader.records(tmp_path, fold=1))
 
 
 def test_the_real_part(shared_dir):

