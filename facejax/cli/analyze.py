@@ -1,6 +1,7 @@
 """Finds the faces in photos, folders, videos or a camera, and predicts their attributes."""
 
 import argparse
+import hashlib
 import json
 import os
 import pathlib
@@ -8,7 +9,9 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from facejax.atomic import write_atomically
 from facejax.cards.use import USE
+from facejax.cli import DONE, PARTLY
 from facejax.cli.options import add_model_options, add_output_options, load_analyzer, photos_of, shown
 from facejax.cli.progress import Progress
 
@@ -84,8 +87,6 @@ def _check_options(args: argparse.Namespace, *, camera: bool, video: bool) -> No
 
 
 def _run_photos(args: argparse.Namespace) -> int:
-    from facejax.cli import DONE, PARTLY
-
     # If the results are inside a photo folder, annotated photos must not be analysed as photos.
     paths = list(photos_of(args.source, without=args.out and args.out / _DRAWN))
     if args.out is not None:  # reruns may start in other working folders, where ./a.jpg may be another photo
@@ -95,7 +96,7 @@ def _run_photos(args: argparse.Namespace) -> int:
             f"no photo in {', '.join(args.source)} (videos must be given one at a time, by name; links to folders "
             "inside a folder are not followed)"
         )
-    analyzer = load_analyzer(args)
+    analyzer = load_analyzer(args.model, args.min_face)
     seen = failed = faces = 0
     for path, result in _results(args, analyzer, paths):
         seen += 1
@@ -161,8 +162,6 @@ def _as_dict(path: pathlib.Path, result: "PhotoResult | str", embedding: bool) -
 
 def _drawn_name(path: pathlib.Path) -> str:
     """File name with a hash of the path, as photos in several folders may share a name."""
-    import hashlib
-
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
     # Truncated, as file systems allow names of at most 255 bytes.
     return f"{os.fsdecode(os.fsencode(path.stem)[:200])}_{digest}.jpg"
@@ -170,8 +169,6 @@ def _drawn_name(path: pathlib.Path) -> str:
 
 def _draw(path: pathlib.Path, image: Any) -> None:
     import cv2
-
-    from facejax.atomic import write_atomically
 
     path.parent.mkdir(parents=True, exist_ok=True)
     _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])

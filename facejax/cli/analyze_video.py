@@ -36,7 +36,7 @@ def run_video(args: argparse.Namespace, *, camera: bool) -> int:
 
         # Loaded first: a video takes minutes, but a wrong file is detected immediately.
         classifier = ClipClassifier.load(args.clips)
-    analyzer = load_analyzer(args)
+    analyzer = load_analyzer(args.model, args.min_face)
     if classifier is not None:
         told = re.search(r"\(([0-9a-f]{12})\)", classifier.source)
         if told and told[1] != analyzer.models[0].digest():

@@ -6,8 +6,9 @@ import shlex
 import sys
 from typing import Any
 
+from facejax.cli import DONE
 from facejax.cli.check_faces import check_faces
-from facejax.cli.options import DEFAULT_MODEL
+from facejax.cli.options import DEFAULT_MODEL, load_analyzer
 from facejax.export import check_packages
 
 _CHECK_FACES = 16
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     megabytes = sum(file.stat().st_size for file in args.static.rglob("*") if file.is_file()) / 1e6
     look = f"python -m http.server --directory {shlex.quote(str(args.static))}"
     print(f"{args.static}: {megabytes:.0f} MB; to view it: {look}")
-    return 0
+    return DONE
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -70,10 +71,7 @@ def _serve(args: argparse.Namespace) -> int:
         from facejax.app.serve import serve
     except ImportError as error:
         raise ImportError(f"the app needs {error.name}: pip install 'facejax[app]'") from error
-    from facejax.detect import MTCNN
-    from facejax.inference import FaceAnalyzer
-
-    analyzer = FaceAnalyzer.load(*args.model, detector=MTCNN(min_face=args.min_face))
+    analyzer = load_analyzer(args.model, args.min_face)
     print("compiling ...", file=sys.stderr)
     serve(analyzer, port=args.port, browser=not args.no_browser)
-    return 0
+    return DONE

@@ -10,6 +10,7 @@ import platform
 import sys
 from typing import Any
 
+from facejax.cli import DONE, FAILED
 from facejax.cli.options import add_output_options
 from facejax.weights.cache import cache_dir
 
@@ -60,8 +61,6 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit status: 1 if something required is missing."""
-    from facejax.cli import DONE, FAILED
-
     report = examine(args.data, args.workdirs)
     if args.json:
         print(json.dumps(report, indent=1))

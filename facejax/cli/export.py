@@ -6,6 +6,7 @@ import pathlib
 import sys
 from typing import Any
 
+from facejax.cli import DONE
 from facejax.cli.check_faces import check_faces
 from facejax.cli.options import add_output_options
 from facejax.export import FORMATS, check_packages
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             for file, metadata in told.items():
                 print(f"{args.out / name / file}  {_words(metadata)}")
-    return 0
+    return DONE
 
 
 def _words(metadata: dict[str, Any]) -> str:

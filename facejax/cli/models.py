@@ -5,6 +5,7 @@ import json
 import pathlib
 from typing import Any
 
+from facejax.cli import DONE
 from facejax.cli.options import add_output_options
 
 
@@ -38,15 +39,15 @@ def run(args: argparse.Namespace) -> int:
                 f"{did_you_mean(args.pattern, known)}"
             )
         print(card)
-        return 0
+        return DONE
     if not networks and not weights:
         known = list_models() + list_models(pretrained=True)
         raise ValueError(f"no network or weights match {args.pattern!r}{did_you_mean(args.pattern, known)}")
     if args.json:
         print(json.dumps({"networks": networks, "weights": [{"name": w.name, **w.to_dict()} for w in weights]}))
-        return 0
+        return DONE
     print("networks:", ", ".join(networks) or "none")
     print("published weights (licence as stated by the publisher; commercial use by the terms of all training photos):")
     for cfg in weights:
         print(f"  {cfg.name:<45} {cfg.licence:<14} {commercial(cfg)[0]:<8} {describe_outputs(cfg)}")
-    return 0
+    return DONE

@@ -24,12 +24,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-face", type=int, default=20, metavar="PIXELS", help=least)
 
 
-def load_analyzer(args: argparse.Namespace) -> "FaceAnalyzer":
-    """Loads the networks of ``--model`` with a detector for ``--min-face``."""
+def load_analyzer(models: Sequence[str] | None, min_face: int) -> "FaceAnalyzer":
+    """Loads the networks of ``--model`` (None: the default) with a detector for ``--min-face``."""
     from facejax.detect import MTCNN
     from facejax.inference import FaceAnalyzer
 
-    return FaceAnalyzer.load(*(args.model or [DEFAULT_MODEL]), detector=MTCNN(min_face=args.min_face))
+    return FaceAnalyzer.load(*(models or [DEFAULT_MODEL]), detector=MTCNN(min_face=min_face))
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:

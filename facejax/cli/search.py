@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float
 
 from facejax.atomic import atomic_file
+from facejax.cli import DONE, PARTLY
 from facejax.cli.options import DEFAULT_MODEL, add_output_options, load_analyzer, make_out, photos_of, shown
 from facejax.cli.progress import Progress
 
@@ -69,8 +70,6 @@ def add_parser(commands: Any) -> None:
 
 def run_index(args: argparse.Namespace) -> int:
     """Builds an index; returns the exit status."""
-    from facejax.cli import DONE, PARTLY
-
     _check_rate(args.false_matches)  # first, as the photos take minutes
     if not args.people.is_dir():
         raise ValueError(f"{args.people} is not a folder; expected one with a subfolder of photos for each person")
@@ -83,17 +82,16 @@ def run_index(args: argparse.Namespace) -> int:
     if not labelled:
         raise ValueError(f"no photo in {args.people}; expected PEOPLE/NAME/photo.jpg")
     make_out(args.out)  # if this fails, the photos need not be read
-    args.model = [args.model]
-    analyzer = load_analyzer(args)
+    analyzer = load_analyzer([args.model], args.min_face)
     embeddings, names, without, failed = _embed(analyzer, labelled, args.quiet)
     if not embeddings:
         raise ValueError(f"no face was found in the photos of {args.people}")
     vectors = np.stack(embeddings).astype(np.float32)
     threshold, different, same = calibrate(vectors, np.array(names), args.false_matches)
-    folder = pathlib.Path(args.model[0])
+    folder = pathlib.Path(args.model)
     content = {
         "format": FORMAT,
-        "model": str(folder.absolute()) if folder.is_dir() else args.model[0],
+        "model": str(folder.absolute()) if folder.is_dir() else args.model,
         "weights": analyzer.models[0].digest(),
         "min_face": args.min_face,
         "threshold": threshold,
@@ -186,8 +184,6 @@ def calibrate(
 
 def run_find(args: argparse.Namespace) -> int:
     """Prints who is in photos; returns the exit status."""
-    from facejax.cli import DONE, PARTLY
-
     content, vectors, names = _read(args.index)
     threshold = content["threshold"] if args.threshold is None else args.threshold
     if threshold is None:
@@ -200,7 +196,7 @@ def run_find(args: argparse.Namespace) -> int:
     paths = list(photos_of(args.photo))
     if not paths:
         raise ValueError(f"no photo in {', '.join(args.photo)}")
-    analyzer = load_analyzer(argparse.Namespace(model=[content["model"]], min_face=content["min_face"]))
+    analyzer = load_analyzer([content["model"]], content["min_face"])
     if analyzer.models[0].digest() != content["weights"]:
         raise ValueError(f"{args.index} was built with other weights than {content['model']} has now: build it again")
     failed = 0

@@ -71,8 +71,8 @@ def test_the_largest_face_is_indexed_and_no_other_is_named(two_faces, tmp_path, 
     save_inference_checkpoint(tmp_path / "model", model.variables, model.cfg)
     asked = []
 
-    def load(args):
-        asked.append((args.model, args.min_face))
+    def load(*args):
+        asked.append(args)
         return two_faces
 
     monkeypatch.setattr(search, "load_analyzer", load)
