@@ -1,6 +1,5 @@
 """From a photo to its faces and their predicted attributes: the detector, the crops and any number of networks."""
 
-import itertools
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -193,13 +192,12 @@ def boxes_inside(found: Detections, height: int, width: int) -> Bool[np.ndarray,
 
 def _groups(photos: Iterable[tuple[Source, np.ndarray]]) -> Iterator[list[tuple[Source, np.ndarray]]]:
     """Groups of photos that are processed together."""
-    photos = iter(photos)
-    for first in photos:
-        group, pixels = [first], first[1].size // 3
-        while pixels < _GROUP_PIXELS and len(group) < _GROUP_PHOTOS:
-            following = list(itertools.islice(photos, 1))
-            if not following:
-                break
-            group += following
-            pixels += following[0][1].size // 3
+    group, pixels = [], 0
+    for photo in photos:
+        group.append(photo)
+        pixels += photo[1].size // 3
+        if pixels >= _GROUP_PIXELS or len(group) >= _GROUP_PHOTOS:
+            yield group
+            group, pixels = [], 0
+    if group:
         yield group

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import pathlib
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -96,8 +97,6 @@ def webcam_frames(device: int = 0) -> Iterator[Frame]:
     Raises:
         ValueError: The camera cannot be opened.
     """
-    import time
-
     capture = cv2.VideoCapture(device)
     try:
         if not capture.isOpened():
@@ -161,10 +160,8 @@ class VideoWriter:
 
 def _smoothed(face: Face, time: float, seconds: float, smoothers: dict[int, ExponentialSmoother]) -> Face:
     """The face with its predictions smoothed over its track."""
-    parts = {name: getattr(face, name) for name in ("gender", "ethnicity", "emotion")}
-    numbers = {name: getattr(face, name) for name in ("age", "valence", "arousal")}
-    parts = {name: value for name, value in parts.items() if value is not None}
-    numbers = {name: value for name, value in numbers.items() if value is not None}
+    parts = {name: part for name in ("gender", "ethnicity", "emotion") if (part := getattr(face, name)) is not None}
+    numbers = {name: told for name in ("age", "valence", "arousal") if (told := getattr(face, name)) is not None}
     flat = [*numbers.values(), *(p for part in parts.values() for p in part.probabilities.values())]
     if not flat:
         return face
