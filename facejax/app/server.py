@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 from starlette.applications import Starlette
@@ -64,7 +64,7 @@ class _Routes:
     async def photo(self, request: Request) -> Response:
         with self._turns.place():
             data = await read_body(request, self._limits.photo_bytes, self._limits.upload_seconds)
-            async with self._turn(request):
+            async with self._turns.turn(request):
                 try:
                     result: Any = await run_in_threadpool(self._analyzer.analyze, data)
                 except ValueError as error:
@@ -77,7 +77,7 @@ class _Routes:
             stack.enter_context(self._turns.place())
             seconds = self._limits.upload_seconds
             path = await stack.enter_async_context(clip_file(request, self._limits.clip_bytes, seconds))
-            await stack.enter_async_context(self._turn(request))
+            await stack.enter_async_context(self._turns.turn(request))
             frames = analyze_clip(self._analyzer, path, self._limits)
             stack.push_async_callback(run_in_threadpool, frames.close)  # closes the decoder before the file is removed
             try:
@@ -87,18 +87,6 @@ class _Routes:
                 words = "This clip cannot be read: it is damaged, or in a format that OpenCV does not support."
                 raise RequestError(415, "unreadable_clip", words) from error
             return _Lines(_lines(first, frames, stack.pop_all()), self._limits.answer_seconds)
-
-    @contextlib.asynccontextmanager
-    async def _turn(self, request: Request) -> AsyncIterator[None]:
-        """Waits for the request's turn. Requests whose client has disconnected, as for another photo, are dropped.
-
-        Raises:
-            RequestError: The client has disconnected.
-        """
-        async with self._turns.turn():
-            if await request.is_disconnected():
-                raise RequestError(400, "broken_off", "The client has disconnected.")
-            yield
 
 
 class _Lines(StreamingResponse):

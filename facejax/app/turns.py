@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from starlette.requests import Request
+
 from facejax.app.errors import RequestError
 
 
@@ -31,7 +33,13 @@ class Turns:
             self._free += 1
 
     @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Waits until no other request has the turn, and takes it."""
+    async def turn(self, request: Request) -> AsyncIterator[None]:
+        """Waits until no other request has the turn, and takes it.
+
+        Raises:
+            RequestError: The client has disconnected in the meantime, as for another photo.
+        """
         async with self._lock:
+            if await request.is_disconnected():
+                raise RequestError(400, "broken_off", "The client has disconnected.")
             yield

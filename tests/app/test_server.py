@@ -282,12 +282,12 @@ def test_a_photo_that_was_given_up_while_it_waited_is_not_looked_at(monkeypatch)
     asked = 0
 
     class Counted(Turns):
-        def turn(self):
+        def turn(self, request):
             nonlocal asked
             asked += 1
             if asked == 3:
                 all_wait.set()
-            return super().turn()
+            return super().turn(request)
 
     class Slow(FixedDetector):
         def detect(self, images):
