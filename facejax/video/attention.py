@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Bool, Float, Int
 
 SEQUENCE_NETWORKS = ("attention", "transformer")
@@ -152,8 +153,6 @@ def time_code(frames: Int[Array | np.ndarray, "clips frames"], width: int) -> Fl
 
 def _adamw_without_lr(weight_decay: float) -> Any:
     """AdamW without its learning rate, which is passed to each step."""
-    import optax
-
     return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(weight_decay))
 
 
@@ -169,7 +168,6 @@ def train_step(
     rng: Array,
 ):
     """(params, optimizer state, loss) after one step of AdamW on softmax cross-entropy."""
-    import optax
 
     def loss_fn(params):
         logits = network.apply(

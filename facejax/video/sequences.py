@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Float, Int
@@ -99,8 +100,6 @@ def fit_sequence(
 
 
 def _train(recipe: SequenceRecipe, clips: dict[str, np.ndarray], num_classes: int, seed: int) -> Any:
-    import jax
-
     count = len(clips["labels"])
     steps_per_epoch = -(-count // recipe.batch_size)
     steps = steps_per_epoch * recipe.epochs
