@@ -5,8 +5,6 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from facejax.datasets.people import hair as hairdo
-from facejax.datasets.people.assets import load_pack
 from facejax.datasets.people.background import sample_background
 from facejax.datasets.people.camera import Camera
 from facejax.datasets.people.expression import STRONGEST, VISEMES, Expression, both_sides, sample_expression
@@ -14,7 +12,7 @@ from facejax.datasets.people.identity import Identity, sample_identity
 from facejax.datasets.people.light import sample_light
 from facejax.datasets.people.outfit import sample_outfit
 from facejax.datasets.people.render import Look, Person, draw, make_person
-from facejax.datasets.people.scene import finish, put, sample_camera, sample_exposure, sample_finish
+from facejax.datasets.people.scene import finish, put, sample_camera, sample_exposure, sample_finish, sample_hair
 from facejax.tasks import EMOTION8
 
 # Expressions of the members of a group, by its emotion.
@@ -77,8 +75,7 @@ class ClipMaker:
 
 def _prepare(actor: Actor, rng: np.random.Generator) -> tuple[Person, Look]:
     person = make_person(actor.identity)
-    hair = hairdo.grow(load_pack(), person.rest, hairdo.sample_style(actor.identity, rng), rng)
-    return person, Look(hair, sample_outfit(rng, person.skin.base))
+    return person, Look(sample_hair(person, rng), sample_outfit(rng, person.skin.base))
 
 
 def envelope(num_frames: int, rng: np.random.Generator) -> Float[np.ndarray, " frames"]:

@@ -179,7 +179,7 @@ def photo(
     """
     light = sample_light(rng, soft=setting.plain)
     # About two times in three a person wears the usual hair.
-    hair = _usual_hair(person) if rng.random() < 0.65 else _hair(person, rng)
+    hair = _usual_hair(person) if rng.random() < 0.65 else sample_hair(person, rng)
     image = sample_background(rng, size, size, "studio" if setting.plain else None)
     look = Look(
         hair, sample_outfit(rng, person.skin.base), sample_glasses(rng) if rng.random() < setting.glasses else None
@@ -197,10 +197,11 @@ def photo(
 
 @functools.lru_cache(maxsize=4)
 def _usual_hair(person: Person) -> hairdo.Hair:
-    return _hair(person, person.identity.rng("hair"))
+    return sample_hair(person, person.identity.rng("hair"))
 
 
-def _hair(person: Person, rng: np.random.Generator) -> hairdo.Hair:
+def sample_hair(person: Person, rng: np.random.Generator) -> hairdo.Hair:
+    """Draws a hair style and grows it on a person's head."""
     return hairdo.grow(load_pack(), person.rest, hairdo.sample_style(person.identity, rng), rng)
 
 
