@@ -13,7 +13,7 @@ from facejax.naming import did_you_mean
 _TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
-_TEMPLATE_SIZE = 112
+_TEMPLATE_SIZE, _WARPED = 112, 224  # pixels of the template, and of a warped face as in the published code
 
 # Table 1's centre crop: the whole photo is resized to a fixed size, and its centre is cropped (LFW is 250 pixels wide).
 _CENTRE_PHOTO, _CENTRE_CROP = 250, 128
@@ -85,11 +85,8 @@ def centre_crop(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray,
 
 
 def warp_five_points(
-    image: UInt8[np.ndarray, "height width 3"],
-    landmarks: Float[np.ndarray, "5 2"],
-    *,
-    size: int = 224,
-) -> UInt8[np.ndarray, "size size 3"]:
+    image: UInt8[np.ndarray, "height width 3"], landmarks: Float[np.ndarray, "5 2"]
+) -> UInt8[np.ndarray, "224 224 3"]:
     """Warps the face onto ArcFace's template by rotation, uniform scale and translation; black outside the photo.
 
     The paper's code does this for group emotion (VGAF). The fit is the least-squares similarity transform (Umeyama 1991
@@ -98,13 +95,12 @@ def warp_five_points(
     Args:
         image: uint8 RGB photo.
         landmarks: x and y in pixels of the eyes, nose and mouth corners, in the order of `Detections`.
-        size: Side of the result in pixels.
 
     Raises:
         ValueError: All landmarks coincide.
     """
     source = np.asarray(landmarks, np.float64) @ np.array([1, 1j])
-    target = _TEMPLATE * (size / _TEMPLATE_SIZE) @ np.array([1, 1j])
+    target = _TEMPLATE * (_WARPED / _TEMPLATE_SIZE) @ np.array([1, 1j])
     centred = source - source.mean()
     spread = np.vdot(centred, centred).real
     if spread == 0:
@@ -112,7 +108,7 @@ def warp_five_points(
     turn = np.vdot(centred, target - target.mean()) / spread
     shift = target.mean() - turn * source.mean()
     matrix = np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
-    return np.asarray(cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR))
+    return np.asarray(cv2.warpAffine(image, matrix, (_WARPED, _WARPED), flags=cv2.INTER_LINEAR))
 
 
 def make_cropper(name: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:

@@ -118,7 +118,7 @@ class DensePReLU(nn.Module):
     def __call__(self, x: Float[Array, "batch inputs"]) -> Float[Array, "batch features"]:
         """Maps rows to rows."""
         kernel, bias, slope = _parameters(self, (x.shape[-1], self.features))
-        return _prelu(_dot(x, kernel) + bias.reshape(1, -1), slope)
+        return _prelu(jnp.dot(x, kernel, precision=_PRECISION) + bias.reshape(1, -1), slope)
 
 
 class PNet(nn.Module):
@@ -183,10 +183,6 @@ def _convolve_cells(images: Array, kernel: Array) -> Array:
     batch, height, width, _ = images.shape
     pairs = images.reshape(batch, height, width // 2, 6)
     return _convolve(pairs, jnp.stack(kernels, axis=3).reshape(4, 2, 6, -1), strides=(2, 1))
-
-
-def _dot(x: Array, kernel: Array) -> Array:
-    return jnp.dot(x, kernel, precision=_PRECISION)
 
 
 def _head(features: int, name: str) -> nn.Dense:
