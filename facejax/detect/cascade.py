@@ -25,7 +25,8 @@ _BATCH_SIZES = {
 _AT_A_TIME = {"cpu": {"pnet": 1, "rnet": 32, "onet": 8}, "accelerator": {"pnet": 64, "rnet": 1024, "onet": 512}}
 
 _NETWORKS = {"pnet": networks.PNet(), "rnet": networks.RNet(), "onet": networks.ONet()}
-_SIDES = {"rnet": 24, "onet": 48}
+# Sides of the crops in pixels.
+SIDES = {"rnet": 24, "onet": 48}
 
 # Maximum number of windows per canvas that may pass P-Net before all outputs are copied to the host instead; 10 to 110
 # pass on average.
@@ -103,7 +104,7 @@ class Cascade:
             if self.accelerator:
                 outputs = _sampled_crops(name, at_a_time, params, sums, table[rows])
             else:
-                outputs = _crops(name, at_a_time, params, sampling.crop_pixels(sums, table[rows], side=_SIDES[name]))
+                outputs = _crops(name, at_a_time, params, sampling.crop_pixels(sums, table[rows], side=SIDES[name]))
             outputs.copy_to_host_async()
             runs.append((stop - start, outputs))
         outputs = np.concatenate([np.asarray(part)[:length] for length, part in runs])
@@ -167,7 +168,7 @@ def _passing_windows(
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _sampled_crops(name: str, at_a_time: int, params: dict, sums: Array, table: Array) -> Float[Array, "batch columns"]:
     """`_crops` of regions (rows of `sampling.REGION` columns)."""
-    crops = jax.lax.optimization_barrier(sampling.crop_pixels(sums, table, side=_SIDES[name]))
+    crops = jax.lax.optimization_barrier(sampling.crop_pixels(sums, table, side=SIDES[name]))
     return _crops(name, at_a_time, params, crops)
 
 

@@ -163,7 +163,7 @@ class MTCNN:
         self, buffer: sampling.PhotoBuffer, photo: np.ndarray, found: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Square candidates from R-Net: index of the photo, box."""
-        photo, found, table = _crops(buffer, photo, found, 24)
+        photo, found, table = _crops(buffer, photo, found, cascade.SIDES["rnet"])
         if not len(table):
             return photo, found
         scores, offsets, _ = self._cascade.refine("rnet", buffer.sums, table)
@@ -175,7 +175,7 @@ class MTCNN:
         self, buffer: sampling.PhotoBuffer, photo: np.ndarray, found: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Faces from O-Net: index of the photo, box, score, landmarks."""
-        photo, found, table = _crops(buffer, photo, found, 48)
+        photo, found, table = _crops(buffer, photo, found, cascade.SIDES["onet"])
         if not len(table):
             return photo, found, np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32)
         scores, offsets, points = self._cascade.refine("onet", buffer.sums, table)

@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from facejax.detect import networks, weights
+from facejax.detect import cascade, networks, pyramid, weights
 from facejax.detect.mtcnn import SUPPRESSION
 from facejax.export.network import INPUT, Network
 
 Params = Mapping[str, Mapping[str, Any]]
 LICENCE = "MIT (Zhang et al. 2016; as shipped in the PyPI package mtcnn)"
 # Side of the crops; P-Net takes photos of any size.
-SIDES = {"pnet": None, "rnet": 24, "onet": 48}
+SIDES: Mapping[str, int | None] = {"pnet": None, **cascade.SIDES}
 _PNET_HEADS = ("scores", "offsets")
 OUTPUTS = {
     "pnet": ("probability", "offsets"),
@@ -32,9 +32,9 @@ CASCADE = {
     "min_face": 20,
     "factor": 0.709,
     "thresholds": [0.6, 0.7, 0.7],
-    "window": 12,
-    "stride": 2,
-    "sides": [24, 48],
+    "window": pyramid.WINDOW,
+    "stride": pyramid.STRIDE,
+    "sides": [cascade.SIDES["rnet"], cascade.SIDES["onet"]],
     "suppression": list(SUPPRESSION),
 }
 
@@ -47,23 +47,19 @@ def mtcnn_networks() -> tuple[Network, ...]:
 def _network(name: str, params: Params) -> Network:
     side = SIDES[name]
     function = {"pnet": _pnet, "rnet": _rnet, "onet": _onet}[name]
-    shape = (side, side, 3)
     return Network(
         name=name,
         function=lambda images: function(params, images),
         reference=_reference(name, params),
         prepare=lambda faces: _prepare(faces, side),
-        shape=shape,
+        shape=(side, side, 3),
         dtype=np.float32,
         outputs=OUTPUTS[name],
         metadata={
             "kind": name,
             "input": {
                 "name": INPUT,
-                "shape": [
-                    "batch",
-                    *(side or letter for side, letter in zip(shape, ("height", "width", 3), strict=True)),
-                ],
+                "shape": ["batch", side or "height", side or "width", 3],
                 "dtype": "float32",
                 "channels": "RGB",
                 "range": [0, 255],

@@ -53,6 +53,12 @@ class Network:
     metadata: dict[str, Any]
     licence: str
 
+    @property
+    def axes(self) -> list[int | str]:
+        """The input's shape with its batch axis; axes of any size are named: ``["batch", "height", "width", 3]``."""
+        height, width, channels = self.shape
+        return ["batch", height or "height", width or "width", channels]
+
 
 def face_network(model: LoadedModel, depthwise: Implementation = "conv") -> Network:
     """A trained network: uint8 RGB (n, size, size, 3) -> ``features`` (n, D), probabilities by task, ``age`` in years.

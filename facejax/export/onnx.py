@@ -26,7 +26,7 @@ def export_onnx(network: Network, path: str | os.PathLike, faces: Sequence[np.nd
         faces: Crops, uint8 RGB of any size, on which onnxruntime must agree with Flax.
 
     Raises:
-        ImportError: onnx or onnxruntime is not installed.
+        ImportError: A package is missing; the message has the command that installs it.
         ValueError: The outputs of the file differ from those of Flax; nothing is written.
         NotImplementedError: There is no conversion rule for a layer.
     """
@@ -57,9 +57,7 @@ def convert(network: Network) -> Any:
     from facejax.export.onnx_graph import Graph, constant
     from facejax.export.onnx_lowering import lower
 
-    free = iter(("height", "width"))
-    symbols = ["batch", *(next(free) if side is None else side for side in network.shape)]
-    shape = tuple(jax.export.symbolic_shape(", ".join(map(str, symbols))))
+    shape = tuple(jax.export.symbolic_shape(", ".join(map(str, network.axes))))
     traced = jax.make_jaxpr(network.function)(jax.ShapeDtypeStruct(shape, network.dtype))
     graph = Graph()
     # Channels first from the start: onnxruntime normalises NCHW images ten times as fast as NHWC.
@@ -71,7 +69,7 @@ def convert(network: Network) -> Any:
         sides = [side if isinstance(side, int) else str(side) for side in value.shape]
         outputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), sides))
     element = helper.np_dtype_to_tensor_dtype(np.dtype(network.dtype))
-    body = graph.finish(network.name, [helper.make_tensor_value_info(INPUT, element, symbols)], outputs)
+    body = graph.finish(network.name, [helper.make_tensor_value_info(INPUT, element, network.axes)], outputs)
     model = helper.make_model(
         body,
         opset_imports=[helper.make_opsetid("", OPSET)],

@@ -32,11 +32,9 @@ def export_stablehlo(network: Network, path: str | os.PathLike, faces: Sequence[
     Raises:
         ValueError: The outputs of the file differ from those of Flax; nothing is written.
     """
-    free = iter(("height", "width"))
-    symbols = ["batch", *(next(free) if side is None else side for side in network.shape)]
     # P-Net takes images of any size that is at least its window.
-    least = [f"{name} >= {CASCADE['window']}" for name in ("height", "width") if name in symbols]
-    shape = jax.export.symbolic_shape(", ".join(map(str, symbols)), constraints=least)
+    least = [f"{name} >= {CASCADE['window']}" for name in ("height", "width") if name in network.axes]
+    shape = jax.export.symbolic_shape(", ".join(map(str, network.axes)), constraints=least)
     traced = jax.export.export(jax.jit(network.function), platforms=PLATFORMS)(
         jax.ShapeDtypeStruct(shape, network.dtype)
     )
