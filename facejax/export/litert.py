@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from facejax.atomic import write_atomically
+from facejax.export import check_packages
 from facejax.export.litert_flatbuffer import METADATA_NAME, with_metadata, without_dead_channels
 from facejax.export.network import INPUT, Network, compare, require_parity
 
@@ -83,13 +84,11 @@ def convert(network: Network) -> bytes:
     Raises:
         ImportError: A package is missing; the message has the command that installs it.
     """
-    try:
-        # Compiled modules without type annotations.
-        ir: Any = importlib.import_module("litert_converter.mlir.ir")
-        passmanager: Any = importlib.import_module("litert_converter.mlir.passmanager")
-        converter: Any = importlib.import_module("litert_converter.mlir._mlir_libs.converter_api_ext")
-    except ImportError as error:
-        raise ImportError(f"exports to LiteRT need {error.name}: pip install 'facejax[litert]'") from error
+    check_packages("litert")
+    # Compiled modules without type annotations.
+    ir: Any = importlib.import_module("litert_converter.mlir.ir")
+    passmanager: Any = importlib.import_module("litert_converter.mlir.passmanager")
+    converter: Any = importlib.import_module("litert_converter.mlir._mlir_libs.converter_api_ext")
     shape = (1, *(_PNET_SIDE if side is None else side for side in network.shape))
     lowered = (
         jax.jit(network.function).trace(jax.ShapeDtypeStruct(shape, network.dtype)).lower(lowering_platforms=("cpu",))
@@ -162,10 +161,8 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _quantized(data: bytes, network: Network, kind: Kind, calibration: Sequence[np.ndarray]) -> bytes:
-    try:
-        from ai_edge_quantizer import qtyping, quantizer
-    except ImportError as error:
-        raise ImportError(f"smaller LiteRT files need {error.name}: pip install 'facejax[litert]'") from error
+    from ai_edge_quantizer import qtyping, quantizer
+
     # The quantizer reads and writes files, and shows progress bars even when told not to.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         source = pathlib.Path(folder) / "float32.tflite"

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from facejax.atomic import write_atomically
+from facejax.export import check_packages
 from facejax.export.network import INPUT, Network, compare, require_parity
 
 # Opset 21 and IR 10 run in onnxruntime (and onnxruntime-web) 1.18 and newer.
@@ -47,11 +48,8 @@ def convert(network: Network) -> Any:
     Raises:
         ImportError: A package is missing; the message has the command that installs it.
     """
-    try:
-        import onnx
-        import onnxruntime  # noqa: F401  (needed for the check; fails before the work, not after it)
-    except ImportError as error:
-        raise ImportError(f"exports to ONNX need {error.name}: pip install 'facejax[export]'") from error
+    check_packages("onnx")
+    import onnx
     from onnx import helper
 
     from facejax.export.onnx_graph import Graph, constant

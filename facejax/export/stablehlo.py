@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from facejax.atomic import write_atomically
+from facejax.export import check_packages
 from facejax.export.mtcnn import CASCADE
 from facejax.export.network import Network, compare, require_parity
 
@@ -30,8 +31,10 @@ def export_stablehlo(network: Network, path: str | os.PathLike, faces: Sequence[
         faces: Crops, uint8 RGB of any size, on which the file must agree with Flax.
 
     Raises:
+        ImportError: A package is missing; the message has the command that installs it.
         ValueError: The outputs of the file differ from those of Flax; nothing is written.
     """
+    check_packages("stablehlo")
     # P-Net takes images of any size that is at least its window.
     least = [f"{name} >= {CASCADE['window']}" for name in ("height", "width") if name in network.axes]
     shape = jax.export.symbolic_shape(", ".join(map(str, network.axes)), constraints=least)

@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import sys
 
 import jax
 import numpy as np
+import pytest
 
 from facejax.export import formats
 from facejax.export.bundle import export_bundle, unique_stems
@@ -44,6 +46,16 @@ def test_a_bundle_keeps_networks_of_one_name_apart(tmp_path):
         "features emotion7",
     ]
     assert [(tmp_path / "x" / entry["card"]).read_text() for entry in entries] == [model.card for model in models]
+
+
+@pytest.mark.parametrize(
+    ("format_", "missing"), [("onnx", "onnxruntime"), ("stablehlo", "flatbuffers"), ("litert", "ai_edge_quantizer")]
+)
+def test_a_missing_package_is_told_with_the_command_that_installs_it(tmp_path, monkeypatch, format_, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=rf"^{format_} needs {missing}: pip install 'facejax\["):
+        export_models([toy_model("age")], tmp_path / "x", format_, [noise(40, 40)])
+    assert not list(tmp_path.iterdir())
 
 
 def test_int8_is_calibrated_with_other_faces_than_it_is_checked_on(tmp_path, monkeypatch):
