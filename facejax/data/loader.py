@@ -33,44 +33,10 @@ def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
     return batch_size // process_count
 
 
-class _Records:
-    """Indices of records and their positions in the stream -> batch; a class, so that worker processes can unpickle it.
-
-    Grain copies elements into a batch only once all of them are ready, when the first have already left the cache. With
-    its per-element calls that took 0.07-0.13 ms per crop of 224 pixels, so batches are assembled here.
-    """
-
-    def __init__(self, source: FaceSource, preprocessing: Preprocessing, augment: Sequence[Transform], seed: int):
-        self._source, self._preprocessing, self._augment = source, preprocessing, tuple(augment)
-        self._generators = RngPool(seed)
-
-    def __call__(self, indices: list[int], positions: range) -> Batch:
-        return _stacked(map(self._element, indices, positions), len(indices))
-
-    def _element(self, index: int, position: int) -> Batch:
-        record = self._source[index]
-        image = record["image"]
-        if self._augment:
-            generator = self._generators.acquire_rng(position)
-            for transform in self._augment:
-                image = transform(image, generator)
-            self._generators.release_rng(generator)
-        return {**record, "image": self._preprocessing.resize(image), "mask": np.ones((), np.float32)}
-
-
-class _Rows:
-    """Indices of rows -> batch, from arrays in memory."""
-
-    def __init__(self, arrays: Batch):
-        self._arrays = arrays
-
-    def __call__(self, indices: list[int], positions: range) -> Batch:
-        del positions
-        return {name: array[indices] for name, array in self._arrays.items()}
-
-
 class _Batches(Sequence):
     """This process's contiguous part of every global batch of an endless shuffled stream, from a given step on.
+
+    `make` returns the batch of some records, given their indices and their positions in the stream.
 
     Grain's own slicing gives process p the records p, p + P, ...: the same records in a batch, in another order. With
     contiguous parts the global array does not depend on the number of processes, nor does anything that depends on a
@@ -105,7 +71,11 @@ class _Batches(Sequence):
 
 
 def _stacked(elements: Iterable[Batch], count: int) -> Batch:
-    """The batch of `count` elements of equal shapes, each copied into place before the next is computed."""
+    """The batch of `count` elements of equal shapes, each copied into place before the next is computed.
+
+    Grain copies elements into a batch only once all of them are ready, when the first have already left the cache. With
+    its per-element calls that took 0.07-0.13 ms per crop of 224 pixels, so batches are assembled here.
+    """
     batch: Batch = {}
     for place, element in enumerate(elements):
         if not batch:
@@ -155,8 +125,22 @@ def train_loader(
     if len(source) == 0:
         raise ValueError(f"{source.name} has no records")
     order_seed, augmentation_seed = _seeds(seed)
-    records = _Records(source, preprocessing, augment, augmentation_seed)
-    batches = _Batches(records, len(source), batch_size, order_seed, start_step, process_index, process_count)
+    generators = RngPool(augmentation_seed)
+
+    def load(index: int, position: int) -> Batch:
+        record = source[index]
+        image = record["image"]
+        if augment:
+            generator = generators.acquire_rng(position)
+            for transform in augment:
+                image = transform(image, generator)
+            generators.release_rng(generator)
+        return {**record, "image": preprocessing.resize(image), "mask": np.ones((), np.float32)}
+
+    def make(indices: list[int], positions: range) -> Batch:
+        return _stacked(map(load, indices, positions), len(indices))
+
+    batches = _Batches(make, len(source), batch_size, order_seed, start_step, process_index, process_count)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(4, threads))
     return grain.MapDataset.source(batches).to_iter_dataset(options)
 
@@ -180,7 +164,12 @@ def array_loader(
     records = len(next(iter(arrays.values()), ()))
     if records == 0:
         raise ValueError("the arrays have no records")
-    batches = _Batches(_Rows(arrays), records, batch_size, _seeds(seed)[0], start_step, process_index, process_count)
+
+    def make(indices: list[int], positions: range) -> Batch:
+        del positions
+        return {name: array[indices] for name, array in arrays.items()}
+
+    batches = _Batches(make, records, batch_size, _seeds(seed)[0], start_step, process_index, process_count)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     return grain.MapDataset.source(batches).to_iter_dataset(options)
 

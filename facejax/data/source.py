@@ -176,11 +176,5 @@ class FaceSource:
                 self.note_corrupt(place, error)
         raise ValueError(f"{self.name}: none of its {len(self)} records can be read")
 
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_lock": None}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
-
     def __repr__(self) -> str:
         return f"FaceSource({self.name}, {len(self)} records, on_corrupt={self.on_corrupt!r})"

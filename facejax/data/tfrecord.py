@@ -72,10 +72,9 @@ def write_shard(path: pathlib.Path, records: Sequence[bytes], labels: Mapping[st
     """
     frames = [frame(record) for record in records]
     lengths = np.array([len(record) for record in records], np.int64)
-    ends = np.cumsum(lengths + HEADER_BYTES + FOOTER_BYTES)
-    offsets = ends - (lengths + HEADER_BYTES + FOOTER_BYTES)
+    sizes = lengths + HEADER_BYTES + FOOTER_BYTES
     write_atomically(path, b"".join(frames))
-    write_index(path, offsets, lengths, labels or {})
+    write_index(path, np.cumsum(sizes) - sizes, lengths, labels or {})
 
 
 def index_path(shard: pathlib.Path) -> pathlib.Path:
@@ -101,8 +100,8 @@ def read_index(shard: pathlib.Path) -> tuple[np.ndarray, np.ndarray, dict[str, n
     """
     path = index_path(shard)
     if not path.exists():
-        spans = list(_scan(shard))
-        return np.array([s[0] for s in spans], np.int64), np.array([s[1] for s in spans], np.int64), {}
+        offsets, lengths = np.array(list(_scan(shard)), np.int64).reshape(-1, 2).T
+        return offsets, lengths, {}
     data = path.read_bytes()
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as stored:
@@ -142,7 +141,7 @@ def _checked_length(shard: str | os.PathLike, offset: int, header: bytes) -> int
 class TFRecordSource:
     """Random access to the records of several shards: ``len(source)``, ``source[i] -> bytes``.
 
-    Safe to share among threads (`os.pread` has no file position), to pickle and to fork.
+    Safe to share among threads (`os.pread` has no file position) and to fork.
 
     Attributes:
         labels: Label columns that the indices of all shards have in common, over all records.
@@ -220,9 +219,3 @@ class TFRecordSource:
     def __del__(self):
         if hasattr(self, "_descriptors") and not sys.is_finalizing():  # at exit, the system closes them
             self.close()
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_descriptors": {}, "_lock": None}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
