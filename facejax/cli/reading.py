@@ -23,13 +23,13 @@ def analyze_files(
     analyzer: "FaceAnalyzer", paths: Iterable[pathlib.Path]
 ) -> Iterator[tuple[pathlib.Path, PhotoResult | str, np.ndarray | None]]:
     """Yields each path with its result and image, or with the reason why it cannot be read."""
-    group: list[tuple[pathlib.Path, np.ndarray | str]] = []
+    group, pixels = [], 0
     for path, image in _decoded(paths):
         group.append((path, image))
-        pixels = sum(image.size // 3 for _, image in group if isinstance(image, np.ndarray))
+        pixels += 0 if isinstance(image, str) else image.size // 3
         if len(group) >= _GROUP or pixels >= _GROUP_PIXELS:
             yield from _analyzed(analyzer, group)
-            group = []
+            group, pixels = [], 0
     yield from _analyzed(analyzer, group)
 
 

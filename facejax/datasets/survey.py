@@ -109,8 +109,8 @@ def _hash(record_id: str) -> int:
 
 
 def _repeated(hashes: np.ndarray) -> frozenset[int]:
-    ordered = np.sort(hashes)
-    return frozenset(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    values, counts = np.unique(hashes, return_counts=True)
+    return frozenset(values[counts > 1].tolist())
 
 
 def read_records(
