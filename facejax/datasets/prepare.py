@@ -32,7 +32,7 @@ from facejax.datasets.chunks import Detector, find_and_cut, load_and_cut, load_p
 from facejax.datasets.crops import CropSettings, Outcome, load_photo
 from facejax.datasets.plan import code_versions, make_plan
 from facejax.datasets.registry import Dataset, get_dataset
-from facejax.datasets.summary import LISTS, Progress, describe_summary, summarise
+from facejax.datasets.summary import LISTS, Progress, describe_summary, explain_no_crop, summarise
 from facejax.datasets.survey import Survey, by_chunk, read_records, survey
 
 PHOTOS_PER_TASK = 16  # consecutive photos go to one worker, which builds a rendered person once for all of them
@@ -286,14 +286,15 @@ def finish(preparation: Preparation) -> None:
     """Assembles the missing shards, writes metadata, contact sheets and summary, and publishes the dataset.
 
     Raises:
-        ValueError: No face was found in any photo.
+        ValueError: No photo gave a crop; the partial folder is removed.
     """
     store, reader, settings = preparation.store, preparation.reader, preparation.settings
     splits = store.assemble()
+    summary = summarise(store, reader, preparation.survey.skipped, preparation.plan)
     if not sum(sum(lengths) for lengths, _ in splits.values()):
-        raise ValueError(
-            f"no face was found in any photo of {reader.name}; see --crop, and {store.staging.parent}/chunks"
-        )
+        reason = explain_no_crop(summary, store.notes())
+        shutil.rmtree(store.partial)  # otherwise the same command would find every photo done, and fail again
+        raise ValueError(reason)
     folder = store.staging
     fields = {**preparation.survey.fields, **STORED_FIELDS}
     write_metadata(
@@ -301,12 +302,11 @@ def finish(preparation: Preparation) -> None:
     )
     for split, shards in read_splits(folder).items():
         write_contact_sheets(TFRecordSource([shard for shard, _ in shards]), folder / "sheets", split)
-    skipped = preparation.survey.skipped
-    summary = summarise(store, reader, skipped, preparation.plan)
     for kind in LISTS:
         lines = [f"{row[0]}\t{row[1]}\n" for _, note in store.notes() for row in note["lists"][kind]]
         write_atomically(folder / f"{kind}.txt", "".join(sorted(lines)).encode())
-    lines = [f"{place}\t{reason}\n" for reason, places in sorted(skipped.items()) for place in places]
+    skipped = sorted(preparation.survey.skipped.items())
+    lines = [f"{place}\t{reason}\n" for reason, places in skipped for place in places]
     write_atomically(folder / "skipped.txt", "".join(lines).encode())
     write_atomically(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     store.publish()

@@ -2,11 +2,11 @@
 
 import collections
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from facejax.data.metadata import VERSION, class_names
-from facejax.data.shards import ChunkedShards
+from facejax.data.shards import Chunk, ChunkedShards
 from facejax.datasets.crops import Outcome
 from facejax.datasets.registry import Dataset
 
@@ -81,6 +81,27 @@ def describe_summary(summary: Mapping[str, Any]) -> list[str]:
             )
     lines += [f"{name}: {n} in skipped.txt: {reason}" for reason, n in summary["skipped_by_reader"].items()]
     return lines
+
+
+def explain_no_crop(summary: Mapping[str, Any], notes: Iterable[tuple[Chunk, Mapping[str, Any]]]) -> str:
+    """Why a whole dataset gave no crop: how many photos for each reason, and the first of them with that reason.
+
+    Args:
+        summary: From `summarise`.
+        notes: Notes of all chunks (`ChunkedShards.notes`).
+    """
+    first: dict[str, Sequence[str]] = {}
+    for _, note in notes:
+        for kind, rows in note["lists"].items():
+            if rows:
+                first.setdefault(kind, rows[0])
+    totals = summary["splits"].values()
+    told = ", ".join(
+        f"{sum(total[kind] for total in totals)} {kind.replace('_', ' ')} ({': '.join(row)})"
+        for kind, row in sorted(first.items())
+    )
+    photos = sum(total["photos"] for total in totals)
+    return f"{summary['name']}: none of {photos} photos gave a crop: {told}; see --raw and --crop"
 
 
 class Progress:

@@ -529,9 +529,24 @@ def test_clear_errors(raw, tmp_path):
     raw.mkdir()
     with pytest.raises(ValueError, match="found no photo of toy_faces"):
         run(raw, tmp_path)
-    cv2.imwrite(str(raw / "000.png"), np.zeros((40, 60, 3), np.uint8))
-    with pytest.raises(ValueError, match="no face was found in any photo"):
+
+
+def test_a_dataset_without_any_crop_says_why_and_starts_again(raw, tmp_path):
+    photos = {path: path.read_bytes() for path in raw.iterdir()}
+    for place, path in enumerate(sorted(photos)):
+        if place:  # links to a disk that is not mounted
+            path.unlink()
+            path.symlink_to(raw / "gone")
+    cv2.imwrite(str(min(photos)), np.zeros((40, 60, 3), np.uint8))
+    told = r"none of 40 photos gave a crop: 39 missing \(001.png: no such file\), 1 no face \(000.png: no face was det"
+    with pytest.raises(ValueError, match=told):
         run(raw, tmp_path)
+    for path, content in photos.items():
+        path.unlink()
+        path.write_bytes(content)
+    folder = run(raw, tmp_path)  # the photos are the ones that the first attempt knew, but they can be read now
+    assert not (folder / "missing.txt").read_text()
+    assert len(FaceSource(tmp_path, "toy_faces", "train")) == SPLITS["train"] - 4
 
 
 @pytest.mark.parametrize(
