@@ -73,7 +73,7 @@ def write_chunk(store: ChunkedShards, chunk: Chunk, outcomes: list[Outcome], fie
         kind: [[o.record_id, o.reason] for o in outcomes if o.kind == kind]
         for kind in ("no_face", "missing", "corrupt")
     }
-    lists["several_faces"] = [[o.record_id, f"{o.num_faces} faces"] for o in outcomes if o.num_faces > 1]
+    lists["several_faces"] = [[o.record_id, f"{o.num_faces} faces"] for o in faces if o.num_faces > 1]
     note = {"photos": len(outcomes), "faces": len(faces), "classes": classes, "lists": lists}
     store.write_chunk(chunk, [face.example for face in faces], columns, note)
 

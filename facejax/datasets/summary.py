@@ -60,9 +60,10 @@ def describe_summary(summary: Mapping[str, Any]) -> list[str]:
     for split, total in summary["splits"].items():
         lines.append(
             f"{summary['name']} {split}: of {total['photos']} photos {total['faces']} gave a crop, {total['no_face']} "
-            f"had no face, {total['missing']} are missing, {total['corrupt']} corrupt; {total['several_faces']} crops "
-            "are from photos with several faces"
+            f"had no face, {total['missing']} are missing, {total['corrupt']} corrupt"
         )
+        if summary["plan"]["detector"]:
+            lines[-1] += f"; {total['several_faces']} crops are from photos with several faces"
         for key in (key for key in total["classes"] if class_names(key)):
             lines.append(f"  {key}: " + ", ".join(f"{name} {count}" for name, count in total["classes"][key].items()))
     name = summary["name"]

@@ -1,5 +1,6 @@
 """Preparation: what is stored, what is counted, and the same bytes however often it is killed."""
 
+import dataclasses
 import errno
 import hashlib
 import importlib.util
@@ -547,6 +548,27 @@ def test_a_dataset_without_any_crop_says_why_and_starts_again(raw, tmp_path):
     folder = run(raw, tmp_path)  # the photos are the ones that the first attempt knew, but they can be read now
     assert not (folder / "missing.txt").read_text()
     assert len(FaceSource(tmp_path, "toy_faces", "train")) == SPLITS["train"] - 4
+
+
+def test_counts_several_faces_only_where_they_were_detected_and_cropped(raw, tmp_path, monkeypatch):
+    def of_validation(**settings) -> str:
+        folder = run(raw, tmp_path / "-".join(settings.values() or ("far",)), **settings)
+        lines = describe_summary(json.loads((folder / "summary.json").read_text()))
+        return next(line for line in lines if line.startswith("toy_faces validation"))
+
+    assert of_validation(crop="mtcnn").endswith("; 4 crops are from photos with several faces")
+    assert of_validation(crop="annotation").endswith("0 corrupt")
+
+    def far_boxes(self, raw, records=ToyFaces.records):
+        """Photos 0 and 5, with one face and two, have the dataset's own box elsewhere: no face is kept."""
+        for record in records(self, raw):
+            yield dataclasses.replace(record, bbox=(55.0, 0.0, 60.0, 2.0)) if record.id < "010" else record
+
+    monkeypatch.setattr(ToyFaces, "records", far_boxes)
+    told = of_validation()
+    assert "of 8 photos 6 gave a crop, 2 had no face" in told
+    assert told.endswith("; 3 crops are from photos with several faces")
+    assert len((tmp_path / "far" / "toy_faces" / "1.0.0" / "several_faces.txt").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def of_splits(**photos):
         name: {"photos": there + 2, "faces": there, **lists, "missing": 2, "classes": {}}
         for name, there in photos.items()
     }
-    return {"name": "toy", "splits": splits, "skipped_by_reader": {}}
+    return {"name": "toy", "splits": splits, "skipped_by_reader": {}, "plan": {"detector": None}}
 
 
 @pytest.mark.parametrize(
