@@ -28,9 +28,14 @@ def check_config(config: Any, workdir: pathlib.Path) -> None:
     A field that is newer than the run takes its default, which is how runs behaved before it existed.
 
     Raises:
-        ConfigError: The workdir has a run of another config; the message names the fields that differ.
+        ConfigError: The workdir has a run of another config; the message names the fields that differ. Or it has
+            checkpoints of an unknown config.
     """
     workdir.mkdir(parents=True, exist_ok=True)
+    if any((workdir / "checkpoints").glob("*")) and not (workdir / "config.json").exists():
+        raise ConfigError(
+            f"{workdir} contains checkpoints without their config.json: restore it, or choose another --workdir"
+        )
     differ = _keep(workdir / "config.json", _plain(config), _plain(type(config)()))
     if differ:
         raise ConfigError(f"{workdir} contains a run of another config (differs in {differ}); choose another --workdir")

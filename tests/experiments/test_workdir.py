@@ -46,6 +46,10 @@ def test_workdir_of_another_config_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config.json is damaged"):
         workdir.check_config(Config(), tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"checkpoints without their config.json: restore it"):
+        workdir.check_config(Config(), tmp_path)
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_only_fields_that_change_no_result_may_differ_in_a_run_that_has_begun(tmp_path):
