@@ -301,6 +301,9 @@ def train_network(config: Config, data_dir: pathlib.Path, data: str, workdir: pa
         sys.exit(f"error: {error}")
     if jax.process_index() > 0:
         return
+    for written in ("best", "last", "scores_best.npz", "scores_last.npz"):
+        if not (workdir / written).exists():
+            sys.exit(f"error: {workdir / written} was deleted; restore it, or run again with another --workdir")
     report = write_report(
         workdir,
         config,

@@ -226,6 +226,7 @@ def test_each_model_has_the_card_of_its_epoch(tmp_path, monkeypatch):
     report = {"data": "toy"}
     for number, epoch in enumerate(("best", "last")):
         (tmp_path / epoch).mkdir()
+        (tmp_path / f"scores_{epoch}.npz").touch()
         report[epoch] = {"epoch": number, "dataset": "toy", "split": "validation", "tasks": {}}
     (tmp_path / "report.md").touch()
     setup = argparse.Namespace(cfg=cfg, tasks=(), eval_source=None)
@@ -236,6 +237,13 @@ def test_each_model_has_the_card_of_its_epoch(tmp_path, monkeypatch):
     run.train_network(Config(), tmp_path, "toy", tmp_path, 0)
     for number, epoch in enumerate(("best", "last")):
         assert f"Epoch {number} ({epoch})" in (tmp_path / epoch / "MODEL_CARD.md").read_text()
+    for path in (tmp_path / "best" / "MODEL_CARD.md", tmp_path / "scores_last.npz"):
+        path.unlink()
+    (tmp_path / "best").rmdir()
+    for gone in ("best", "scores_last.npz"):  # a finished run that was tidied up is run again
+        with pytest.raises(SystemExit, match=rf"{gone} was deleted; restore it, or run again with another --workdir"):
+            run.train_network(Config(), tmp_path, "toy", tmp_path, 0)
+        (tmp_path / "best").mkdir(exist_ok=True)
 
 
 def test_a_run_says_what_it_does_in_plain_lines_on_its_standard_output(tmp_path):
