@@ -158,9 +158,11 @@ def _from_report(report: Mapping[str, Any], epoch: str) -> Iterator[Measured]:
             figure = _percent if found["higher_is_better"] else _figure
             for group in found["groups"]:
                 name = f"{found['metric']}, {found['attribute']} {group['name']}"
-                persons = f"{group['n']} photos of {group['clusters']} people"
+                photos = f"{group['n']} photos"
+                if group["clusters"] is not None:  # the dataset identifies people
+                    photos += f" of {group['clusters']} people"
                 note = "" if group.get("counted", True) else " (not compared)"  # older reports lack the key
-                yield Measured(name, data, persons, figure(group["value"], group["interval95"]) + note)
+                yield Measured(name, data, photos, figure(group["value"], group["interval95"]) + note)
             if found["worst"]:
                 value = f"{figure(found['gap'], found['gap_interval95'])}, worst group: {found['worst']}"
                 known = str(sum(group["n"] for group in found["groups"] if group.get("counted", True)))

@@ -24,7 +24,7 @@ class GroupResult:
     Attributes:
         name: Name of the group.
         n: Number of records.
-        clusters: Number of different people among them; n if people are not identified.
+        clusters: Number of different people among them; None if people are not identified.
         value: The metric; nan without records.
         interval95: Bootstrap percentile interval; nan if there is only one person (or record).
         counted: Whether it is large enough for gap and worst group.
@@ -32,7 +32,7 @@ class GroupResult:
 
     name: str
     n: int
-    clusters: int
+    clusters: int | None
     value: float
     interval95: tuple[float, float]
     counted: bool
@@ -76,7 +76,8 @@ class FairnessResult:
         for group in self.groups:
             value = format_interval(group.value, group.interval95, scale=scale)
             note = "" if group.counted else " (not compared)"
-            lines.append(f"| {group.name} | {group.n} | {group.clusters} | {value}{note} |")
+            people = "-" if group.clusters is None else group.clusters
+            lines.append(f"| {group.name} | {group.n} | {people} | {value}{note} |")
         if not all(group.counted for group in self.groups):
             least = f"{MIN_RECORDS} records or {MIN_PERSONS} people"
             lines += ["", f"Not compared: groups with fewer than {least}, which are too few for a conclusion."]
@@ -127,8 +128,9 @@ def by_group(
             continue
         persons = None if clusters is None else clusters[records]
         draws[label] = resample(metric, records, persons, samples=samples, seed=seed + index)
-        count = len(records) if persons is None else len(np.unique(persons))
-        value, enough = float(metric(records)), len(records) >= MIN_RECORDS and count >= MIN_PERSONS
+        count = None if persons is None else len(np.unique(persons))
+        enough = len(records) >= MIN_RECORDS and (count is None or count >= MIN_PERSONS)
+        value = float(metric(records))
         results.append(GroupResult(label, len(records), count, value, interval95(draws[label]), enough))
     compared = sorted((result for result in results if result.counted), key=lambda result: result.value)
     best = worst = ""

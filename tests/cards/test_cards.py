@@ -175,7 +175,10 @@ def test_errors_by_group_are_in_years():
             "metric": "age, mean absolute error in years",
             "attribute": "gender",
             "higher_is_better": False,
-            "groups": [{"name": "female", "value": 5.0, **group}, {"name": "male", "value": 4.5, **group}],
+            "groups": [
+                {"name": "female", "value": 5.0, **group},
+                {"name": "male", "value": 4.5, **group, "clusters": None},
+            ],
             "worst": "female",
             "gap": 0.5,
             "gap_interval95": [0.1, 0.9],
@@ -183,6 +186,7 @@ def test_errors_by_group_are_in_years():
     ]
     card = model_card(toy_model("age").cfg, report)
     assert "gender female | facial_expressions, validation | 9 photos of 9 people | 5.00 [4.00, 6.00] |" in card
+    assert "gender male | facial_expressions, validation | 9 photos | 4.50 [4.00, 6.00] |" in card
     assert "gap by gender | facial_expressions, validation | 18 | 0.50 [0.10, 0.90], worst group: female |" in card
 
 

@@ -69,7 +69,7 @@ def test_groups_gap_and_worst():
     half = 1.96 * (p * (1 - p) / 200 + q * (1 - q) / 300) ** 0.5
     assert result.gap_interval95 == pytest.approx((p - q - half, p - q + half), abs=0.02)
     text = "\n".join(result.markdown())
-    assert "| c | 10 | 10 |" in text
+    assert "| c | 10 | - |" in text
     assert "not compared" in text
     error = by_group(
         "error", lambda i: float(1 - hits[i].mean()), "gender", group, ("a", "b", "c"), higher_is_better=False
@@ -92,6 +92,9 @@ def test_a_group_of_few_persons_is_not_compared():
     assert "Not compared: groups with fewer than 30 records or 10 people, which are too few for a conclusion." in text
     assert re.search(r"Gap 40\.00 points: twenty is served best, ten worst\. Unknown group: 0\.", text)
     assert "nan" not in text
+    unidentified = by_group("m", mean, "x", group, ("one", "nine", "ten", "twenty"), samples=50)
+    assert [(g.clusters, g.counted) for g in unidentified.groups] == [(None, True)] * 4
+    assert unidentified.markdown()[2].startswith("| one | 40 | - | 10.00 ")
     alike = by_group(
         "m", lambda records: 0.5, "x", group, ("one", "nine", "ten", "twenty"), clusters=persons, samples=9
     )
