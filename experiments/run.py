@@ -88,8 +88,10 @@ def resolve(name: str, overrides: list[tuple[str, str]]) -> Any:
         overrides = [one for one in overrides if one not in of_profile]
     for path, text in overrides:
         config = config_lib.override(config, path, text)
-    if isinstance(config, Config) and config.model.tasks[:1] != load_config(name).model.tasks[:1]:
-        config = dataclasses.replace(config, paper=PaperResult())  # the paper's numbers are for another task
+    if isinstance(config, Config):
+        of_row, model = load_config(name).model, config.model
+        if (model.backbone, model.tasks[:1]) != (of_row.backbone, of_row.tasks[:1]):
+            config = dataclasses.replace(config, paper=PaperResult())  # of another network, or for another task
     if isinstance(config, AttributesConfig) and config.fit != load_config(name).fit:
         paper = dataclasses.replace(config.paper, logistic=0.0, random_forest=0.0, svc_rbf=0.0, linear_svc=0.0)
         config = dataclasses.replace(config, paper=paper)

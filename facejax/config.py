@@ -203,7 +203,7 @@ class CheckpointConfig:
 class PaperResult:
     """The row of the paper that a config reproduces; numbers are 0 where the paper has none.
 
-    An override that puts another task first clears it.
+    An override of the backbone, or one that puts another task first, clears it.
 
     Attributes:
         table: Table or section.

@@ -214,11 +214,12 @@ def test_a_coordinator_needs_a_port():
         run.main(["--config", "emotion_b2", "--coordinator", "localhost", "--num_processes", "2", "--process_id", "0"])
 
 
-def test_the_paper_s_row_is_of_the_task_that_the_config_puts_first():
+def test_the_paper_s_row_is_of_its_network_and_of_the_task_that_the_config_puts_first():
     assert run.resolve("emotion_b0", []).paper.accuracy == 61.32
     assert run.resolve("emotion_b0", [("model.tasks", "emotion8,valence_arousal")]).paper.accuracy == 61.32
     for tasks in ("emotion7", "valence_arousal,emotion8"):
         assert run.resolve("emotion_b0", [("model.tasks", tasks)]).paper == PaperResult()
+    assert run.resolve("emotion_b0", [("model.backbone", "mobilenet_v1")]).paper == PaperResult()
 
 
 def test_each_model_has_the_card_of_its_epoch(tmp_path, monkeypatch):
