@@ -33,7 +33,8 @@ def encoded(picture: np.ndarray, file_format: str, **options) -> bytes:
 def test_colours_and_places_survive(photo, tmp_path, file_format, tolerance):
     path = tmp_path / f"photo.{file_format.lower()}"
     path.write_bytes(encoded(photo, file_format))
-    for source in (path, str(path), path.read_bytes()):
+    (tmp_path / "link").symlink_to(path)
+    for source in (path, str(path), tmp_path / "link", path.read_bytes()):
         got = read_image(source)
         assert (got.shape, got.dtype) == (photo.shape, np.uint8)
         middles = np.abs(got[12::24, 16::32].astype(int) - photo[12::24, 16::32]).max()
