@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from facejax.inference import FaceAnalyzer, FaceTracker, video
+from facejax.inference.results import Classification, Face
 from facejax.inference.tracking import _Track
 from facejax.inference.video import VideoWriter, analyze_frames
 from facejax.video.frames import array_frames, read_frames
@@ -60,6 +61,51 @@ def test_a_far_face_and_one_of_another_size_are_new():
         FaceTracker(-1)
 
 
+@pytest.mark.parametrize(("waited", "reach"), [(0.04, 0.64), (0.5, 1.1), (5.0, 1.5)])
+def test_the_longer_a_face_was_away_the_farther_off_it_may_come_back(waited, reach):
+    """Up to 0.6 box sizes and one more per second, 1.5 at most; all of these boxes overlap too little to count."""
+    size = np.sqrt(40 * 48)
+    for part, number in ((0.98, 1), (1.02, 2)):
+        tracker = FaceTracker(max_gap=10)
+        tracker.update(0.0, np.array([box(100, 100)]))
+        assert tracker.update(waited, np.array([box(100 + part * reach * size, 100)])) == [number]
+
+
+def around(size: float) -> list[float]:
+    """A box with the centre of ``box(100, 100)``."""
+    return box(120 - size / 2, 124 - 0.6 * size, size)
+
+
+@pytest.mark.parametrize(("growth", "number"), [(1.8, 1), (1 / 1.8, 1), (2.3, 2), (1 / 2.3, 2)])
+def test_a_face_that_grows_too_fast_is_another_one(growth, number):
+    """Of boxes within each other the IoU is the ratio of their areas: 0.31 and 0.19."""
+    assert follow(FaceTracker(), [[box(100, 100)], [around(40 * growth)]])[-1] == [number]
+
+
+def test_overlap_counts_more_than_nearness():
+    tracker = FaceTracker()
+    tracker.update(0.0, np.array([box(100, 100)]))
+    assert tracker.update(0.5, np.array([box(127.5, 100), around(72)])) == [2, 1]
+
+
+def test_a_gap_may_be_as_long_as_the_longest():
+    for waited, number in ((0.5, 1), (0.51, 2)):
+        tracker = FaceTracker(max_gap=0.5)
+        for time_, boxes in ((0.0, [box(10, 50)]), (0.25, []), (waited, [box(10, 50)])):
+            numbers = tracker.update(time_, np.array(boxes).reshape(-1, 4))
+        assert numbers == [number]
+
+
+def test_a_velocity_is_a_moving_average():
+    tracker = FaceTracker()
+    follow(tracker, [[box(10 * step, 50)] for step in range(3)], fps=10)
+    np.testing.assert_allclose(tracker._tracks[0].velocity, [0.6 * 40 + 0.4 * 100, 0, 64, 0], atol=1e-9)
+
+
+def test_frames_of_one_time_are_followed():
+    assert follow(FaceTracker(), [[box(10, 50)]] * 3, fps=np.inf) == [[1]] * 3
+
+
 def test_a_track_moves_on_for_a_third_of_a_second():
     track = _Track(1, np.array([10.0, 20, 50, 70]), np.array([30.0, -60, 30, -60]), seen=2.0)
     np.testing.assert_allclose(track.expected(2.1), [13, 14, 53, 64])
@@ -92,17 +138,30 @@ def analyzer() -> FaceAnalyzer:
     )
 
 
-def test_smoothing_is_an_average_over_the_track(analyzer):
-    images = [noise(90, 120, seed=seed) for seed in range(10)]
+def test_smoothing_is_an_average_over_the_track():
+    rng = np.random.default_rng(0)
+
+    def face(place):
+        classes = (Classification(dict(zip("abc", rng.dirichlet(np.ones(3)).tolist(), strict=True))) for _ in range(3))
+        age, valence, arousal = rng.uniform(0, 1, 3).tolist()
+        return Face(np.array(place, np.float32), np.zeros((5, 2)), 1.0, age, *classes, valence, arousal)
+
+    here, there = box(10, 10), box(160, 20)
+    found = [[face(place) for place in places] for places in ([here, there], [there], [there, here], [here])]
+    analyzer = mock.Mock(faces=lambda images: [found[image[0, 0, 0]] for image in images])
+    images = [np.full((9, 9, 3), number, np.uint8) for number in range(4)]
     raw = list(analyze_frames(analyzer, array_frames(images), smoothing=0))
+    assert [[face.track for face in frame.faces] for frame in raw] == [[1, 2], [2], [2, 1], [1]]
     smooth = list(analyze_frames(analyzer, array_frames(images), smoothing=1e6))
-    assert [face.track for face in raw[-1].faces] == [1, 2]
-    expected = np.mean([frame.faces[0].emotion.probabilities["anger"] for frame in raw])
-    assert smooth[-1].faces[0].emotion.probabilities["anger"] == pytest.approx(expected, abs=1e-4)
-    assert smooth[0].faces[0].age == pytest.approx(raw[0].faces[0].age)
+    got, of_track = smooth[-1].faces[0], (found[0][0], found[2][1], found[3][0])
     for name in ("age", "valence", "arousal"):
-        mean = np.mean([getattr(frame.faces[0], name) for frame in raw])
-        assert getattr(smooth[-1].faces[0], name) == pytest.approx(mean, abs=1e-3)
+        assert getattr(got, name) == pytest.approx(np.mean([getattr(face, name) for face in of_track]), abs=1e-5)
+    for name in ("gender", "ethnicity", "emotion"):
+        for label in "abc":
+            mean = np.mean([getattr(face, name).probabilities[label] for face in of_track])
+            assert getattr(got, name).probabilities[label] == pytest.approx(mean, abs=1e-5)
+    for name in ("age", "emotion"):
+        assert getattr(smooth[0].faces[1], name) == getattr(found[0][1], name)
 
 
 class Blinking(FixedDetector):
@@ -118,12 +177,14 @@ def test_a_video_is_followed_as_it_is_asked_for(tmp_path):
             writer.write(noise(64, 64, seed) // (10 if seed in (2, 3) else 1))
     analyzer = FaceAnalyzer([toy_model("gender")], Blinking([box(10, 10)]))
 
-    def told(**options):
-        frames = list(analyzer.video(tmp_path / "in.mp4", **options))
+    def told(frames=None, **options):
+        frames = list(frames or analyzer.video(tmp_path / "in.mp4", **options))
         last = frames[-1].faces[0]
         return [face.track for frame in frames for face in frame.faces], last.gender.probabilities["male"]
 
     kept, smooth = told()
+    assert told(smoothing=0.5, max_gap=1.0) == (kept, smooth)
+    assert told(analyze_frames(analyzer, read_frames(tmp_path / "in.mp4"))) == (kept, smooth)
     lost, alone = told(max_gap=0.1, smoothing=0)
     assert (kept, lost) == ([1, 1, 1], [1, 1, 2])
     assert smooth != pytest.approx(alone, abs=1e-6)
@@ -188,13 +249,15 @@ def test_a_file_is_read_annotated_and_written(analyzer, tmp_path):
 
 
 def test_frames_of_odd_sizes_keep_their_colours(tmp_path):
-    frame = np.full((97, 129, 3), (220, 30, 40), np.uint8)
+    colour = np.array((220, 30, 40), np.uint8)
     with VideoWriter(tmp_path / "odd.mp4", 10) as writer:
-        for _ in range(3):
-            writer.write(frame)
-    for read in read_frames(tmp_path / "odd.mp4"):
+        for shape in ((97, 129), (128, 96), (40, 50)):  # the others are resized to the first
+            writer.write(np.broadcast_to(colour, (*shape, 3)))
+    frames = list(read_frames(tmp_path / "odd.mp4"))
+    assert len(frames) == 3
+    for read in frames:
         assert read.image.shape == (96, 128, 3)
-        assert np.abs(read.image.astype(int) - frame[0, 0]).max() < 12
+        assert np.abs(read.image.astype(int) - colour).max() < 12
 
 
 def test_a_camera_tells_seconds_from_its_start_and_is_given_back(monkeypatch):
@@ -212,7 +275,9 @@ def test_a_camera_tells_seconds_from_its_start_and_is_given_back(monkeypatch):
         next(video.webcam_frames())
 
 
-@pytest.mark.parametrize(("fps", "written"), [(29.97003, 29.97), (66.1234, 66.12), (119.88, 119.88), (1000, 600)])
+@pytest.mark.parametrize(
+    ("fps", "written"), [(0, 0.01), (29.97003, 29.97), (66.1234, 66.12), (119.88, 119.88), (1000, 600)]
+)
 def test_rates_that_mpeg_4_cannot_say_are_rounded(fps, written, tmp_path):
     with VideoWriter(tmp_path / "out.mp4", fps) as writer:
         for seed in range(3):
