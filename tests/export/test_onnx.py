@@ -135,7 +135,9 @@ OPERATIONS = {
     "one over a root": lambda x: lax.rsqrt(1 + jnp.square(x)),
     "largest of the pixels": lambda x: jnp.max(x, axis=(1, 2)),
     "sum over rows of a convolution": lambda x: jnp.sum(convolve(x), axis=1),
-    "every second row and column": lambda x: lax.slice_in_dim(convolve(x)[:, ::2], 1, 6, stride=2, axis=2),
+    "every second row, column and channel": lambda x: lax.slice_in_dim(
+        lax.slice_in_dim(convolve(x)[:, ::2], 1, 6, stride=2, axis=2), 0, 4, stride=2, axis=3
+    ),
     "parts in another order": lambda x: jnp.concatenate(jnp.split(convolve(x), [1, 3], axis=3)[::-1], axis=3),
     "rows for columns": lambda x: jnp.transpose(convolve(x), (0, 2, 1, 3)),
     "average over the border": lambda x: nn.avg_pool(x, (3, 3), (2, 2), "SAME"),
@@ -152,7 +154,7 @@ OPERATIONS = {
     "mean over channels": lambda x: x - jnp.mean(x, axis=3, keepdims=True),
     "concatenate and cut": lambda x: jnp.concatenate([x[:, 1:5, :3], 2 * x[:, 2:6, 3:6]], axis=3),
     "flip channels": lambda x: x[..., ::-1],
-    "pool": lambda x: nn.max_pool(x, (3, 3), (2, 2), "SAME"),
+    "pool": lambda x: nn.max_pool(x, (3, 2), (1, 2), "SAME"),
     "average": lambda x: nn.avg_pool(x, (2, 2), (2, 2)),
     "pad": lambda x: jnp.pad(x, ((0, 0), (1, 2), (0, 3), (0, 0)), constant_values=0.5),
     "flatten": lambda x: x.reshape(x.shape[0], -1) @ jnp.ones((8 * 6 * 3, 2)),
@@ -160,16 +162,30 @@ OPERATIONS = {
     "scale and shift of a convolution": lambda x: (convolve(x) - jnp.arange(4.0)) * 0.5 / jnp.arange(1.0, 5) + 2,
     "a constant minus a convolution": lambda x: 1 - convolve(x),
     "one over a convolution": lambda x: 1 / (50 + convolve(x)),
-    "scale in a convolution's result by a row": lambda x: convolve(x) * jnp.arange(6.0).reshape(1, 1, 6, 1),
-    "grouped and dilated": lambda x: convolve(jnp.concatenate([x, x], 3), groups=2, dilation=2),
+    "scale in a convolution's result by a row": lambda x: convolve(x, channels=6) * jnp.arange(6.0).reshape(1, 1, 6, 1),
+    "grouped, strided and dilated": lambda x: convolve(jnp.concatenate([x, x], 3), groups=2, stride=2, dilation=2),
     "largest two": lambda x: lax.top_k(x.reshape(x.shape[0], -1), 2)[0],
     "products with arrays that are freed": lambda x: products(x.reshape(x.shape[0], -1)),
     "stop_gradient of a convolution": lambda x: (lambda y: (lax.stop_gradient(y) + 1) * y)(convolve(x)),
     "barrier behind a convolution": lambda x: (lambda y: (lax.optimization_barrier(y) + 1) * y)(convolve(x)),
     "a convolution through a call": lambda x: (lambda y: (jax.jit(lambda z: z)(y) + 1) * y)(convolve(x)),
+    "shift of a convolution within a call": lambda x: (lambda y: jax.jit(lambda z: z + 1)(y) * y)(convolve(x)),
+    "a convolution that is read by others too": lambda x: (lambda y, z: y * z)(
+        *jax.jit(lambda x: (lambda y: (y, y + 1))(convolve(x)))(x)
+    ),
+    "sum of a broadcast constant": lambda x: x * jnp.sum(jnp.full((4, 3), 0.5) + 1, axis=0),
     "one channel times a row": lambda x: convolve(x, channels=1) * jnp.arange(4.0),
     "square of a constant": lambda x: x + jnp.square(jnp.full(x.shape, 3.0)),
     "cast of a constant": lambda x: x + jnp.full(x.shape, 3.7).astype(jnp.int32).astype(jnp.float32),
+    "zeros of two types": lambda x: jnp.maximum(x, 0.0) + jnp.maximum(x.astype(jnp.int32), 0),
+    "mean and maximum of one photo at each of its pixels": lambda x: jnp.concatenate(
+        [
+            jnp.broadcast_to(mean_of_pixels(convolve(x[:1])), (1, 8, 6, 4)),
+            lax.broadcast_in_dim(x[:1].max((1, 2)), (1, 8, 6, 3), (0, 3)),
+            x[:1],
+        ],
+        axis=3,
+    ),
 }
 
 
@@ -179,15 +195,15 @@ def products(x):
     return x
 
 
-def convolve(x, groups=1, dilation=1, channels=4):
+def convolve(x, groups=1, stride=1, dilation=1, channels=4):
     shape = (3, 3, x.shape[-1] // groups, channels)
     kernel = jnp.asarray(np.random.default_rng(1).standard_normal(shape), jnp.float32)
     return lax.conv_general_dilated(
         x,
         kernel,
-        (1, 1),
+        (stride, 1),
         "SAME",
-        rhs_dilation=(dilation, dilation),
+        rhs_dilation=(dilation, 1),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
@@ -229,6 +245,17 @@ def test_every_rule_is_among_them(monkeypatch):
         (
             lambda x: (lax.dot_general(x[:, 0], jnp.ones((3, 6)), (((2,), (0,)), ((1,), (1,)))),),
             "only matrix products",
+        ),
+        (lambda x: (lax.dot_general(x.max((1, 2)), jnp.eye(3), (((1,), (1,)), ((), ()))),), "only matrix products"),
+        (lambda x: (jnp.broadcast_to(x[:, :1], x.shape),), "broadcasting from"),
+        (lambda x: (lax.pad(x, 0.0, [(0, 0, 0), (1, 1, 1), (0, 0, 0), (0, 0, 0)]),), "padding at the ends"),
+        (
+            lambda x: (
+                lax.reduce_window(
+                    x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 1, 1, 1), "VALID", window_dilation=(1, 2, 2, 1)
+                ),
+            ),
+            "only pooling over height and width",
         ),
     ],
 )
