@@ -46,6 +46,15 @@ def test_level_eyes_change_nothing_and_half_a_turn_flips():
     assert np.abs(turned - image[::-1, ::-1])[1:-1, 1:-1].max() <= 1
 
 
+def test_pixels_between_pixels_are_interpolated_linearly():
+    image = np.random.default_rng(4).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    got = align_eyes(image, np.array([20.0, 20.0]), np.array([50.0, 32.0]))
+    about, turn = np.array([39.5, 29.5]), transform.SimilarityTransform(rotation=np.arctan2(12, 30))
+    there, back = (transform.SimilarityTransform(translation=sign * about) for sign in (-1, 1))
+    oracle = transform.warp(image / 255.0, there + turn + back, order=1) * 255
+    assert np.abs(got - oracle)[2:-2, 2:-2].mean() < 0.5  # OpenCV interpolates in steps of 1/32 pixel
+
+
 def test_rotation_has_black_corners():
     image = np.full((100, 100, 3), 200, np.uint8)
     rotated = align_eyes(image, np.array([30.0, 30.0]), np.array([60.0, 60.0]))
