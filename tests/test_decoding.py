@@ -24,6 +24,7 @@ def test_probabilities_equal_scipys():
     np.testing.assert_allclose(
         probabilities(TASKS["emotion8"], logits), scipy.special.softmax(logits, axis=1), atol=1e-6
     )
+    assert probabilities(TASKS["emotion8"], logits.astype(np.float64)).dtype == np.float32
     gender = probabilities(TASKS["gender"], logits[:, :1])
     np.testing.assert_allclose(gender[:, 1], scipy.special.expit(logits[:, 0]), atol=1e-6)
     with pytest.raises(ValueError, match="regression"):
