@@ -19,6 +19,7 @@ from facejax.app import server
 from facejax.app.clips import analyze_clip
 from facejax.app.errors import RequestError
 from facejax.app.limits import Limits
+from facejax.app.serve import listen
 from facejax.app.server import create_app
 from facejax.app.turns import Turns
 from facejax.app.uploads import read_body
@@ -238,11 +239,33 @@ def test_who_is_answered(client, method, path, headers, status):
     assert "unsafe" not in answer.headers["content-security-policy"]
     for rule in ("base-uri", "form-action", "frame-ancestors"):  # default-src does not include them
         assert f"{rule} 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["permissions-policy"] == "camera=(self), microphone=(), geolocation=()"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    for name in ("opener", "resource"):
+        assert answer.headers[f"cross-origin-{name}-policy"] == "same-origin"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["cache-control"] == "no-store"
     assert "access-control-allow-origin" not in answer.headers
     if status >= 400:
         assert set(answer.json()["error"]) == {"code", "message"}
+
+
+def test_only_programs_on_this_machine_can_connect():
+    with listen(0) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+
+
+def test_the_limits_are_the_documented_ones():
+    limits, docs = Limits(), (pathlib.Path(__file__).parents[2] / "docs" / "app.md").read_text()
+    for words in (
+        f"photos up to {limits.photo_bytes // 2**20} MB",
+        f"clips up to {limits.clip_bytes // 2**20} MB",
+        f"the first {limits.clip_seconds} seconds, about {limits.clip_fps} frames a second",
+        f"frames reduced to {limits.clip_side} pixels",
+        f"An upload may take {limits.upload_seconds} seconds, and so may the client for each line",
+    ):
+        assert words in docs
+    assert (limits.waiting, limits.answer_seconds) == (8, limits.upload_seconds)
 
 
 def test_one_at_a_time_and_few_that_wait():
