@@ -670,6 +670,22 @@ def test_the_tool_s_detector_has_the_settings_that_were_named(tool, raw, tmp_pat
     assert [(found.min_face, found.thresholds) for found in asked] == [(20, (0.6, 0.7, 0.7)), (32, (0.6, 0.7, 0.9))]
 
 
+def test_the_tool_passes_its_options_on_and_has_the_package_s_defaults(tool, raw, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(tool, "prepare_dataset", lambda *where, **settings: asked.append((where, settings)))
+    arguments = ["toy_faces", "--raw", str(raw), "--out", str(tmp_path), "--crop", "annotation"]
+    named = "--margin 0.4 --no-align --num-shards 3 --face central --no-face centre --max-side 99 --quality 80"
+    named += " --image-format bmp --workers 2"
+    assert tool.main(arguments) == tool.main([*arguments, *named.split()]) == 0
+    (where, defaults), (changed, settings) = asked
+    plain, own = crops.CropSettings(), ("face", "no_face", "max_side", "quality", "image_format")
+    assert where == ("toy_faces", str(raw), str(tmp_path), "annotation", plain.margin, plain.align, None)
+    others = {"detector": None, "reader_options": {}}
+    assert defaults == {name: getattr(plain, name) for name in own} | {"workers": None} | others
+    assert changed == ("toy_faces", str(raw), str(tmp_path), "annotation", 0.4, False, 3)
+    assert settings == dict(zip(own, ("central", "centre", 99, 80, "bmp"), strict=True)) | {"workers": 2} | others
+
+
 def test_tool(tool, raw, tmp_path, capsys):
     arguments = ["--raw", str(raw), "--out", str(tmp_path / "data"), "--crop", "annotation", "--no-align"]
     assert tool.main(["toy_faces", *arguments, "--margin", "0.2", "--num-shards", "2", "--workers", "1"]) == 0
