@@ -2,6 +2,7 @@
 
 import pathlib
 import sys
+import types
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tools"))
 import plan_gpu
@@ -43,6 +44,41 @@ def test_traffic_is_that_of_operands_and_results_as_often_as_they_run():
     assert (fusion.kind, fusion.layer, fusion.calls) == ("kLoop", "jit(step)/jvp(net)/bn1/mul", 3)
     assert fusion.traffic == 3 * (4 * 32 + 4 * 8 + 2 * 32)
     assert (call.kind, call.calls, call.traffic) == ("__cudnn$convForward", 1, 2 * 4 * 32 + 4 * 16 + 16)
+
+
+def test_kernels_of_a_loop_in_a_loop_run_as_often_as_both_say():
+    (line,) = (line for line in PROGRAM.splitlines() if " while(" in line)
+    head = "%outer (arg: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {\n  %arg = (s32[], f32[4,8]{1,0}) parameter(0)\n"
+    outer = f"{head}{line.replace('%init', '%arg')}\n}}\n\nENTRY"
+    fusion, call = plan_gpu.kernels(PROGRAM.replace("body=%body", "body=%outer").replace("ENTRY", outer))
+    assert (fusion.calls, fusion.traffic, call.calls) == (9, 9 * (4 * 32 + 4 * 8 + 2 * 32), 1)
+
+
+def test_the_report_sums_up_the_program(capsys, monkeypatch):
+    memory = types.SimpleNamespace(temp_size_in_bytes=3 * 2**20, argument_size_in_bytes=5 * 2**20)
+    program = PROGRAM.replace("[4,8]", "[4000,8000]")
+    compiled = types.SimpleNamespace(as_text=lambda: program, memory_analysis=lambda: memory)
+    monkeypatch.setattr(plan_gpu, "compile_step", lambda *_: compiled)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert plan_gpu.main([]) == 0
+    fusion, call = 3 * (4 + 2) * 32e6, 2 * 4 * 32e6
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert [" ".join(line.split()) for line in lines] == [
+        "kernels 4 per step",
+        f"traffic {(fusion + call) / 1e9:.1f} GB, {1e3 * (fusion + call) / 4.8e12:.1f} ms at the H200's 4.8 TB/s",
+        "memory 3 MiB, plus 5 for state and batch",
+        f"{fusion / 1e9:.2f} GB 3 calls forward bn1 kLoop",
+        f"{call / 1e9:.2f} GB 1 calls update __cudnn$convForward",
+    ]
+
+
+def test_kernels_are_told_apart_by_pass_and_layer():
+    for origin, expected in (
+        ("jit(step)/jvp(net)/backbone/bn1/mul", ("forward", "bn1")),
+        ("jit(step)/transpose(jvp(net))/backbone/conv_head/conv", ("backward", "conv_head")),
+        ("jit(step)/adam/mul", ("update", "")),
+    ):
+        assert plan_gpu.scope(plan_gpu.Kernel("x", "kLoop", origin, 1, 0)) == expected
 
 
 # Of 64 squared numbers, only the first four and, twice, the eight from the tenth on are used; all of the others.
