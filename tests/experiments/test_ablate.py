@@ -61,6 +61,9 @@ def test_results_of_another_command_are_refused(runs, tmp_path, config, override
             ablate.ablate(arguments(tmp_path, config), overrides, "sam")
         (run_of_another / "report.json").unlink(missing_ok=True)
         (run_of_another / "checkpoints" / "4").mkdir(parents=True, exist_ok=True)
+    run_of_another.with_suffix(".json").unlink()
+    with pytest.raises(SystemExit, match=r"contains the run of something else; choose another --workdir"):
+        ablate.ablate(arguments(tmp_path), [], "sam")
 
 
 def test_a_command_that_was_refused_holds_no_workdir(runs, monkeypatch, tmp_path):
@@ -143,10 +146,16 @@ def test_every_arm_starts_from_the_run_beside_the_ablations(runs, monkeypatch, t
 
 
 def test_where_there_are_no_weights_all_arms_are_said_to_start_from_random_ones(runs, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("sys.argv", ["ablate.py", "sam", "--seeds", "0", "--workdir", str(tmp_path / "runs")])
+    out = tmp_path / "record"
+    monkeypatch.setattr("sys.argv", ["ablate.py", "sam", "--workdir", str(tmp_path / "runs"), "--out", str(out)])
     ablate.main()
-    assert "All arms start from RANDOM WEIGHTS" in capsys.readouterr().out
-    assert starts(runs) == [None, None]
+    printed = capsys.readouterr().out
+    assert "All arms start from RANDOM WEIGHTS" in printed
+    assert starts(runs) == [None] * 6
+    assert printed.endswith(out.with_suffix(".md").read_text())
+    record = json.loads(out.with_suffix(".json").read_text())
+    assert (record["config"], record["seeds"]) == ("emotion_mobilenet", [0, 1, 2])
+    assert record["results"]["sam"]["variant"]["accuracy"] == [40.0] * 3
     named = "--config.model.init_from=identity_mobilenet"
     monkeypatch.setattr("sys.argv", ["ablate.py", "sam", "--workdir", str(tmp_path / "others"), named])
     with pytest.raises(SystemExit, match="neither a folder with a saved model, nor a finished run"):
