@@ -110,7 +110,7 @@ def report_of(config):
     if "valence_arousal" in tasks:
         tasks["valence_arousal"] = {"n": 9, "ccc_valence": 0.5, "ccc_arousal": -0.0001}
         tasks["valence_arousal"]["ccc_valence_interval95"] = [0.4, 0.6]
-    return common | {"profile": "cpu", "last": {"tasks": tasks}}
+    return common | {"profile": "cpu", "best": {"tasks": {}}, "last": {"tasks": tasks}}
 
 
 def test_every_number_of_the_paper_is_printed_once_there_are_results(tmp_path, capsys):
