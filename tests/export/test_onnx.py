@@ -71,6 +71,9 @@ def test_normalisations_and_layouts_are_gone_from_the_graph():
     assert operations.count("Conv") == 27
     assert operations.count("Transpose") == 1
     assert not {"BatchNormalization", "Reciprocal", "Expand", "Sqrt"} & set(operations)
+    convolved = {node.output[0] for node in body.node if node.op_type == "Conv"}
+    readers = {node.op_type for node in body.node if convolved & set(node.input)}
+    assert not {"Add", "Sub", "Mul", "Div"} & readers
 
 
 def test_bounds_and_means_are_nodes_that_onnxruntime_fuses():
