@@ -1,5 +1,6 @@
 """Depthwise convolution: both formulations equal XLA's grouped convolution, values and gradients, in float64."""
 
+import functools
 import re
 
 import jax
@@ -96,3 +97,26 @@ def test_bfloat16_sums_in_float32():
     actual = jax.jit(lambda x, kernel: depthwise_conv(x, kernel, 1, padding, "shift"))(x, kernel)
     assert actual.dtype == jnp.bfloat16
     np.testing.assert_array_equal(actual, exact.astype(jnp.bfloat16))
+
+
+def test_gradients_of_bfloat16_are_summed_in_float32():
+    """Sums of 9 products for a pixel and of 4096 for a weight, each rounded once."""
+    rng = np.random.default_rng(2)
+    x, dy = (jnp.asarray(rng.uniform(0.5, 1, (4, 32, 32, 8)), jnp.bfloat16) for _ in range(2))
+    kernel = jnp.asarray(rng.uniform(0.5, 1, (3, 3, 1, 8)), jnp.float32)
+
+    def pulled(convolve, x, dy):
+        return jax.vjp(lambda a, b: convolve(a, b, 1, ((1, 1), (1, 1))), x, kernel)[1](dy)
+
+    exact_dx, exact_dkernel = pulled(grouped, x.astype(jnp.float32), dy.astype(jnp.float32))
+    dx, dkernel = jax.jit(functools.partial(pulled, shift_conv))(x, dy)
+    assert (dx.dtype, dkernel.dtype) == (jnp.bfloat16, jnp.float32)
+    np.testing.assert_array_equal(dx, exact_dx.astype(jnp.bfloat16))
+    np.testing.assert_allclose(dkernel, exact_dkernel, rtol=1e-5)
+
+
+def test_fresh_filters_are_those_of_he():
+    """Mean 0 and variance 2 / (k * k): every channel has inputs of its own only."""
+    kernel = DepthwiseConv(3).init(jax.random.key(0), jnp.zeros((1, 3, 3, 4096)))["params"]["kernel"]
+    assert np.mean(kernel) == pytest.approx(0, abs=0.01)
+    assert np.var(kernel) == pytest.approx(2 / 9, rel=0.05)
