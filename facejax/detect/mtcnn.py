@@ -133,8 +133,7 @@ class MTCNN:
         sizes = np.array([image.shape[1::-1] for image in images], np.float32)
         ratio = (sizes / buffer.sizes[:, ::-1].astype(np.float32))[photo]
         faces = Detections(found * np.tile(ratio, 2), scores, landmarks * ratio[:, None])
-        faces = faces[order := np.lexsort((-scores, photo))]
-        ends = np.searchsorted(photo[order], np.arange(len(images) + 1)).tolist()
+        ends = np.searchsorted(photo, np.arange(len(images) + 1)).tolist()
         if self._spare is not None and buffer.pixels is not None:
             # The device no longer reads this memory, since all results computed from its sums have arrived.
             self._spare.append(buffer.pixels)
@@ -174,7 +173,7 @@ class MTCNN:
     def _finish(
         self, buffer: sampling.PhotoBuffer, photo: np.ndarray, found: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Faces from O-Net: index of the photo, box, score, landmarks."""
+        """Faces from O-Net, photo by photo with the best first: index of the photo, box, score, landmarks."""
         photo, found, table = _crops(buffer, photo, found, cascade.SIDES["onet"])
         if not len(table):
             return photo, found, np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32)
