@@ -89,6 +89,55 @@ def test_an_accelerator_finds_the_same(detector, astronaut, monkeypatch, passing
         assert_close(got, expected)
 
 
+@pytest.mark.parametrize("passing", [256, 1], ids=["few windows pass", "more than fit"])
+def test_an_accelerator_proposes_the_same_windows(detector, astronaut, monkeypatch, passing):
+    monkeypatch.setattr(cascade, "_PASSING", passing)
+    cascade._passing_windows.clear_cache()
+    photos = [astronaut, astronaut[:300, 100:400]]
+    buffer = sampling.integral_buffer(photos, None)
+    tiles = strip.Strip.of_photos(buffer, 20.0, 0.709)
+    expected = detector._cascade.propose(buffer.sums, tiles)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    got = MTCNN()._cascade.propose(sampling.integral_buffer(photos, []).sums, tiles)
+    np.testing.assert_array_equal(got[0], expected[0])
+    for ours, theirs in zip(got[1:], expected[1:], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_faces_at_one_place_of_two_photos_are_both_found(detector, astronaut, monkeypatch):
+    monkeypatch.setattr(detector, "_groups_at_once", 1)
+    expected = detector.detect([astronaut])[0]
+    for found in detector.detect([astronaut, astronaut]):
+        assert_close(found, expected)
+
+
+def test_crops_are_those_of_facenet_pytorch():
+    """Its `pad` and `extract`: ``img[y - 1 : ey, x - 1 : ex]`` with whole numbers, clipped to 1 and to the sides."""
+    photo = np.arange(60 * 80 * 3, dtype=np.int64).reshape(60, 80, 3)
+    buffer = sampling.integral_buffer([photo.astype(np.uint8)], None)
+    found = np.array(
+        [[-3.7, -0.5, 30.2, 20.9], [50.5, 40, 99, 99], [1, 1, 80, 60], [81, 10, 99, 20], [2, 3, 5, 9]], np.float32
+    )
+    _, kept, table = mtcnn._crops(buffer, np.zeros(5, np.int64), found, 24)
+    np.testing.assert_array_equal(kept, found[[0, 1, 2, 4]])
+    for (x, y, ex, ey), (origin, stride, height, width, *sides) in zip(kept.tolist(), table.tolist(), strict=True):
+        x, y, ex, ey = max(int(x), 1), max(int(y), 1), min(int(ex), 80), min(int(ey), 60)
+        crop = photo[y - 1 : ey, x - 1 : ex]
+        assert (height, width, sides) == (*crop.shape[:2], [24, 24])
+        assert photo[origin // stride, origin % stride, 0] == crop[0, 0, 0]
+
+
+def test_the_last_suppression_counts_both_end_pixels_and_compares_with_the_smaller_box(monkeypatch):
+    """The first two share 3 of 4 columns (0.75; without end pixels 2 of 3); the third is within the fourth."""
+    detector, photo = MTCNN(), np.zeros((80, 80, 3), np.uint8)
+    found = np.array([[10, 10, 13, 13], [11, 10, 14, 13], [50, 50, 60, 60], [40, 40, 70, 70]], np.float32)
+    scores = np.array([0.99, 0.98, 0.97, 0.96], np.float32)
+    answer = scores, np.zeros((4, 4), np.float32), np.zeros((4, 10), np.float32)
+    monkeypatch.setattr(detector._cascade, "refine", lambda *_: answer)
+    _, kept, _, _ = detector._finish(sampling.integral_buffer([photo], None), np.zeros(4, np.int64), found)
+    np.testing.assert_array_equal(kept, found[[0, 2]])
+
+
 def test_new_sizes_compile_nothing(detector, astronaut):
     for side in (64, 512):
         detector.detect([astronaut[:side, :side]])
