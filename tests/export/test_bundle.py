@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import skimage.data
 
+from facejax.detect import MTCNN
 from facejax.export.bundle import export_bundle
 from facejax.export.onnx import export_onnx
 from facejax.inference import FaceAnalyzer, LoadedModel
@@ -53,6 +54,9 @@ def test_manifest_describes_every_file(bundle, model):
     assert manifest["models"][0]["outputs"]["emotion7"]["labels"][0] == "anger"
     assert (bundle / manifest["models"][0]["card"]).read_text() == model.card
     assert "MTCNN" in (bundle / "mtcnn.md").read_text()
+    detector, cascade = MTCNN(), manifest["detector"]["cascade"]
+    assert cascade["thresholds"] == list(detector.thresholds)
+    assert (cascade["min_face"], cascade["factor"]) == (detector.min_face, detector.factor)
     assert "Art. 5(1)(f)" in manifest["use"]
 
 
@@ -151,7 +155,7 @@ def test_what_others_put_into_a_bundle_stays(model, tmp_path):
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     manifest["models"][0] |= {"file": "gone.onnx", "card": "gone.md"}  # as from weights of another name
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    for name in ("gone.onnx", "gone.md"):
+    for name in ("gone.onnx", "gone.onnx.json", "gone.md"):
         (tmp_path / name).write_text("of an older bundle")
     export_bundle([model], tmp_path, [noise(9, 9)], runtime="onnx", suffix=".onnx", export=export_onnx)
     assert {path.name for path in tmp_path.iterdir()} == own | foreign

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from facejax.export import formats
+from facejax.export import formats, network
 from facejax.export.bundle import export_bundle, unique_stems
 from facejax.export.formats import export_models
 from facejax.inference import LoadedModel, load_model
@@ -74,6 +74,15 @@ def test_int8_is_calibrated_with_other_faces_than_it_is_checked_on(tmp_path, mon
     assert told == dict.fromkeys(("pnet", "rnet", "onet"), ("float32", checked, calibrated))
     export_models([toy_model("age")], tmp_path / "x", "litert_float16", faces)
     assert told["mobilenet_v1.toy"] == ("float16", list(range(10, 20)), [])
+    export_models([toy_model("age")], tmp_path / "x", "litert", faces)
+    assert told["mobilenet_v1.toy"] == ("float32", list(range(10, 20)), [])
+
+
+def test_an_orbax_folder_that_would_be_wrong_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(network, "_TOLERANCE", -1)
+    with pytest.raises(ValueError, match="the export was not written"):
+        export_models([toy_model("gender")], tmp_path, "orbax", [noise(9, 9)])
+    assert not list(tmp_path.iterdir())
 
 
 def test_stems_are_the_names_where_these_differ():

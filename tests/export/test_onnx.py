@@ -58,6 +58,8 @@ def test_a_file_predicts_what_the_model_does_and_carries_its_words(tmp_path, fac
     assert read == json.loads(json.dumps(metadata))
     assert read["outputs"]["emotion8"]["labels"] == list(model.class_names("emotion8"))
     assert read["outputs"]["gender"]["labels"] == ["female", "male"]
+    for name, output in read["outputs"].items():
+        assert output["shape"] == ["batch", *got[name].shape[1:]]
     assert read["input"]["channels"] == "RGB"
     assert read["cfg"] == json.loads(json.dumps(model.cfg.to_dict()))
     assert "prohibited" in read["use"]
@@ -114,6 +116,8 @@ def test_differences_of_features_are_a_part_of_their_size():
     found = compare(network, lambda images: got, [noise(8, 6)])
     assert found["max_difference"] == {"features": 4 / 200, "age": 0.5}
     assert found["mean_difference"] == {"features": 2 / 200, "age": 0.5}
+    with pytest.raises(ValueError, match=r"toy: age of shape \(1, 1\), expected \(1,\)"):
+        compare(network, lambda images: got | {"age": np.zeros((1, 1))}, [noise(8, 6)])
 
 
 def test_mtcnn_equals_the_detector_at_any_size(tmp_path, faces):

@@ -1,5 +1,7 @@
 """A StableHLO file runs alone, with any batch size."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -34,6 +36,16 @@ def test_mtcnn_and_a_p_net_of_any_size(tmp_path):
     for count, height, width in ((1, 12, 12), (2, 13, 31)):
         images = np.random.default_rng(0).uniform(0, 255, (count, height, width, 3)).astype(np.float32)
         np.testing.assert_allclose(run(images)["probability"], pnet.reference(images)["probability"], atol=1e-5)
+
+
+def test_a_file_that_would_be_wrong_is_not_written(tmp_path):
+    rnet = mtcnn_networks()[1]
+    wrong = dataclasses.replace(
+        rnet, reference=lambda images: {name: values + 0.01 for name, values in rnet.reference(images).items()}
+    )
+    with pytest.raises(ValueError, match="rnet: the export was not written, as its 'probability' differs"):
+        export_stablehlo(wrong, tmp_path / "rnet.stablehlo", [noise(60, 50)])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_of_a_newer_jax_or_a_damaged_one_is_refused(tmp_path):
