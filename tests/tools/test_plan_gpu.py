@@ -55,7 +55,7 @@ def test_kernels_of_a_loop_in_a_loop_run_as_often_as_both_say():
 
 
 def test_the_report_sums_up_the_program(capsys, monkeypatch):
-    memory = types.SimpleNamespace(temp_size_in_bytes=3 * 2**20, argument_size_in_bytes=5 * 2**20)
+    memory = types.SimpleNamespace(temp_size_in_bytes=300 * 2**20, argument_size_in_bytes=500 * 2**20)
     program = PROGRAM.replace("[4,8]", "[4000,8000]")
     compiled = types.SimpleNamespace(as_text=lambda: program, memory_analysis=lambda: memory)
     monkeypatch.setattr(plan_gpu, "compile_step", lambda *_: compiled)
@@ -66,7 +66,7 @@ def test_the_report_sums_up_the_program(capsys, monkeypatch):
     assert [" ".join(line.split()) for line in lines] == [
         "kernels 4 per step",
         f"traffic {(fusion + call) / 1e9:.1f} GB, {1e3 * (fusion + call) / 4.8e12:.1f} ms at the H200's 4.8 TB/s",
-        "memory 3 MiB, plus 5 for state and batch",
+        "memory 300 MiB, plus 500 for state and batch",
         f"{fusion / 1e9:.2f} GB 3 calls forward bn1 kLoop",
         f"{call / 1e9:.2f} GB 1 calls update __cudnn$convForward",
     ]
