@@ -1,14 +1,17 @@
 """LiteRT files against Flax, in the LiteRT interpreter."""
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
+from litert_converter import schema_py_generated
 
 from facejax.export import litert
+from facejax.export.litert_flatbuffer import _raised
 from facejax.export.mtcnn import mtcnn_networks
-from facejax.export.network import face_network
+from facejax.export.network import compare, face_network
 from facejax.inference import LoadedModel
 from facejax.models import list_models
 from tests.export.backbones import random_network
@@ -43,13 +46,46 @@ def test_smaller_kinds_are_smaller_and_say_how_far_they_are(model, tmp_path, kin
     assert (tmp_path / "small.tflite").stat().st_size < 0.6 * (tmp_path / "whole.tflite").stat().st_size
     assert set(metadata["check"]["agreement"]) == {"gender", "emotion8"}
     assert metadata["check"]["mean_difference"]["emotion8"] < 0.02
+    written = compare(network, lambda images: litert.run(tmp_path / "small.tflite", images), faces)
+    assert written == {name: told for name, told in metadata["check"].items() if name != "agreement"}
     got = litert.run(tmp_path / "small.tflite", network.prepare(faces[:1]))
     assert {values.dtype for values in got.values()} == {np.dtype(np.float32)}
     assert litert.read_metadata(tmp_path / "small.tflite")["numbers"] == kind
 
 
+def kernel_types(path) -> list[int]:
+    model = schema_py_generated.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    kinds = schema_py_generated.BuiltinOperator
+    return [
+        graph.tensors[operator.inputs[1]].type
+        for graph in model.subgraphs
+        for operator in graph.operators
+        if model.operatorCodes[operator.opcodeIndex].builtinCode in (kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D)
+    ]
+
+
+def test_of_a_channel_that_is_too_small_only_the_largest_weight_is_raised():
+    kernel = np.array([[[[0.1, -0.4], [0.2, 0.3]]], [[[-0.9, 0.1], [0.2, 0.3]]]], np.float32)  # (2, 1, 2, 2)
+    raised = kernel.copy()
+    raised[0, 0, 0, 1] = 0.5
+    np.testing.assert_array_equal(_raised(kernel, np.array([0.5, 0.5], np.float32), 0), raised)
+    np.testing.assert_array_equal(
+        _raised(kernel.transpose(1, 2, 3, 0), np.array([0.5, 0.5], np.float32), 3).transpose(3, 0, 1, 2), raised
+    )
+
+
+def test_agreement_is_the_part_of_faces_with_the_same_most_probable_class(model, monkeypatch):
+    network = face_network(model)
+    expected = {name: values.copy() for name, values in network.reference(np.zeros((4, 32, 32, 3), np.uint8)).items()}
+    expected["emotion8"], expected["gender"] = np.eye(8)[[0, 3, 5, 7]], np.eye(2)[[0, 1, 0, 1]]
+    got = {**expected, "emotion8": np.eye(8)[[0, 3, 5, 1]], "gender": np.eye(2)[[1, 1, 1, 1]]}
+    monkeypatch.setattr(litert, "run", lambda *_: got)
+    network = dataclasses.replace(network, reference=lambda images: expected)
+    assert litert._agreement(network, b"", [noise(9, 9)] * 4) == {"emotion8": 0.75, "gender": 0.5}
+
+
 @pytest.mark.parametrize("layer", ["conv1", "conv_dw_13"])
-def test_a_channel_without_weights_keeps_its_constant_in_8_bits(tmp_path, layer):
+def test_a_channel_without_weights_keeps_its_constant_in_8_bits(tmp_path, monkeypatch, layer):
     """Such a channel outputs its bias for any photo: a dense and a depthwise one, as in the official network."""
     model = toy_model("gender")
     backbone = jax.tree.map(np.array, model.variables["params"]["backbone"])
@@ -58,8 +94,16 @@ def test_a_channel_without_weights_keeps_its_constant_in_8_bits(tmp_path, layer)
     variables = {**model.variables, "params": {**model.variables["params"], "backbone": backbone}}
     network = face_network(LoadedModel(model.cfg, variables))
     calibration, faces = ([noise(32, 32, seed=i) for i in range(start, start + 4)] for start in (0, 100))
+    ranges, change = {}, litert.without_dead_channels
+    monkeypatch.setattr(
+        litert, "without_dead_channels", lambda data, measured: ranges.update(measured) or change(data, measured)
+    )
     metadata = litert.export_litert(network, tmp_path / "x.tflite", faces, kind="int8", calibration=calibration)
     assert metadata["check"]["max_difference"]["features"] < 0.1
+    pixels = model.cfg.preprocessing.normalize(network.prepare(calibration))
+    assert any(np.allclose(found, (pixels.min(), pixels.max()), atol=0.05) for found in ranges.values())
+    kernels = kernel_types(tmp_path / "x.tflite")
+    assert (len(kernels), set(kernels)) == (27, {schema_py_generated.TensorType.INT8})
 
 
 def test_mtcnn_and_a_p_net_of_other_even_sides(tmp_path):
