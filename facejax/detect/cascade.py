@@ -113,7 +113,7 @@ class Cascade:
     def _batches(self, name: str, total: int) -> Iterator[tuple[int, int, np.ndarray]]:
         """Start, stop and row indices of each batch; the last batch is padded by repeating the last row."""
         for start, stop, size in _batches(total, self._batch_sizes[name], round_up=self.accelerator):
-            yield start, stop, np.minimum(np.arange(start, start + size), stop - 1)
+            yield start, stop, np.minimum(np.arange(start, start + size, dtype=np.int32), stop - 1)
 
 
 # Separate from the sampling, whose shapes depend on the buffer's length, so that the part that is slow to compile has
@@ -158,9 +158,9 @@ def _passing_windows(
     scores, size = probability.ravel(), _PASSING * len(probability)
     passing = scores >= threshold
     # Only windows that pass are written, whereas `jnp.nonzero` would accumulate all windows in a few places.
-    count = jnp.cumsum(passing)
+    count = jnp.cumsum(passing, dtype=jnp.int32)
     place = jnp.where(passing, count - 1, size)
-    index = jnp.zeros(size, jnp.int32).at[place].set(jnp.arange(len(passing)), mode="drop")
+    index = jnp.zeros(size, jnp.int32).at[place].set(jnp.arange(len(passing), dtype=jnp.int32), mode="drop")
     few = jnp.concatenate([index[:, None], scores[index, None], offsets.reshape(-1, 4)[index]], axis=1)
     return jnp.concatenate([jnp.full((1, 6), count[-1]), few], dtype=jnp.float32), probability, offsets
 

@@ -9,10 +9,11 @@ zeros.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 # Value of missing pixels before a max pooling. Finite, so that unused cells do not become NaN.
-_MASKED = -1e9
+_MASKED = np.float32(-1e9)
 # Products in float32 on every device: by default a GPU rounds their factors to 10 bits and a TPU to 7, which would
 # change the detections.
 _PRECISION = jax.lax.Precision.HIGHEST

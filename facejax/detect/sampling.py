@@ -111,7 +111,7 @@ def _integral_images(
     before = jnp.cumsum(lines[:, -1], axis=0) - lines[:, -1]
     sums = (lines + before[:, None]).reshape(-1, 3)
     # Then along the columns, over twice as many rows with each step.
-    entry, (origins, strides) = jnp.arange(len(pixels)), layout
+    entry, (origins, strides) = jnp.arange(len(pixels), dtype=jnp.int32), layout
     photo = jnp.searchsorted(origins, entry, side="right", method="compare_all") - 1
     origin, stride = origins[photo], strides[photo]
     row = (entry - origin) // stride
@@ -188,5 +188,6 @@ def crop_pixels(
     sums: Int[Array, "entries 3"], table: Int[Array, "batch 6"], side: int
 ) -> Float[Array, "batch {side} {side} 3"]:
     """Input of R- and O-Net: regions (rows of `REGION` columns), all resized to `side`."""
-    y, x = jnp.arange(side).reshape(1, -1, 1), jnp.arange(side).reshape(1, 1, -1)
+    pixel = jnp.arange(side, dtype=jnp.int32)
+    y, x = pixel.reshape(1, -1, 1), pixel.reshape(1, 1, -1)
     return area_means(sums, tuple(column.reshape(-1, 1, 1) for column in table.T), y, x)

@@ -117,16 +117,16 @@ def canvas_pixels(
         tables: Tables of the strip.
         canvases: Indices of the canvases.
     """
-    row = canvases.reshape(-1, 1) * (pyramid.STEP // 2) + jnp.arange(_CELL_ROWS).reshape(1, -1)
+    row = canvases.reshape(-1, 1) * (pyramid.STEP // 2) + jnp.arange(_CELL_ROWS, dtype=jnp.int32).reshape(1, -1)
     tile = tables.cells[tables.shelf[row]]
     # The four pixels of a cell are kept separate, with one plane per table column, so that the arithmetic runs along
     # rows of cells.
     columns = jax.lax.optimization_barrier(jnp.moveaxis(tables.tiles, -1, 0))
     columns = jax.lax.optimization_barrier(columns[:, tile])
     *region, shift_y, shift_x, end_y, end_x = columns[:, None, None]
-    phase = jnp.arange(2)
+    phase = jnp.arange(2, dtype=jnp.int32)
     y = shift_y + 2 * row.reshape(1, 1, *row.shape, 1) + phase.reshape(2, 1, 1, 1, 1)
-    x = shift_x + 2 * jnp.arange(_CELLS).reshape(1, 1, 1, 1, -1) + phase.reshape(1, 2, 1, 1, 1)
+    x = shift_x + 2 * jnp.arange(_CELLS, dtype=jnp.int32).reshape(1, 1, 1, 1, -1) + phase.reshape(1, 2, 1, 1, 1)
 
     def in_order(phases: Array) -> Array:
         """From [y % 2, x % 2, canvas, y // 2, x // 2] to [canvas, y, x]."""

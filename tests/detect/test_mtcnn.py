@@ -138,6 +138,19 @@ def test_the_last_suppression_counts_both_end_pixels_and_compares_with_the_small
     np.testing.assert_array_equal(kept, found[[0, 2]])
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_a_process_that_enabled_64_bit_numbers_finds_the_same(detector, astronaut, monkeypatch, backend):
+    expected = detector.detect([astronaut])[0]
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    jax.config.update("jax_enable_x64", True)  # the context manager would not reach the detector's threads
+    try:
+        got = MTCNN().detect([astronaut])[0]
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    assert_close(got, expected)
+    assert got.bboxes.dtype == got.scores.dtype == got.landmarks.dtype == np.float32
+
+
 def test_new_sizes_compile_nothing(detector, astronaut):
     for side in (64, 512):
         detector.detect([astronaut[:side, :side]])
