@@ -88,8 +88,9 @@ class Bundle:
             out = self.pnet(level[None])
             row, column = np.nonzero(out["probability"][0] >= limit)
             score, offsets = out["probability"][0, row, column], out["offsets"][0, row, column]
-            corner = np.stack([column, row], axis=1) * stride
-            boxes = np.floor(np.concatenate([corner + 1, corner + window], axis=1) / scale)
+            corner = np.stack([column, row], axis=1).astype(np.float32) * stride
+            # In float32, as in the detector: many quotients are whole numbers but for rounding.
+            boxes = np.floor(np.concatenate([corner + 1, corner + window], axis=1) / np.float32(scale))
             kept = nms(boxes, score, suppression[0])
             found.append(np.concatenate([boxes, offsets], axis=1)[kept])
             scores.append(score[kept])

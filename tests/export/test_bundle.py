@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from facejax.detect import MTCNN
+from facejax.detect import MTCNN, sampling
 from facejax.export.bundle import export_bundle
 from facejax.export.onnx import export_onnx
 from facejax.inference import FaceAnalyzer, LoadedModel
@@ -90,6 +90,17 @@ def test_the_example_finds_what_the_package_finds(example, preprocessing, tmp_pa
             assert mine["score"] == pytest.approx(face.score, abs=1e-4)
             assert mine["age"] == pytest.approx(face.age, abs=0.02)
             np.testing.assert_allclose(mine["emotion7"], [*face.emotion.probabilities.values()], atol=1e-3)
+
+
+def test_the_example_proposes_the_boxes_that_the_detector_proposes(example, bundle):
+    photo = skimage.data.astronaut()
+    opened, detector = example.Bundle(bundle), MTCNN()
+    limits, suppression = opened.cascade["thresholds"], opened.cascade["suppression"]
+    _, expected = detector._propose(sampling.integral_buffer([photo], None))
+    got = opened._propose(photo, limits[0], suppression)
+    assert len(got) == len(expected) > 100
+    in_order = [boxes[np.lexsort(np.round(boxes, 1).T)] for boxes in (got, expected)]
+    np.testing.assert_allclose(*in_order, atol=0.01)
 
 
 def test_the_example_prints_classes_with_their_probability_and_values_as_they_are(

@@ -61,11 +61,13 @@ export class Mtcnn {
       const across = probability.dims[2];
       /** @type {{box: number[], score: number, offsets: number[]}[]} */
       const here = [];
+      // In float32, as in the detector: many quotients are whole numbers but for rounding.
+      const inPhoto = (/** @type {number} */ edge) => Math.floor(Math.fround(edge / Math.fround(scale)));
       for (let at = 0; at < probability.data.length; at++) {
         if (probability.data[at] < thresholds[0]) continue;
         const [x, y] = [(at % across) * stride, Math.floor(at / across) * stride];
         here.push({
-          box: [x + 1, y + 1, x + window, y + window].map((edge) => Math.floor(edge / scale)),
+          box: [x + 1, y + 1, x + window, y + window].map(inPhoto),
           score: probability.data[at],
           offsets: [...offsets.data.subarray(at * 4, at * 4 + 4)],
         });
