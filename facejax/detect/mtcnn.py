@@ -32,9 +32,9 @@ _GROUPS_AT_ONCE = {"cpu": min(4, os.cpu_count() or 1), "accelerator": min(3, os.
 _GROUP_PIXELS = {"cpu": (1, 2**22 // _GROUPS_AT_ONCE["cpu"]), "accelerator": (2**20, 2**22 - 2**19)}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Detections:
-    """The faces of one photo, best score first; the arrays are empty if there are none.
+    """The faces of one photo, best score first, equal only to itself; the arrays are empty if there are none.
 
     Attributes:
         bboxes: [x1, y1, x2, y2] in pixels of the photo; not square, and may extend beyond its edges.

@@ -55,9 +55,9 @@ class Classification:
         return {"label": self.label, "probability": self.probability, "probabilities": dict(self.probabilities)}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Face:
-    """One face. Attributes that no loaded network predicts are None.
+    """One face, equal only to itself. Attributes that no loaded network predicts are None.
 
     Attributes:
         box: [x1, y1, x2, y2] in pixels of the photo; not square, and may extend beyond the photo.
@@ -82,7 +82,7 @@ class Face:
     emotion: Classification | None = None
     valence: float | None = None
     arousal: float | None = None
-    features: Float[np.ndarray, " features"] | None = None
+    features: Float[np.ndarray, " features"] | None = dataclasses.field(default=None, repr=False)
     track: int | None = None
 
     @property
@@ -156,9 +156,9 @@ def flat_row(face: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class PhotoResult:
-    """The faces of one photo.
+    """The faces of one photo; a result is equal only to itself.
 
     Attributes:
         faces: Highest score first.

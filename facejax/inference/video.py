@@ -27,9 +27,9 @@ _GROUP = 8
 _MAX_FPS, _MAX_FPS_OF_3_DECIMALS = 600, 65
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class VideoFrame:
-    """The faces of one frame of a video.
+    """The faces of one frame of a video, equal only to itself.
 
     Attributes:
         index: Index in the file, from 0; skipped frames count.

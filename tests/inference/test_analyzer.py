@@ -206,6 +206,15 @@ def test_a_photo_is_named_by_its_path_alone(source, photo, face):
     assert result.to_dict().get("photo") == result.to_rows()[0].get("photo") == photo
 
 
+def test_faces_and_results_can_be_found_in_lists_and_sets(face):
+    other = dataclasses.replace(face)
+    results = [PhotoResult(faces, 100, 120, noise(120, 100)) for faces in ((face, other), (other,))]
+    assert results[0].faces.index(other) == 1
+    assert results.index(results[1]) == 1
+    assert len({*results, *results[0].faces}) == 4
+    assert "features" not in repr(face)
+
+
 def test_pandas_on_request(face):
     frame = PhotoResult((face,), 100, 120, "a.jpg").to_pandas()
     assert isinstance(frame, pandas.DataFrame)
