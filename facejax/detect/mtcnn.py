@@ -118,6 +118,7 @@ class MTCNN:
         Raises:
             ValueError: An image is not uint8 RGB.
         """
+        images = list(images)  # an iterator would be used up by the check
         for index, image in enumerate(images):
             _check(image, index)
         groups = self._pool.map(self._detect_group, _groups(images, self._groups_at_once, *self._group_pixels))

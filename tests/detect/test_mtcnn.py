@@ -3,6 +3,8 @@ import copy
 import itertools
 import json
 import pickle
+import subprocess
+import sys
 
 import cv2
 import jax
@@ -136,6 +138,14 @@ def test_the_last_suppression_counts_both_end_pixels_and_compares_with_the_small
     monkeypatch.setattr(detector._cascade, "refine", lambda *_: answer)
     _, kept, _, _ = detector._finish(sampling.integral_buffer([photo], None), np.zeros(4, np.int64), found)
     np.testing.assert_array_equal(kept, found[[0, 2]])
+
+
+def test_photos_of_an_iterator_are_not_used_up_by_the_check():
+    # In a process of its own, since under pytest the argument's type is checked.
+    program = "import numpy, sys; from facejax.detect import MTCNN; photo = numpy.zeros((30, 30, 3), numpy.uint8);"
+    program += "print(len(MTCNN().detect(photo for _ in range(3))))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3"]
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
