@@ -43,8 +43,14 @@ def create_app(analyzer: FaceAnalyzer, limits: Limits | None = None) -> Any:
     app = Starlette(
         routes=[
             Route("/config.json", routes.config),
-            Route("/api/photo", routes.photo, methods=["POST"]),
-            Route("/api/clip", routes.clip, methods=["POST"]),
+            # Of its own, or a wrong method would fall through to the files of the page, which has none of this name.
+            Mount(
+                "/api",
+                routes=[
+                    Route("/photo", routes.photo, methods=["POST"]),
+                    Route("/clip", routes.clip, methods=["POST"]),
+                ],
+            ),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ],
         exception_handlers={RequestError: _handle_error, HTTPException: _http, Exception: _unexpected},
@@ -127,7 +133,9 @@ async def _handle_error(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return RequestError(error.status_code, "http", f"{error.detail}.").response()
+    response = RequestError(error.status_code, "http", f"{error.detail}.").response()
+    response.headers.update(error.headers or {})  # such as Allow
+    return response
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

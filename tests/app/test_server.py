@@ -204,6 +204,14 @@ def test_frames_of_too_many_pixels_are_refused_by_the_header(toy, clip):
         next(analyze_clip(toy, clip, too_few))
 
 
+@pytest.mark.parametrize("path", ["/api/photo", "/api/clip"])
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_a_wrong_method_is_told_the_right_one(client, path, method):
+    answer = client.request(method, ADDRESS + path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json()["error"]["code"] == "http"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "headers", "status"),
     [
@@ -222,7 +230,7 @@ def test_frames_of_too_many_pixels_are_refused_by_the_header(toy, clip):
         ("POST", "/api/photo", {"Origin": "http://127.0.0.1:9999"}, 403),
         ("POST", "/api/photo", {"Sec-Fetch-Site": "cross-site"}, 403),
         ("POST", "/api/photo", {"Origin": ADDRESS, "Sec-Fetch-Site": "same-origin"}, 200),
-        ("GET", "/api/photo", {}, 404),
+        ("GET", "/api/nothing", {}, 404),
         ("GET", "/nothing", {}, 404),
         ("GET", "/../server.py", {}, 404),
         ("GET", "/%2e%2e/server.py", {}, 404),
