@@ -71,7 +71,7 @@ def listen(port: int) -> socket.socket:
 
 
 def warm_up(analyzer: FaceAnalyzer) -> None:
-    """Compiles the networks, so that the first photo need not wait for it."""
+    """Compiles P-Net, and the networks for one face; R- and O-Net are compiled when the first face is found."""
     analyzer.analyze(np.zeros((480, 640, 3), np.uint8))
     for model in analyzer.models:
         model.outputs([np.zeros((8, 8, 3), np.uint8)])
