@@ -11,7 +11,7 @@ from sklearn import metrics
 from experiments.run import load_config
 from facejax.config import Config, PaperResult
 from facejax.data.source import FaceSource
-from facejax.evals import figures
+from facejax.evals import figures, report
 from facejax.evals.bootstrap import accuracy_interval
 from facejax.evals.calibration import reliability
 from facejax.evals.report import write_report
@@ -37,6 +37,19 @@ class Faces(FaceSource):
 
     def __len__(self):
         return RECORDS
+
+
+@pytest.fixture(autouse=True)
+def small_sheets(monkeypatch):
+    """A sheet of 48 crops takes Matplotlib a second."""
+    monkeypatch.setattr(figures, "CROPS", 6)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """For what is written: every kind of task is drawn in the other tests."""
+    for name in ("draw_calibration", "draw_crops", "draw_curves", "draw_result"):
+        monkeypatch.setattr(report, name, lambda *args: None)
 
 
 @pytest.fixture
@@ -72,9 +85,9 @@ def test_figures_of_groups_add_up_to_those_of_all(name, labels, tmp_path):
         {"phase": "train", "stage": "head", "step": 1, "loss": 1.0},
         {"phase": "eval", "stage": "head", "step": 1, f"{name}/loss": 1.0},
     ]
-    report = write_report(tmp_path, config, [task], Faces(labels), history, "made up", "python run.py")
-    assert (report["command"], report["profile"]) == ("python run.py", "auto")
-    result = report["last"]["tasks"][name]
+    written = write_report(tmp_path, config, [task], Faces(labels), history, "made up", "python run.py")
+    assert (written["command"], written["profile"]) == ("python run.py", "auto")
+    result = written["last"]["tasks"][name]
     whole = result["mae" if task.kind == "age" else "accuracy"]
     assert (whole < 25) if task.kind == "age" else (0.5 < whole < 1)
     assert {found["attribute"] for found in result["groups"]} == {"gender", "ethnicity", "age", "gender, ethnicity"}
@@ -92,6 +105,7 @@ def test_figures_of_groups_add_up_to_those_of_all(name, labels, tmp_path):
         assert mean == pytest.approx(whole)
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     ("name", "comparable", "words"),
     [
@@ -154,12 +168,12 @@ def test_what_is_said_of_the_best_epoch_is_not_said_of_the_last(labels, monkeypa
     assert f"| female | {women.sum()} | {len(set(labels['person'][women]))} | {100 * accuracy:.2f} [" in text
 
 
-def test_errors_in_years_are_no_percentages(labels, monkeypatch, tmp_path):
+@pytest.mark.usefixtures("no_pictures")
+def test_errors_in_years_are_no_percentages(labels, tmp_path):
     scores = np.eye(100, dtype=np.float32)[np.full(RECORDS, 39)]
     for epoch in ("best", "last"):
         stored = {"scores/age": scores, "labels/age": labels["age"], "epoch": 1, "step": 2}
         np.savez(tmp_path / f"scores_{epoch}.npz", **stored)
-    monkeypatch.setattr(figures, "_save", lambda figure, path: None)
     write_report(tmp_path, Config(), [TASKS["age"]], Faces(labels), HISTORY, "toy")
     women = labels["gender"] == 0
     error = np.abs(40 - labels["age"])[women].mean()
@@ -169,6 +183,7 @@ def test_errors_in_years_are_no_percentages(labels, monkeypatch, tmp_path):
     )
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_intervals_draw_persons_where_they_are_known(labels, tmp_path):
     """Ten people, each always right or always wrong: wider than eighty independent photos would be."""
     persons = np.repeat(np.arange(10), RECORDS // 10)
@@ -186,9 +201,9 @@ def test_intervals_draw_persons_where_they_are_known(labels, tmp_path):
     assert min(np.array(widths["persons"]) / widths["photos"]) > 2
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("name", ["emotion8", "age"])
-def test_records_that_do_not_count_move_no_figure(name, labels, monkeypatch, tmp_path):
-    monkeypatch.setattr(figures, "_save", lambda figure, path: None)
+def test_records_that_do_not_count_move_no_figure(name, labels, tmp_path):
     task, rng = TASKS[name], np.random.default_rng(3)
     scores = rng.dirichlet(np.ones(task.num_outputs), RECORDS).astype(np.float32)
     truth = labels[task.label_key].copy()
@@ -212,8 +227,8 @@ def test_records_that_do_not_count_move_no_figure(name, labels, monkeypatch, tmp
         assert found[0]["seven_from_eight"]["interval95"] == list(expected)
 
 
-def test_photos_of_nobody_are_drawn_one_by_one(monkeypatch, tmp_path):
-    monkeypatch.setattr(figures, "_save", lambda figure, path: None)
+@pytest.mark.usefixtures("no_pictures")
+def test_photos_of_nobody_are_drawn_one_by_one(tmp_path):
     truth = np.arange(RECORDS) % 8
     scores = np.eye(8, dtype=np.float32)[np.where(np.arange(RECORDS) % 3 == 0, truth, 0)]
     nobody, each = (
@@ -274,6 +289,7 @@ def test_ranks_have_an_interval_over_photos_or_people(tmp_path):
             assert (low, high) == pytest.approx((exact.low, exact.high))
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_errors_in_years_have_an_interval(tmp_path):
     truth = np.arange(RECORDS) % 50 + 1
     scores = np.eye(100, dtype=np.float32)[truth - 1 + np.arange(RECORDS) % 7]
@@ -299,13 +315,13 @@ def test_concordances_have_an_interval_over_photos_or_people(tmp_path):
         known = {"person": np.repeat(np.arange(20), copies)} if copies > 1 else {}
         x, y = np.repeat(scores, copies, axis=0), np.repeat(truth, copies, axis=0)
         x[-copies:] = np.nan  # a photo, or all those of a person, could not be read
-        report = report_of_scores(tmp_path / name, x, y, {"valence_arousal": y, **known}, "valence_arousal")
+        written = report_of_scores(tmp_path / name, x, y, {"valence_arousal": y, **known}, "valence_arousal")
         for column, value in enumerate(("valence", "arousal")):
             pairs = (scores[:-1, column].astype(float), truth[:-1, column].astype(float))
             expected = scipy.stats.bootstrap(
                 pairs, concordance, paired=True, vectorized=False, n_resamples=2000, method="percentile", rng=1
             ).confidence_interval
-            low, high = report["last"]["tasks"]["valence_arousal"][f"ccc_{value}_interval95"]
+            low, high = written["last"]["tasks"]["valence_arousal"][f"ccc_{value}_interval95"]
             assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.06)
             by = ", bootstrap over people" if known else ""
             said = lines_of(tmp_path / name, f"Concordance of {value} [95 % interval{by}]:")
@@ -313,6 +329,7 @@ def test_concordances_have_an_interval_over_photos_or_people(tmp_path):
     assert "green where the two agree within 0.25" in (tmp_path / "photos/report.md").read_text()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_paper_s_concordances_are_quoted(tmp_path):
     paper = load_config("multitask_b0").paper
     truth = np.arange(RECORDS) % 8
@@ -321,6 +338,7 @@ def test_the_paper_s_concordances_are_quoted(tmp_path):
     assert f"EmotiEffLib, enet_b0_8_va_mtl, on affectnet: {numbers}" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_model_that_says_one_class_of_everybody_is_told(tmp_path):
     truth = np.arange(RECORDS) % 8
     scores = np.tile(np.eye(8, dtype=np.float32)[4], (RECORDS, 1))
