@@ -12,7 +12,7 @@ frozen base still updates BatchNorm statistics (--config.stages.head.batch_norm=
 features only once). Its second stage starts from the best epoch of the first; here, from the last. Its weighted mean is
 the default here; --config.loss.class_weights=example is eq. 2 as printed.
 
-Time: without an accelerator and without AffectNet, the CPU profile trains on the built-in dataset (rendered faces) in 9
+Time: without an accelerator and without AffectNet, the CPU profile trains on the built-in dataset (rendered faces) in 8
 to 14 minutes on 2 idle cores (experiments/results/README.md). The full recipe was not run here: AffectNet is
 licence-gated.
 """
