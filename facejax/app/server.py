@@ -43,7 +43,7 @@ def create_app(analyzer: FaceAnalyzer, limits: Limits | None = None) -> Any:
     app = Starlette(
         routes=[
             Route("/config.json", routes.config),
-            # Of its own, or a wrong method would fall through to the files of the page, which has none of this name.
+            # Mounted, as a wrong method of a plain route would fall through to the page's files and be answered by 404.
             Mount(
                 "/api",
                 routes=[

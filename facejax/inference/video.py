@@ -161,7 +161,7 @@ class VideoWriter:
 def _smoothed(face: Face, time: float, seconds: float, smoothers: dict[int, ExponentialSmoother]) -> Face:
     """The face with its predictions smoothed over its track."""
     parts = {name: part for name in ("gender", "ethnicity", "emotion") if (part := getattr(face, name)) is not None}
-    numbers = {name: told for name in ("age", "valence", "arousal") if (told := getattr(face, name)) is not None}
+    numbers = {name: value for name in ("age", "valence", "arousal") if (value := getattr(face, name)) is not None}
     flat = [*numbers.values(), *(p for part in parts.values() for p in part.probabilities.values())]
     if not flat:
         return face
