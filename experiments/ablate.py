@@ -31,7 +31,8 @@ sys.path.insert(0, str(EXPERIMENTS.parent))  # the repository's own facejax, ins
 from experiments.run import load_config, parse_overrides  # noqa: E402
 from experiments.workdir import has_begun  # noqa: E402
 from facejax.atomic import write_atomically  # noqa: E402
-from facejax.config import Config, ConfigError, override  # noqa: E402
+from facejax.config import Config, ConfigError  # noqa: E402
+from facejax.overrides import override  # noqa: E402
 from facejax.train.initial import load_initial, saved_model  # noqa: E402
 from facejax.train.setup import trained_tasks  # noqa: E402
 

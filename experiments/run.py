@@ -28,11 +28,11 @@ import jax  # noqa: E402
 
 from experiments.inputs import choose_data, is_comparable, resolve_initial_weights  # noqa: E402
 from experiments.workdir import check_config, check_data  # noqa: E402
-from facejax import config as config_lib  # noqa: E402
 from facejax.cli.broken_pipe import ignore_broken_pipe  # noqa: E402
-from facejax.config import Config, ConfigError, PaperResult, StagesConfig  # noqa: E402
+from facejax.config import Config, ConfigError, PaperResult, StagesConfig, apply_cpu_profile  # noqa: E402
 from facejax.locks import exclusive_lock  # noqa: E402
 from facejax.naming import did_you_mean  # noqa: E402
+from facejax.overrides import flatten, override  # noqa: E402
 from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig  # noqa: E402
 
 logger = logging.getLogger("facejax")
@@ -82,12 +82,12 @@ def resolve(name: str, overrides: list[tuple[str, str]]) -> Any:
     if isinstance(config, Config):
         of_profile = [(path, text) for path, text in overrides if path == "profile" or path.startswith("cpu.")]
         for path, text in of_profile:
-            config = config_lib.override(config, path, text)
+            config = override(config, path, text)
         if config.profile == "cpu" or (config.profile == "auto" and jax.default_backend() == "cpu"):
-            config = config_lib.apply_cpu_profile(config)
+            config = apply_cpu_profile(config)
         overrides = [one for one in overrides if one not in of_profile]
     for path, text in overrides:
-        config = config_lib.override(config, path, text)
+        config = override(config, path, text)
     if isinstance(config, Config):
         of_row, model = load_config(name).model, config.model
         if (model.backbone, model.tasks[:1]) != (of_row.backbone, of_row.tasks[:1]):
@@ -133,7 +133,7 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[tupl
 def print_list(name: str | None, overrides: list[tuple[str, str]]) -> None:
     """Prints the configs with their first lines, or the fields of one with their values on this machine."""
     if name:
-        for path, value in config_lib.flatten(resolve(name, overrides)).items():
+        for path, value in flatten(resolve(name, overrides)).items():
             print(f"--config.{path}={value}")
         return
     width = max(map(len, list_configs()))

@@ -3,8 +3,8 @@ import pathlib
 
 import pytest
 
-from facejax import config as config_lib
-from facejax.config import Config, ConfigError, override
+from facejax.config import Config, ConfigError
+from facejax.overrides import flatten, override
 from facejax.protocol_config import AttributesConfig, LfwConfig, VideoConfig
 
 
@@ -47,17 +47,17 @@ def test_mistakes_end_in_one_line_with_the_nearest_name(path, text, message):
 
 def test_what_list_prints_of_every_field_can_be_typed_back():
     for config in (Config(), LfwConfig(), VideoConfig(), AttributesConfig()):
-        for path, text in config_lib.flatten(config).items():
+        for path, text in flatten(config).items():
             assert override(config, path, text) == config
 
 
 def test_every_field_is_read_by_something():
-    root = pathlib.Path(config_lib.__file__).parents[1]
+    root = pathlib.Path(__file__).parents[1]
     read = set()
     for path in (*root.glob("facejax/**/*.py"), *root.glob("experiments/**/*.py")):
         nodes = ast.walk(ast.parse(path.read_text()))
         read |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
     by_name = {"linear_svc", "svc_rbf", "random_forest", "logistic"}  # `AttributesPaper`: by getattr
     for config in (Config(), LfwConfig(), VideoConfig(), AttributesConfig()):
-        fields = {path.rpartition(".")[2] for path in config_lib.flatten(config)}
+        fields = {path.rpartition(".")[2] for path in flatten(config)}
         assert fields - by_name <= read

@@ -8,13 +8,14 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "facejax"
-BASE = {"config", "naming", "locks", "atomic", "integrity", "tasks", "preprocessing", "decoding"}
+BASE = {"config", "overrides", "naming", "locks", "atomic", "integrity", "tasks", "preprocessing", "decoding"}
 ALLOWED = {
     "naming": set(),
     "locks": set(),
     "atomic": set(),
     "integrity": set(),
-    "config": {"naming"},
+    "config": set(),
+    "overrides": {"config", "naming"},
     "protocol_config": {"config"},
     "tasks": set(),
     "preprocessing": set(),

@@ -9,8 +9,8 @@ import pytest
 import scipy.stats
 
 from experiments import ablate, run
-from facejax.config import flatten, override
 from facejax.models import create_model, init_variables, pretrained_cfg
+from facejax.overrides import flatten, override
 from facejax.weights.checkpoint import save_inference_checkpoint
 
 

@@ -3,10 +3,11 @@ import dataclasses
 import pytest
 
 from experiments import inputs, run
-from facejax.config import Config, ConfigError, override
+from facejax.config import Config, ConfigError
 from facejax.data.metadata import write_metadata
 from facejax.datasets import get_dataset
 from facejax.models import init_variables, model_from_cfg, pretrained_cfg
+from facejax.overrides import override
 from facejax.train.setup import build_model
 from facejax.weights.checkpoint import save_inference_checkpoint
 

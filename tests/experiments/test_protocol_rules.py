@@ -14,11 +14,11 @@ from sklearn.svm import LinearSVC
 
 from experiments.protocols import attributes, faces, lfw, video
 from experiments.protocols.network import load_network
-from facejax.config import override
 from facejax.data.records import Record
 from facejax.datasets import get_dataset
 from facejax.evals.verification import draw_pairs
 from facejax.inference.video import VideoWriter
+from facejax.overrides import override
 from facejax.protocol_config import (
     AttributesConfig,
     ClassifierConfig,

@@ -13,7 +13,7 @@ from experiments.protocols.cache import cached_file, records_digest
 from experiments.protocols.faces import open_clips
 from experiments.protocols.lfw import open_photos
 from experiments.protocols.results import write_results
-from facejax.config import Config, ConfigError, flatten, override
+from facejax.config import Config, ConfigError
 from facejax.data.example import encode_example
 from facejax.data.metadata import STORED_FIELDS, Field, shard_name, write_metadata
 from facejax.data.records import Record
@@ -23,6 +23,7 @@ from facejax.evals.age import age_errors
 from facejax.evals.classification import classify
 from facejax.inference.video import VideoWriter
 from facejax.models import list_models
+from facejax.overrides import flatten, override
 from facejax.protocol_config import (
     AttributesConfig,
     ClassifierConfig,

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from experiments import run, workdir
-from facejax.config import Config, ConfigError, DataConfig, PaperResult, flatten
+from facejax.config import Config, ConfigError, DataConfig, PaperResult
 from facejax.datasets.prepare import prepare_dataset
 from facejax.locks import exclusive_lock
+from facejax.overrides import flatten
 
 
 def test_workdir_of_another_config_is_refused(tmp_path):

@@ -14,7 +14,7 @@ import time
 
 import jax
 
-from facejax.config import override
+from facejax.overrides import override
 from facejax.train import distributed, loop, preemption
 from facejax.train.setup import set_up
 
