@@ -287,8 +287,9 @@ def train_network(config: Config, data_dir: pathlib.Path, data: str, workdir: pa
     from facejax.cards.card import model_card, write_card
     from facejax.data.tfrecord import CorruptRecordError
     from facejax.evals.report import write_report
+    from facejax.full_disk import DiskFullError
     from facejax.train import loop
-    from facejax.train.checkpoint import CheckpointError, DiskFullError
+    from facejax.train.checkpoint import CheckpointError
     from facejax.train.metrics_log import read_metrics
     from facejax.train.preemption import EXIT_CODE, PreemptedError
     from facejax.train.setup import set_up

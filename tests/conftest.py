@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import shutil
+import subprocess
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -57,3 +59,15 @@ def shared_dir() -> pathlib.Path:
     if not (path / "data").is_dir():
         pytest.skip(f"needs the folder of real photos and official weights (FACEJAX_SHARED={path})")
     return path
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 3 MiB, if the test is allowed to mount one."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(directory)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    yield directory
+    subprocess.run(["umount", "--lazy", str(directory)], check=True)

@@ -34,6 +34,7 @@ from facejax.datasets.plan import code_versions, make_plan
 from facejax.datasets.registry import Dataset, get_dataset
 from facejax.datasets.summary import LISTS, Progress, describe_summary, explain_no_crop, summarise
 from facejax.datasets.survey import Survey, by_chunk, read_records, survey
+from facejax.full_disk import explain_full_disk
 
 PHOTOS_PER_TASK = 16  # consecutive photos go to one worker, which builds a rendered person once for all of them
 
@@ -126,6 +127,7 @@ def prepare_dataset(
         ValueError: The dataset or a setting is unknown; the dataset was prepared with other settings, or begun with
             other settings or code; no record, or no face, was found.
         BlockingIOError: Another process is preparing it.
+        DiskFullError: The disk is full; what is finished is kept.
     """
     if (crop or get_dataset(name).default_crop) == "mtcnn" and detector is None:
         from facejax.detect import MTCNN
@@ -135,7 +137,7 @@ def prepare_dataset(
         name, raw, out, crop, margin, align, num_shards, detector, reader_options, log, **crop_settings
     )
     if not finished_before(preparation):
-        with preparation.locked():
+        with explain_full_disk(preparation.store.partial, lambda: "What is finished is kept"), preparation.locked():
             _write_chunks(preparation, detector, workers or os.cpu_count() or 1, detect_batch)
             finish(preparation)
     return preparation.store.final

@@ -1,17 +1,16 @@
 """Saving and resuming a run: state, data position and progress as one unit, with Orbax."""
 
 import contextlib
-import errno
 import logging
 import pathlib
 import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from facejax.full_disk import explain_full_disk
 from facejax.integrity import find_damage, write_manifest
 from facejax.train.distributed import first_process_first
 from facejax.train.state import TrainState
@@ -21,10 +20,6 @@ logger = logging.getLogger(__name__)
 
 class CheckpointError(RuntimeError):
     """There are checkpoints, but none of them can be used."""
-
-
-class DiskFullError(OSError):
-    """A write failed because the disk is full; the last complete checkpoint is unchanged."""
 
 
 class Checkpointer:
@@ -56,7 +51,7 @@ class Checkpointer:
             preservation_policy=preservation_policy.LatestN(keep),
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
-        with self._space_needed():
+        with space_needed(self._directory):
             self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def _seal(self) -> None:
@@ -72,7 +67,7 @@ class Checkpointer:
             DiskFullError: There was no space for this checkpoint or the previous one.
         """
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress))
-        with self._space_needed():
+        with space_needed(self._directory):
             if not self._manager.save(step, args=items):
                 raise ValueError(
                     f"step {step} is already saved; the newest checkpoint is {self._manager.latest_step()}"
@@ -101,16 +96,23 @@ class Checkpointer:
         Raises:
             DiskFullError: There was no space for it.
         """
-        with self._space_needed():
+        with space_needed(self._directory):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then closes the checkpoint manager; raises the same errors as `wait`."""
-        with self._space_needed():
+        with space_needed(self._directory):
             self._manager.close()
 
-    def _space_needed(self):
-        return explain_full_disk(self._directory)
+
+def space_needed(directory: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+    """Explains a full disk (`explain_full_disk`) with the newest complete checkpoint in the folder `directory`."""
+
+    def kept() -> str:
+        whole = [int(path.name) for path in directory.glob("*") if path.name.isdigit()]
+        return f"The checkpoint of step {max(whole)} is complete" if whole else "There is no complete checkpoint yet"
+
+    return explain_full_disk(directory.parent, kept)
 
 
 def quarantine_damaged(directory: pathlib.Path) -> None:
@@ -146,36 +148,3 @@ def quarantine_damaged(directory: pathlib.Path) -> None:
             aside,
             folders[len(found)].name,
         )
-
-
-@contextlib.contextmanager
-def explain_full_disk(directory: pathlib.Path) -> Iterator[None]:
-    """Converts any error caused by a full disk into a `DiskFullError` that says what to do.
-
-    Args:
-        directory: Folder of the checkpoints, on the disk in question.
-    """
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, DiskFullError) or not _says_disk_full(error):
-            raise
-        whole = sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit())
-        free = shutil.disk_usage(directory.parent).free
-        raise DiskFullError(
-            errno.ENOSPC,
-            f"the disk of {directory.parent} is full ({free / 2**20:.0f} MiB free). "
-            + (f"The checkpoint of step {whole[-1]} is complete" if whole else "There is no complete checkpoint yet")
-            + ": free some space and run the same command again",
-        ) from error
-
-
-def _says_disk_full(error: BaseException | None) -> bool:
-    """Whether an error or one of its causes is about disk space; TensorStore and threads only preserve the message."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "No space left on device" in str(error) or "Disk quota exceeded" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -20,7 +20,7 @@ from facejax.data.loader import Batch, array_loader, eval_batches, train_loader
 from facejax.data.source import FaceSource
 from facejax.evals.tasks import evaluate_task, format_result, selection_value
 from facejax.train import parallel
-from facejax.train.checkpoint import Checkpointer, explain_full_disk
+from facejax.train.checkpoint import Checkpointer, space_needed
 from facejax.train.meter import Meter
 from facejax.train.metrics_log import MetricsLog
 from facejax.train.preemption import PreemptedError, Preemption
@@ -84,7 +84,7 @@ def train(setup: Setup, profile_steps: int = 0) -> Progress:
     """
     config, directory = setup.config, setup.workdir / "checkpoints"
     with contextlib.ExitStack() as stack:
-        stack.enter_context(explain_full_disk(directory))
+        stack.enter_context(space_needed(directory))
         preemption = stack.enter_context(Preemption())
         profile = stack.enter_context(contextlib.closing(Profile(setup.workdir / "profile", profile_steps)))
         checkpointer = stack.enter_context(contextlib.closing(Checkpointer(directory, config.checkpoint.keep)))

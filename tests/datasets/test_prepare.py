@@ -30,6 +30,7 @@ from facejax.datasets.crops import choose_face, five_points
 from facejax.datasets.prepare import is_prepared, prepare_dataset
 from facejax.datasets.summary import describe_summary
 from facejax.detect import centre_crop
+from facejax.full_disk import DiskFullError
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SPLITS = {"train": 32, "validation": 8}
@@ -272,6 +273,17 @@ def test_stopped_at_every_step_and_continued_to_the_same_bytes(raw, tmp_path, mo
     folder = run(raw, tmp_path / "data", num_shards=2)
     assert digest(folder) == whole
     assert not folder.with_name("1.0.0.partial").exists()
+
+
+def test_a_full_disk_is_explained_and_what_is_finished_is_kept(raw, small_disk, whole):
+    (small_disk / "filler").write_bytes(bytes(3 * 2**20 - 64 * 2**10))
+    with pytest.raises(DiskFullError, match=r"1.0.0.partial is full \(0 MiB free\). What is finished is kept: free"):
+        run(raw, small_disk / "data", num_shards=2)
+    kept = list((small_disk / "data" / "toy_faces" / "1.0.0.partial" / "chunks").iterdir())
+    assert kept
+    assert not any(path.suffix == ".tmp" for path in kept)
+    (small_disk / "filler").unlink()
+    assert digest(run(raw, small_disk / "data", num_shards=2)) == whole
 
 
 def test_photos_made_by_functions_in_worker_processes(tmp_path):
