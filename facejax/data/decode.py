@@ -49,7 +49,7 @@ def _other_dimensions(data: bytes) -> tuple[int, int]:
         return _webp_dimensions(data)
     if data[:4] in (b"II*\0", b"MM\0*"):
         return _tiff_dimensions(data)
-    raise CorruptImageError(f"unknown image format: starts with {data[:8]!r}")
+    raise CorruptImageError(f"unknown image format: starts with {data[:8]!r}" if data else "the file is empty")
 
 
 def _jpeg_header(data: bytes) -> tuple[int, int, int | None]:

@@ -108,7 +108,19 @@ class FaceAnalyzer:
         return next(self.photos([source]))
 
     def photos(self, sources: Iterable[Source]) -> Iterator[PhotoResult]:
-        """Yields a result for each of many photos; memory use does not grow with their number."""
+        """Yields a result for each of many photos; memory use does not grow with their number.
+
+        Raises:
+            ValueError: A single photo is given, or one cannot be read; the message names it.
+            FileNotFoundError: A file does not exist; the message names it.
+        """
+        # Otherwise the letters of a path, or the rows of an array, would be taken for photos.
+        one_array = isinstance(sources, np.ndarray) and sources.ndim < 4
+        if one_array or isinstance(sources, str | os.PathLike | bytes):
+            raise ValueError("photos() takes several photos, such as a list; for a single one, call analyze()")
+        return self._photos(sources)
+
+    def _photos(self, sources: Iterable[Source]) -> Iterator[PhotoResult]:
         for group in _groups((source, read_image(source)) for source in sources):
             for (source, image), faces in zip(group, self.faces([image for _, image in group]), strict=True):
                 yield PhotoResult(tuple(faces), image.shape[1], image.shape[0], source)

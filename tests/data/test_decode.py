@@ -203,9 +203,19 @@ def test_a_png_chunk_that_claims_more_than_there_is(photo, length):
         decode_image(encoded(photo, ".png")[:-13])
 
 
-@pytest.mark.parametrize("data", [b"", b"\0" * 100, b"<html>404</html>", b"\xff\xd8", b"\xff\xd8\xff\xe0", b"BM"])
-def test_no_image(data):
-    with pytest.raises(CorruptImageError):
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "the file is empty"),
+        (b"\0" * 100, "unknown image format"),
+        (b"<html>404</html>", "starts with b'<html>40'"),
+        (b"\xff\xd8", "damaged header"),
+        (b"\xff\xd8\xff\xe0", "damaged header"),
+        (b"BM", "damaged header"),
+    ],
+)
+def test_no_image(data, words):
+    with pytest.raises(CorruptImageError, match=words):
         decode_image(data)
 
 

@@ -137,6 +137,14 @@ def test_a_photo_that_cannot_be_read_is_named(analyzer, tmp_path):
         analyzer.analyze([noise(40, 40), tmp_path / "broken.jpg"])
 
 
+@pytest.mark.parametrize("single", ["a.jpg", noise(40, 40), noise(40, 40)[..., 0]])
+def test_a_single_photo_is_not_taken_apart(analyzer, single):
+    """The letters of a path and the rows of an array would be photos of their own."""
+    with pytest.raises(ValueError, match=r"takes several photos, such as a list; for a single one, call analyze"):
+        analyzer.photos(single)
+    assert [photo.width for photo in analyzer.photos(np.stack([noise(40, 30, 1), noise(40, 30, 2)]))] == [30, 30]
+
+
 def test_two_networks_for_one_task_are_refused(models):
     with pytest.raises(ValueError, match="two networks predict the emotion"):
         FaceAnalyzer([*models, toy_model("emotion7")], FixedDetector([]))
