@@ -120,8 +120,7 @@ def run_index(args: argparse.Namespace) -> int:
     if threshold is None and not args.quiet:
         print(
             f"{different} pairs of different people are too few to calibrate {args.false_matches:g}, which needs "
-            f"{math.ceil(1 / args.false_matches)}: add people or photos, build the index with a higher "
-            "--false-matches, or give `find` a --threshold",
+            f"{math.ceil(1 / args.false_matches)}: {_remedy(different)}, or give `find` a --threshold",
             file=sys.stderr,
         )
     return PARTLY if failed else DONE
@@ -144,6 +143,11 @@ def _embed(
                 embeddings.append(max(faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2]))).embedding)
                 names.append(name)
     return embeddings, names, without, failed
+
+
+def _remedy(different: int) -> str:
+    """What to do about too few pairs of different people; without any, no rate can be calibrated."""
+    return "add people or photos, build the index with a higher --false-matches" if different else "add people"
 
 
 def _check_rate(rate: float) -> None:
@@ -189,7 +193,7 @@ def run_find(args: argparse.Namespace) -> int:
     if threshold is None:
         raise ValueError(
             "this index has no threshold, as it has too few people: give one (a cosine, at most 1) by --threshold, "
-            "or rebuild the index with a higher --false-matches"
+            f"or build it again: {_remedy(len(set(names)) - 1)}"
         )
     if args.threshold is not None and not -1 <= threshold <= 1:
         raise ValueError(f"expected --threshold to be a cosine, -1 to 1, got {threshold:g}")

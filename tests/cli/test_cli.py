@@ -627,8 +627,12 @@ def test_people_are_found_again(photos, model_dir, tmp_path, capsys):
     (people / "Eileen" / "1.png").write_bytes((photos / "a.png").read_bytes())
     (people / "Eileen" / "2.jpg").write_bytes((photos / "below" / "b.jpg").read_bytes())
     index = tmp_path / "index"
-    assert cli.main(["search", "index", str(people), "--out", str(index), "--model", model_dir, "--quiet"]) == cli.DONE
-    assert "threshold: none; pairs of different people: 0" in capsys.readouterr().out
+    assert cli.main(["search", "index", str(people), "--out", str(index), "--model", model_dir]) == cli.DONE
+    out, err = capsys.readouterr()
+    assert "threshold: none; pairs of different people: 0" in out
+    assert "which needs 1000: add people, or give `find` a --threshold" in err  # no rate helps
+    assert cli.main(["search", "find", str(index), str(photos / "a.png")]) == cli.FAILED
+    assert "or build it again: add people\n" in capsys.readouterr().err
     for photo, threshold, words in ((photos / "a.png", "nan", "a cosine, -1 to 1"), (index, "0.9", "no photo in")):
         assert cli.main(["search", "find", str(index), str(photo), "--threshold", threshold]) == cli.FAILED
         assert words in capsys.readouterr().err

@@ -77,7 +77,9 @@ def test_the_largest_face_is_indexed_and_no_other_is_named(two_faces, tmp_path, 
 
     monkeypatch.setattr(search, "load_analyzer", load)
     index = ["search", "index", str(tmp_path / "people"), "--out", str(tmp_path / "index"), "--min-face", "33"]
-    assert cli.main([*index, "--model", str(tmp_path / "model"), "--quiet"]) == cli.DONE
+    assert cli.main([*index, "--model", str(tmp_path / "model")]) == cli.DONE
+    assert "1 pairs of different people are too few" in (err := capsys.readouterr().err)
+    assert "add people or photos, build the index with a higher --false-matches, or give `find`" in err
     with np.load(tmp_path / "index" / "index.npz") as stored:
         for row, number in zip(stored["embeddings"], (0, 1), strict=True):
             photo = noise(40, 40, number)
@@ -85,7 +87,6 @@ def test_the_largest_face_is_indexed_and_no_other_is_named(two_faces, tmp_path, 
             features = model.features([crop_face(photo, found.bboxes[1], found.landmarks[1])])[0]
             np.testing.assert_allclose(row, features / np.linalg.norm(features), atol=1e-5)
         assert stored["names"].tolist() == ["Ann", "Bob"]
-    capsys.readouterr()
     bob = str(tmp_path / "people" / "Bob" / "1.png")
     for threshold, small in (("0.99999", None), ("-1", "somebody"), ("0", "somebody")):
         find = ["search", "find", str(tmp_path / "index"), bob, "--json", "--threshold", threshold]
