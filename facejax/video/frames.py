@@ -25,6 +25,9 @@ _AHEAD = 8
 _MAX_FAILURES, _MAX_FAILURES_WITHIN = 30, 10_000
 # Containers round times to milliseconds, including the first: within this many seconds the rate is more exact.
 _ROUNDING = 1.001e-3
+# A clip that ends earlier than this before the end that its header states is reported as cut off; the last frames of
+# many clips are only stated.
+_MISSING_SECONDS = 1.0
 # Frames per second assumed for a file that states neither times nor a rate.
 _FPS = 25.0
 
@@ -62,7 +65,8 @@ def read_frames(
     """Yields the frames of a video file in order; memory does not grow with its length.
 
     Frames between the wanted ones are grabbed but not converted. Rotation requested by the file is applied (OpenCV does
-    so). Damaged frames are skipped and leave a gap in the numbering.
+    so). Damaged frames are skipped and leave a gap in the numbering. A warning is logged for these, and for a file that
+    ends a second or more before the end that its header states.
 
     Args:
         path: A file that OpenCV's FFmpeg can read (mp4, avi, mov, webm, ...).
@@ -104,8 +108,9 @@ def mean_rate(path: pathlib.Path | str, *, every: int = 1, seconds: float | int 
         VideoError: It cannot be opened.
     """
     count, first, last = 0, 0.0, 0.0
-    with open_video(pathlib.Path(path)) as capture:
-        for _, time in _grabbed(capture, every, 0):
+    path = pathlib.Path(path)
+    with open_video(path) as capture:
+        for _, time in _grabbed(path, capture, every, 0):
             if seconds and time > seconds:
                 break
             first, last = (first if count else time), time
@@ -154,7 +159,7 @@ def open_video(path: pathlib.Path) -> Iterator[cv2.VideoCapture]:
 def _decode(path: pathlib.Path, every: int, per_second: float | int, max_side: int, max_frames: int) -> Iterator[Frame]:
     with open_video(path) as capture:
         given = 0
-        for index, time in _grabbed(capture, every, per_second):
+        for index, time in _grabbed(path, capture, every, per_second):
             whole, image = capture.retrieve()
             if not whole or image is None:
                 continue
@@ -166,7 +171,9 @@ def _decode(path: pathlib.Path, every: int, per_second: float | int, max_side: i
             raise VideoError(f"{path} contains no frame that OpenCV can read")
 
 
-def _grabbed(capture: cv2.VideoCapture, every: int, per_second: float | int) -> Iterator[tuple[int, float]]:
+def _grabbed(
+    path: pathlib.Path, capture: cv2.VideoCapture, every: int, per_second: float | int
+) -> Iterator[tuple[int, float]]:
     """Yields number and time in seconds of each wanted frame; `capture.retrieve` returns the one yielded last."""
     fps = capture.get(cv2.CAP_PROP_FPS)
     fps = fps if fps > 0 else _FPS
@@ -189,7 +196,9 @@ def _grabbed(capture: cv2.VideoCapture, every: int, per_second: float | int) -> 
             due = time + 1 / per_second if per_second else -math.inf
             yield index, time
     if lost:
-        logger.warning("%d damaged frames in the middle of the clip were skipped", lost)
+        logger.warning("%d damaged frames in the middle of %s were skipped", lost, path)
+    if stated / fps - before > _MISSING_SECONDS:
+        logger.warning("%s ends at %.1f s, its header states %.1f s: it may be cut off", path, before, stated / fps)
 
 
 def _frame(index: int, time: float, bgr: np.ndarray, max_side: int) -> Frame:

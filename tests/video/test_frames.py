@@ -123,12 +123,21 @@ def test_files_that_are_no_video(tmp_path):
         read_frames(tmp_path / "text.mp4", max_side=-5)
 
 
-def test_a_cut_off_file_gives_what_is_whole(video):
+@pytest.mark.parametrize(("fps", "told"), [(5, True), (25, False)])  # more than a second is missing, and less
+def test_a_cut_off_file_gives_what_is_whole(tmp_path, caplog, fps, told):
+    video = tmp_path / "clip.avi"
+    write_video(video, 24, fps=fps)
+    assert len(list(read_frames(video))) == 24
+    assert not caplog.text
     data = video.read_bytes()
     video.write_bytes(data[: len(data) * 7 // 10])
     kept = numbers(read_frames(video))
     assert 5 < len(kept) < 24
     assert kept == list(range(len(kept)))
+    expected = f"{video} ends at {(len(kept) - 1) / fps:.1f} s, its header states {24 / fps:.1f} s: it may be cut off"
+    assert caplog.messages == [expected] * told
+    assert len(list(read_frames(video, max_frames=3))) == 3  # stopped on purpose
+    assert len(caplog.messages) == told
 
 
 def test_broken_frames_in_the_middle_are_left_out(video, monkeypatch):
@@ -143,7 +152,7 @@ def test_a_long_damage_in_the_middle_does_not_end_the_clip(video, monkeypatch, c
     capture = capture_of(grabbed, np.zeros((4, 4, 3), np.uint8), stated=95)
     monkeypatch.setattr(cv2, "VideoCapture", capture)
     assert [frame.index for frame in read_frames(video)] == [0, 91]
-    assert "90 damaged frames in the middle of the clip were skipped" in caplog.text
+    assert f"90 damaged frames in the middle of {video} were skipped" in caplog.text
 
 
 def test_frames_of_arrays():
