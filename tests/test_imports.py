@@ -8,11 +8,23 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "facejax"
-BASE = {"config", "overrides", "naming", "locks", "atomic", "integrity", "tasks", "preprocessing", "decoding"}
+BASE = {
+    "config",
+    "overrides",
+    "naming",
+    "locks",
+    "atomic",
+    "full_disk",
+    "integrity",
+    "tasks",
+    "preprocessing",
+    "decoding",
+}
 ALLOWED = {
     "naming": set(),
     "locks": set(),
     "atomic": set(),
+    "full_disk": set(),
     "integrity": set(),
     "config": set(),
     "overrides": {"config", "naming"},

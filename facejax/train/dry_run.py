@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from facejax.config import Config
-from facejax.models.face_model import abstract_variables
+from facejax.models.face_model import FaceModel, abstract_variables
+from facejax.models.pretrained import PretrainedCfg
 from facejax.train.loop import keeps_features
 from facejax.train.setup import build_model, check_settings
 from facejax.train.state import split_params
@@ -76,10 +77,7 @@ def plan(config: Config, num_train: int, flops_per_second: float) -> Plan:
         ValueError: The config's backbone, tasks or sizes do not fit together.
     """
     check_settings(config)
-    tasks = (*config.model.keep_heads, *config.model.tasks)
-    wanted = dataclasses.replace(config.model, keep_heads=(), tasks=tasks)
-    loss = dataclasses.replace(config.loss, task_weights=())
-    model, cfg = build_model(dataclasses.replace(config, model=wanted, loss=loss), persons=1)
+    model, cfg = new_model(config, persons=1)
     size, dtype = cfg.preprocessing.image_size, jnp.dtype(config.model.dtype)
     variables = abstract_variables(model, size)
     photo = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
@@ -110,6 +108,14 @@ def plan(config: Config, num_train: int, flops_per_second: float) -> Plan:
         stages.append(StagePlan(name, steps, trainable, once, flops, int(memory), seconds))
     shapes = {name: (config.batch_size, *output.shape[1:]) for name, output in outputs.items()}
     return Plan((config.batch_size, size, size, 3), shapes, parameters, forward_flops, tuple(stages))
+
+
+def new_model(config: Config, persons: int) -> tuple[FaceModel, PretrainedCfg]:
+    """`build_model` with new heads in place of kept ones, since the model that they come from is not looked for."""
+    tasks = (*config.model.keep_heads, *config.model.tasks)
+    wanted = dataclasses.replace(config.model, keep_heads=(), tasks=tasks)
+    loss = dataclasses.replace(config.loss, task_weights=())
+    return build_model(dataclasses.replace(config, model=wanted, loss=loss), persons=persons)
 
 
 def _size(tree: Any) -> int:

@@ -27,7 +27,7 @@ from facejax.train.preemption import PreemptedError, Preemption
 from facejax.train.profiling import Profile
 from facejax.train.setup import Setup, augmentation, initial_variables
 from facejax.train.state import TrainState, split_params
-from facejax.train.step import init_optimizer, make_optimizer, make_step_functions
+from facejax.train.step import init_optimizer, make_optimizer
 from facejax.train.timing import DeviceClock
 from facejax.weights.checkpoint import save_inference_checkpoint
 
@@ -153,20 +153,9 @@ class _Stage:
                 *(name, self.steps, name, stage.warmup_steps, stage.lr),
             )
         self.tx = make_optimizer(stage, self.steps)
-        functions = make_step_functions(
-            setup.model,
-            setup.tasks,
-            setup.cfg.preprocessing,
-            self.tx,
-            setup.class_weights,
-            stage,
-            config.sam,
-            config.loss,
-            parallel.axis_name(config.parallel),
-            config.accumulate,
-            parallel.should_join_weights(config.sharding),
+        self.placement = parallel.place_stage(
+            config, stage, setup.model, setup.tasks, setup.cfg.preprocessing, self.tx, setup.class_weights
         )
-        self.placement = parallel.place(functions, config.parallel, parallel.data_mesh(), config.sharding)
 
     def fresh_state(self, variables: dict[str, Any], step: jax.Array) -> TrainState:
         """State at the start of the stage; the optimiser is reset, as in the published code."""

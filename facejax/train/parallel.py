@@ -11,18 +11,23 @@ perturbation would no longer be local, and the gradient too large by the number 
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import flax.linen as nn
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from facejax.config import Config, StageConfig
+from facejax.preprocessing import Preprocessing
+from facejax.tasks import Task
 from facejax.train.flops import count_flops
 from facejax.train.memory import return_freed_memory
 from facejax.train.sam import JOINED_BELOW
 from facejax.train.state import TrainState
-from facejax.train.step import Batch, StepFunctions
+from facejax.train.step import Batch, StepFunctions, make_step_functions
 
 PMAP_AXIS = "batch"
 # By default XLA keeps values in float32 that are rounded to bfloat16 and then used in float32 again, which doubles the
@@ -40,12 +45,14 @@ class CompiledStep:
 
     Attributes:
         call: (state, batch) -> (state, metrics); the state's buffers are donated.
+        program: The compiled program that it calls.
         seconds: Time to trace and compile it, or to load it from the compilation cache.
         flops: Floating-point operations of its products and convolutions, over all devices (`flops.count_flops`).
         bytes_per_device: Memory of its arguments, results and temporary values, as planned by XLA.
     """
 
     call: Callable[[Any, Batch], tuple[Any, dict[str, jax.Array]]]
+    program: jax.stages.Compiled
     seconds: float
     flops: int
     bytes_per_device: int
@@ -180,6 +187,33 @@ def place(
     return placement if kind == "jit" else _under_pmap(placement, functions, mesh)
 
 
+def place_stage(
+    config: Config,
+    stage: StageConfig,
+    model: nn.Module,
+    tasks: Sequence[Task],
+    preprocessing: Preprocessing,
+    tx: optax.GradientTransformation,
+    class_weights: Mapping[str, jax.Array],
+    devices: Sequence[Any] | None = None,
+) -> Placement:
+    """A training stage of a config on the devices (all by default); see `make_step_functions` for the arguments."""
+    functions = make_step_functions(
+        model,
+        tasks,
+        preprocessing,
+        tx,
+        class_weights,
+        stage,
+        config.sam,
+        config.loss,
+        axis_name(config.parallel),
+        config.accumulate,
+        should_join_weights(config.sharding),
+    )
+    return place(functions, config.parallel, data_mesh(devices), config.sharding)
+
+
 def _under_pmap(placement: Placement, functions: StepFunctions, mesh: Mesh) -> Placement:
     """The placement for jit, except for the step, whose state has a device axis and raw data in place of its key."""
 
@@ -231,4 +265,6 @@ def _compile(train: Any, state: Any, batch: Batch) -> CompiledStep:
     seconds = time.monotonic() - started
     memory = compiled.memory_analysis()
     planned = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    return CompiledStep(compiled, seconds, count_flops(train, state, batch), planned - memory.alias_size_in_bytes)
+    return CompiledStep(
+        compiled, compiled, seconds, count_flops(train, state, batch), planned - memory.alias_size_in_bytes
+    )
