@@ -25,8 +25,8 @@ _AHEAD = 8
 _MAX_FAILURES, _MAX_FAILURES_WITHIN = 30, 10_000
 # Containers round times to milliseconds, including the first: within this many seconds the rate is more exact.
 _ROUNDING = 1.001e-3
-# A clip that ends earlier than this before the end that its header states is reported as cut off; the last frames of
-# many clips are only stated.
+# A clip whose last frame is earlier than this before the one that its header states is reported as cut off; a few last
+# frames of whole clips may be missing too.
 _MISSING_SECONDS = 1.0
 # Frames per second assumed for a file that states neither times nor a rate.
 _FPS = 25.0
@@ -66,7 +66,7 @@ def read_frames(
 
     Frames between the wanted ones are grabbed but not converted. Rotation requested by the file is applied (OpenCV does
     so). Damaged frames are skipped and leave a gap in the numbering. A warning is logged for these, and for a file that
-    ends a second or more before the end that its header states.
+    ends more than a second before the end that its header states.
 
     Args:
         path: A file that OpenCV's FFmpeg can read (mp4, avi, mov, webm, ...).
@@ -197,8 +197,9 @@ def _grabbed(
             yield index, time
     if lost:
         logger.warning("%d damaged frames in the middle of %s were skipped", lost, path)
-    if stated / fps - before > _MISSING_SECONDS:
-        logger.warning("%s ends at %.1f s, its header states %.1f s: it may be cut off", path, before, stated / fps)
+    last = (stated - 1) / fps
+    if last - before > _MISSING_SECONDS:
+        logger.warning("%s ends with a frame at %.1f s, by its header at %.1f: it may be cut off", path, before, last)
 
 
 def _frame(index: int, time: float, bgr: np.ndarray, max_side: int) -> Frame:

@@ -134,10 +134,17 @@ def test_a_cut_off_file_gives_what_is_whole(tmp_path, caplog, fps, told):
     kept = numbers(read_frames(video))
     assert 5 < len(kept) < 24
     assert kept == list(range(len(kept)))
-    expected = f"{video} ends at {(len(kept) - 1) / fps:.1f} s, its header states {24 / fps:.1f} s: it may be cut off"
+    last, stated = (len(kept) - 1) / fps, 23 / fps
+    expected = f"{video} ends with a frame at {last:.1f} s, by its header at {stated:.1f}: it may be cut off"
     assert caplog.messages == [expected] * told
     assert len(list(read_frames(video, max_frames=3))) == 3  # stopped on purpose
     assert len(caplog.messages) == told
+
+
+def test_a_slow_clip_is_not_taken_for_cut_off(tmp_path, caplog):
+    write_video(tmp_path / "clip.avi", 4, fps=0.5)
+    assert [frame.time for frame in read_frames(tmp_path / "clip.avi")] == [0, 2, 4, 6]
+    assert not caplog.text
 
 
 def test_broken_frames_in_the_middle_are_left_out(video, monkeypatch):
