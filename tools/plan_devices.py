@@ -4,9 +4,10 @@ r"""Compiles the programs of a config for TPUs or GPUs that are not present: do 
     python tools/plan_devices.py --config emotion_b2 --devices v5e:2x2 --config.model.dtype=bfloat16
     python tools/plan_devices.py --config emotion_b2 --devices h200:8 --config.sharding=full
 
-The programs are those that experiments/run.py compiles on such devices: the step of each stage, and the evaluation.
-Nothing is executed, so nothing printed here is a measurement of speed or accuracy. GPU libraries use their default
-algorithms, since choosing one needs a device.
+The programs are those that experiments/run.py compiles on such devices for a dataset of the published size: the step of
+each stage (and its features, if they are computed once), and the evaluation. Nothing is executed, so nothing printed
+here is a measurement of speed or accuracy. GPU libraries use their default algorithms, since choosing one needs a
+device.
 """
 
 import argparse
@@ -31,7 +32,7 @@ _NO_TPU = {
     "TPU_WORKER_ID": "0",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-PERSONS = 8631  # identities of VGGFace2's train split, if a config has an identity head
+PERSONS = 8631  # identities of VGGFace2's train split, for an identity head whose size the dataset decides
 _COLLECTIVE = re.compile(r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 
 
@@ -59,13 +60,14 @@ def find_devices(name: str) -> tuple[str, list[Any]]:
 
 
 def compile_programs(config: Any, devices: Sequence[Any]) -> Iterator[tuple[str, Any, int]]:
-    """Yields name, compiled program and number of photos of each stage's step, then of the evaluation."""
+    """Yields name, compiled program and number of photos of each stage's programs, then of the evaluation."""
     import jax
     import jax.numpy as jnp
     from jax.sharding import NamedSharding, PartitionSpec
 
     from facejax.models.face_model import abstract_variables
     from facejax.train import dry_run, parallel
+    from facejax.train.loop import keeps_features
     from facejax.train.setup import check_settings, trained_tasks
     from facejax.train.state import TrainState, split_params
     from facejax.train.step import init_optimizer, make_optimizer
@@ -74,19 +76,19 @@ def compile_programs(config: Any, devices: Sequence[Any]) -> Iterator[tuple[str,
     tasks, (model, cfg) = trained_tasks(config), dry_run.new_model(config, PERSONS)
     mesh, size = parallel.data_mesh(devices), cfg.preprocessing.image_size
     variables = abstract_variables(model, size)
-    class_weights = {task.name: jnp.ones(task.num_outputs or PERSONS) for task in tasks}
+    class_weights = {task.name: jnp.ones(task.num_outputs or config.model.identities or PERSONS) for task in tasks}
     copies = (mesh.size,) if config.parallel == "pmap" else ()
     by_record = NamedSharding(mesh, PartitionSpec("data"))
 
-    def batch(records: int, copies: tuple[int, ...], labels: dict[str, tuple[tuple[int, ...], Any]]) -> dict[str, Any]:
-        """Shapes of a batch; under pmap its arrays have a device axis."""
-        arrays = {"image": ((size, size, 3), jnp.uint8), "mask": ((), jnp.float32), **labels}
-        lengths = (*copies, records // math.prod(copies))
+    def batch(records: int, arrays: dict[str, tuple[tuple[int, ...], Any]], *split: int) -> dict[str, Any]:
+        """Shapes of a batch, with a device axis if it is split."""
+        lengths = (*split, records // math.prod(split))
         return {
             name: jax.ShapeDtypeStruct((*lengths, *shape), dtype, sharding=by_record)
-            for name, (shape, dtype) in arrays.items()
+            for name, (shape, dtype) in {"mask": ((), jnp.float32), **arrays}.items()
         }
 
+    images = {"image": ((size, size, 3), jnp.uint8)}
     labels = {
         task.label_key: ((task.num_outputs,), jnp.float32) if task.kind == "regression" else ((), jnp.int32)
         for task in tasks
@@ -110,11 +112,20 @@ def compile_programs(config: Any, devices: Sequence[Any]) -> Iterator[tuple[str,
             parallel.state_shardings(state, mesh, config.sharding),
         )
         of_step = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*copies, *leaf.shape), leaf.dtype), state)
-        step = placement.compile(of_step if copies else state, batch(config.batch_size, copies, labels))
+        inputs: dict[str, Any] = images
+        if keeps_features(config, stage, config.data.num_train, cfg.num_features):
+            features = placement.features.lower(  # pyright: ignore
+                state.params, state.batch_stats, batch(config.eval_batch_size, images)
+            )
+            yield f"{name} features", features.compile(), config.eval_batch_size
+            inputs = {"features": ((cfg.num_features,), jnp.float32)}
+        step = placement.compile(of_step if copies else state, batch(config.batch_size, inputs | labels, *copies))
         yield f"{name} stage", step.program, config.batch_size
     assert placement is not None
     assert state is not None
-    evaluate = placement.evaluate.lower(state.params, state.batch_stats, batch(config.eval_batch_size, (), {}))  # pyright: ignore
+    evaluate = placement.evaluate.lower(  # pyright: ignore
+        state.params, state.batch_stats, batch(config.eval_batch_size, images)
+    )
     yield "evaluation", evaluate.compile(), config.eval_batch_size
 
 
@@ -125,7 +136,7 @@ def describe(name: str, program: Any, photos: int, seconds: float) -> str:
     found = collections.Counter(_COLLECTIVE.findall(program.as_text()))
     collectives = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items())) or "none"
     return (
-        f"{name:12} {photos} photos; on each device {state / 2**20:,.0f} MiB of arguments and results and "
+        f"{name:13} {photos} photos; on each device {state / 2**20:,.0f} MiB of arguments and results and "
         f"{memory.temp_size_in_bytes / 2**20:,.0f} MiB in between; collectives: {collectives}; "
         f"compiled in {seconds:.0f} s"
     )

@@ -58,8 +58,22 @@ def test_stages_and_evaluation_of_the_full_recipe(eight, capsys):
     assert full[0] == pytest.approx(4 * 3.2e6 * 3 / 2**20, rel=0.05)
     assert head[0] == pytest.approx(4 * 3.2e6 / 2**20, rel=0.05)
     assert full[1] > head[1]
+    # The head is trained on features that were computed once: its step does not contain the backbone.
+    assert parts(out, "head features", 64)[0] == pytest.approx(4 * 3.2e6 / 2**20, rel=0.1)
+    assert head[1] < 1
     assert "all-reduce" in full[2]
     assert parts(out, "evaluation", 64)[2] == "1 all-gather"
+
+
+def test_a_stage_with_random_photos_computes_features_in_every_step(eight, capsys):
+    for augmentation, least in (("none", 0), ("flip", 1)):
+        out = plan(
+            capsys,
+            *("--config", "emotion_b0_head_only", "--devices", "v5e:2x4", *SMALL, "--config.batch_size=1024"),
+            f"--config.data.augmentation={augmentation}",
+        )
+        assert ("head features" in out) == (augmentation == "none")
+        assert (parts(out, "head stage", 1024)[1] > 1) == least
 
 
 @pytest.mark.parametrize("option", ["parallel=pmap", "sharding=full"])
