@@ -12,6 +12,7 @@ from typing import Any
 
 from facejax.cli import DONE, FAILED
 from facejax.cli.options import add_output_options
+from facejax.export import described
 from facejax.weights.cache import cache_dir
 
 _PACKAGES = (
@@ -87,7 +88,7 @@ def examine(data: pathlib.Path, workdirs: pathlib.Path) -> dict[str, Any]:
     extras = {
         name: "installed"
         if not (missing := [m for m in modules if importlib.util.find_spec(m) is None])
-        else f"not installed ({', '.join(missing)}): pip install 'facejax[{name}]'"
+        else f"missing {', '.join(map(described, missing))}: pip install 'facejax[{name}]'"
         for name, modules in _EXTRAS.items()
     }
     try:

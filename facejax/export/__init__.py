@@ -10,6 +10,8 @@ _PACKAGES = {
     "stablehlo": ("export", ("flatbuffers",)),
     "litert": ("litert", ("ai_edge_litert", "ai_edge_quantizer", "litert_converter")),
 }
+# Packages that some platforms lack, where the extra is installed without them.
+_PUBLISHED_FOR = {"litert_converter": "Linux on x86-64 and macOS"}
 
 
 def check_packages(format_: str) -> None:
@@ -24,4 +26,10 @@ def check_packages(format_: str) -> None:
     extra, names = _PACKAGES.get(format_.partition("_")[0], ("", ()))
     for name in names:
         if importlib.util.find_spec(name) is None:
-            raise ImportError(f"{format_} needs {name}: pip install 'facejax[{extra}]'")
+            raise ImportError(f"{format_} needs {described(name)}: pip install 'facejax[{extra}]'")
+
+
+def described(module: str) -> str:
+    """A module that is missing, as error messages name it: with its platforms if it is not published for all."""
+    platforms = _PUBLISHED_FOR.get(module)
+    return f"{module} (only published for {platforms})" if platforms else module

@@ -148,7 +148,7 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     Raises:
         ValueError: The file was not exported by facejax.
     """
-    from litert_converter import schema_py_generated as schema
+    from ai_edge_litert import schema_py_generated as schema
 
     try:
         model: Any = schema.ModelT.InitFromPackedBuf(pathlib.Path(path).read_bytes(), 0)

@@ -14,7 +14,7 @@ _BIAS_STEPS = 2**30
 
 def with_metadata(data: bytes, metadata: dict[str, Any]) -> bytes:
     """The flatbuffer with an additional named buffer that contains the metadata as JSON."""
-    from litert_converter import schema_py_generated as schema
+    from ai_edge_litert import schema_py_generated as schema
 
     model: Any = schema.ModelT.InitFromPackedBuf(data, 0)
     for held in model.buffers:
@@ -43,7 +43,7 @@ def without_dead_channels(data: bytes, ranges: Mapping[str, tuple[float, float]]
         data: The flatbuffer.
         ranges: Smallest and largest value of each tensor by name, as calibration measured them.
     """
-    from litert_converter import schema_py_generated as schema
+    from ai_edge_litert import schema_py_generated as schema
 
     model: Any = schema.ModelT.InitFromPackedBuf(data, 0)
     # Channel axis of each kind of kernel.

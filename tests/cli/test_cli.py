@@ -719,6 +719,8 @@ def test_an_index_that_cannot_be_read_is_to_be_built_again(arrays, damage, words
 @pytest.mark.parametrize("format_", FORMATS)
 def test_every_export_format(format_, photos, model_dir, tmp_path, capsys):
     """Files, metadata, cards, and a difference from Flax that was measured before the file was written."""
+    if format_.startswith("litert"):
+        pytest.importorskip("litert_converter")
     arguments = ["export", model_dir, "--to", format_, "--out", str(tmp_path), "--json", "--quiet"]
     assert cli.main([*arguments, "--photos", str(photos)]) == cli.DONE
     told = json.loads(capsys.readouterr().out)
@@ -757,6 +759,7 @@ def test_an_export_without_classes_says_nothing_of_them():
 
 
 def test_an_export_counts_what_it_cannot_read_and_wants_two_faces_for_int8(photos, model_dir, tmp_path, capsys):
+    pytest.importorskip("litert_converter")
     arguments = ["export", model_dir, "--to", "litert_int8", "--out", str(tmp_path / "x"), "--photos"]
     assert cli.main([*arguments, str(photos / "a.png"), str(photos / "d.jpg")]) == cli.FAILED
     told = capsys.readouterr().err

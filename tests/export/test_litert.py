@@ -6,7 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from litert_converter import schema_py_generated
+from ai_edge_litert import schema_py_generated
 
 from facejax.export import litert
 from facejax.export.litert_flatbuffer import _raised
@@ -17,6 +17,7 @@ from facejax.models import list_models
 from tests.export.backbones import random_network
 from tests.inference.toy import noise, toy_model
 
+pytest.importorskip("litert_converter")  # not published for Linux on Arm
 pytestmark = pytest.mark.filterwarnings("ignore")  # LiteRT's own
 
 
