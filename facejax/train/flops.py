@@ -71,8 +71,7 @@ def _of_equation(equation: core.JaxprEqn) -> int:
 
 
 def _jaxprs(value: Any) -> list[core.Jaxpr]:
-    if isinstance(value, core.ClosedJaxpr):
-        return [value.jaxpr]
+    value = getattr(value, "jaxpr", value)  # of a closed one
     if isinstance(value, core.Jaxpr):
         return [value]
     if isinstance(value, tuple | list):

@@ -42,7 +42,7 @@ class FittedSequence:
     def scores(self, clips: Sequence[ClipArrays]) -> Float[np.ndarray, "clips classes"]:
         """Probabilities, averaged over the repeats, float32."""
         network, size = self.recipe.network(self.num_classes), self.recipe.batch_size
-        parts = [np.zeros((0, self.num_classes), np.float32)]
+        parts: list[np.ndarray] = [np.zeros((0, self.num_classes), np.float32)]
         for start in range(0, len(clips), size):
             some = clips[start : start + size]
             batch = pad_clips(some, self.recipe.max_frames, size, self.mean, self.std)
