@@ -20,7 +20,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 def memory_use() -> dict[str, int]:
     """Peak memory so far in bytes: of this process, and of its fullest device if JAX reports it (not on CPU)."""
-    unit = 1 if sys.platform == "darwin" else 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     use = {"host_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     counted = [stats["peak_bytes_in_use"] for device in jax.local_devices() if (stats := device.memory_stats())]
     return {**use, "device_peak_bytes": max(counted)} if counted else use
